@@ -1,0 +1,29 @@
+"""The config: YAML and overrides in, a frozen `RunConfig` out. Imports no torch and no cv2."""
+
+from ddptrain.config.data import AugmentConfig, DataConfig, DatasetConfig
+from ddptrain.config.load import load_config, resolve
+from ddptrain.config.model import LossConfig, TorchvisionConfig, YoloConfig
+from ddptrain.config.optim import EmaConfig, OptimizerConfig, ScheduleConfig
+from ddptrain.config.run import RunConfig
+from ddptrain.config.slurm import SlurmConfig
+from ddptrain.config.train import CheckpointConfig, EvalConfig, MonitorConfig, TrainConfig
+
+__all__ = [
+    "AugmentConfig",
+    "CheckpointConfig",
+    "DataConfig",
+    "DatasetConfig",
+    "EmaConfig",
+    "EvalConfig",
+    "LossConfig",
+    "MonitorConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "ScheduleConfig",
+    "SlurmConfig",
+    "TorchvisionConfig",
+    "TrainConfig",
+    "YoloConfig",
+    "load_config",
+    "resolve",
+]

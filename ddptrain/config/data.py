@@ -1,0 +1,84 @@
+"""`data`: which datasets, in which shares, how their images are read, resized and augmented."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ddptrain.config.section import Section
+
+Format = Literal["coco", "yolo", "voc", "visdrone"]
+
+
+class DatasetConfig(Section):
+    """One dataset of the mixture."""
+
+    name: str = Field(min_length=1, pattern=r"^[^/\s]+$")
+    """Short name, unique in its list; it appears in logs, metrics and errors."""
+    format: Format
+    """Layout of the annotations on disk."""
+    root: str = Field(min_length=1)
+    """Folder of the dataset, relative to the working directory."""
+    split: str | None = None
+    """Which part: VOC `ImageSets/Main/<split>.txt`; YOLO the key of data.yaml or the folder; COCO
+    `annotations/instances_<split>.json`; VisDrone `VisDrone2019-DET-<split>`."""
+    annotations: str | None = None
+    """File or folder of the annotations, relative to `root`, where it is not at the format's usual place."""
+    images: str | None = None
+    """Folder of the images, relative to `root`, where it is not at the format's usual place."""
+    names: tuple[str, ...] | None = None
+    """The dataset's own class names in the order of its ids, where the format does not store them (YOLO without
+    data.yaml) or stores useless ones."""
+    share: float | None = Field(default=None, ge=0)
+    """Relative share of the drawn samples, whatever the dataset's size (2 and 1 mean 2:1). Default: its number of
+    images. Not used in `val`."""
+    rename: dict[str, str] = {}
+    """Own class name → class of the run, `{Car: car}`."""
+    ignore: tuple[str, ...] = ()
+    """Own class names whose boxes become ignore regions: neither right nor wrong, in the loss and in the metric."""
+    drop: tuple[str, ...] = ()
+    """Own class names whose boxes are left out, as if they were not in the file."""
+    annotated: Literal["all"] | tuple[str, ...] | None = None
+    """Classes of the run that this dataset labels; a class outside them is unknown there, not absent. Default: the
+    classes its names map to."""
+
+
+class AugmentConfig(Section):
+    """Augmentation of training images; every draw is a function of the seed and the sample's position in the stream."""
+
+    scale: float = Field(default=0.5, ge=0, lt=1)
+    """Zoom drawn from 1 - scale to 1 + scale."""
+    translate: float = Field(default=0.1, ge=0, le=1)
+    """Shift drawn from ± translate, as a fraction of the image size."""
+    rotate: float = Field(default=0.0, ge=0, le=180)
+    """Rotation drawn from ± rotate, in degrees."""
+    shear: float = Field(default=0.0, ge=0, le=45)
+    """Shear drawn from ± shear, in degrees, along each axis."""
+    hflip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a left-right flip."""
+    vflip: float = Field(default=0.0, ge=0, le=1)
+    """Probability of an upside-down flip."""
+    hsv_h: float = Field(default=0.015, ge=0, le=0.5)
+    """Hue gain drawn from 1 ± hsv_h."""
+    hsv_s: float = Field(default=0.7, ge=0, le=1)
+    """Saturation gain drawn from 1 ± hsv_s."""
+    hsv_v: float = Field(default=0.4, ge=0, le=1)
+    """Brightness gain drawn from 1 ± hsv_v."""
+
+
+class DataConfig(Section):
+    """Datasets, sizes and augmentation."""
+
+    train: tuple[DatasetConfig, ...] = Field(min_length=1)
+    """The datasets of the training mixture."""
+    val: tuple[DatasetConfig, ...] = Field(min_length=1)
+    """The datasets that are evaluated, each on its own and all together."""
+    image_size: int = Field(default=640, ge=32, multiple_of=32)
+    """Side of the square network input, in pixels; images are letterboxed to it."""
+    samples_per_epoch: int | None = Field(default=None, ge=1)
+    """Samples drawn per epoch. Default: the number of training images."""
+    workers: int = Field(default=2, ge=0, le=256)
+    """Loader processes per rank; 0 loads in the training process. The samples do not depend on it."""
+    on_fault: Literal["error", "drop"] = "error"
+    """What a faulty image or label does at the start: end the run with a list, or be left out and counted."""
+    augment: AugmentConfig = AugmentConfig()
+    """Augmentation of the training images."""

@@ -1,0 +1,67 @@
+"""`optimizer`, `schedule` and `ema`."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ddptrain.config.section import Section
+
+
+class OptimizerConfig(Section):
+    """The optimizer and its decay."""
+
+    name: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop"] = "sgd"
+    """Update rule; sgd is with Nesterov momentum."""
+    lr: float = Field(default=0.01, gt=0)
+    """Peak learning rate, for the global batch as given."""
+    momentum: float = Field(default=0.937, ge=0, lt=1)
+    """Momentum of sgd and rmsprop, first beta of adam and adamw; adagrad has none."""
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """Decay of weights; biases, norms, embeddings and layer scales are never decayed."""
+    scale_weight_decay: bool = True
+    """Multiply the decay by global_batch / nominal_batch, so that it acts alike per sample."""
+    nominal_batch: int = Field(default=64, ge=1)
+    """The global batch that `weight_decay` is meant for."""
+
+
+class ScheduleConfig(Section):
+    """Learning rate over the steps, as a multiplier of `optimizer.lr`."""
+
+    name: Literal["one_cycle", "one_cycle_3", "linear", "cosine", "constant", "multi_step"] = "one_cycle"
+    """`one_cycle`: half a cosine from 1 to final; `one_cycle_3`: the ramp up and down of torch's OneCycleLR;
+    `linear`, `cosine`, `constant`, `multi_step`."""
+    final: float = Field(default=0.01, ge=0, le=1)
+    """Multiplier at the end of the run (`linear`, `cosine`, `one_cycle`)."""
+    milestones: tuple[float, ...] = (0.7, 0.9)
+    """`multi_step`: fractions of the run after which the rate is multiplied by gamma."""
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    """`multi_step`: factor at each milestone."""
+    pct_start: float = Field(default=0.3, gt=0, lt=1)
+    """`one_cycle_3`: fraction of the run spent going up."""
+    div_factor: float = Field(default=25.0, ge=1)
+    """`one_cycle_3`: the rate starts at 1 / div_factor."""
+    final_div_factor: float = Field(default=1e4, ge=1)
+    """`one_cycle_3`: the rate ends at 1 / (div_factor * final_div_factor)."""
+    warmup_epochs: float = Field(default=3.0, ge=0)
+    """Epochs of linear warm-up, capped to the run's length; 0 for none."""
+    warmup_bias_lr: float = Field(default=0.1, ge=0)
+    """Learning rate of the biases at the first step of the warm-up."""
+    warmup_momentum: float = Field(default=0.8, ge=0, lt=1)
+    """Momentum at the first step of the warm-up."""
+
+    @model_validator(mode="after")
+    def _milestones(self) -> "ScheduleConfig":
+        if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < m < 1 for m in self.milestones):
+            raise ValueError("milestones: allowed are rising fractions between 0 and 1, such as [0.7, 0.9]")
+        return self
+
+
+class EmaConfig(Section):
+    """Exponential moving average of the weights; evaluation and export use it."""
+
+    enabled: bool = True
+    """Keep the average; without it the weights themselves are evaluated."""
+    decay: float = Field(default=0.9999, ge=0, lt=1)
+    """Decay at the end: decay * (1 - exp(-step / tau))."""
+    tau: float = Field(default=2000.0, gt=0)
+    """Steps over which the decay rises."""

@@ -1,0 +1,87 @@
+"""`RunConfig`: everything a run is a function of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ddptrain.config.data import DataConfig
+from ddptrain.config.model import LossConfig, ModelConfig, YoloConfig
+from ddptrain.config.optim import EmaConfig, OptimizerConfig, ScheduleConfig
+from ddptrain.config.section import Section
+from ddptrain.config.slurm import SlurmConfig
+from ddptrain.config.train import CheckpointConfig, EvalConfig, MonitorConfig, TrainConfig
+
+
+class RunConfig(Section):
+    """One run, whole. Only `classes`, `data.train` and `data.val` must be given."""
+
+    name: str = Field(default="run", min_length=1, pattern=r"^[^/\s]+$")
+    """Name of the run; its folder is output/name."""
+    output: str = Field(default="runs", min_length=1)
+    """Folder that holds the runs."""
+    task: Literal["detection"] = "detection"
+    """What is learned."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of everything random: weights, order, augmentation."""
+    resume: str | None = None
+    """`auto` goes on from the newest checkpoint of this run (or starts it), a path from that checkpoint or run."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    """The classes that the model learns, in the order of their numbers."""
+    data: DataConfig
+    """Datasets, sizes and augmentation."""
+    model: ModelConfig = YoloConfig()
+    """The network."""
+    loss: LossConfig = LossConfig()
+    """Gains of the loss."""
+    train: TrainConfig = TrainConfig()
+    """Length, batch and precision."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Update rule."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Learning rate over the steps."""
+    ema: EmaConfig = EmaConfig()
+    """Moving average of the weights."""
+    eval: EvalConfig = EvalConfig()
+    """When and how to evaluate."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """When checkpoints are written."""
+    monitor: MonitorConfig = MonitorConfig()
+    """What is logged."""
+    slurm: SlurmConfig = SlurmConfig()
+    """Defaults of a Slurm submission."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder, output/name."""
+        return Path(self.output) / self.name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        if len(set(self.classes)) != len(self.classes):
+            twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
+            raise ValueError(f"classes: {', '.join(twice)} stands there twice; name each class once")
+        for part in ("train", "val"):
+            names = [d.name for d in getattr(self.data, part)]
+            for i, d in enumerate(getattr(self.data, part)):
+                where = f"data.{part}.{i}"
+                if names.count(d.name) > 1:
+                    raise ValueError(f"{where}.name: {d.name} stands there twice; give each dataset its own name")
+                unknown = [c for c in d.rename.values() if c not in self.classes]
+                if isinstance(d.annotated, tuple):
+                    unknown += [c for c in d.annotated if c not in self.classes]
+                if unknown:
+                    raise ValueError(
+                        f"{where}: {unknown[0]!r} is not a class of the run; classes are {', '.join(self.classes)}"
+                    )
+        given = [d.name for d in self.data.train if d.share is not None]
+        if given and len(given) < len(self.data.train):
+            lacking = next(d.name for d in self.data.train if d.share is None)
+            raise ValueError(
+                f"data.train: {given[0]} has a share and {lacking} has none; give every dataset a share, or none"
+            )
+        if given and not any(d.share for d in self.data.train):
+            raise ValueError("data.train: all shares are 0; at least one must be above")
+        return self

@@ -1,0 +1,73 @@
+"""`train`, `eval`, `checkpoint` and `monitor`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ddptrain.config.section import Section
+
+
+class TrainConfig(Section):
+    """Length, batch and precision of a run."""
+
+    epochs: float = Field(default=100.0, gt=0)
+    """Length of the run in epochs of `data.samples_per_epoch` samples; not used when `steps` is given."""
+    steps: int | None = Field(default=None, ge=1)
+    """Length of the run in steps (optimizer updates), instead of epochs."""
+    global_batch: int = Field(default=16, ge=1)
+    """Samples per step, over all ranks and accumulation steps."""
+    micro_batch: int = Field(default=16, ge=1)
+    """Samples that one rank forwards at once, at most; the accumulation follows from it and the number of ranks."""
+    precision: Literal["none", "bf16", "fp16"] = "none"
+    """Autocast: none (float32), bf16, or fp16 with loss scaling."""
+    clip_norm: float | None = Field(default=10.0, gt=0)
+    """Largest norm of the gradient; null for no clipping."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many evaluations without a better AP; null for never."""
+    channels_last: bool = True
+    """Store images and weights channels-last, faster on CUDA and on the CPU."""
+    timeout_s: float = Field(default=1800.0, gt=0)
+    """Seconds that ranks wait for the slowest one before the run ends."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes CUDA where there is a GPU per process."""
+
+
+class EvalConfig(Section):
+    """When and how to evaluate."""
+
+    every_epochs: float | None = Field(default=1.0, gt=0)
+    """Evaluate every so many epochs; null for only at the end."""
+    every_steps: int | None = Field(default=None, ge=1)
+    """Evaluate every so many steps, instead of epochs."""
+    max_detections: int = Field(default=300, ge=1)
+    """Detections kept per image; COCO's AP counts the best 100 of each class among them."""
+    score_threshold: float = Field(default=0.001, ge=0, lt=1)
+    """Detections below this score are dropped before the non-maximum suppression."""
+    nms_iou: float = Field(default=0.7, gt=0, le=1)
+    """Intersection over union above which the lower of two boxes of one class is suppressed."""
+    batch: int | None = Field(default=None, ge=1)
+    """Images forwarded at once. Default: train.micro_batch."""
+
+
+class CheckpointConfig(Section):
+    """When checkpoints are written and how many are kept."""
+
+    every_epochs: float | None = Field(default=1.0, gt=0)
+    """Save every so many epochs."""
+    every_steps: int | None = Field(default=None, ge=1)
+    """Save every so many steps, instead of epochs."""
+    keep_last: int = Field(default=2, ge=1)
+    """Newest checkpoints that are kept; older ones are deleted."""
+    keep_every: int | None = Field(default=None, ge=1)
+    """Checkpoints whose step is a multiple of this are kept for good."""
+
+
+class MonitorConfig(Section):
+    """What is written while a run goes on."""
+
+    every_steps: int = Field(default=50, ge=1)
+    """Log the losses, rates and times every so many steps."""
+    tensorboard: bool = True
+    """Write TensorBoard event files below the run folder."""
+    images: int = Field(default=8, ge=0, le=64)
+    """Training images and predictions beside truth shown in TensorBoard; 0 for none."""

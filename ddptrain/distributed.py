@@ -1,0 +1,179 @@
+"""The one place that knows about processes: where this one stands, and every collective the package makes.
+
+Precedence of the environment: torchrun (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`), else `srun` with more than one task
+(`SLURM_PROCID`, `SLURM_NTASKS`, `SLURM_LOCALID`, with `MASTER_ADDR` and `MASTER_PORT` from the script), else one process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ddptrain.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """Where this process stands.
+
+    Attributes:
+        rank: 0 <= rank < size, over all machines.
+        size: number of processes.
+        local_rank: rank on this machine.
+        local_size: processes on this machine.
+        device: the device this process computes on.
+        launcher: "torchrun", "srun" or "single".
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    device: torch.device
+    launcher: str
+
+    @property
+    def main(self) -> bool:
+        """True on the one rank that writes files."""
+        return self.rank == 0
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} of {self.size} ({self.launcher}, {self.device})"
+
+
+def discover(device: str = "auto", environ: Mapping[str, str] = os.environ) -> World:
+    """Read the environment (see the module's docstring for the precedence).
+
+    Args:
+        device: "auto" (CUDA where there is one per local process, else CPU), "cpu" or "cuda".
+        environ: the environment, for tests.
+
+    Raises:
+        UserError: the environment contradicts itself, or CUDA is asked for and absent.
+    """
+    keys = {
+        "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+        "srun": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+    }
+    launcher = "single"
+    if "RANK" in environ and "WORLD_SIZE" in environ:
+        launcher = "torchrun"
+    # an interactive shell or a batch script has no step of its own and must not wait for other tasks
+    elif int(environ.get("SLURM_NTASKS", "1")) > 1 and environ.get("SLURM_STEP_ID", "batch").isdigit():
+        launcher = "srun"
+    rank, size, local_rank, local_size = 0, 1, 0, 1
+    if launcher != "single":
+        r, w, lr, lw = keys[launcher]
+        try:
+            rank, size, local_rank = int(environ[r]), int(environ[w]), int(environ.get(lr, 0))
+            local_size = int(environ.get(lw, size))
+        except (KeyError, ValueError) as e:
+            raise UserError(f"environment of {launcher}: {e}; set {r}, {w} and {lr}, or unset them all") from None
+        if not 0 <= rank < size:
+            raise UserError(f"environment of {launcher}: {r}={rank} is outside 0..{w}-1={size - 1}")
+    return World(rank, size, local_rank, local_size, _pick_device(device, local_rank, local_size), launcher)
+
+
+def _pick_device(device: str, local_rank: int, local_size: int) -> torch.device:
+    count = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
+    if device == "cuda" and count < local_size:
+        raise UserError(
+            f"device: cuda asked for {local_size} GPUs on this machine, {count} seen; use --nproc {max(count, 1)}"
+        )
+    if count >= local_size and count > 0:
+        return torch.device("cuda", local_rank)
+    return torch.device("cpu")
+
+
+@contextmanager
+def process_group(world: World, timeout_s: float) -> Iterator[None]:
+    """Hold the process group open (NCCL on CUDA, gloo on the CPU); nothing at all for a single process.
+
+    Args:
+        timeout_s: seconds a collective may wait for the slowest rank before the run ends.
+    """
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    if world.size == 1:
+        yield
+        return
+    backend = "nccl" if world.device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(
+            backend,
+            rank=world.rank,
+            world_size=world.size,
+            timeout=timedelta(seconds=timeout_s),
+            device_id=world.device if backend == "nccl" else None,
+        )
+    except ValueError as e:
+        raise UserError(f"process group: {e}; under srun set MASTER_ADDR and MASTER_PORT") from None
+    try:
+        yield
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Sum `tensor` over the ranks, in place. Every rank must call it in the same order."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gather_objects(obj: Any) -> list[Any]:
+    """One picklable object per rank, in the order of ranks, on every rank."""
+    if not dist.is_initialized():
+        return [obj]
+    out: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(out, obj)
+    return out
+
+
+def broadcast_object(obj: Any) -> Any:
+    """Rank 0's picklable object, on every rank."""
+    if not dist.is_initialized():
+        return obj
+    box = [obj]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def data_parallel(model: nn.Module, world: World) -> nn.Module:
+    """The model in DDP when there is more than one process, else the model itself.
+
+    Buffers are not broadcast: the step averages them over the ranks in its own small all-reduce.
+    """
+    if world.size == 1:
+        return model
+    ids = [world.local_rank] if world.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(
+        model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside DDP, or the model itself."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def no_sync(model: nn.Module, enabled: bool) -> AbstractContextManager[Any]:
+    """DDP's `no_sync` around forward and backward of a micro batch that is not the step's last."""
+    if enabled and isinstance(model, nn.parallel.DistributedDataParallel):
+        return model.no_sync()
+    return nullcontext()

@@ -1,0 +1,151 @@
+"""The data that crosses floors: what a sample, a batch, a prediction and a summed loss are. Shapes, dtypes and units.
+
+Boxes are always `(x1, y1, x2, y2)` in pixels with `0 <= x1 < x2` and `0 <= y1 < y2`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class SampleKey(NamedTuple):
+    """Names one draw of the global stream.
+
+    `position` is its place in the stream (all randomness about the sample comes from it), `dataset` the dataset's
+    number in the mixture, `index` the sample's number inside that dataset.
+    """
+
+    position: int
+    dataset: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of that name
+
+
+@dataclass(slots=True)
+class Sample:
+    """One decoded, augmented sample on its way into a batch.
+
+    Attributes:
+        key: which draw this is.
+        image: uint8 `[H, W, C]`, RGB (further channels follow, depth first).
+        targets: the task's arrays, by name. Detection: `boxes` float32 `[n, 4]` and `ignore_boxes` float32 `[k, 4]` in
+            pixels of `image`, `labels` int64 `[n]`.
+        annotated: bool `[classes]`: the classes that the sample's dataset labels; elsewhere nothing is known.
+        to_native: float32 `[2, 3]`: affine map from pixels of `image` to pixels of the file.
+        native_size: (width, height) of the file in pixels.
+    """
+
+    key: SampleKey
+    image: np.ndarray
+    targets: dict[str, np.ndarray]
+    annotated: np.ndarray
+    to_native: np.ndarray
+    native_size: tuple[int, int]
+
+
+@dataclass(slots=True)
+class Batch:
+    """A micro batch, all tensors.
+
+    Attributes:
+        images: uint8 `[B, C, H, W]`; the task normalises on the device.
+        keys: int64 `[B, 3]`: position, dataset, index of each sample.
+        annotated: bool `[B, classes]`.
+        targets: the task's tensors, by name. Detection: `boxes` float32 `[N, 4]`, `labels` int64 `[N]`, `image` int64
+            `[N]` (each box's row of `images`), `ignore_boxes` float32 `[K, 4]`, `ignore_image` int64 `[K]`.
+        to_native: float32 `[B, 2, 3]`, see `Sample`.
+        native_size: int64 `[B, 2]`: width, height of the files.
+    """
+
+    images: Tensor
+    keys: Tensor
+    annotated: Tensor
+    targets: dict[str, Tensor]
+    to_native: Tensor
+    native_size: Tensor
+
+    def _map(self, f) -> Batch:  # type: ignore[no-untyped-def]
+        return Batch(
+            f(self.images),
+            f(self.keys),
+            f(self.annotated),
+            {k: f(v) for k, v in self.targets.items()},
+            f(self.to_native),
+            f(self.native_size),
+        )
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on `device`; asynchronous from pinned memory."""
+        return self._map(lambda t: t.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory (called by the DataLoader)."""
+        return self._map(lambda t: t.pin_memory())
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+
+@dataclass(slots=True)
+class LossSum:
+    """A loss as sums, to be divided once per step by the normalizer of the whole step (all micro batches and ranks).
+
+    Attributes:
+        total: scalar with a graph: the weighted sum that is differentiated.
+        normalizer: scalar without a graph, >= 0: what the step divides by (target-score sum, pixels, samples).
+        parts: detached scalars by name: weighted sums whose total is `total`, for the log.
+        per_sample: detached float32 `[B]`: each sample's own share of `total`, for the loss per dataset; or None.
+    """
+
+    total: Tensor
+    normalizer: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    per_sample: Tensor | None = None
+
+
+class DensePrediction(NamedTuple):
+    """What an anchor-free dense head says for A anchor points of each image.
+
+    Attributes:
+        logits: `[B, A, classes]`, before the sigmoid.
+        distances: `[B, A, 4, bins]`: logits of the distribution over the distance, in strides, from the anchor point to
+            the left, top, right and bottom side (Generalized Focal Loss, arXiv 2006.04388); `bins == 1` means that the
+            single value is the distance itself.
+        points: float32 `[A, 2]`: anchor points (x, y) in input pixels.
+        strides: float32 `[A]`: stride of the level of each point, in input pixels.
+    """
+
+    logits: Tensor
+    distances: Tensor
+    points: Tensor
+    strides: Tensor
+
+    def boxes(self) -> Tensor:
+        """Boxes `[B, A, 4]` in input pixels, float32: expectation of each distribution around its point."""
+        d = self.distances.float()
+        bins = d.shape[-1]
+        if bins > 1:
+            d = d.softmax(-1) @ torch.arange(bins, device=d.device, dtype=d.dtype)
+        else:
+            d = d[..., 0]
+        d = d * self.strides[:, None]
+        return torch.cat([self.points - d[..., :2], self.points + d[..., 2:]], -1)
+
+
+@dataclass(slots=True)
+class Detections:
+    """Detections in one image, best first.
+
+    Attributes:
+        boxes: float32 `[n, 4]` in pixels (of the network's input, or of the file, as the maker says).
+        scores: float32 `[n]` in 0..1.
+        labels: int64 `[n]`, index into the run's classes.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
