@@ -1,7 +1,7 @@
 """The one place that knows about processes: where this one stands, and every collective the package makes.
 
 Precedence of the environment: torchrun (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`), else `srun` with more than one task
-(`SLURM_PROCID`, `SLURM_NTASKS`, `SLURM_LOCALID`, with `MASTER_ADDR` and `MASTER_PORT` from the script), else one process.
+(`SLURM_PROCID`, `SLURM_NTASKS`, `SLURM_LOCALID`, with `MASTER_ADDR` and `MASTER_PORT` set), else one process.
 """
 
 from __future__ import annotations
