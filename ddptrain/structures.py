@@ -37,6 +37,7 @@ class Sample:
         annotated: bool `[classes]`: the classes that the sample's dataset labels; elsewhere nothing is known.
         to_native: float32 `[2, 3]`: affine map from pixels of `image` to pixels of the file.
         native_size: (width, height) of the file in pixels.
+        replaced: where the drawn image could not be read: which, why, and what takes its place, in one line.
     """
 
     key: SampleKey
@@ -45,6 +46,7 @@ class Sample:
     annotated: np.ndarray
     to_native: np.ndarray
     native_size: tuple[int, int]
+    replaced: str | None = None
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class Batch:
             `[N]` (each box's row of `images`), `ignore_boxes` float32 `[K, 4]`, `ignore_image` int64 `[K]`.
         to_native: float32 `[B, 2, 3]`, see `Sample`.
         native_size: int64 `[B, 2]`: width, height of the files.
+        replaced: a line for each image that could not be read, see `Sample`.
     """
 
     images: Tensor
@@ -67,6 +70,7 @@ class Batch:
     targets: dict[str, Tensor]
     to_native: Tensor
     native_size: Tensor
+    replaced: tuple[str, ...] = ()
 
     def _map(self, f) -> Batch:  # type: ignore[no-untyped-def]
         return Batch(
@@ -76,6 +80,7 @@ class Batch:
             {k: f(v) for k, v in self.targets.items()},
             f(self.to_native),
             f(self.native_size),
+            self.replaced,
         )
 
     def to(self, device: torch.device) -> Batch:
