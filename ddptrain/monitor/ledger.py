@@ -1,0 +1,205 @@
+"""The mixture ledger: what a mixture will do, told at the start, and what it did, counted while it runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ddptrain.distributed import all_reduce_sum
+
+
+class PlanRow(Protocol):
+    """One dataset of a plan, as `Mixture.plan()` gives it.
+
+    Attributes:
+        name: the dataset's short name.
+        size: its number of samples.
+        share: fraction of all draws that it gets, 0..1.
+        samples_per_epoch: draws per epoch, may be a fraction.
+        passes_per_epoch: visits to each of its samples per epoch.
+        epochs_per_pass: epochs until each of its samples was seen; inf for a share of 0.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def share(self) -> float: ...
+    @property
+    def samples_per_epoch(self) -> float: ...
+    @property
+    def passes_per_epoch(self) -> float: ...
+    @property
+    def epochs_per_pass(self) -> float: ...
+
+
+COLUMNS = ("dataset", "images", "share", "samples/epoch", "passes/epoch", "epochs/pass")
+
+
+def plan_table(plan: Sequence[PlanRow]) -> list[list[Any]]:
+    """The cells of the plan under `COLUMNS`, for `Console.table`."""
+    return [
+        [
+            r.name,
+            r.size,
+            r.share,
+            round(r.samples_per_epoch),
+            r.passes_per_epoch,
+            r.epochs_per_pass if math.isfinite(r.epochs_per_pass) else None,
+        ]
+        for r in plan
+    ]
+
+
+def plan_markdown(plan: Sequence[PlanRow]) -> str:
+    """The plan as a Markdown table, for TensorBoard's text."""
+    rows = [[f"{v:.3f}" if isinstance(v, float) else "-" if v is None else str(v) for v in r] for r in plan_table(plan)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [COLUMNS, ["---"] * len(COLUMNS), *rows])
+
+
+def plan_warnings(plan: Sequence[PlanRow], unlisted: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """What looks unintended, a sentence each.
+
+    Args:
+        plan: the mixture's plan.
+        unlisted: by dataset, its own class names that the run neither learns nor ignores nor drops.
+    """
+    out = []
+    for r in plan:
+        if r.share == 0:
+            out.append(f"{r.name}: its share is 0, none of its {r.size} images is ever seen; take it out of data.train")
+        elif r.passes_per_epoch > 10:
+            out.append(
+                f"{r.name}: each of its {r.size} images is seen {r.passes_per_epoch:.1f} times an epoch, the model may "
+                f"learn them by heart; a smaller share, or a smaller data.samples_per_epoch, mends it"
+            )
+        elif r.passes_per_epoch < 0.1:
+            out.append(
+                f"{r.name}: an epoch sees {r.passes_per_epoch:.1%} of its {r.size} images, one pass takes "
+                f"{r.epochs_per_pass:.0f} epochs; a larger share, or a larger data.samples_per_epoch, mends it"
+            )
+    for name, classes in (unlisted or {}).items():
+        if classes:
+            out.append(
+                f"{name}: labels of {', '.join(classes)} are in its files and not in classes; "
+                f"add them to classes, or name them under rename, ignore or drop"
+            )
+    return out
+
+
+@dataclass(frozen=True)
+class DatasetLoss:
+    """Loss of one dataset's samples in a window.
+
+    Attributes:
+        per_image: mean of the samples' own loss sums; nan where none was drawn.
+        share: its part of the loss of all datasets, 0..1: how much of the gradient's sum it asks for.
+    """
+
+    per_image: float
+    share: float
+
+
+class Ledger:
+    """Counts what each dataset of the mixture contributes. Adding never waits for the device.
+
+    Args:
+        plan: the mixture's plan; its order gives the datasets' numbers.
+        device: where the losses are.
+    """
+
+    def __init__(self, plan: Sequence[PlanRow], device: torch.device) -> None:
+        self.plan = list(plan)
+        self.losses = [DatasetLoss(math.nan, math.nan)] * len(self.plan)
+        self._numbers = torch.arange(len(self.plan), device=device)
+        self._sums = torch.zeros(2, len(self.plan), device=device)
+
+    def add(self, dataset: Tensor, per_sample: Tensor | None) -> None:
+        """Count a micro batch.
+
+        Args:
+            dataset: int64 `[B]`, number of each sample's dataset (`Batch.keys[:, 1]`).
+            per_sample: float32 `[B]`, `LossSum.per_sample`; values that are not finite are left out. None where the
+                model tells only its sum: then no loss per dataset is known.
+        """
+        if per_sample is None:
+            return
+        own = (dataset[:, None] == self._numbers) & per_sample.isfinite()[:, None]  # [B, D]
+        self._sums[0] += torch.where(own, per_sample[:, None].float(), 0.0).sum(0)
+        self._sums[1] += own.sum(0)
+
+    def read(self) -> list[DatasetLoss]:
+        """Losses over all ranks since the last reading; then the count starts anew.
+
+        Called at log steps, by every rank: it makes one all-reduce and waits for the device. A dataset of which
+        nothing was drawn keeps its last value in `losses` and is nan in what is returned.
+        """
+        loss, count = all_reduce_sum(self._sums).tolist()
+        self._sums = torch.zeros_like(self._sums)
+        total = sum(loss)
+        window = [
+            DatasetLoss(s / n if n else math.nan, s / total if total > 0 else math.nan) for s, n in zip(loss, count)
+        ]
+        self.losses = [new if n else old for new, old, n in zip(window, self.losses, count)]
+        return window
+
+    def scalars(self, drawn: Sequence[int], window: Sequence[DatasetLoss]) -> dict[str, float]:
+        """Curves for TensorBoard: `mixture_share/<name>`, `…_passes`, `…_coverage`, `…_loss`, `…_loss_share`.
+
+        Args:
+            drawn: draws of each dataset since the start of the run, over all ranks.
+            window: what `read` returned.
+        """
+        out = {}
+        for row, counts, loss in zip(self.plan, self.achieved(drawn), window):
+            for key in ("share_drawn", "passes", "coverage"):
+                out[f"mixture_{key}/{row.name}"] = counts[key]
+            out[f"mixture_loss/{row.name}"] = loss.per_image
+            out[f"mixture_loss_share/{row.name}"] = loss.share
+        return out
+
+    def achieved(self, drawn: Sequence[int]) -> list[dict[str, float]]:
+        """Per dataset `share_drawn` (0..1), `passes` and `coverage` (0..1).
+
+        Coverage, the fraction of the samples that were seen, follows from the draws: no sample comes again before
+        all came.
+        """
+        total = sum(drawn)
+        return [
+            {
+                "share_drawn": n / total if total else math.nan,
+                "passes": n / row.size if row.size else math.nan,
+                "coverage": min(n / row.size, 1.0) if row.size else math.nan,
+            }
+            for row, n in zip(self.plan, drawn)
+        ]
+
+    def summary(
+        self, drawn: Sequence[int], metrics: Mapping[str, Mapping[str, float]] | None = None
+    ) -> list[dict[str, Any]]:
+        """The rows of `mixture` in `summary.json`.
+
+        Args:
+            drawn: as in `scalars`.
+            metrics: by dataset name, what an evaluation measured on the dataset of that name (`AP` …), where there
+                is one.
+        """
+        return [
+            {
+                "name": row.name,
+                "size": row.size,
+                "share_asked": row.share,
+                "drawn": int(n),
+                **counts,
+                "loss": loss.per_image,
+                "loss_share": loss.share,
+                **(metrics or {}).get(row.name, {}),
+            }
+            for row, n, counts, loss in zip(self.plan, drawn, self.achieved(drawn), self.losses)
+        ]

@@ -1,0 +1,150 @@
+"""Boxes on images: what the network sees, and what it says beside the truth. Images are uint8 `[H, W, 3]` RGB."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ddptrain.errors import UserError
+from ddptrain.structures import Batch
+
+GRAY = (160, 160, 160)
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def colour(label: int) -> tuple[int, int, int]:
+    """RGB of a class: neighbours in number are far apart in hue."""
+    r, g, b = colorsys.hsv_to_rgb(label * 0.618034 % 1.0, 0.85 if label % 2 else 1.0, 1.0)
+    return round(r * 255), round(g * 255), round(b * 255)
+
+
+def draw(
+    image: np.ndarray,
+    boxes: ArrayLike,
+    labels: ArrayLike,
+    names: Sequence[str],
+    *,
+    scores: ArrayLike | None = None,
+    ignore: ArrayLike = (),
+    title: str = "",
+    min_side: int = 640,
+) -> np.ndarray:
+    """A copy of an image with its boxes on it, enlarged so that names are legible.
+
+    Args:
+        image: uint8 `[H, W, C]`; of more than 3 channels the first 3 are shown, one is shown as gray.
+        boxes: float `[n, 4]` in pixels of `image`.
+        labels: int `[n]`, index into `names`.
+        names: of the classes.
+        scores: float `[n]` in 0..1, shown behind the name.
+        ignore: float `[k, 4]`: ignore regions, hatched in gray.
+        title: a line in the corner.
+        min_side: the longer side of what is returned, in pixels, at least (in whole multiples of `image`).
+
+    Returns:
+        uint8 `[H * f, W * f, 3]`.
+    """
+    image = _three_channels(image)
+    factor = max(1, math.ceil(min_side / max(image.shape[:2])))
+    out = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+    for box in _corners(ignore, factor):
+        _hatch(out, box)
+    corners = _corners(boxes, factor)
+    labels = np.asarray(labels, np.int64).reshape(-1)
+    for box, label in zip(corners, labels):
+        cv2.rectangle(out, box[:2], box[2:], colour(int(label)), 2, cv2.LINE_AA)
+    for i, (box, label) in enumerate(zip(corners, labels)):  # names last, so that no box crosses them
+        text = names[label] if scores is None else f"{names[label]} {np.asarray(scores)[i]:.2f}"
+        _tag(out, text, box[0], box[1], colour(int(label)))
+    if title:
+        _tag(out, title, 0, 0, (255, 255, 255))
+    return out
+
+
+def beside(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Two drawn images of one size side by side, a white line between them."""
+    line = np.full((truth.shape[0], 4, 3), 255, np.uint8)
+    return np.concatenate([truth, line, prediction], 1)
+
+
+def grid(images: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray:
+    """Images on one sheet, padded in gray to the largest.
+
+    Args:
+        images: at least one, uint8 `[H, W, 3]`, sizes may differ.
+        columns: default about as many as rows.
+    """
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    height, width = max(i.shape[0] for i in images), max(i.shape[1] for i in images)
+    rows = math.ceil(len(images) / columns)
+    sheet = np.full((rows * height, columns * width, 3), 114, np.uint8)
+    for k, image in enumerate(images):
+        y, x = k // columns * height, k % columns * width
+        sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
+    return sheet
+
+
+def batch_grid(batch: Batch, names: Sequence[str], limit: int = 8) -> np.ndarray:
+    """The first `limit` images of a detection batch as the network sees them, with their targets."""
+    t = {name: value.cpu().numpy() for name, value in batch.targets.items()}
+    images = batch.images[:limit].permute(0, 2, 3, 1).cpu().numpy()
+    keys = batch.keys.tolist()
+    drawn = []
+    for i, image in enumerate(images):
+        own, ignored = t["image"] == i, t["ignore_image"] == i
+        title = f"position {keys[i][0]} dataset {keys[i][1]} image {keys[i][2]}"
+        drawn.append(
+            draw(image, t["boxes"][own], t["labels"][own], names, ignore=t["ignore_boxes"][ignored], title=title)
+        )
+    return grid(drawn)
+
+
+def save(path: Path, image: np.ndarray) -> None:
+    """Write a PNG or JPEG, as the name says; makes the folder.
+
+    Raises:
+        UserError: the name ends in something else.
+    """
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"{path}: pictures are written as .png or .jpg; change the name")
+    _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.tobytes())
+
+
+def _three_channels(image: np.ndarray) -> np.ndarray:
+    return np.repeat(image[..., :1], 3, 2) if image.shape[2] < 3 else np.ascontiguousarray(image[..., :3])
+
+
+def _corners(boxes: ArrayLike, factor: int) -> list[list[int]]:
+    # far outside, OpenCV's fixed-point coordinates would overflow
+    scaled = np.asarray(boxes, np.float64).reshape(-1, 4) * factor
+    return np.nan_to_num(scaled).clip(-10_000, 30_000).round().astype(int).tolist()
+
+
+def _hatch(out: np.ndarray, box: list[int]) -> None:
+    height, width = out.shape[:2]
+    x1, y1, x2, y2 = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+    if x2 <= x1 or y2 <= y1:
+        return
+    y, x = np.ogrid[y1:y2, x1:x2]
+    part = out[y1:y2, x1:x2]
+    part[(x + y) % 12 < 3] = GRAY
+    cv2.rectangle(out, (x1, y1), (x2 - 1, y2 - 1), GRAY, 2)
+
+
+def _tag(out: np.ndarray, text: str, x: int, y: int, back: tuple[int, int, int]) -> None:
+    """Text on a coloured ground, above (x, y) where there is room, always inside the image."""
+    (w, h), base = cv2.getTextSize(text, FONT, 0.45, 1)
+    w, h = w + 4, h + base + 2
+    x = min(max(x, 0), max(out.shape[1] - w, 0))
+    y = min(max(y - h, 0), max(out.shape[0] - h, 0))
+    cv2.rectangle(out, (x, y), (x + w, y + h), back, cv2.FILLED)
+    bright = 0.299 * back[0] + 0.587 * back[1] + 0.114 * back[2] > 128
+    cv2.putText(out, text, (x + 2, y + h - base), FONT, 0.45, (0, 0, 0) if bright else (255, 255, 255), 1, cv2.LINE_AA)

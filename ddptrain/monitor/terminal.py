@@ -1,0 +1,151 @@
+"""The two ways to show a run to a person: a live line and coloured tables on a terminal, plain text elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Row = Sequence[str]
+
+
+class Face(Protocol):
+    """What `Console` says goes to one of these."""
+
+    def line(self, text: str) -> None:
+        """Text that stays."""
+
+    def table(self, title: str, columns: Row, rows: Sequence[Row], right: Sequence[bool]) -> None:
+        """A table that stays; `right` tells the columns to align to the right."""
+
+    def step(self, step: int) -> None:
+        """Steps done, called at every step."""
+
+    def progress(self, step: int, epoch: str, numbers: str) -> None:
+        """The numbers of a log step."""
+
+    def status(self, text: str) -> None:
+        """What goes on instead of training; empty for training."""
+
+    def close(self) -> None:
+        """No more will be said."""
+
+
+class Plain:
+    """Lines of plain text on a stream that is no terminal; None for silence."""
+
+    def __init__(self, stream: TextIO | None, total_steps: int) -> None:
+        self._stream, self._total = stream, total_steps
+
+    def line(self, text: str) -> None:
+        """Print it."""
+        if self._stream is not None:
+            print(text, file=self._stream, flush=True)
+
+    def table(self, title: str, columns: Row, rows: Sequence[Row], right: Sequence[bool]) -> None:
+        """Print it, aligned."""
+        self.line(plain_table(title, columns, rows, right))
+
+    def step(self, step: int) -> None:
+        """Nothing: a line a step would be too many."""
+
+    def progress(self, step: int, epoch: str, numbers: str) -> None:
+        """A line a log step."""
+        self.line(f"epoch {epoch}  step {step}/{self._total}  {numbers}")
+
+    def status(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing: the stream is not ours."""
+
+
+class Terminal:
+    """A live line at the bottom of a terminal, drawn at most five times a second; all else scrolls by above it."""
+
+    def __init__(self, stream: TextIO, total_steps: int) -> None:
+        from rich.console import Console as RichConsole
+        from rich.live import Live
+
+        self._console = RichConsole(file=stream)
+        self._live = Live(console=self._console, auto_refresh=False)
+        self._total = total_steps
+        self._step, self._epoch, self._numbers, self._status = 0, "", "", ""
+        self._drawn = -math.inf
+
+    def line(self, text: str) -> None:
+        """Print above the live line."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def table(self, title: str, columns: Row, rows: Sequence[Row], right: Sequence[bool]) -> None:
+        """Print above the live line."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD)
+        for name, to_right in zip(columns, right):
+            table.add_column(Text(name, "cyan"), justify="right" if to_right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self._console.print(table)
+
+    def step(self, step: int) -> None:
+        """Redraw now and then."""
+        self._step = step
+        if perf_counter() - self._drawn > 0.2:
+            self._draw()
+
+    def progress(self, step: int, epoch: str, numbers: str) -> None:
+        """New numbers on the live line."""
+        self._step, self._epoch, self._numbers = step, epoch, numbers
+        self._draw()
+
+    def status(self, text: str) -> None:
+        """In the place of the numbers."""
+        self._status = text
+        self._draw()
+
+    def close(self) -> None:
+        """Leave the last state on the terminal."""
+        if self._live.is_started:
+            self._draw()
+            self._live.stop()
+
+    def _draw(self) -> None:
+        self._live.start()  # only now: it hides the cursor; a second call does nothing
+        self._live.update(self._renderable(), refresh=True)
+        self._drawn = perf_counter()
+
+    def _renderable(self) -> RenderableType:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        left = Text(f"epoch {self._epoch}" if self._epoch else "starting", "bold")
+        numbers = Text(self._status, "yellow") if self._status else Text(self._numbers, "green")
+        right = Text.assemble(f"{self._step}/{self._total}  ", numbers)
+        room = self._console.width - left.cell_len - right.cell_len - 2
+        cells: list[RenderableType] = [left, right]
+        if room >= 4:
+            cells.insert(1, ProgressBar(self._total, self._step, width=min(room, 30)))
+        grid = Table.grid(padding=(0, 1))
+        for _ in cells:
+            grid.add_column(no_wrap=True, overflow="ellipsis")
+        grid.add_row(*cells)
+        return grid
+
+
+def plain_table(title: str, columns: Row, rows: Sequence[Row], right: Sequence[bool]) -> str:
+    """The table as aligned text, the title above it."""
+    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+
+    def aligned(row: Row) -> str:
+        cells = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right))
+        return "  ".join(["", *cells]).rstrip()
+
+    return "\n".join([title, aligned(columns), "  " + "  ".join("-" * w for w in widths), *map(aligned, rows)])
