@@ -28,26 +28,28 @@ class ScheduleConfig(Section):
     """Learning rate over the steps, as a multiplier of `optimizer.lr`."""
 
     name: Literal["one_cycle", "one_cycle_3", "linear", "cosine", "constant", "multi_step"] = "one_cycle"
-    """`one_cycle`: half a cosine from 1 to final; `one_cycle_3`: the ramp up and down of torch's OneCycleLR;
-    `linear`, `cosine`, `constant`, `multi_step`."""
+    """`one_cycle` and `cosine`: half a cosine from 1 to final; `one_cycle_3`: the three phases of torch's OneCycleLR,
+    which warms up by itself (set warmup_epochs to 0); `linear` from 1 to final; `constant`; `multi_step`."""
     final: float = Field(default=0.01, ge=0, le=1)
     """Multiplier at the end of the run (`linear`, `cosine`, `one_cycle`)."""
     milestones: tuple[float, ...] = (0.7, 0.9)
     """`multi_step`: fractions of the run after which the rate is multiplied by gamma."""
     gamma: float = Field(default=0.1, gt=0, le=1)
     """`multi_step`: factor at each milestone."""
-    pct_start: float = Field(default=0.3, gt=0, lt=1)
-    """`one_cycle_3`: fraction of the run spent going up."""
+    pct_start: float = Field(default=0.3, gt=0, le=0.5)
+    """`one_cycle_3`: fraction of the run spent going up, and as much again coming down."""
     div_factor: float = Field(default=25.0, ge=1)
     """`one_cycle_3`: the rate starts at 1 / div_factor."""
     final_div_factor: float = Field(default=1e4, ge=1)
     """`one_cycle_3`: the rate ends at 1 / (div_factor * final_div_factor)."""
     warmup_epochs: float = Field(default=3.0, ge=0)
-    """Epochs of linear warm-up, capped to the run's length; 0 for none."""
+    """Epochs of linear warm-up of the learning rate (from 0) and the momentum, capped to the run's length; 0 for
+    none."""
     warmup_bias_lr: float = Field(default=0.1, ge=0)
-    """Learning rate of the biases at the first step of the warm-up."""
+    """Learning rate of the biases at the first step of the warm-up, for sgd; under the other rules, whose steps are as
+    large as the learning rate, biases start from 0 like the rest."""
     warmup_momentum: float = Field(default=0.8, ge=0, lt=1)
-    """Momentum at the first step of the warm-up."""
+    """Momentum at the first step of the warm-up; no more than `optimizer.momentum`."""
 
     @model_validator(mode="after")
     def _milestones(self) -> "ScheduleConfig":

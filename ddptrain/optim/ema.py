@@ -1,0 +1,53 @@
+"""Exponential moving average of a model, in float32."""
+
+import copy
+from collections.abc import Mapping
+from math import exp
+
+import torch
+from torch import Tensor, nn
+
+from ddptrain.config import EmaConfig
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    """Parameters, each once, then the buffers that a checkpoint holds; in a fixed order."""
+    kept = model.state_dict().keys()
+    return [p.detach() for p in model.parameters()] + [b for name, b in model.named_buffers() if name in kept]
+
+
+class Ema:
+    """The average of a model over its updates: `ema ← d·ema + (1 − d)·model` with `d = decay·(1 − exp(−n/tau))` after
+    update n, so that early weights are soon forgotten (the ramp of YOLOv5).
+
+    Parameters and floating-point buffers (running statistics) are averaged in float32, integer buffers copied.
+
+    Attributes:
+        model: the average, a copy of the model in evaluation mode without gradients.
+    """
+
+    def __init__(self, model: nn.Module, config: EmaConfig) -> None:
+        """Start from `model` as it is, on its device; it must not be wrapped by DDP."""
+        self.decay, self.tau = config.decay, config.tau
+        self.model = copy.deepcopy(model).float().eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in `model` after its update number `step`, counted from 1."""
+        decay = self.decay * (1 - exp(-step / self.tau))
+        averages, values = [], []
+        for average, value in zip(_tensors(self.model), _tensors(model), strict=True):
+            if average.is_floating_point():
+                averages.append(average)
+                values.append(value.to(average.dtype))
+            else:
+                average.copy_(value)
+        torch._foreach_lerp_(averages, values, 1 - decay)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors of the average by name, in full precision; they are the live ones, not copies."""
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved average; raises RuntimeError where names or shapes differ."""
+        self.model.load_state_dict(state)
