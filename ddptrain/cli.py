@@ -1,6 +1,117 @@
-"""The command line. Every subcommand is one function here that hands over to its module."""
+"""The command line. Every subcommand is one function here that hands over to its module; heavy imports happen inside."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ddptrain import __version__
+from ddptrain.errors import UserError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands; each sets `run` to its function."""
+    parser = argparse.ArgumentParser(
+        prog="ddptrain",
+        description="Train vision models on weighted mixtures of datasets. A run is a function of its config and its seed.",
+    )
+    parser.add_argument("--version", action="version", version=f"ddptrain {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    p = commands.add_parser("train", help="train, or go on with a run (resume=auto)")
+    p.add_argument("config", help="YAML config of the run")
+    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, such as train.epochs=10")
+    p.add_argument("--nproc", type=int, metavar="N", help="start N ranks on this machine through torchrun")
+    p.set_defaults(run=train)
+
+    p = commands.add_parser("eval", help="evaluate a run on its validation datasets")
+    p.add_argument("folder", type=Path, metavar="RUN", help="run folder, or a checkpoint in it")
+    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the run's config")
+    p.set_defaults(run=evaluate)
+
+    p = commands.add_parser("predict", help="draw what a run finds in images")
+    p.add_argument("folder", type=Path, metavar="RUN", help="run folder, or a checkpoint in it")
+    p.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
+    p.add_argument("--out", type=Path, help="folder for pictures and predictions.json (default: RUN/predictions)")
+    p.add_argument("--score", type=float, default=0.25, help="draw detections from this score on (default 0.25)")
+    p.set_defaults(run=predict)
+
+    p = commands.add_parser("config", help="print all keys, a config as it is resolved, or the JSON Schema")
+    p.add_argument("config", nargs="?", help="YAML config to resolve; without it all keys with their docs are printed")
+    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    p.add_argument("--schema", action="store_true", help="print the JSON Schema, for editors")
+    p.set_defaults(run=config)
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand; returns the exit status."""
+    """Run one subcommand.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 2 a mistake of the user (told in one line), 75 stopped by a signal and saved.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except UserError as e:
+        if _speaks():
+            print(f"ddptrain: error: {e}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 1
+
+
+def _speaks() -> bool:
+    """Of several ranks that fail alike, one speaks."""
+    from os import environ
+
+    return environ.get("RANK", environ.get("SLURM_PROCID", "0")) == "0"
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train in this process (a rank of torchrun or srun, or the only one), or start the ranks."""
+    from ddptrain.config import load_config
+
+    if args.nproc is not None:
+        from launch.torchrun import run as launch
+
+        load_config(args.config, args.overrides)
+        return launch(args.config, args.overrides, nproc=args.nproc)
+    from ddptrain.engine.preemption import StopFlag
+
+    with StopFlag() as stop:
+        run_config = load_config(args.config, args.overrides)
+        from ddptrain.engine.trainer import train as train_run
+
+        return train_run(run_config, stop)
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Evaluate a run's best weights."""
+    from ddptrain.engine.inference import evaluate_run
+
+    return evaluate_run(args.folder, args.overrides)
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Write pictures with detections, and predictions.json."""
+    from ddptrain.engine.inference import predict_run
+
+    return predict_run(args.folder, args.images, args.out, args.score)
+
+
+def config(args: argparse.Namespace) -> int:
+    """Print the documentation of all keys, the JSON Schema, or a resolved config."""
+    import json
+
+    from ddptrain.config import docs, load_config
+
+    if args.schema:
+        print(json.dumps(docs.schema(), indent=2))
+    elif args.config:
+        print(docs.to_yaml(load_config(args.config, args.overrides)), end="")
+    else:
+        print(docs.describe(), end="")
     return 0

@@ -7,17 +7,19 @@ Precedence of the environment: torchrun (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`), el
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from ddptrain.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,7 @@ def discover(device: str = "auto", environ: Mapping[str, str] = os.environ) -> W
 def _pick_device(device: str, local_rank: int, local_size: int) -> torch.device:
     count = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
     if device == "cuda" and count < local_size:
-        raise UserError(
-            f"device: cuda asked for {local_size} GPUs on this machine, {count} seen; use --nproc {max(count, 1)}"
-        )
+        raise UserError(f"device: cuda asked for {local_size} GPUs on this machine, {count} seen; use --nproc {max(count, 1)}")
     if count >= local_size and count > 0:
         return torch.device("cuda", local_rank)
     return torch.device("cpu")
@@ -148,6 +148,26 @@ def broadcast_object(obj: Any) -> Any:
     return box[0]
 
 
+def agree(build: Callable[[], T]) -> T:
+    """Run `build` on every rank; a UserError on any of them is raised on all of them, so that none waits for ever."""
+    result: T | None = None
+    error: str | None = None
+    try:
+        result = build()
+    except UserError as e:
+        error = str(e)
+    errors = gather_objects(error)
+    for rank, message in enumerate(errors):
+        if message is not None:
+            raise UserError(message if rank == 0 else f"rank {rank}: {message}")
+    return cast(T, result)
+
+
+def first_true(value: str) -> str:
+    """The first non-empty string over the ranks, on every rank."""
+    return next((v for v in gather_objects(value) if v), "")
+
+
 def barrier() -> None:
     """Wait for all ranks."""
     if dist.is_initialized():
@@ -162,9 +182,7 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     if world.size == 1:
         return model
     ids = [world.local_rank] if world.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(
-        model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
+    return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -102,9 +102,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
         if isinstance(node, list):
             if not part.isdigit() or int(part) >= len(node):
                 at = ".".join(parts[:i])
-                raise UserError(
-                    f"override {override!r}: {at} is a list of {len(node)}; use a number from 0 to {len(node) - 1}"
-                )
+                raise UserError(f"override {override!r}: {at} is a list of {len(node)}; use a number from 0 to {len(node) - 1}")
             if last:
                 node[int(part)] = value
             else:
@@ -136,9 +134,7 @@ def _expand(value: Any, environ: Mapping[str, str], source: str, path: str) -> A
         name, default = match.groups()
         found = environ.get(name) or default
         if found is None:
-            raise UserError(
-                f"{source}: {path}: {value!r} needs the variable {name}; set it or write ${{{name}:-default}}"
-            )
+            raise UserError(f"{source}: {path}: {value!r} needs the variable {name}; set it or write ${{{name}:-default}}")
         return found
 
     return _VARIABLE.sub(look_up, value)
@@ -156,9 +152,7 @@ def known_keys(path: Sequence[str | int]) -> list[str]:
     sections: list[type[BaseModel]] = [RunConfig]
     for part in path:
         if isinstance(part, str) and any(part in s.model_fields for s in sections):
-            sections = [
-                t for s in sections if part in s.model_fields for t in _sections(s.model_fields[part].annotation)
-            ]
+            sections = [t for s in sections if part in s.model_fields for t in _sections(s.model_fields[part].annotation)]
     return sorted({k for s in sections for k in s.model_fields})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,20 @@ from ddptrain.config.optim import EmaConfig, OptimizerConfig, ScheduleConfig
 from ddptrain.config.section import Section
 from ddptrain.config.slurm import SlurmConfig
 from ddptrain.config.train import CheckpointConfig, EvalConfig, MonitorConfig, TrainConfig
+
+
+class ResumeConfig(Section):
+    """Going on from a checkpoint; `resume: auto` and `resume: PATH` are short for `resume: {source: …}`."""
+
+    source: str = Field(default="auto", min_length=1)
+    """`auto` goes on from the newest checkpoint of this run (or starts it), a path from that checkpoint or run."""
+    allow: tuple[Literal["datasets", "classes", "global_batch", "seed"], ...] = ()
+    """Differences from the checkpoint's config that are accepted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
 
 
 class RunConfig(Section):
@@ -26,8 +40,8 @@ class RunConfig(Section):
     """What is learned."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of everything random: weights, order, augmentation."""
-    resume: str | None = None
-    """`auto` goes on from the newest checkpoint of this run (or starts it), a path from that checkpoint or run."""
+    resume: ResumeConfig | None = None
+    """Go on from a checkpoint: `auto`, a path, or the keys below."""
     classes: tuple[str, ...] = Field(min_length=1)
     """The classes that the model learns, in the order of their numbers."""
     data: DataConfig
@@ -79,9 +93,7 @@ class RunConfig(Section):
         given = [d.name for d in self.data.train if d.share is not None]
         if given and len(given) < len(self.data.train):
             lacking = next(d.name for d in self.data.train if d.share is None)
-            raise ValueError(
-                f"data.train: {given[0]} has a share and {lacking} has none; give every dataset a share, or none"
-            )
+            raise ValueError(f"data.train: {given[0]} has a share and {lacking} has none; give every dataset a share, or none")
         if given and not any(d.share for d in self.data.train):
             raise ValueError("data.train: all shares are 0; at least one must be above")
         return self

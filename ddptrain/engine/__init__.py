@@ -1,1 +1,1 @@
-"""."""
+"""The engine: one loop that knows no task. Read trainer.py first."""

@@ -1,1 +1,1 @@
-"""."""
+"""Tasks: what is learned. The engine knows only the protocol in base.py."""

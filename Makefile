@@ -1,0 +1,41 @@
+# make demo | test | lint | bench | help        PYTHON=python3.12 chooses another Python for the environment
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+NPROC  ?= 2
+DEMO   := runs/demo-data
+
+.PHONY: help demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(BIN)/.ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(BIN)/.ready  ## Make two small datasets, train them jointly on 2 processes, evaluate, draw predictions
+	@$(BIN)/python -m ddptrain.data.synthetic $(DEMO)
+	@rm -rf runs/demo
+	@$(BIN)/ddptrain train configs/demo.yaml --nproc $(NPROC)
+	@$(BIN)/ddptrain predict runs/demo $(DEMO)/skyview/VisDrone2019-DET-val/images $(DEMO)/streets/val.txt --limit 8
+	@echo
+	@echo "Curves and pictures:  $(BIN)/tensorboard --logdir runs/demo/tensorboard"
+	@echo "Predictions:          runs/demo/predictions/"
+
+test: $(BIN)/.ready  ## Run the whole test suite
+	$(BIN)/python -m pytest -q $(ARGS)
+
+lint: $(BIN)/.ready  ## Check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(BIN)/.ready  ## Run the benchmarks (minutes)
+	for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+
+clean:  ## Remove the environment and all caches, not the runs
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

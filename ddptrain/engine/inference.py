@@ -1,0 +1,91 @@
+"""Using a trained run: evaluate it again, or look at what it finds in images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ddptrain import distributed
+from ddptrain.config import RunConfig, resolve
+from ddptrain.engine.evaluate import evaluate
+from ddptrain.engine.saving import load_weights
+from ddptrain.errors import UserError
+from ddptrain.monitor.console import Console
+from ddptrain.monitor.pictures import save
+from ddptrain.tasks.build import build_task, load_predictor
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def evaluate_run(run: Path, overrides: Sequence[str]) -> int:
+    """Evaluate the best weights of a run (or a checkpoint) on the validation datasets of its config, and print the table."""
+    config, weights, file = load_weights(run)
+    config = resolve(json.loads(config.model_dump_json()), overrides, source=str(file))
+    world = distributed.discover(config.train.device)
+    with distributed.process_group(world, config.train.timeout_s):
+        task = distributed.agree(lambda: build_task(config))
+        model = task.build_model()
+        model.load_state_dict(weights)
+        evaluation = evaluate(
+            task,
+            model.to(world.device),
+            world,
+            batch=config.eval.batch or config.train.micro_batch,
+            workers=config.data.workers,
+            precision=config.train.precision,
+        )
+    if world.main:
+        with Console(None, total_steps=0, steps_per_epoch=1) as console:
+            console.table(str(file), *task.summary(evaluation.metrics))
+    return 0
+
+
+def predict_run(run: Path, images: Sequence[Path], out: Path | None, score: float, limit: int | None) -> int:
+    """Draw what a run finds in images, and write all of it to `predictions.json`.
+
+    Args:
+        run: run folder or checkpoint.
+        images: files, or folders whose images are taken.
+        out: folder of the pictures; default `predictions` in the run folder.
+        score: detections below it are not drawn (predictions.json has them all).
+        limit: at most so many images.
+    """
+    paths = find_images(images)[:limit]
+    config, weights, file = load_weights(run)
+    out = out or RunConfig.folder.fget(config) / "predictions"  # type: ignore[attr-defined]
+    predictor = load_predictor(config)
+    model = predictor.build_model()
+    model.load_state_dict(weights)
+    world = distributed.discover(config.train.device)
+    model = model.to(world.device).eval()
+    found = {}
+    with torch.inference_mode():
+        for path in paths:
+            prediction, picture = predictor.predict_file(model, path, world.device, score)
+            found[str(path)] = prediction
+            save(out / f"{path.stem}.jpg", picture)
+    (out / "predictions.json").write_text(json.dumps(found, indent=1))
+    print(f"{len(paths)} images with {file}: pictures and predictions.json in {out}")
+    return 0
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The image files among `paths` and in the folders among them, in the order of names.
+
+    Raises:
+        UserError: a path does not exist, or there is no image at all.
+    """
+    out: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            out += sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        elif path.exists():
+            out.append(path)
+        else:
+            raise UserError(f"{path}: no such image or folder")
+    if not out:
+        raise UserError(f"{paths[0]}: no image in it; images end in {', '.join(IMAGE_SUFFIXES)}")
+    return out

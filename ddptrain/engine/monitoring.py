@@ -1,0 +1,183 @@
+"""What a run tells: called by name from the loop, it hands numbers to console, TensorBoard, history and summary."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+
+import numpy as np
+
+from ddptrain import __version__, distributed
+from ddptrain.config import RunConfig
+from ddptrain.distributed import World
+from ddptrain.engine.evaluate import Evaluation
+from ddptrain.engine.state import RunState
+from ddptrain.engine.step import StepReport
+from ddptrain.monitor import ledger as books
+from ddptrain.monitor.console import Console
+from ddptrain.monitor.history import History, write_summary
+from ddptrain.monitor.ledger import Ledger
+from ddptrain.monitor.pictures import grid
+from ddptrain.monitor.tensorboard import open_board
+from ddptrain.monitor.timing import Timing
+from ddptrain.structures import SampleKey
+from ddptrain.tasks.base import Task
+
+
+class Monitor:
+    """The voices of a run; silent on every rank but 0.
+
+    Attributes:
+        timing: clock of the loop, of this rank.
+        console: says lines and tables.
+    """
+
+    def __init__(self, config: RunConfig, task: Task, world: World, state: RunState) -> None:
+        self._config, self._task, self._world = config, task, world
+        folder, resumed = config.folder, state.step or None
+        self._stack = ExitStack()
+        self.console = self._stack.enter_context(
+            Console(
+                folder / "log.txt" if world.main else None,
+                total_steps=state.steps,
+                steps_per_epoch=state.samples_per_epoch / state.split.global_batch,
+                stream=sys.stdout if world.main else None,
+            )
+        )
+        self.board = open_board(folder / "tensorboard", enabled=world.main and config.monitor.tensorboard, resumed=resumed)
+        self._stack.callback(self.board.close)
+        self._history = History(folder / "history.csv" if world.main else None, resumed)
+        self.ledger = Ledger(task.mixture.plan())
+        self._parts: dict[str, float] = {}
+        self._steps = 0
+        self._images_per_second = 0.0
+        self._metrics: dict[str, float] = {}
+        self._say_start(state)
+        self.timing = Timing(state.steps, state.step)
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    def _say_start(self, state: RunState) -> None:
+        say, split, world = self.console.line, state.split, self._world
+        start = f"from step {state.step}" if state.step else "from the start"
+        say(f"ddptrain {__version__}  run {self._config.folder}  seed {self._config.seed}  {start} to step {state.steps}")
+        say(
+            f"global batch {split.global_batch} = micro batch {split.micro_batch} × accumulation {split.accumulation} "
+            f"× {split.world_size} rank{'s'[: world.size - 1]} ({world.launcher}, {world.device.type})"
+        )
+        parameters = sum(p.numel() for p in distributed.unwrap(state.model).parameters())
+        say(f"model {self._config.model.name}: {parameters / 1e6:.2f} M parameters, {len(self._task.classes)} classes")
+        for note in self._task.notes:
+            say(note)
+        plan = self.ledger.plan
+        self.console.table("mixture", books.COLUMNS, books.plan_table(plan))
+        for warning in books.plan_warnings(plan):
+            say(f"warning: {warning}")
+        self.board.text("mixture", books.plan_markdown(plan), state.step)
+
+    def after_step(self, state: RunState, report: StepReport) -> None:
+        """Count a step; at every `monitor.every_steps` say and write what the window brought."""
+        self.timing.step(state.split.global_batch)
+        self.ledger.add(report.loss_by_dataset, report.samples_by_dataset)
+        if not report.updated:
+            self.console.line(f"warning: after step {state.step}: gradient is not finite, update skipped ({state.skipped} so far)")
+            return
+        self.console.step(state.step)
+        self._steps += 1
+        for name, value in report.parts.items():
+            self._parts[name] = self._parts.get(name, 0.0) + value
+        if state.step % self._config.monitor.every_steps and state.step != state.steps:
+            return
+        parts = {name: total / self._steps for name, total in self._parts.items()}
+        reading = self.timing.read()
+        self._images_per_second = reading.images_per_second
+        self.console.progress(state.step, parts, reading)
+        rates = {f"lr/{g['name']}": float(g["lr"]) for g in state.optimizer.param_groups}
+        self.board.scalars(
+            {f"loss/{name}": value for name, value in parts.items()}
+            | rates
+            | {
+                "loss/total": sum(parts.values()),
+                "train/gradient_norm": report.grad_norm,
+                "train/normalizer": report.normalizer,
+                "train/skipped_steps": float(state.skipped),
+                "train/replaced_samples": float(state.replaced),
+                "speed/images_per_second": reading.images_per_second,
+                "speed/data_wait": reading.data_wait,
+            }
+            | self.ledger.scalars(self._drawn(state)),
+            state.step,
+        )
+        self._parts, self._steps = {}, 0
+
+    def show_inputs(self, state: RunState) -> None:
+        """A grid of the next training images as the network sees them, with their targets."""
+        count = self._config.monitor.images
+        if not (count and self._world.main and self._config.monitor.tensorboard):
+            return
+        positions = np.arange(state.position, state.position + count)
+        keys = [SampleKey(*map(int, key)) for key in zip(positions, *state.sampler.keys(positions))]
+        self.board.image("train/input", grid([self._task.picture(self._task.train[k]) for k in keys]), state.step)
+
+    def after_evaluation(self, state: RunState, evaluation: Evaluation, better: bool) -> None:
+        """A row in history.csv, a table, curves, and predictions beside truth."""
+        if not self._world.main:
+            return
+        self._metrics = metrics = evaluation.metrics
+        header, rows = self._task.summary(metrics)
+        mark = "  (best so far)" if better else ""
+        self.console.table(f"evaluation after step {state.step}, epoch {state.epoch:.1f}{mark}", header, rows)
+        self._history.append({"step": state.step, "epoch": round(state.epoch, 4), "samples": state.position, **metrics})
+        self.board.scalars({f"eval/{name}": value for name, value in metrics.items()}, state.step)
+        if self._config.monitor.images and self._config.monitor.tensorboard:
+            self.board.image("eval/truth and prediction", grid(self._pictures(evaluation)), state.step)
+        self.board.flush()
+        self.write_summary(state)
+
+    def _pictures(self, evaluation: Evaluation) -> list:  # type: ignore[type-arg]
+        keys = [
+            SampleKey(0, number, index) for number, found in enumerate(evaluation.predictions) for index in sorted(found)
+        ]
+        # spread over all datasets: every so many-th sample
+        chosen = keys[:: max(1, len(keys) // self._config.monitor.images)][: self._config.monitor.images]
+        return [
+            self._task.picture(self._task.val_samples[k], evaluation.predictions[k.dataset][k.index]) for k in chosen
+        ]
+
+    def _drawn(self, state: RunState) -> list[int]:
+        return [int(n) for n in self._task.mixture.drawn(state.position)]
+
+    def write_summary(self, state: RunState) -> None:
+        """Write summary.json with all that is known now."""
+        if not self._world.main:
+            return
+        by_dataset: dict[str, dict[str, float]] = {}
+        flat: dict[str, float] = {}
+        for key, value in self._metrics.items():
+            if key.startswith("dataset/"):
+                _, name, metric = key.split("/", 2)
+                by_dataset.setdefault(name, {})[metric] = value
+            else:
+                flat[key] = value
+        write_summary(
+            self._config.folder / "summary.json",
+            {
+                **flat,
+                "best": state.best,
+                "step": state.step,
+                "epoch": state.epoch,
+                "samples": state.position,
+                "skipped_steps": state.skipped,
+                "replaced_samples": state.replaced,
+                "images_per_second": self._images_per_second,
+                "mixture": self.ledger.summary(self._drawn(state), by_dataset),
+                "datasets": by_dataset,
+            },
+        )
+

@@ -1,0 +1,188 @@
+"""The run folder: a new one or one to go on in, its checkpoints, its status and its end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ddptrain import distributed
+from ddptrain.config import RunConfig
+from ddptrain.config.docs import to_yaml
+from ddptrain.distributed import World
+from ddptrain.engine import checkpoint
+from ddptrain.engine.checkpoint import CheckpointWriter
+from ddptrain.engine.state import RunState
+from ddptrain.errors import UserError
+from ddptrain.files import write_text
+from ddptrain.status import State, exit_status, write_status
+
+
+def warn(line: str) -> None:
+    """A line for the person who reads standard error."""
+    print(f"ddptrain: warning: {line}", file=sys.stderr, flush=True)
+
+
+def identity(config: RunConfig, sizes: list[int]) -> dict[str, Any]:
+    """What two configs must share for one to go on from the other's checkpoint, by the name that `resume.allow` takes."""
+    return {
+        "datasets": [f"{d.name}: {n} images, share {d.share}" for d, n in zip(config.data.train, sizes)],
+        "classes": list(config.classes),
+        "global_batch": config.train.global_batch,
+        "seed": config.seed,
+    }
+
+
+def check_identity(old: dict[str, Any], new: dict[str, Any], allow: tuple[str, ...], path: Path) -> None:
+    """Refuse a checkpoint of another run.
+
+    Raises:
+        UserError: the first difference that is not allowed, both sides shown.
+    """
+    for key, value in new.items():
+        if old.get(key) != value and key not in allow:
+            raise UserError(
+                f"{path}: cannot go on, {key} differ: the checkpoint has {old.get(key)}, the config {value}; "
+                f"restore the config, or accept it with resume.allow=[{key}]"
+            )
+
+
+class Saver:
+    """Keeps the run folder of one run. Rank 0 reads and writes; every rank calls every method."""
+
+    def __init__(self, config: RunConfig, world: World, state: RunState, sizes: list[int]) -> None:
+        self._config, self._world, self._state = config, world, state
+        self._identity = identity(config, sizes)
+        self._writer: CheckpointWriter | None = None
+        self._saved: Path | None = None
+        self._ended = False
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self._config.folder / "checkpoints"
+
+    def open(self) -> None:
+        """Find where to start, load it, and only then make the run folder.
+
+        Raises:
+            UserError: the folder is taken, there is nothing to resume, or it is another run's; on every rank alike.
+        """
+        found = distributed.agree(self._find)
+        state = distributed.broadcast_object(found)
+        if state is not None:
+            distributed.agree(lambda: self._load(state))
+        if self._world.main:
+            self._make_folder()
+        distributed.barrier()
+
+    def _find(self) -> dict[str, Any] | None:
+        """Rank 0: the checkpoint to start from, or None for a fresh start."""
+        if not self._world.main:
+            return None
+        config, folder = self._config, self._config.folder
+        if config.resume is None:
+            if folder.exists() and any(folder.iterdir()):
+                raise UserError(f"{folder}: this run exists; go on with it by resume=auto, or choose another name=…")
+            return None
+        if config.resume.source == "auto":
+            found = checkpoint.newest_valid(self._checkpoints, warn)
+        else:
+            source = Path(config.resume.source)
+            own = folder.resolve() in (source.resolve(), *source.resolve().parents)
+            if not own and folder.exists() and any(folder.iterdir()):
+                raise UserError(f"{folder}: this run exists and {source} is not in it; choose another name=…")
+            found = checkpoint.load(source, warn)
+        if found is None:
+            return None
+        path, state = found
+        check_identity(state["identity"], self._identity, config.resume.allow, path)
+        return state
+
+    def _load(self, state: dict[str, Any]) -> None:
+        try:
+            self._state.load_state_dict(state)
+        except (RuntimeError, ValueError, KeyError) as e:
+            line = " ".join(str(e).split())[:300]
+            raise UserError(f"checkpoint of step {state['step']}: does not fit the config's model or optimizer: {line}") from None
+
+    def _make_folder(self) -> None:
+        folder = self._config.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = CheckpointWriter(
+                self._checkpoints, self._config.checkpoint.keep_last, self._config.checkpoint.keep_every, warn
+            )
+            if self._state.step:
+                checkpoint.set_aside(self._checkpoints, self._state.step)
+            write_text(folder / "config.yaml", to_yaml(self._config))
+            self._status("running")
+        except OSError as e:
+            raise UserError(f"{folder}: cannot be written ({e.strerror}); set output to another folder") from None
+
+    def save(self, best: bool = False) -> None:
+        """Hand the state to the writer: training waits only for the copy to host memory."""
+        if self._writer is None:
+            return
+        state = self._state.state_dict() | {"identity": self._identity, "config": self._config.model_dump_json()}
+        self._writer.submit(state, self._state.step, best)
+        self._saved = self._checkpoints / f"step_{self._state.step:08d}.pt"
+        self._status("running")
+
+    def _status(self, state: State, reason: str = "") -> None:
+        write_status(self._config.folder, state, self._state.step, self._state.steps, reason, self._saved)
+
+    def finish(self, stopped: str, say: Callable[[str], None]) -> int:
+        """Wait for the last save, write the final status.
+
+        Args:
+            stopped: name of the signal that ended the run, empty when it reached its end.
+
+        Returns:
+            This process's exit status, the same on every rank.
+        """
+        failed = False
+        if self._writer is not None:
+            self._writer.wait()
+            failed = self._writer.failed
+        failed = bool(distributed.broadcast_object(failed))
+        state: State = "failed" if failed else "stopped" if stopped else "finished"
+        if self._world.main:
+            reason = "the last checkpoint could not be written" if failed else stopped
+            self._status(state, reason)
+            step, steps = self._state.step, self._state.steps
+            words = {
+                "finished": f"finished at step {step}",
+                "stopped": f"stopped by {stopped} after step {step} of {steps}, saved; go on with resume=auto",
+                "failed": f"ended at step {step}, but the last checkpoint could not be written",
+            }
+            say(words[state])
+        self._ended = True
+        return exit_status(state, self._world.launcher)
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self._writer is None:
+            return
+        self._writer.wait()
+        if not self._ended and value is not None:
+            self._status("failed", f"{type(value).__name__}: {value}")
+
+
+def load_weights(path: Path) -> tuple[RunConfig, dict[str, Any], Path]:
+    """Config and evaluated (averaged, where there are) weights of a run's best checkpoint, or of a checkpoint.
+
+    Args:
+        path: run folder or checkpoint file.
+
+    Returns:
+        (the config it was trained with, the model's state, the checkpoint's path).
+    """
+    file, state = checkpoint.load(path, warn, best=True)
+    config = RunConfig.model_validate_json(state["config"])
+    weights: dict[str, Any] = state["ema"] if state["ema"] is not None else state["model"]
+    return config, weights, file
+

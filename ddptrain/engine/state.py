@@ -1,0 +1,169 @@
+"""Everything that learns or counts during a run, and its form in a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ddptrain import distributed
+from ddptrain.config import RunConfig
+from ddptrain.data.sampler import DistributedWeightedSampler
+from ddptrain.distributed import World
+from ddptrain.engine.split import Split
+from ddptrain.engine.step import Stepper, StepReport
+from ddptrain.optim.build import build_optimizer
+from ddptrain.optim.ema import Ema
+from ddptrain.optim.schedule import Schedule
+from ddptrain.tasks.base import Task
+
+
+@dataclass
+class RunState:
+    """Model, optimizer, averages and counters of one run.
+
+    Attributes:
+        model: not wrapped in DDP; `stepper.model` is the wrapped one.
+        steps: length of the run; samples_per_epoch: length of an epoch.
+        step: updates made; skipped: steps that made none (their samples are spent).
+        best: best value of the task's metric, None before the first evaluation; stale: evaluations since then.
+        replaced: samples that stood in for unreadable ones.
+        loss_by_dataset, samples_by_dataset: sums over the run, by dataset.
+    """
+
+    model: nn.Module
+    stepper: Stepper
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    sampler: DistributedWeightedSampler
+    ema: Ema | None
+    split: Split
+    steps: int
+    samples_per_epoch: int
+    patience: int | None
+    step: int = 0
+    skipped: int = 0
+    best: float | None = None
+    stale: int = 0
+    replaced: int = 0
+    loss_by_dataset: list[float] = field(default_factory=list)
+    samples_by_dataset: list[float] = field(default_factory=list)
+
+    @property
+    def position(self) -> int:
+        """Samples of the global stream that are spent."""
+        return (self.step + self.skipped) * self.split.global_batch
+
+    @property
+    def epoch(self) -> float:
+        """Epochs that are spent."""
+        return self.position / self.samples_per_epoch
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The averaged weights, or the weights themselves where there is no average."""
+        return self.ema.model if self.ema is not None else self.model
+
+    @property
+    def out_of_patience(self) -> bool:
+        """True when too many evaluations brought nothing better."""
+        return self.patience is not None and self.stale >= self.patience
+
+    def count(self, report: StepReport) -> None:
+        """Advance the clock: step and average for an update, the skip counter for a skipped one."""
+        if report.updated:
+            self.step += 1
+            if self.ema is not None:
+                self.ema.update(self.model, self.step)
+        else:
+            self.skipped += 1
+        self.replaced += report.replaced
+        self.loss_by_dataset = [a + b for a, b in zip(self.loss_by_dataset, report.loss_by_dataset)]
+        self.samples_by_dataset = [a + b for a, b in zip(self.samples_by_dataset, report.samples_by_dataset)]
+
+    def judge(self, value: float) -> bool:
+        """Note an evaluation; True when it is the best so far."""
+        better = math.isfinite(value) and (self.best is None or value > self.best)
+        if better or self.best is None:
+            self.best = value if math.isfinite(value) else self.best
+        self.stale = 0 if better else self.stale + 1
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain types and tensors; tensors are the live ones, not copies."""
+        return {
+            "step": self.step,
+            "skipped": self.skipped,
+            "position": self.position,
+            "best": self.best,
+            "stale": self.stale,
+            "replaced": self.replaced,
+            "loss_by_dataset": self.loss_by_dataset,
+            "samples_by_dataset": self.samples_by_dataset,
+            "normalizer": self.stepper.normalizer,
+            "model": self.model.state_dict(),
+            "ema": self.ema.model.state_dict() if self.ema is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.stepper.scaler.state_dict() if self.stepper.scaler is not None else None,
+            "sampler": self.sampler.state_dict() | {"position": self.position},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a checkpoint of a run with the same model and optimizer."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.model.load_state_dict(state["ema"] if state["ema"] is not None else state["model"])
+        if self.stepper.scaler is not None and state["scaler"] is not None:
+            self.stepper.scaler.load_state_dict(state["scaler"])
+        self.stepper.normalizer = state["normalizer"]
+        for key in ("step", "skipped", "best", "stale", "replaced", "loss_by_dataset", "samples_by_dataset"):
+            setattr(self, key, state[key])
+
+
+def build_state(config: RunConfig, task: Task, world: World, split: Split) -> RunState:
+    """A fresh state: weights from the seed, step 0."""
+    torch.manual_seed(config.seed)
+    model = task.build_model().to(world.device)
+    if config.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(config.optimizer, model, config.train.global_batch)
+    ema = Ema(model, config.ema.decay, config.ema.tau) if config.ema.enabled else None
+    mixture = task.mixture
+    samples_per_epoch = mixture.samples_per_epoch
+    steps = config.train.steps or math.ceil(config.train.epochs * samples_per_epoch / split.global_batch)
+    stepper = Stepper(
+        model=distributed.data_parallel(model, world),
+        loss=task.loss,
+        optimizer=optimizer,
+        world=world,
+        datasets=len(mixture.names),
+        clip_norm=config.train.clip_norm,
+        precision=config.train.precision,
+    )
+    sampler = DistributedWeightedSampler(
+        mixture.sizes,
+        mixture.shares,
+        samples_per_epoch=samples_per_epoch,
+        block=split.global_batch,
+        num_replicas=world.size,
+        rank=world.rank,
+        seed=config.seed,
+    )
+    return RunState(
+        model=model,
+        stepper=stepper,
+        optimizer=optimizer,
+        schedule=Schedule(config.schedule, config.optimizer, steps, samples_per_epoch / split.global_batch),
+        sampler=sampler,
+        ema=ema,
+        split=split,
+        steps=steps,
+        samples_per_epoch=samples_per_epoch,
+        patience=config.train.patience,
+        loss_by_dataset=[0.0] * len(mixture.names),
+        samples_by_dataset=[0.0] * len(mixture.names),
+    )

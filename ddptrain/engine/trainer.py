@@ -1,0 +1,126 @@
+"""The loop: fetch, step, log, evaluate, save, in the order in which they happen.
+
+The step (optimizer update) is the only clock. `position` counts samples of the global stream that all ranks share; it alone says
+what comes next, so a resumed run goes on where the stopped one was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+
+from ddptrain import distributed, seeding
+from ddptrain.config import RunConfig
+from ddptrain.data.loader import train_loader
+from ddptrain.distributed import World
+from ddptrain.engine.evaluate import evaluate
+from ddptrain.engine.monitoring import Monitor
+from ddptrain.engine.preemption import StopFlag
+from ddptrain.engine.saving import Saver
+from ddptrain.engine.split import split_batch
+from ddptrain.engine.state import RunState, build_state
+from ddptrain.engine.step import StepReport
+from ddptrain.structures import Batch
+from ddptrain.tasks.base import Task
+from ddptrain.tasks.build import build_task
+
+
+def train(config: RunConfig, stop: StopFlag) -> int:
+    """Train one run, from its start or its newest checkpoint, to its end or a stop signal.
+
+    Returns:
+        The exit status, see `ddptrain/status.py`.
+
+    Raises:
+        UserError: on every rank alike, before anything is written.
+    """
+    world = distributed.discover(config.train.device)
+    split = split_batch(config.train.global_batch, config.train.micro_batch, world.size)
+    with ExitStack() as stack:
+        stack.enter_context(distributed.process_group(world, config.train.timeout_s))
+        task = distributed.agree(lambda: build_task(config))
+        state = distributed.agree(lambda: build_state(config, task, world, split))
+        saver = stack.enter_context(Saver(config, world, state, list(task.mixture.sizes)))
+        saver.open()
+        monitor = stack.enter_context(Monitor(config, task, world, state))
+        loader = stack.enter_context(
+            train_loader(
+                task.train,
+                state.sampler.keys,
+                task.collate,
+                position=state.position,
+                global_batch=split.global_batch,
+                micro_batch=split.micro_batch,
+                rank=world.rank,
+                world_size=world.size,
+                workers=config.data.workers,
+                pin_memory=world.device.type == "cuda",
+            )
+        )
+        monitor.show_inputs(state)
+        stopped = _loop(config, task, world, state, loader, saver, monitor, stop)
+        return saver.finish(stopped, monitor.console.line)
+
+
+def _loop(
+    config: RunConfig,
+    task: Task,
+    world: World,
+    state: RunState,
+    loader: Iterable[Batch],
+    saver: Saver,
+    monitor: Monitor,
+    stop: StopFlag,
+) -> str:
+    """Run to the end or to a stop; returns the name of the signal that stopped the run, or nothing."""
+    batches = monitor.timing.wait_for(loader)
+    while state.step < state.steps and not state.out_of_patience:
+        seeding.seed_torch(config.seed, state.step + state.skipped, world.rank)
+        state.schedule.apply(state.optimizer, state.step)
+        micro = [next(batches).to(world.device) for _ in range(state.split.accumulation)]
+        before = state.position
+        report = state.stepper(micro, stop=stop.requested)
+        state.count(report)
+        monitor.after_step(state, report)
+
+        last = state.step == state.steps
+        if last or _due(config.eval.every_steps, config.eval.every_epochs, state, before, report):
+            with monitor.timing.pause():
+                better = _evaluate(config, task, world, state, monitor)
+                if better:
+                    saver.save(best=True)
+        last = last or state.out_of_patience
+        if report.stop or last or _due(config.checkpoint.every_steps, config.checkpoint.every_epochs, state, before, report):
+            with monitor.timing.pause():
+                saver.save()
+        if report.stop and not last:
+            return distributed.first_true(stop.reason)
+    return ""
+
+
+def _due(every_steps: int | None, every_epochs: float | None, state: RunState, before: int, report: StepReport) -> bool:
+    """True when this step passed a multiple of the interval; steps win over epochs, both null mean never."""
+    if every_steps is not None:
+        return report.updated and state.step % every_steps == 0
+    if every_epochs is None:
+        return False
+    interval = every_epochs * state.samples_per_epoch
+    return int(state.position // interval) > int(before // interval)
+
+
+def _evaluate(config: RunConfig, task: Task, world: World, state: RunState, monitor: Monitor) -> bool:
+    """Evaluate the averaged weights; True when they are the best so far."""
+    monitor.console.status("evaluating")
+    evaluation = evaluate(
+        task,
+        state.evaluated_model,
+        world,
+        batch=config.eval.batch or config.train.micro_batch,
+        workers=config.data.workers,
+        precision=config.train.precision,
+    )
+    state.model.train()
+    better = state.judge(evaluation.metrics[task.best_metric])
+    monitor.after_evaluation(state, evaluation, better)
+    monitor.console.status("")
+    return better

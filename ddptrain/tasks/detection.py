@@ -1,0 +1,141 @@
+"""Detection: boxes with classes, from several datasets that label different things."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ddptrain.config import RunConfig, TorchvisionConfig
+from ddptrain.data.detection import DetectionSamples, collate
+from ddptrain.data.formats.build import read
+from ddptrain.data.labels import LabelSpace
+from ddptrain.data.mixture import Mixture
+from ddptrain.data.table import AnnotationTable
+from ddptrain.losses.detection import detection_loss
+from ddptrain.metrics import coco
+from ddptrain.models.build import build_model
+from ddptrain.models.postprocess import detections
+from ddptrain.monitor import pictures
+from ddptrain.structures import Batch, Detections, LossSum, Sample
+from ddptrain.tasks.base import Prediction
+
+Head = tuple[Callable[[RunConfig, nn.Module, Batch], LossSum], Callable[[RunConfig, nn.Module, Batch], list[Detections]]]
+
+
+class DetectionTask:
+    """See `tasks.base.Task` for what each member means."""
+
+    best_metric = "AP"
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.classes = config.classes
+        self.notes: list[str] = []
+        train_tables, train_space = self._tables("train")
+        self.val_tables, self.val_space = self._tables("val")
+        self.mixture = Mixture(
+            names=[d.name for d in config.data.train],
+            sizes=[len(t) for t in train_tables],
+            shares=None if config.data.train[0].share is None else [d.share for d in config.data.train],
+            samples_per_epoch=config.data.samples_per_epoch,
+        )
+        size = config.data.image_size
+        self.train = DetectionSamples(train_tables, train_space.annotated, size, config.data.augment, config.seed)
+        self.val_samples = DetectionSamples(self.val_tables, self.val_space.annotated, size, None, config.seed)
+        self.val = [(d.name, len(t)) for d, t in zip(config.data.val, self.val_tables)]
+        self._loss, self._detect = HEADS["torchvision" if isinstance(config.model, TorchvisionConfig) else "yolo"]
+
+    def _tables(self, part: str) -> tuple[list[AnnotationTable], LabelSpace]:
+        datasets = getattr(self.config.data, part)
+        read_tables = []
+        for d in datasets:
+            table, faults = read(d, self.config.data.on_fault)
+            read_tables.append(table)
+            self.notes.append(f"{part} {d.name}: {len(table)} images, {len(table.boxes)} boxes{faults.note()}")
+        space = LabelSpace(self.config.classes, datasets, [t.names for t in read_tables])
+        return [space.apply(i, t) for i, t in enumerate(read_tables)], space
+
+    def build_model(self) -> nn.Module:
+        """The network of `config.model`."""
+        return build_model(self.config.model, len(self.classes), self.config.data.image_size)
+
+    @property
+    def collate(self) -> Callable[[list[Sample]], Batch]:
+        """Flat boxes over the batch."""
+        return collate
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossSum:
+        """Summed loss of a micro batch."""
+        return self._loss(self.config, model, batch)
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        """`boxes` float32 `[n, 4]` in pixels of the file, `scores` float32 `[n]`, `labels` int64 `[n]`, best first."""
+        found = self._detect(self.config, model, batch)
+        out: list[Prediction] = []
+        for i, d in enumerate(found):
+            boxes = to_native(d.boxes.float(), batch.to_native[i], batch.native_size[i])
+            out.append({k: v.cpu().numpy() for k, v in (("boxes", boxes), ("scores", d.scores.float()), ("labels", d.labels))})
+        return out
+
+    def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
+        """COCO AP in all, per dataset and per class."""
+        sets = [
+            coco.Dataset(name, coco.GroundTruth.of(t.boxes, t.labels, t.ignore, t.crowd, t.area, t.offsets), found, annotated)
+            for (name, _), t, found, annotated in zip(self.val, self.val_tables, predictions, self.val_space.annotated)
+        ]
+        return coco.evaluate(sets, self.classes, self.config.eval.max_detections)
+
+    def summary(self, metrics: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
+        """AP of each dataset and of all together."""
+        keys = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
+        rows: list[list[Any]] = [[name, n, *(metrics.get(f"dataset/{name}/{k}") for k in keys)] for name, n in self.val]
+        rows.append(["all", sum(n for _, n in self.val), *(metrics.get(k) for k in keys)])
+        return ["dataset", "images", *keys], rows
+
+
+def to_native(boxes: Tensor, matrix: Tensor, size: Tensor) -> Tensor:
+    """Boxes `[n, 4]` of a letterboxed image in pixels of its file, clipped to it.
+
+    Args:
+        matrix: float `[2, 3]`: a scale and a shift, see `Batch.to_native`.
+        size: width and height of the file.
+    """
+    scale = torch.stack([matrix[0, 0], matrix[1, 1]]).repeat(2)
+    shift = matrix[:, 2].repeat(2)
+    return (boxes * scale + shift).clamp(min=0).minimum(size.to(boxes.dtype).repeat(2))
+
+
+def _normalise(batch: Batch) -> Tensor:
+    return batch.images.float() / 255
+
+
+def _yolo_loss(config: RunConfig, model: nn.Module, batch: Batch) -> LossSum:
+    return detection_loss(model(_normalise(batch)), batch, config.loss)
+
+
+def _yolo_detect(config: RunConfig, model: nn.Module, batch: Batch) -> list[Detections]:
+    e = config.eval
+    return detections(
+        model(_normalise(batch)), score_threshold=e.score_threshold, nms_iou=e.nms_iou, max_detections=e.max_detections
+    )
+
+
+def _torchvision_loss(config: RunConfig, model: nn.Module, batch: Batch) -> LossSum:
+    t = batch.targets
+    targets = [{"boxes": t["boxes"][t["image"] == i], "labels": t["labels"][t["image"] == i]} for i in range(len(batch))]
+    means = model(_normalise(batch), targets)
+    # these models average inside: the unit of their sums is the sample
+    parts = {k: v * len(batch) for k, v in means.items()}
+    normalizer = torch.tensor(float(len(batch)), device=batch.images.device)
+    return LossSum(sum(parts.values(), start=normalizer * 0), normalizer, {k: v.detach() for k, v in parts.items()})
+
+
+def _torchvision_detect(config: RunConfig, model: nn.Module, batch: Batch) -> list[Detections]:
+    return list(model(_normalise(batch)))
+
+
+HEADS: dict[str, Head] = {"yolo": (_yolo_loss, _yolo_detect), "torchvision": (_torchvision_loss, _torchvision_detect)}
