@@ -1,0 +1,77 @@
+"""What can be wrong with a dataset: the kinds, what is done about each, and where they were found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+OnFault = Literal["error", "drop"]
+
+
+class Kind(NamedTuple):
+    """A kind of fault. `error`: it ends the run unless `data.on_fault` is `drop`, because what was meant is unknown or
+    learning from the rest would mislead; the others are put right in the one possible way and counted. `remedy`: what
+    is done, under `drop` or always."""
+
+    error: bool
+    remedy: str
+
+
+KINDS: dict[str, Kind] = {
+    "missing image": Kind(True, "image left out"),
+    "unreadable image": Kind(True, "image left out"),
+    "size mismatch": Kind(True, "image left out"),
+    "image without label": Kind(True, "image left out"),
+    "label without image": Kind(True, "label left out"),
+    "unreadable label": Kind(True, "image left out"),
+    "malformed row": Kind(True, "row left out"),
+    "non-finite number": Kind(True, "row left out"),
+    "unknown class": Kind(True, "row left out"),
+    "box outside image": Kind(True, "clipped, or left out where nothing remains"),
+    "box over the edge by 1 px or less": Kind(False, "clipped"),
+    "zero-area box": Kind(False, "row left out"),
+    "duplicate row": Kind(False, "kept once"),
+    "duplicate image": Kind(False, "kept once"),
+    "no label file": Kind(False, "kept as background"),
+}
+"""Every kind, in the order in which counts are told."""
+
+KEPT_PER_KIND = 1000
+
+
+class Fault(NamedTuple):
+    """One fault: its kind, where (`file:line`), and what stands there."""
+
+    kind: str
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.kind}: {self.what}"
+
+
+@dataclass
+class Faults:
+    """All faults of one dataset: exact counts, and the first `KEPT_PER_KIND` of each kind with their places."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    kept: list[Fault] = field(default_factory=list)
+
+    def add(self, kind: str, where: str, what: str) -> None:
+        """Count one fault of a kind in `KINDS`; `where` is `file:line`."""
+        if kind not in KINDS:
+            raise KeyError(kind)
+        if self.counts[kind] < KEPT_PER_KIND:
+            self.kept.append(Fault(kind, where, what))
+        self.counts[kind] += 1
+
+    def errors(self) -> Iterator[Fault]:
+        """The kept faults of the kinds that end a run, in the order in which they were found."""
+        return (f for f in self.kept if KINDS[f.kind].error)
+
+    def text(self) -> str:
+        """Counts per kind in one line, `2 zero-area box (row left out)`; `no faults` where there are none."""
+        told = [f"{self.counts[k]} {k} ({KINDS[k].remedy})" for k in KINDS if self.counts[k]]
+        return ", ".join(told) or "no faults"

@@ -1,0 +1,45 @@
+"""Every format that can be read, by its name in the config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ddptrain.config.data import DatasetConfig
+from ddptrain.data.faults import KINDS, Faults, OnFault
+from ddptrain.data.formats.coco import read_coco
+from ddptrain.data.formats.visdrone import read_visdrone
+from ddptrain.data.formats.voc import read_voc
+from ddptrain.data.formats.yolo import read_yolo
+from ddptrain.data.table import AnnotationTable
+from ddptrain.errors import UserError
+
+READERS: dict[str, Callable[[DatasetConfig, Faults], AnnotationTable]] = {
+    "coco": read_coco,
+    "visdrone": read_visdrone,
+    "voc": read_voc,
+    "yolo": read_yolo,
+}
+
+
+def read(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[AnnotationTable, Faults]:
+    """The table of one dataset and the faults that were found in it.
+
+    Raises `UserError` in one line where files are missing, where no image remains, and, unless `on_fault` is `drop`,
+    where there is a fault of a kind that must not pass unseen (`faults.KINDS`).
+    """
+    faults = Faults()
+    table = READERS[config.format](config, faults)
+    if on_fault == "error":
+        refuse(config.name, faults)
+    if len(table) == 0:
+        found = "" if not faults.counts else f" after its faults were left out: {faults.text()}"
+        raise UserError(f"{config.name}: empty dataset: no image in {config.root}{found}; check root, split and images")
+    return table, faults
+
+
+def refuse(name: str, faults: Faults) -> None:
+    """Raise the first fault that ends a run, with the counts of all such kinds; return where there is none."""
+    first = next(faults.errors(), None)
+    if first is not None:
+        counts = ", ".join(f"{n} {k}" for k, n in faults.counts.items() if KINDS[k].error)
+        raise UserError(f"{name}: {first}; in all: {counts}; correct the files, or set data.on_fault=drop")

@@ -1,0 +1,180 @@
+"""The common half of every reader: grow columns, then find the faults in all rows at once and build the table."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ddptrain.data.faults import KEPT_PER_KIND, Faults
+from ddptrain.data.formats.image_headers import inspect_images
+from ddptrain.data.table import AnnotationTable, pack_paths
+
+Box = tuple[float, float, float, float]
+IGNORE, CROWD = 1, 2
+ROUNDING = 0.01  # px; less than this over the edge is only the rounding of a decimal number
+
+
+def line_of(source: str, line: int) -> str:
+    """`file:line`, the place of a row in a text file."""
+    return f"{source}:{line}"
+
+
+class Collector:
+    """Takes images and rows in any order of rows, and makes an `AnnotationTable` of them.
+
+    `fractions`: boxes are given in fractions of the image's width and height. `place`: turns a source file and the
+    number that a row was given into `file:line`.
+    """
+
+    def __init__(self, faults: Faults, fractions: bool = False, place: Callable[[str, int], str] = line_of) -> None:
+        self.faults = faults
+        self.fractions = fractions
+        self.place = place
+        self.paths: list[str] = []
+        self.claimed: list[tuple[int, int] | None] = []
+        self.told_by: list[str] = []
+        self.sources: list[str] = []
+        self._known: dict[str, int] = {}
+        self._ints = array("q")  # image, source, line, label, flags of each row
+        self._floats = array("d")  # x1, y1, x2, y2, area of each row
+
+    def image(self, path: str, told_by: str, size: tuple[int, int] | None = None) -> int | None:
+        """Add an image that the file `told_by` names, with the (width, height) that the annotations claim. Returns its
+        number, or None (and counts a fault) where it was added before."""
+        if path in self._known:
+            self.faults.add("duplicate image", told_by, f"{path} stands there twice")
+            return None
+        self._known[path] = len(self.paths)
+        self.paths.append(path)
+        self.claimed.append(size)
+        self.told_by.append(told_by)
+        return self._known[path]
+
+    def source(self, path: str) -> int:
+        """Number of an annotation file, for `row`."""
+        self.sources.append(path)
+        return len(self.sources) - 1
+
+    def row(
+        self, image: int, source: int, line: int, box: Box, label: int, flags: int = 0, area: float = math.nan
+    ) -> None:
+        """Add a box (x1, y1, x2, y2) of an own class, or -1 for an ignore region without one. `flags`: `IGNORE`,
+        `CROWD` or their sum; `area` in square pixels where the file gives it."""
+        self._ints.extend((image, source, line, label, flags))
+        self._floats.extend((*box, area))
+
+    def table(
+        self, name: str, root: str, names: tuple[str, ...], ignored_names: tuple[str, ...] = ()
+    ) -> AnnotationTable:
+        """The table of all that was added, without what is faulty; each fault is counted in `faults`."""
+        sizes, sound = self._sizes()
+        ints = np.frombuffer(self._ints, np.int64).reshape(-1, 5)
+        floats = np.frombuffer(self._floats, np.float64).reshape(-1, 5)
+        order = np.argsort(ints[:, 0], kind="stable")
+        order = order[sound[ints[order, 0]]]
+        rows = _Rows(ints[order], floats[order, :4], floats[order, 4])
+        if self.fractions:
+            rows.boxes *= np.tile(sizes[rows.image], 2)
+        self._check(rows, sizes)
+        buffer, path_offsets = pack_paths([p for p, good in zip(self.paths, sound) if good])
+        per_image = np.bincount(rows.image, minlength=len(sizes))[sound]
+        area = np.where(rows.area > 0, rows.area, np.prod(rows.boxes[:, 2:] - rows.boxes[:, :2], axis=1))
+        return AnnotationTable(
+            name=name,
+            root=root,
+            names=names,
+            path_bytes=buffer,
+            path_offsets=path_offsets,
+            sizes=sizes[sound].astype(np.int32),
+            offsets=np.concatenate([[0], np.cumsum(per_image)]).astype(np.int64),
+            boxes=rows.boxes.astype(np.float32),
+            labels=rows.ints[:, 3].astype(np.int32),
+            ignore=(rows.ints[:, 4] & IGNORE) > 0,
+            crowd=(rows.ints[:, 4] & CROWD) > 0,
+            area=area.astype(np.float32),
+            ignored_names=ignored_names,
+        )
+
+    def _sizes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Sizes `[N, 2]` of the images as decoded, and which of them are sound."""
+        sizes = np.zeros((len(self.paths), 2), np.int64)
+        for i, found in enumerate(inspect_images(self.paths)):
+            claimed = self.claimed[i]
+            if found == "missing":
+                self.faults.add("missing image", self.told_by[i], self.paths[i])
+            elif isinstance(found, str):
+                self.faults.add("unreadable image", self.paths[i], found)
+            elif claimed is not None and claimed != found:
+                what = f"{claimed[0]}×{claimed[1]} where {self.paths[i]} has {found[0]}×{found[1]} pixels"
+                self.faults.add("size mismatch", self.told_by[i], what)
+            else:
+                sizes[i] = found
+        return sizes, sizes[:, 0] > 0
+
+    def _check(self, rows: _Rows, sizes: npt.NDArray[np.int64]) -> None:
+        """Find the faults of all rows; `rows` holds afterwards only sound ones, clipped to their images."""
+        self._drop(rows, "non-finite number", ~_all(np.isfinite(rows.boxes)), "box ")
+        width_height = rows.boxes[:, 2:] - rows.boxes[:, :2]
+        self._drop(rows, "malformed row", ~_all(width_height >= 0), "its end lies before its start: ")
+        self._drop(rows, "zero-area box", ~_all(rows.boxes[:, 2:] > rows.boxes[:, :2]), "")
+        limit = np.tile(sizes[rows.image], 2).astype(np.float64)
+        over = np.maximum(-rows.boxes, rows.boxes - limit).max(1, initial=0.0)
+        self._report(rows, "box outside image", over > 1, "", limit)
+        self._report(rows, "box over the edge by 1 px or less", (over > ROUNDING) & (over <= 1), "", limit)
+        np.clip(rows.boxes, 0, limit, out=rows.boxes)
+        # as float32, the form in which they are kept, so that nothing collapses or becomes equal later
+        rows.boxes = rows.boxes.astype(np.float32).astype(np.float64)
+        rows.keep(_all(rows.boxes[:, 2:] > rows.boxes[:, :2]))
+        self._drop(rows, "duplicate row", _repeats(rows), "")
+
+    def _report(
+        self, rows: _Rows, kind: str, bad: npt.NDArray[np.bool_], what: str, limit: npt.NDArray[Any] | None = None
+    ) -> None:
+        found = np.flatnonzero(bad)
+        self.faults.counts[kind] += max(0, len(found) - KEPT_PER_KIND)
+        for i in found[:KEPT_PER_KIND]:
+            box = " ".join(f"{v:.6g}" for v in rows.boxes[i])
+            inside = "" if limit is None else f" in {limit[i, 0]:.0f}×{limit[i, 1]:.0f} pixels"
+            place = self.place(self.sources[rows.ints[i, 1]], int(rows.ints[i, 2]))
+            self.faults.add(kind, place, f"{what}{box}{inside}")
+
+    def _drop(self, rows: _Rows, kind: str, bad: npt.NDArray[np.bool_], what: str) -> None:
+        if bad.any():
+            self._report(rows, kind, bad, what)
+            rows.keep(~bad)
+
+
+class _Rows:
+    """The columns while they are checked: ints `[M, 5]` as in `Collector`, boxes `[M, 4]`, area `[M]`."""
+
+    def __init__(
+        self, ints: npt.NDArray[np.int64], boxes: npt.NDArray[np.float64], area: npt.NDArray[np.float64]
+    ) -> None:
+        self.ints, self.boxes, self.area = ints, boxes, area
+
+    @property
+    def image(self) -> npt.NDArray[np.int64]:
+        return self.ints[:, 0]
+
+    def keep(self, good: npt.NDArray[np.bool_]) -> None:
+        self.ints, self.boxes, self.area = self.ints[good], self.boxes[good], self.area[good]
+
+
+def _all(rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """bool `[M]`: every entry of the row is true."""
+    return np.logical_and.reduce(rows, axis=1)
+
+
+def _repeats(rows: _Rows) -> npt.NDArray[np.bool_]:
+    """bool `[M]`: an earlier row of the same image has the same box, class and flags."""
+    order = np.lexsort((*rows.boxes.T, rows.ints[:, 4], rows.ints[:, 3], rows.image))
+    ints, boxes = rows.ints[order], rows.boxes[order]
+    same = _all(boxes[1:] == boxes[:-1]) & _all(ints[1:, [0, 3, 4]] == ints[:-1, [0, 3, 4]])
+    repeats = np.zeros(len(order), bool)
+    repeats[order[1:][same]] = True
+    return repeats

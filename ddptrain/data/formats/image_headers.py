@@ -1,0 +1,50 @@
+"""Size and soundness of image files from their first and last bytes, without decoding them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
+
+TAIL = 512
+EXIF_ORIENTATION = 0x0112
+END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def inspect_image(path: str) -> tuple[int, int] | str:
+    """(width, height) in pixels as a decoder gives them (EXIF orientation applied), or what is wrong in words.
+
+    `missing` means that there is no file. A JPEG or PNG whose end marker is not in the last `TAIL` bytes is decoded in
+    full, so that a file with a long trailer is not called truncated.
+    """
+    try:
+        with open(path, "rb") as file:
+            with Image.open(file) as image:
+                width, height = image.size
+                # a PNG without this check would be decoded in full to look for a late EXIF chunk
+                turned = "exif" in image.info or image.format == "TIFF"
+                if turned and image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
+                    width, height = height, width
+                marker = END_MARKERS.get(image.format or "")
+                if marker:
+                    file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+                    if marker not in file.read():
+                        file.seek(0)
+                        with Image.open(file) as whole:
+                            whole.load()
+            return width, height
+    except FileNotFoundError:
+        return "missing"
+    except Image.UnidentifiedImageError:
+        return "not an image" if os.path.getsize(path) else "empty file"
+    except Exception as e:  # decoders of broken files raise nearly anything
+        return " ".join(str(e).split()) or type(e).__name__
+
+
+def inspect_images(paths: Sequence[str], threads: int = 16) -> list[tuple[int, int] | str]:
+    """`inspect_image` of every path, in order. Threads: on network storage the time goes into waiting."""
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(inspect_image, paths, chunksize=64))

@@ -1,0 +1,100 @@
+"""VisDrone-DET: one text file per image, `left,top,width,height,score,category,truncation,occlusion` a row.
+
+Category 0 is an ignore region without a class, score 0 a box that the benchmark does not count, category 11 (`others`)
+is ignored unless the config says otherwise. Rows may end in a comma, lines in CRLF.
+Source: github.com/VisDrone/VisDrone2018-DET-toolkit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddptrain.config.data import DatasetConfig
+from ddptrain.data.faults import Faults
+from ddptrain.data.formats.collect import IGNORE, Collector, line_of
+from ddptrain.data.formats.files import class_names, dataset_root, find_folder, images_by_stem, no_split
+from ddptrain.data.table import AnnotationTable
+
+NAMES = (
+    "pedestrian",
+    "people",
+    "bicycle",
+    "car",
+    "van",
+    "truck",
+    "tricycle",
+    "awning-tricycle",
+    "bus",
+    "motor",
+    "others",
+)
+"""Categories 1 to 11."""
+PREFIX = "VisDrone2019-DET-"
+
+
+def split_folder(config: DatasetConfig, prefix: str) -> str:
+    """Folder of the split relative to the root: `<prefix><split>`, `<split>`, or the root itself without a split."""
+    root = dataset_root(config)
+    if config.split is None:
+        if (root / (config.annotations or "annotations")).is_dir():
+            return "."
+    else:
+        for folder in (f"{prefix}{config.split}", config.split):
+            if (root / folder).is_dir():
+                return folder
+    there = [p.parent.name.removeprefix(prefix) for p in root.glob("*/annotations")]
+    raise no_split(config, there)
+
+
+def add_visdrone_row(collector: Collector, image: int, source: int, line: int, fields: list[str]) -> None:
+    """Add `left, top, width, height, score, category` of one row, or count what is wrong with it."""
+    try:
+        left, top, width, height, score = map(float, fields[:5])
+        category = int(fields[5])
+    except ValueError:
+        collector.faults.add("malformed row", line_of(collector.sources[source], line), ",".join(fields))
+        return
+    if not 0 <= category <= len(NAMES):
+        where = line_of(collector.sources[source], line)
+        collector.faults.add("unknown class", where, f"category {category}; allowed are 0 to {len(NAMES)}")
+        return
+    # `others` always have score 0; they are ignored by name, so that a config can still rename them to a class
+    ignored = category == 0 or (score == 0 and category < len(NAMES))
+    box = (left, top, left + width, top + height)
+    collector.row(image, source, line, box, category - 1, IGNORE if ignored else 0)
+
+
+def split_fields(line: str) -> list[str]:
+    """The fields of a row without the trailing comma; empty for a blank line."""
+    return [f.strip() for f in line.strip().rstrip(",").split(",")] if line.strip() else []
+
+
+def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
+    """Read one split. An image without its text file and a text file without its image are faults."""
+    names = class_names(config, NAMES, "VisDrone-DET")
+    folder = split_folder(config, PREFIX)
+    annotations = find_folder(config, config.annotations, "annotations", [f"{folder}/annotations"])
+    images_folder = find_folder(config, config.images, "images", [f"{folder}/images"])
+    images = images_by_stem(images_folder)
+    collector = Collector(faults)
+    texts = {p.stem: p for p in sorted(annotations.glob("*.txt"))}
+    for stem in sorted(texts.keys() - images.keys()):
+        faults.add("label without image", str(texts[stem]), f"no image {stem} in {images_folder}")
+    for stem, path in images.items():
+        if stem not in texts:
+            faults.add("image without label", path, f"{annotations / stem}.txt is not there")
+            continue
+        image = collector.image(path, str(texts[stem]))
+        if image is not None:
+            _add_file(collector, image, texts[stem])
+    return collector.table(config.name, config.root, names, ignored_names=names[-1:])
+
+
+def _add_file(collector: Collector, image: int, path: Path) -> None:
+    source = collector.source(str(path))
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        fields = split_fields(line)
+        if fields and len(fields) != 8:
+            collector.faults.add("malformed row", f"{path}:{number}", f"{len(fields)} fields where 8 are due")
+        elif fields:
+            add_visdrone_row(collector, image, source, number, fields)

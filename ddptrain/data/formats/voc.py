@@ -1,0 +1,136 @@
+"""Pascal VOC: `Annotations/*.xml`, `JPEGImages`, `ImageSets/Main/<split>.txt`.
+
+Coordinates are taken as they stand (the benchmark's own files count from 1, most tools write from 0; the difference is
+one pixel). `difficult` boxes become ignore regions that keep their class.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddptrain.config.data import DatasetConfig
+from ddptrain.data.faults import Faults
+from ddptrain.data.formats.collect import IGNORE, Box, Collector
+from ddptrain.data.formats.files import class_names, dataset_root, find_folder, images_by_stem, is_image, no_split
+from ddptrain.data.table import AnnotationTable
+from ddptrain.errors import UserError
+
+
+VocObject = tuple[int, str, tuple[str, ...] | None, bool]
+
+
+@dataclass(frozen=True)
+class VocFile:
+    """One parsed file: the image's name and (width, height) as claimed, and `(number, name, corners, difficult)` of
+    each object; corners are the texts of xmin, ymin, xmax, ymax, or None where one is missing."""
+
+    filename: str
+    size: tuple[int, int] | None
+    objects: list[VocObject]
+
+
+def parse_voc(path: Path) -> VocFile:
+    """Parse one file; raises `ElementTree.ParseError` or `UnicodeDecodeError` where it is no XML."""
+    tree = ElementTree.parse(path).getroot()
+    size = None
+    try:
+        width, height = (int(float(tree.findtext(f"size/{k}") or 0)) for k in ("width", "height"))
+        size = (width, height) if width > 0 and height > 0 else None
+    except ValueError:
+        pass  # a size that is no number claims nothing; the image's own size is used
+    objects: list[VocObject] = []
+    for number, item in enumerate(tree.iterfind("object")):
+        texts = [item.findtext(f"bndbox/{k}") for k in ("xmin", "ymin", "xmax", "ymax")]
+        corners = tuple(t for t in texts if t is not None)
+        difficult = (item.findtext("difficult") or "0").strip() == "1"
+        name = (item.findtext("name") or "").strip()
+        objects.append((number, name, corners if len(corners) == 4 else None, difficult))
+    return VocFile((tree.findtext("filename") or "").strip(), size, objects)
+
+
+def object_line(source: str, number: int) -> str:
+    """`file:line` of the n-th object; the parser keeps no lines, so the file is read again where a fault is told."""
+    text = Path(source).read_text(encoding="utf-8", errors="replace")
+    for i, match in enumerate(re.finditer(r"<object[\s>]", text)):
+        if i == number:
+            return f"{source}:{text.count(chr(10), 0, match.start()) + 1}"
+    return source
+
+
+def _stems(config: DatasetConfig, annotations: Path) -> list[tuple[str, str]]:
+    """(stem, who named it) of each image of the split; without `ImageSets/Main`, of each annotation file."""
+    lists = dataset_root(config) / "ImageSets" / "Main"
+    there = [p.stem for p in lists.glob("*.txt")] if lists.is_dir() else []
+    if config.split is None and not there:
+        return [(p.stem, str(p)) for p in sorted(annotations.glob("*.xml"))]
+    if config.split not in there:
+        raise no_split(config, there)
+    path = lists / f"{config.split}.txt"
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        # lists per class end in 1, 0 or -1
+        stem = re.sub(r"\s+-?[01]$", "", line.strip())
+        if stem:
+            found.append((stem[: stem.rindex(".")] if is_image(stem) else stem, f"{path}:{number}"))
+    return found
+
+
+def _parse_all(annotations: Path, faults: Faults) -> dict[str, VocFile | None]:
+    """Every file by its stem, None where it is no XML. All files, not only the split's: a class that occurs only in
+    another split is still one that the dataset labels."""
+    parsed: dict[str, VocFile | None] = {}
+    for path in sorted(annotations.glob("*.xml")):
+        try:
+            parsed[path.stem] = parse_voc(path)
+        except (ElementTree.ParseError, UnicodeDecodeError, ValueError) as e:
+            parsed[path.stem] = None
+            line = getattr(e, "position", (1, 0))[0]
+            faults.add("unreadable label", f"{path}:{line}", " ".join(str(e).split()))
+    return parsed
+
+
+def read_voc(config: DatasetConfig, faults: Faults) -> AnnotationTable:
+    """Read one split. Class names: `names` of the config, else all that occur in any annotation file, sorted."""
+    annotations = find_folder(config, config.annotations, "annotations", ["Annotations"])
+    images_folder = find_folder(config, config.images, "images", ["JPEGImages", "images", "Images"])
+    stems = _stems(config, annotations)
+    images = images_by_stem(images_folder)
+    parsed = _parse_all(annotations, faults)
+    occurring = sorted({name for f in parsed.values() if f for _, name, _, _ in f.objects if name})
+    names = class_names(config, config.names or occurring, str(annotations))
+    if not names:
+        raise UserError(f"{config.name}: no object in any file of {annotations}; give the right folder as annotations")
+    labels = {name: i for i, name in enumerate(names)}
+    collector = Collector(faults, place=object_line)
+    for stem, told_by in stems:
+        path, file = annotations / f"{stem}.xml", parsed.get(stem)
+        if stem not in parsed:
+            faults.add("image without label", told_by, f"{path} is not there")
+        if file is None:
+            continue
+        found = images.get(stem) or images.get(file.filename.rsplit(".", 1)[0], str(images_folder / f"{stem}.jpg"))
+        image = collector.image(found, told_by, file.size)
+        if image is not None:
+            _add_objects(collector, image, path, file, labels)
+    return collector.table(config.name, config.root, names)
+
+
+def _add_objects(collector: Collector, image: int, path: Path, file: VocFile, labels: dict[str, int]) -> None:
+    source = collector.source(str(path))
+    for number, name, corners, difficult in file.objects:
+        if corners is None:
+            collector.faults.add("malformed row", object_line(str(path), number), "no bndbox with four corners")
+            continue
+        try:
+            x1, y1, x2, y2 = map(float, corners)
+        except ValueError:
+            collector.faults.add("malformed row", object_line(str(path), number), f"bndbox {' '.join(corners)}")
+            continue
+        box: Box = (x1, y1, x2, y2)
+        if name not in labels:
+            collector.faults.add("unknown class", object_line(str(path), number), repr(name))
+            continue
+        collector.row(image, source, number, box, labels[name], IGNORE if difficult else 0)

@@ -1,0 +1,70 @@
+"""Reading images: any file OpenCV decodes becomes uint8 RGB, and every fault is named in words."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import cv2
+import numpy as np
+
+_RGB = getattr(cv2, "IMREAD_COLOR_RGB", None)  # decodes straight to RGB; OpenCV >= 4.11
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+# in entropy-coded data FF is followed by 00 (a stuffed byte), a restart marker or a fill byte, never by another marker
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
+class BadImage(Exception):
+    """An image that cannot be used: one line with the file and why."""
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Decode an image file.
+
+    The orientation of the EXIF header is applied, grey becomes three equal channels, an alpha channel is dropped and
+    16-bit values are scaled to 8 bits.
+
+    Args:
+        path: the file; any name the system can open.
+
+    Returns:
+        uint8 `[H, W, 3]`, RGB.
+
+    Raises:
+        BadImage: the file is missing, unreadable, empty, cut short, or not an image.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as e:
+        raise BadImage(f"{path}: {e.strerror or e}") from None
+    if not data:
+        raise BadImage(f"{path}: the file is empty")
+    # OpenCV 4 fills the missing part of a cut JPEG with grey and says nothing
+    if data.startswith(_JPEG_START) and not data.endswith(_JPEG_END) and not _jpeg_is_complete(data):
+        raise BadImage(f"{path}: the JPEG is cut short ({len(data)} bytes without its end marker)")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR if _RGB is None else _RGB)
+    except cv2.error as e:
+        raise BadImage(f"{path}: OpenCV cannot decode it ({e.err or e.code})") from None
+    if image is None:
+        raise BadImage(f"{path}: not an image that OpenCV can decode, or cut short ({len(data)} bytes)")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if _RGB is None else image
+
+
+def _jpeg_is_complete(data: bytes) -> bool:
+    """Whether the markers of a JPEG lead to its end marker; bytes may follow it (cameras add previews there).
+
+    A search for the last FF D9 would find the one of an embedded thumbnail.
+    """
+    at = len(_JPEG_START)
+    while True:
+        marker = _MARKER.search(data, at)
+        if marker is None:
+            return False
+        kind = data[marker.end() - 1]
+        if kind == 0xD9:
+            return True
+        # every other marker starts a segment that tells its length; entropy-coded data may follow it
+        length = data[marker.end() : marker.end() + 2]
+        at = marker.end() + int.from_bytes(length, "big")
