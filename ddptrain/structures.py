@@ -5,7 +5,7 @@ Boxes are always `(x1, y1, x2, y2)` in pixels with `0 <= x1 < x2` and `0 <= y1 <
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -102,7 +102,7 @@ class LossSum:
     Attributes:
         total: scalar with a graph: the weighted sum that is differentiated.
         normalizer: scalar without a graph, >= 0: what the step divides by (target-score sum, pixels, samples).
-        parts: detached scalars by name: weighted sums whose total is `total`, for the log.
+        parts: detached scalars by name, for the log: weighted sums whose total is `total` before `scaled`.
         per_sample: detached float32 `[B]`: each sample's own share of `total`, for the loss per dataset; or None.
     """
 
@@ -110,6 +110,10 @@ class LossSum:
     normalizer: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
     per_sample: Tensor | None = None
+
+    def scaled(self, factor: float) -> LossSum:
+        """The same loss, its gradient times a constant; what is logged stays as it is."""
+        return replace(self, total=self.total * factor)
 
 
 class DensePrediction(NamedTuple):

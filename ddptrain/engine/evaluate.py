@@ -35,27 +35,23 @@ def predict_shard(
 
     Groups of `batch` consecutive samples stay together whatever the number of ranks, so that a prediction does not depend on it.
     """
-    shard: list[dict[int, Prediction]] = []
+    shard: list[dict[int, Prediction]] = [{} for _ in task.val]
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    for number, (_, size) in enumerate(task.val):
-        found: dict[int, Prediction] = {}
-        loader = eval_loader(
-            task.val_samples,
-            number,
-            size,
-            task.collate,
-            batch=batch,
-            rank=world.rank,
-            world_size=world.size,
-            workers=workers,
-            pin_memory=world.device.type == "cuda",
-        )
+    loader = eval_loader(
+        task.val_samples,
+        [size for _, size in task.val],
+        batch=batch,
+        rank=world.rank,
+        world_size=world.size,
+        workers=workers,
+        pin_memory=world.device.type == "cuda",
+    )
+    with loader:
         for micro in loader:
             with torch.autocast(world.device.type, dtype=dtype, enabled=precision != "none"):
                 predictions = task.predict(model, micro.to(world.device))
-            for index, prediction in zip(micro.keys[:, 2].tolist(), predictions):
-                found[index] = prediction
-        shard.append(found)
+            for (_, dataset, index), prediction in zip(micro.keys.tolist(), predictions):
+                shard[dataset][index] = prediction
     return shard
 
 

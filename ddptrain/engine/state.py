@@ -105,7 +105,7 @@ class RunState:
             "samples_by_dataset": self.samples_by_dataset,
             "normalizer": self.stepper.normalizer,
             "model": self.model.state_dict(),
-            "ema": self.ema.model.state_dict() if self.ema is not None else None,
+            "ema": self.ema.state_dict() if self.ema is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.stepper.scaler.state_dict() if self.stepper.scaler is not None else None,
             "sampler": self.sampler.state_dict() | {"position": self.position},
@@ -116,7 +116,7 @@ class RunState:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
-            self.ema.model.load_state_dict(state["ema"] if state["ema"] is not None else state["model"])
+            self.ema.load_state_dict(state["ema"] if state["ema"] is not None else state["model"])
         if self.stepper.scaler is not None and state["scaler"] is not None:
             self.stepper.scaler.load_state_dict(state["scaler"])
         self.stepper.normalizer = state["normalizer"]
@@ -131,7 +131,7 @@ def build_state(config: RunConfig, task: Task, world: World, split: Split) -> Ru
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(config.optimizer, model, config.train.global_batch)
-    ema = Ema(model, config.ema.decay, config.ema.tau) if config.ema.enabled else None
+    ema = Ema(model, config.ema) if config.ema.enabled else None
     mixture = task.mixture
     samples_per_epoch = mixture.samples_per_epoch
     steps = config.train.steps or math.ceil(config.train.epochs * samples_per_epoch / split.global_batch)

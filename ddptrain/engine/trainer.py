@@ -47,10 +47,10 @@ def train(config: RunConfig, stop: StopFlag) -> int:
             train_loader(
                 task.train,
                 state.sampler.keys,
-                task.collate,
                 position=state.position,
+                steps=None,
                 global_batch=split.global_batch,
-                micro_batch=split.micro_batch,
+                accumulation=split.accumulation,
                 rank=world.rank,
                 world_size=world.size,
                 workers=config.data.workers,

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from torch import nn
 
+from ddptrain.data.loader import Samples
 from ddptrain.data.mixture import Mixture
-from ddptrain.structures import Batch, LossSum, Sample, SampleKey
-
-
-class Samples(Protocol):
-    """A map from a draw of the stream to its sample; everything random in it comes from `key.position`."""
-
-    def __getitem__(self, key: SampleKey) -> Sample: ...
+from ddptrain.structures import Batch, LossSum, Sample
 
 
 Prediction = Mapping[str, np.ndarray]
@@ -45,11 +40,6 @@ class Task(Protocol):
 
     def build_model(self) -> nn.Module:
         """A model with fresh (or pretrained) weights, on the CPU."""
-        ...
-
-    @property
-    def collate(self) -> Callable[[list[Sample]], Batch]:
-        """Makes a batch of samples, in a loader worker."""
         ...
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:

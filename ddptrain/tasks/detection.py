@@ -10,18 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.config import RunConfig, TorchvisionConfig
-from ddptrain.data.detection import DetectionSamples, collate
+from ddptrain.data.detection import DetectionSamples
 from ddptrain.data.formats.build import read
 from ddptrain.data.labels import LabelSpace
 from ddptrain.data.mixture import Mixture
 from ddptrain.data.table import AnnotationTable
 from ddptrain.losses.detection import detection_loss
 from ddptrain.metrics import coco
+from ddptrain.metrics.arrays import DetectionArrays, GroundTruth
 from ddptrain.models.build import build_model
 from ddptrain.models.postprocess import detections
 from ddptrain.monitor import pictures
 from ddptrain.structures import Batch, Detections, LossSum, Sample
 from ddptrain.tasks.base import Prediction
+
+DRAWN_SCORE = 0.25
+"""Detections from this score on are drawn."""
 
 Head = tuple[Callable[[RunConfig, nn.Module, Batch], LossSum], Callable[[RunConfig, nn.Module, Batch], list[Detections]]]
 
@@ -55,18 +59,13 @@ class DetectionTask:
         for d in datasets:
             table, faults = read(d, self.config.data.on_fault)
             read_tables.append(table)
-            self.notes.append(f"{part} {d.name}: {len(table)} images, {len(table.boxes)} boxes{faults.note()}")
-        space = LabelSpace(self.config.classes, datasets, [t.names for t in read_tables])
-        return [space.apply(i, t) for i, t in enumerate(read_tables)], space
+            self.notes.append(f"{part} {d.name}: {len(table)} images, {len(table.boxes)} boxes; {faults.text()}")
+        space = LabelSpace.build(self.config.classes, datasets, read_tables)
+        return [space.apply(t) for t in read_tables], space
 
     def build_model(self) -> nn.Module:
         """The network of `config.model`."""
         return build_model(self.config.model, len(self.classes), self.config.data.image_size)
-
-    @property
-    def collate(self) -> Callable[[list[Sample]], Batch]:
-        """Flat boxes over the batch."""
-        return collate
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         """Summed loss of a micro batch."""
@@ -83,11 +82,34 @@ class DetectionTask:
 
     def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
         """COCO AP in all, per dataset and per class."""
-        sets = [
-            coco.Dataset(name, coco.GroundTruth.of(t.boxes, t.labels, t.ignore, t.crowd, t.area, t.offsets), found, annotated)
-            for (name, _), t, found, annotated in zip(self.val, self.val_tables, predictions, self.val_space.annotated)
+        truths = [
+            GroundTruth(name, t.boxes, t.labels, t.ignore, t.crowd, t.area, t.offsets, annotated)
+            for (name, _), t, annotated in zip(self.val, self.val_tables, self.val_space.annotated)
         ]
-        return coco.evaluate(sets, self.classes, self.config.eval.max_detections)
+        return coco.evaluate(truths, [_flat(found) for found in predictions], self.classes)
+
+    def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:
+        """Truth on the sample's image; with a prediction, that beside it (from score 0.25 on)."""
+        t = sample.targets
+        truth = pictures.draw(
+            sample.image, t["boxes"], t["labels"], self.classes, ignore=t["ignore_boxes"], title=str(tuple(sample.key))
+        )
+        if prediction is None:
+            return truth
+        shown = prediction["scores"] >= DRAWN_SCORE
+        to_input = np.linalg.inv(np.vstack([sample.to_native, [0, 0, 1]]))
+        corners = prediction["boxes"][shown].reshape(-1, 2) @ to_input[:2, :2].T + to_input[:2, 2]
+        return pictures.beside(
+            truth,
+            pictures.draw(
+                sample.image,
+                corners.reshape(-1, 4),
+                prediction["labels"][shown],
+                self.classes,
+                scores=prediction["scores"][shown],
+                title="prediction",
+            ),
+        )
 
     def summary(self, metrics: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
         """AP of each dataset and of all together."""
@@ -113,8 +135,19 @@ def _normalise(batch: Batch) -> Tensor:
     return batch.images.float() / 255
 
 
+def _flat(found: Mapping[int, Prediction]) -> DetectionArrays:
+    return DetectionArrays.concatenate(
+        [
+            DetectionArrays(np.full(len(p["labels"]), index, np.int64), p["boxes"], p["scores"], p["labels"])
+            for index, p in sorted(found.items())
+        ]
+    )
+
+
 def _yolo_loss(config: RunConfig, model: nn.Module, batch: Batch) -> LossSum:
-    return detection_loss(model(_normalise(batch)), batch, config.loss)
+    loss = detection_loss(model(_normalise(batch)), **batch.targets, annotated=batch.annotated, config=config.loss)
+    # YOLO's scale: the gradient of a step is that of global_batch times the mean loss, which lr and clip_norm are made for
+    return loss.scaled(config.train.global_batch)
 
 
 def _yolo_detect(config: RunConfig, model: nn.Module, batch: Batch) -> list[Detections]:
