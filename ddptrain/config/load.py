@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
+from ddptrain.config.explain import explain
 from ddptrain.config.run import RunConfig
+from ddptrain.config.text import parse_yaml
 from ddptrain.errors import UserError
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with the floats people write (`1e-3`) and without duplicate keys that win in silence."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands there twice", key_node.start_mark)
-        seen.add(key)
-    return dict(yaml.SafeLoader.construct_mapping(loader, node, deep=True))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-
-
-def parse_yaml(text: str, source: str) -> Any:
-    """Parse one YAML document; `source` names it in errors."""
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as e:
-        line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
-        raise UserError(f"{source}{line}: not valid YAML: {e.problem or e.context}") from None
-    except yaml.YAMLError as e:
-        raise UserError(f"{source}: not valid YAML: {' '.join(str(e).split())}") from None
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> RunConfig:
@@ -87,12 +53,12 @@ def resolve(
     try:
         return RunConfig.model_validate_json(json.dumps(data))
     except ValidationError as e:
-        raise UserError(_explain(e, data, source)) from None
+        raise UserError(explain(e, data, source)) from None
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
     key, eq, text = override.partition("=")
-    if not eq or not key:
+    if not eq or not all(key.split(".")):
         raise UserError(f"override {override!r}: write key=value, such as train.epochs=10")
     value = json.loads(json.dumps(parse_yaml(text, f"override {override!r}"), default=str))
     parts = key.split(".")
@@ -100,9 +66,10 @@ def _apply(data: dict[str, Any], override: str) -> None:
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
         if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
+            if not part.isdecimal() or int(part) >= len(node):
                 at = ".".join(parts[:i])
-                raise UserError(f"override {override!r}: {at} is a list of {len(node)}; use a number from 0 to {len(node) - 1}")
+                use = f"use a number from 0 to {len(node) - 1}" if node else f"give it whole, {at}=[…]"
+                raise UserError(f"override {override!r}: {at} is a list of {len(node)}; {use}")
             if last:
                 node[int(part)] = value
             else:
@@ -134,49 +101,9 @@ def _expand(value: Any, environ: Mapping[str, str], source: str, path: str) -> A
         name, default = match.groups()
         found = environ.get(name) or default
         if found is None:
-            raise UserError(f"{source}: {path}: {value!r} needs the variable {name}; set it or write ${{{name}:-default}}")
+            raise UserError(
+                f"{source}: {path}: {value!r} needs the variable {name}; set it or write ${{{name}:-default}}"
+            )
         return found
 
     return _VARIABLE.sub(look_up, value)
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    """The section classes inside an annotation, `tuple[DatasetConfig, ...]` or a union included."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [s for a in get_args(annotation) for s in _sections(a)]
-
-
-def known_keys(path: Sequence[str | int]) -> list[str]:
-    """The keys that the section at a dotted path knows."""
-    sections: list[type[BaseModel]] = [RunConfig]
-    for part in path:
-        if isinstance(part, str) and any(part in s.model_fields for s in sections):
-            sections = [t for s in sections if part in s.model_fields for t in _sections(s.model_fields[part].annotation)]
-    return sorted({k for s in sections for k in s.model_fields})
-
-
-def _explain(error: ValidationError, data: Any, source: str) -> str:
-    """The first mistake in one line, unknown keys before all others; the number of further ones behind it."""
-    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{source}: {_line(errors[0], data)}{more}"
-
-
-def _line(e: ErrorDetails, data: Any) -> str:
-    # tags of a union stand in the location and are no key of the file
-    loc = [p for i, p in enumerate(e["loc"]) if not (i and p in ("yolo", "torchvision") and e["loc"][i - 1] == "model")]
-    dotted = ".".join(str(p) for p in loc)
-    if e["type"] == "extra_forbidden":
-        known = known_keys(loc[:-1])
-        near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-        return f"{dotted}: unknown key; {hint}"
-    if e["type"] == "missing":
-        return f"{dotted}: missing; it has no default"
-    message = e["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:] if e["type"] != "value_error" else message
-    if not dotted:
-        return message
-    value = json.dumps(e["input"]) if not isinstance(e["input"], (dict, list)) or len(e["input"]) < 9 else "…"
-    return f"{dotted}: {value}: {message}"

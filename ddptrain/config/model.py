@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic_core import PydanticCustomError
 
 from ddptrain.config.section import Section
 
@@ -39,6 +40,14 @@ class YoloConfig(Section):
     constants, `none`."""
     reg_max: int = Field(default=16, ge=1, le=64)
     """Bins of the distribution over each box side; 1 predicts the distance itself, without DFL."""
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if value != "yolo":
+            names = ", ".join(("yolo", *TORCHVISION_DETECTORS))
+            raise PydanticCustomError("unknown_model", "allowed: {names}", {"names": names})
+        return value
 
     @field_validator("strides")
     @classmethod

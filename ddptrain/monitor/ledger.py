@@ -48,10 +48,10 @@ def plan_table(plan: Sequence[PlanRow]) -> list[list[Any]]:
         [
             r.name,
             r.size,
-            r.share,
+            float(r.share),
             round(r.samples_per_epoch),
-            r.passes_per_epoch,
-            r.epochs_per_pass if math.isfinite(r.epochs_per_pass) else None,
+            float(r.passes_per_epoch),
+            float(r.epochs_per_pass) if math.isfinite(r.epochs_per_pass) else None,
         ]
         for r in plan
     ]

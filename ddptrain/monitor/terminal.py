@@ -79,7 +79,7 @@ class Terminal:
 
     def line(self, text: str) -> None:
         """Print above the live line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, highlight=False, emoji=False)
 
     def table(self, title: str, columns: Row, rows: Sequence[Row], right: Sequence[bool]) -> None:
         """Print above the live line."""

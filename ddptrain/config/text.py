@@ -1,0 +1,81 @@
+"""YAML text ↔ plain values, with the surprises of YAML 1.1 that hurt in a config taken out."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from ddptrain.errors import UserError
+
+_INT, _FLOAT, _MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "merge"))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the numbers of YAML 1.2 (`1e-3` is one, `24:00:00` and `007` are text) and no key twice."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what a reader of YAML 1.1 or 1.2 would not take for text; lists of scalars in one line."""
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        flat = not any(isinstance(value, (list, dict)) for value in sequence)
+        return super().represent_sequence(tag, sequence, flow_style=flat)
+
+
+# a copy: SafeLoader's own table must stay as it is
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+_NUMBER = r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.Inf|\.INF)$|^\.(?:nan|NaN|NAN)$"
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(_FLOAT, re.compile(_NUMBER), list("-+0123456789."))
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be one word", key_node.start_mark)
+        key = "<<" if key_node.tag == _MERGE else loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands there twice", key_node.start_mark)
+        seen.add(key)
+    return dict(yaml.SafeLoader.construct_mapping(loader, node, deep=True))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Parse one YAML document.
+
+    Args:
+        text: the document.
+        source: names it in errors.
+
+    Raises:
+        UserError: it is not valid YAML, with the line.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as e:
+        line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
+        hint = "; indent with spaces" if "'\\t'" in (e.problem or "") else ""
+        raise UserError(f"{source}{line}: not valid YAML: {e.problem or e.context}{hint}") from None
+    except (yaml.YAMLError, ValueError) as e:  # ValueError: a date such as 2024-13-99
+        raise UserError(f"{source}: not valid YAML: {' '.join(str(e).split())}") from None
+
+
+def dump_yaml(value: Any) -> str:
+    """Plain values as block-style YAML that `parse_yaml` reads back to the same."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
+
+
+def dump_inline(value: Any) -> str:
+    """One value as YAML in one line."""
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**6)
+    return text.removesuffix("...\n").rstrip("\n")
