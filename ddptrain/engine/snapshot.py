@@ -1,0 +1,49 @@
+"""A run's state as plain types in host memory, cut off from the tensors that training goes on changing."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def snapshot(state: Any, buffers: dict[str, Tensor] | None = None, where: str = "state") -> Any:
+    """A copy of `state` in host memory that shares nothing with it.
+
+    Args:
+        buffers: tensors of an earlier snapshot by their place, written over where shape and dtype fit (fresh memory
+            costs more than the copy); page-locked for tensors that come from CUDA.
+        where: the place of `state`, for the message.
+
+    Raises:
+        TypeError: something in it is not of a plain type.
+    """
+    buffers = {} if buffers is None else buffers
+    copy = _copy(state, buffers, where)
+    if torch.cuda.is_initialized():
+        torch.cuda.current_stream().synchronize()  # page-locked copies are only queued
+    return copy
+
+
+def _copy(value: Any, buffers: dict[str, Tensor], where: str) -> Any:
+    if isinstance(value, Tensor):
+        buffer = buffers.get(where)
+        if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
+            buffer = torch.empty_like(value.detach(), device="cpu", pin_memory=value.is_cuda)
+            buffers[where] = buffer
+        return buffer.copy_(value.detach(), non_blocking=value.is_cuda)
+    if isinstance(value, dict):
+        return {_copy(k, buffers, where): _copy(v, buffers, f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_copy(v, buffers, f"{where}.{i}") for i, v in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if type(value) is str:
+        return sys.intern(value)  # pickle writes one object once: equal strings must be one for equal bytes
+    if value is None or type(value) in (bool, int, float):
+        return value
+    raise TypeError(f"checkpoint: {where} is a {type(value).__name__}; only plain types and tensors can be saved")

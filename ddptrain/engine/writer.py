@@ -1,0 +1,74 @@
+"""Checkpoints written while training goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ddptrain.engine import checkpoint
+from ddptrain.engine.snapshot import snapshot
+from ddptrain.errors import UserError
+
+
+class CheckpointWriter:
+    """Saves in a thread of its own: training waits only for the copy to host memory.
+
+    One save is on its way at a time; the next one waits for it. The thread outlives an error of the main thread, so a
+    save that began is finished before the process ends.
+    """
+
+    def __init__(self, folder: Path, keep_last: int, keep_every: int | None, report: Callable[[str], None]) -> None:
+        """Make the folder.
+
+        Args:
+            keep_last, keep_every: see `checkpoint.prune`.
+            report: told in one line of a save that failed, from the writing thread; training goes on.
+
+        Raises:
+            UserError: the folder cannot be made.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise UserError(f"{folder}: cannot hold checkpoints ({e.strerror}); set output to another folder") from None
+        self._folder, self._keep_last, self._keep_every, self._report = folder, keep_last, keep_every, report
+        self._buffers: dict[str, Tensor] = {}
+        self._thread: threading.Thread | None = None
+        self._failed = False
+
+    @property
+    def failed(self) -> bool:
+        """True when the newest save that ended failed: the run must then end non-zero."""
+        return self._failed
+
+    def submit(self, state: dict[str, Any], step: int, best: bool = False) -> None:
+        """Copy `state` and write it in the background (see `checkpoint.save`); waits for the save before."""
+        self.wait()
+        copy = snapshot(state, self._buffers)
+        self._thread = threading.Thread(target=self._save, args=(copy, step, best), name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the save that is on its way is on disk, or has failed."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _save(self, state: dict[str, Any], step: int, best: bool) -> None:
+        try:
+            checkpoint.write(self._folder, state, step, best)
+            self._failed = False
+        except Exception as e:  # whatever it is, training goes on and the run ends non-zero
+            self._failed = True
+            self._report(
+                f"{checkpoint.path_of(self._folder, step)}: not saved ({e}); the checkpoints before it are whole"
+            )
+            return
+        try:
+            checkpoint.prune(self._folder, self._keep_last, self._keep_every)
+        except OSError as e:
+            self._report(f"{self._folder}: old checkpoints not deleted ({e})")
