@@ -53,9 +53,7 @@ class Status:
     checkpoint: str | None = None
 
 
-def write_status(
-    folder: Path, state: State, step: int, steps: int, reason: str = "", checkpoint: Path | None = None
-) -> None:
+def write_status(folder: Path, state: State, step: int, steps: int, reason: str = "", checkpoint: Path | None = None) -> None:
     """Write `status.json` in a run folder, in one move.
 
     Args:

@@ -101,9 +101,7 @@ def _expand(value: Any, environ: Mapping[str, str], source: str, path: str) -> A
         name, default = match.groups()
         found = environ.get(name) or default
         if found is None:
-            raise UserError(
-                f"{source}: {path}: {value!r} needs the variable {name}; set it or write ${{{name}:-default}}"
-            )
+            raise UserError(f"{source}: {path}: {value!r} needs the variable {name}; set it or write ${{{name}:-default}}")
         return found
 
     return _VARIABLE.sub(look_up, value)

@@ -129,9 +129,7 @@ class DetectionSamples:
         if self.augment is None:
             seen = fit_detection(image, boxes, labels, ignored, size)
         else:
-            seen = augment_detection(
-                image, boxes, labels, ignored, self.augment, size, seed=self.seed, position=key.position
-            )
+            seen = augment_detection(image, boxes, labels, ignored, self.augment, size, seed=self.seed, position=key.position)
         return Sample(
             key=key,
             image=seen.image,

@@ -33,9 +33,7 @@ class LabelSpace:
     annotated: npt.NDArray[np.bool_]
 
     @classmethod
-    def build(
-        cls, classes: Sequence[str], configs: Sequence[DatasetConfig], tables: Sequence[AnnotationTable]
-    ) -> LabelSpace:
+    def build(cls, classes: Sequence[str], configs: Sequence[DatasetConfig], tables: Sequence[AnnotationTable]) -> LabelSpace:
         """The label space of tables as they were read, one per config. `UserError` where an own class would vanish in
         silence, or where a config names a class that is not there."""
         maps = [_map(tuple(classes), c, t) for c, t in zip(configs, tables, strict=True)]
@@ -99,9 +97,7 @@ def _unmapped_line(classes: tuple[str, ...], config: DatasetConfig, unmapped: li
     )
 
 
-def _annotated(
-    classes: tuple[str, ...], config: DatasetConfig, mapping: npt.NDArray[np.int32]
-) -> npt.NDArray[np.bool_]:
+def _annotated(classes: tuple[str, ...], config: DatasetConfig, mapping: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
     mapped = np.isin(np.arange(len(classes)), mapping)
     if config.annotated is None:
         return mapped

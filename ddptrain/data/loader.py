@@ -228,9 +228,7 @@ class Loader:
             cause = "most likely the machine or the job ran out of memory: lower data.workers or ask for more memory"
         elif -signal.SIGBUS in codes:
             cause = "most likely shared memory ran out: lower data.workers or enlarge /dev/shm (docker: --shm-size)"
-        raise LoaderError(
-            f"a loader process ended ({', '.join(names)}; data.workers is {self.workers}): {cause}"
-        ) from None
+        raise LoaderError(f"a loader process ended ({', '.join(names)}; data.workers is {self.workers}): {cause}") from None
 
 
 class _Once:

@@ -55,9 +55,7 @@ def predict_shard(
     return shard
 
 
-def evaluate(
-    task: Task, model: nn.Module, world: World, *, batch: int, workers: int, precision: str = "none"
-) -> Evaluation:
+def evaluate(task: Task, model: nn.Module, world: World, *, batch: int, workers: int, precision: str = "none") -> Evaluation:
     """Metrics of `model` on all validation datasets, the same on every rank and for any number of ranks.
 
     Args:

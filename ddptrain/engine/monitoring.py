@@ -86,7 +86,9 @@ class Monitor:
         self.timing.step(state.split.global_batch)
         self.ledger.add(report.loss_by_dataset, report.samples_by_dataset)
         if not report.updated:
-            self.console.line(f"warning: after step {state.step}: gradient is not finite, update skipped ({state.skipped} so far)")
+            self.console.line(
+                f"warning: after step {state.step}: gradient is not finite, update skipped ({state.skipped} so far)"
+            )
             return
         self.console.step(state.step)
         self._steps += 1
@@ -141,14 +143,10 @@ class Monitor:
         self.write_summary(state)
 
     def _pictures(self, evaluation: Evaluation) -> list:  # type: ignore[type-arg]
-        keys = [
-            SampleKey(0, number, index) for number, found in enumerate(evaluation.predictions) for index in sorted(found)
-        ]
+        keys = [SampleKey(0, number, index) for number, found in enumerate(evaluation.predictions) for index in sorted(found)]
         # spread over all datasets: every so many-th sample
         chosen = keys[:: max(1, len(keys) // self._config.monitor.images)][: self._config.monitor.images]
-        return [
-            self._task.picture(self._task.val_samples[k], evaluation.predictions[k.dataset][k.index]) for k in chosen
-        ]
+        return [self._task.picture(self._task.val_samples[k], evaluation.predictions[k.dataset][k.index]) for k in chosen]
 
     def _drawn(self, state: RunState) -> list[int]:
         return [int(n) for n in self._task.mixture.drawn(state.position)]
@@ -180,4 +178,3 @@ class Monitor:
                 "datasets": by_dataset,
             },
         )
-

@@ -105,7 +105,9 @@ class Saver:
             self._state.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as e:
             line = " ".join(str(e).split())[:300]
-            raise UserError(f"checkpoint of step {state['step']}: does not fit the config's model or optimizer: {line}") from None
+            raise UserError(
+                f"checkpoint of step {state['step']}: does not fit the config's model or optimizer: {line}"
+            ) from None
 
     def _make_folder(self) -> None:
         folder = self._config.folder
@@ -185,4 +187,3 @@ def load_weights(path: Path) -> tuple[RunConfig, dict[str, Any], Path]:
     config = RunConfig.model_validate_json(state["config"])
     weights: dict[str, Any] = state["ema"] if state["ema"] is not None else state["model"]
     return config, weights, file
-

@@ -64,9 +64,7 @@ class CheckpointWriter:
             self._failed = False
         except Exception as e:  # whatever it is, training goes on and the run ends non-zero
             self._failed = True
-            self._report(
-                f"{checkpoint.path_of(self._folder, step)}: not saved ({e}); the checkpoints before it are whole"
-            )
+            self._report(f"{checkpoint.path_of(self._folder, step)}: not saved ({e}); the checkpoints before it are whole")
             return
         try:
             checkpoint.prune(self._folder, self._keep_last, self._keep_every)

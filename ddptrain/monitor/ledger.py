@@ -143,9 +143,7 @@ class Ledger:
         loss, count = all_reduce_sum(self._sums).tolist()
         self._sums = torch.zeros_like(self._sums)
         total = sum(loss)
-        window = [
-            DatasetLoss(s / n if n else math.nan, s / total if total > 0 else math.nan) for s, n in zip(loss, count)
-        ]
+        window = [DatasetLoss(s / n if n else math.nan, s / total if total > 0 else math.nan) for s, n in zip(loss, count)]
         self.losses = [new if n else old for new, old, n in zip(window, self.losses, count)]
         return window
 
@@ -180,9 +178,7 @@ class Ledger:
             for row, n in zip(self.plan, drawn)
         ]
 
-    def summary(
-        self, drawn: Sequence[int], metrics: Mapping[str, Mapping[str, float]] | None = None
-    ) -> list[dict[str, Any]]:
+    def summary(self, drawn: Sequence[int], metrics: Mapping[str, Mapping[str, float]] | None = None) -> list[dict[str, Any]]:
         """The rows of `mixture` in `summary.json`.
 
         Args:

@@ -99,9 +99,7 @@ def batch_grid(batch: Batch, names: Sequence[str], limit: int = 8) -> np.ndarray
     for i, image in enumerate(images):
         own, ignored = t["image"] == i, t["ignore_image"] == i
         title = f"position {keys[i][0]} dataset {keys[i][1]} image {keys[i][2]}"
-        drawn.append(
-            draw(image, t["boxes"][own], t["labels"][own], names, ignore=t["ignore_boxes"][ignored], title=title)
-        )
+        drawn.append(draw(image, t["boxes"][own], t["labels"][own], names, ignore=t["ignore_boxes"][ignored], title=title))
     return grid(drawn)
 
 

@@ -92,9 +92,7 @@ class Timing:
         step_seconds = busy / self._steps if self._steps else float("nan")
         if self._steps:
             self._recent.append(step_seconds)
-        reading = Reading(
-            self._samples / busy, min(self._wait / busy, 1.0), step_seconds, self._eta(self._total - self._done)
-        )
+        reading = Reading(self._samples / busy, min(self._wait / busy, 1.0), step_seconds, self._eta(self._total - self._done))
         self._start, self._wait, self._paused, self._steps, self._samples = now, 0.0, 0.0, 0, 0
         return reading
 

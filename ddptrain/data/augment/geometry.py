@@ -39,9 +39,7 @@ def letterbox(native_size: tuple[int, int], size: int) -> np.ndarray:
     return np.array([[scale, 0, left], [0, scale, top], [0, 0, 1]], np.float64)
 
 
-def random_affine(
-    config: AugmentConfig, size: int, affine: np.random.Generator, flip: np.random.Generator
-) -> np.ndarray:
+def random_affine(config: AugmentConfig, size: int, affine: np.random.Generator, flip: np.random.Generator) -> np.ndarray:
     """Draw a matrix from the letterboxed square to itself: zoom, shear, rotate about the centre, then shift, then flip.
 
     Every draw is made whatever the config, so that one option does not change the draws of another.

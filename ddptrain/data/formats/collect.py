@@ -60,17 +60,13 @@ class Collector:
         self.sources.append(path)
         return len(self.sources) - 1
 
-    def row(
-        self, image: int, source: int, line: int, box: Box, label: int, flags: int = 0, area: float = math.nan
-    ) -> None:
+    def row(self, image: int, source: int, line: int, box: Box, label: int, flags: int = 0, area: float = math.nan) -> None:
         """Add a box (x1, y1, x2, y2) of an own class, or -1 for an ignore region without one. `flags`: `IGNORE`,
         `CROWD` or their sum; `area` in square pixels where the file gives it."""
         self._ints.extend((image, source, line, label, flags))
         self._floats.extend((*box, area))
 
-    def table(
-        self, name: str, root: str, names: tuple[str, ...], ignored_names: tuple[str, ...] = ()
-    ) -> AnnotationTable:
+    def table(self, name: str, root: str, names: tuple[str, ...], ignored_names: tuple[str, ...] = ()) -> AnnotationTable:
         """The table of all that was added, without what is faulty; each fault is counted in `faults`."""
         sizes, sound = self._sizes()
         ints = np.frombuffer(self._ints, np.int64).reshape(-1, 5)
@@ -152,9 +148,7 @@ class Collector:
 class _Rows:
     """The columns while they are checked: ints `[M, 5]` as in `Collector`, boxes `[M, 4]`, area `[M]`."""
 
-    def __init__(
-        self, ints: npt.NDArray[np.int64], boxes: npt.NDArray[np.float64], area: npt.NDArray[np.float64]
-    ) -> None:
+    def __init__(self, ints: npt.NDArray[np.int64], boxes: npt.NDArray[np.float64], area: npt.NDArray[np.float64]) -> None:
         self.ints, self.boxes, self.area = ints, boxes, area
 
     @property

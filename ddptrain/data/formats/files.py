@@ -61,9 +61,7 @@ def class_names(config: DatasetConfig, stored: Iterable[str], where: str) -> tup
     stored = tuple(stored)
     names = config.names if config.names is not None else stored
     if len(names) != len(stored):
-        raise UserError(
-            f"{config.name}: names has {len(names)} classes and {where} has {len(stored)}; give one name for each"
-        )
+        raise UserError(f"{config.name}: names has {len(names)} classes and {where} has {len(stored)}; give one name for each")
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise UserError(f"{config.name}: class {twice[0]} stands twice in {where}; give names that differ")
