@@ -30,3 +30,41 @@ def _no_leaked_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
             "LOCAL_WORLD_SIZE",
         ):
             monkeypatch.delenv(key)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two synthetic datasets of the demo, small."""
+    from ddptrain.data.synthetic import write_demo
+
+    folder = tmp_path_factory.mktemp("scenes")
+    write_demo(folder, images=24, seed=3)
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path: Path, scenes: Path) -> Path:
+    """A small joint run over `scenes`: seconds, not minutes; its folder is `tmp_path / name`."""
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"""
+name: run
+output: {tmp_path}
+classes: [car, bus, pedestrian]
+data:
+  train:
+    - {{name: skyview, format: visdrone, root: {scenes}/skyview, split: train, share: 2, drop: ["*"]}}
+    - {{name: streets, format: voc, root: {scenes}/streets, split: train, share: 1}}
+  val:
+    - {{name: skyview, format: visdrone, root: {scenes}/skyview, split: val, drop: ["*"]}}
+    - {{name: streets, format: voc, root: {scenes}/streets, split: val}}
+  image_size: 64
+  workers: 0
+model: {{norm: group}}
+train: {{steps: 6, global_batch: 12, micro_batch: 12}}
+eval: {{every_epochs: null}}
+checkpoint: {{every_epochs: null}}
+monitor: {{tensorboard: false, every_steps: 2}}
+"""
+    )
+    return path

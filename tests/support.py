@@ -1,0 +1,104 @@
+"""Real ranks for tests: processes with torchrun's environment, forked from a server that has imported torch once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddptrain.engine import checkpoint
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["ddptrain.cli", "ddptrain.engine.trainer", "ddptrain.tasks.build"])
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def _rank(rank: int, world_size: int, port: int, log: str, target: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    if world_size > 1:
+        os.environ.update(
+            RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(world_size),
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+        )  # fmt: skip
+    torch.set_num_threads(1)
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    sys.stdout, sys.stderr = open(1, "w", buffering=1, closefd=False), open(2, "w", buffering=1, closefd=False)
+    code = target(*args)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code or 0)
+
+
+class Ranks:
+    """Started ranks: `wait()` for their exit statuses, `text` for what they said."""
+
+    def __init__(self, world_size: int, target: Callable[..., Any], *args: Any) -> None:
+        port, self._log = free_port(), Path(tempfile.mkstemp(prefix="ranks-", suffix=".log")[1])
+        self.processes = [
+            _SERVER.Process(target=_rank, args=(r, world_size, port, str(self._log), target, args)) for r in range(world_size)
+        ]
+        for p in self.processes:
+            p.start()
+
+    @property
+    def text(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def wait(self, timeout: float = 120) -> list[int]:
+        for p in self.processes:
+            p.join(timeout)
+        codes = [p.exitcode for p in self.processes]
+        for p in self.processes:
+            if p.is_alive():
+                p.kill()
+        assert None not in codes, f"ranks hang: {codes}\n{self.text}"
+        return [int(c) for c in codes if c is not None]
+
+
+def command_line(arguments: Sequence[str]) -> int:
+    """`ddptrain …` inside a rank."""
+    from ddptrain.cli import main
+
+    return main(list(arguments))
+
+
+def train(world_size: int, config: Path, *overrides: str, expect: int = 0, timeout: float = 180) -> str:
+    """`ddptrain train` on so many ranks; returns what they said."""
+    ranks = Ranks(world_size, command_line, ["train", str(config), *overrides])
+    codes = ranks.wait(timeout)
+    assert codes == [expect] * world_size, f"{codes}\n{ranks.text}"
+    return ranks.text
+
+
+def final_state(run: Path) -> dict[str, Any]:
+    """The newest checkpoint of a run."""
+    warnings: list[str] = []
+    found = checkpoint.newest_valid(run / "checkpoints", warnings.append)
+    assert found is not None, f"{run}: no checkpoint {warnings}"
+    return found[1]
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """Its summary.json."""
+    return dict(json.loads((run / "summary.json").read_text()))
+
+
+def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """Largest difference of two model states, relative to each tensor's largest value."""
+    assert a.keys() == b.keys()
+    pairs = [(a[k].double(), b[k].double()) for k in a if a[k].numel()]
+    return max(float((x - y).abs().max() / x.abs().max().clamp(min=1e-3)) for x, y in pairs)
