@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import detection as tv
 from torchvision.models import get_model, get_model_weights
