@@ -1,0 +1,46 @@
+"""Overlap of boxes `(x1, y1, x2, y2)`, pair by pair with broadcasting."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_EPS = 1e-7
+
+
+def areas(boxes: Tensor) -> Tensor:
+    """Areas `[...]` of boxes `[..., 4]`; 0 for a box turned inside out."""
+    return (boxes[..., 2] - boxes[..., 0]).clamp_min(0) * (boxes[..., 3] - boxes[..., 1]).clamp_min(0)
+
+
+def intersections(a: Tensor, b: Tensor) -> Tensor:
+    """Areas `[...]` that `a` and `b` `[..., 4]` share."""
+    w = torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])
+    h = torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])
+    return w.clamp_min(0) * h.clamp_min(0)
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union `[...]` of `a` and `b` `[..., 4]`, in 0..1."""
+    inter = intersections(a, b)
+    return inter / (areas(a) + areas(b) - inter + _EPS)
+
+
+def complete_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Complete IoU `[...]` of `a` and `b` `[..., 4]`, in -1.5..1 (Zheng et al., arXiv 1911.08287).
+
+    IoU - (distance of the centres / diagonal of the enclosing box)² - alpha * v, where v measures the difference of
+    the aspect ratios and alpha = v / (1 - IoU + v) is taken as constant.
+    """
+    inter = intersections(a, b)
+    overlap = inter / (areas(a) + areas(b) - inter + _EPS)
+    enclosing = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    diagonal = enclosing.square().sum(-1) + _EPS
+    offset = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
+    size_a, size_b = a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2]
+    angle = torch.atan(size_a[..., 0] / size_a[..., 1]) - torch.atan(size_b[..., 0] / size_b[..., 1])
+    v = 4 / math.pi**2 * angle.square()
+    alpha = (v / (1 - overlap + v + _EPS)).detach()
+    return overlap - offset.square().sum(-1) / diagonal - alpha * v

@@ -1,0 +1,115 @@
+"""The loss of the dense detector: task-aligned targets, binary cross entropy, complete IoU and distribution focal."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddptrain.config import LossConfig
+from ddptrain.losses.assignment import assign, in_ignore_regions
+from ddptrain.losses.boxes import complete_iou
+from ddptrain.losses.classification import negative_sums, positive_terms
+from ddptrain.structures import DensePrediction, LossSum
+
+
+def detection_loss(
+    pred: DensePrediction,
+    *,
+    boxes: Tensor,
+    labels: Tensor,
+    image: Tensor,
+    ignore_boxes: Tensor,
+    ignore_image: Tensor,
+    annotated: Tensor,
+    config: LossConfig,
+) -> LossSum:
+    """Sums over a micro batch; each image's share does not depend on the other images.
+
+    Points that no object got, and whose predicted box lies in an ignore region, add nothing. Classes that are not
+    annotated in an image add nothing there.
+
+    Args:
+        pred: the prediction for B images, any float dtype; the loss is computed in float32.
+        boxes, labels, image: objects, float32 `[N, 4]` in pixels, int64 `[N]`, int64 `[N]` row of the batch.
+        ignore_boxes, ignore_image: ignore regions, float32 `[K, 4]`, int64 `[K]`.
+        annotated: bool `[B, C]`.
+        config: gains and the assigner's settings.
+
+    Returns:
+        `parts` are `box`, `cls`, `dfl`; the normalizer is the sum of the target scores.
+    """
+    with torch.autocast(pred.logits.device.type, enabled=False):
+        pred = pred._replace(logits=pred.logits.float(), distances=pred.distances.float())
+        decoded = pred.boxes().detach()
+        got = assign(pred, decoded, boxes, labels, image, topk=config.topk, alpha=config.alpha, beta=config.beta)
+        keep = None
+        if len(ignore_boxes):
+            taken = torch.zeros_like(pred.logits[..., 0]).view(-1)
+            taken.index_add_(0, got.points.flatten(), got.assigned.flatten().float())
+            keep = ~in_ignore_regions(decoded, ignore_boxes, ignore_image) | (taken.view(decoded.shape[:2]) > 0)
+        cls, box, dfl = _sums(pred, got.points, got.target, boxes, labels, image, annotated, keep)
+    per_image = {"box": config.box * box, "cls": config.cls * cls, "dfl": config.dfl * dfl}
+    every = per_image["box"] + per_image["cls"] + per_image["dfl"]
+    return LossSum(
+        total=every.sum(),
+        normalizer=got.target.sum(),
+        parts={k: v.detach().sum() for k, v in per_image.items()},
+        per_sample=every.detach(),
+    )
+
+
+def _sums(
+    pred: DensePrediction,
+    points: Tensor,
+    target: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    image: Tensor,
+    annotated: Tensor,
+    keep: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums `[B]` of cross entropy, 1 - complete IoU and distribution focal loss, the latter two weighted by `target`.
+
+    Reads the prediction only at `points` `[N, k]`; with N = 0 these are empty but still part of the graph.
+    """
+    b, a, _ = pred.logits.shape
+    k = points.shape[1]
+    rows, weight = points.flatten(), target.flatten()
+    owner = image.repeat_interleave(k)
+    place = pred.points[rows % a]
+    stride = pred.strides[rows % a]
+    distances = pred.distances.flatten(0, 1).index_select(0, rows)
+    truth = boxes.repeat_interleave(k, 0)
+
+    logits = pred.logits.flatten().index_select(0, rows * pred.logits.shape[2] + labels.repeat_interleave(k))
+    known = annotated[image, labels].repeat_interleave(k)
+    zero = pred.logits.new_zeros(b)
+    cls = negative_sums(pred.logits, annotated, keep)
+    cls = cls + zero.index_add(0, owner, positive_terms(logits, weight * known))
+
+    own = DensePrediction(logits[None], distances[None], place, stride).boxes()[0]
+    box = zero.index_add(0, owner, (1 - complete_iou(own, truth)) * weight)
+    dfl = zero
+    if pred.distances.shape[-1] > 1:
+        sides = torch.cat([place - truth[:, :2], truth[:, 2:] - place], 1) / stride[:, None]
+        dfl = zero.index_add(0, owner, distribution_focal(distances, sides) * weight)
+    return cls, box, dfl
+
+
+def distribution_focal(logits: Tensor, value: Tensor) -> Tensor:
+    """Distribution focal loss (arXiv 2006.04388, eq. 6): cross entropy with the two bins beside the true value.
+
+    Args:
+        logits: `[n, 4, bins]`.
+        value: `[n, 4]`: true distances in strides; clipped to what the bins can say.
+
+    Returns:
+        `[n]`, the mean over the four sides.
+    """
+    value = value.clamp(0, logits.shape[-1] - 1.01)
+    left = value.floor()
+    log_p = F.log_softmax(logits, -1)
+    low = log_p.gather(-1, left.long()[..., None])[..., 0]
+    high = log_p.gather(-1, left.long()[..., None] + 1)[..., 0]
+    return -(low * (left + 1 - value) + high * (value - left)).mean(-1)

@@ -1,0 +1,110 @@
+"""The layers the detector is made of: convolution with norm and activation, CSP stage, pyramid pooling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+Norm = Literal["batch", "sync", "group", "frozen", "none"]
+
+BN_EPS = 1e-3
+BN_MOMENTUM = 0.03
+_GROUP = 8  # channels that share statistics in `group`; every width of the detector is a multiple of it
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": lambda c: nn.BatchNorm2d(c, eps=BN_EPS, momentum=BN_MOMENTUM),
+    "sync": lambda c: nn.SyncBatchNorm(c, eps=BN_EPS, momentum=BN_MOMENTUM),
+    "group": lambda c: nn.GroupNorm(c // _GROUP, c),
+    "frozen": lambda c: FrozenBatchNorm2d(c, eps=BN_EPS),
+    "none": lambda c: nn.Identity(),
+}
+
+
+class ConvNormAct(nn.Module):
+    """Convolution (padded so that stride 1 keeps the size), norm, SiLU. The bias is on only without a norm."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, norm: Norm, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=norm == "none")
+        self.norm = NORMS[norm](c_out)
+        self.act = nn.SiLU()  # not in place: autograd would have to copy its input
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(x)))
+
+
+class Bottleneck(nn.Module):
+    """Two 3x3 convolutions, added to the input when `shortcut`."""
+
+    def __init__(self, channels: int, norm: Norm, shortcut: bool) -> None:
+        super().__init__()
+        self.first = ConvNormAct(channels, channels, 3, norm)
+        self.last = ConvNormAct(channels, channels, 3, norm)
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.last(self.first(x))
+        return x + out if self.shortcut else out
+
+
+class CspStage(nn.Module):
+    """Cross-stage partial stage (CSPNet, arXiv 1911.11929) whose blocks' outputs are all kept and merged at the end
+    (ELAN, arXiv 2211.04800): half of the channels pass by, the other half runs through `depth` bottlenecks."""
+
+    def __init__(self, c_in: int, c_out: int, depth: int, norm: Norm, shortcut: bool) -> None:
+        super().__init__()
+        half = c_out // 2
+        self.split = ConvNormAct(c_in, 2 * half, 1, norm)
+        self.blocks = nn.ModuleList(Bottleneck(half, norm, shortcut) for _ in range(depth))
+        self.merge = ConvNormAct((2 + depth) * half, c_out, 1, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = list(self.split(x).chunk(2, 1))
+        for block in self.blocks:
+            parts.append(block(parts[-1]))
+        return self.merge(torch.cat(parts, 1))
+
+
+class PyramidPool(nn.Module):
+    """Spatial pyramid pooling (arXiv 1406.4729) by three 5x5 max pools in a row, which see 5, 9 and 13 cells."""
+
+    def __init__(self, channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.reduce = ConvNormAct(channels, channels // 2, 1, norm)
+        self.pool = nn.MaxPool2d(5, stride=1, padding=2)
+        self.merge = ConvNormAct(2 * channels, channels, 1, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [self.reduce(x)]
+        for _ in range(3):
+            parts.append(self.pool(parts[-1]))
+        return self.merge(torch.cat(parts, 1))
+
+
+# 1 / E[silu(x)^2] for x ~ N(0, 1): keeps the variance of what a SiLU passes on
+_SILU_GAIN = math.sqrt(1 / 0.3557)
+
+
+def init_unnormalised(module: nn.Module) -> None:
+    """Initialise the convolutions below `module` so that signals keep their size without norm layers.
+
+    He et al. (arXiv 1502.01852) with the gain of SiLU; the last convolution of a residual branch is scaled down with
+    the number of branches that add up (Fixup, arXiv 1901.09321).
+    """
+    for m in module.modules():
+        if isinstance(m, nn.Conv2d):
+            fan_in = m.weight[0].numel()
+            nn.init.normal_(m.weight, std=_SILU_GAIN / math.sqrt(fan_in))
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+    for m in module.modules():
+        if isinstance(m, CspStage):
+            for block in m.blocks:
+                if isinstance(block, Bottleneck) and block.shortcut:
+                    with torch.no_grad():
+                        block.last.conv.weight.mul_(1 / math.sqrt(len(m.blocks) + 1))
