@@ -1,0 +1,139 @@
+"""COCO's average precision by pycocotools, from flat arrays, for several datasets and all of them together.
+
+Precision at 101 recalls, averaged over the IoU thresholds 0.50:0.05:0.95 and over classes (cocodataset.org, "Detection
+evaluation"). Differences from `COCOeval.summarize`: every value counts the best `max_detections` of each class and
+image (there `AP` is tied to 100 whatever is asked), and what has no truth is NaN, not -1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.cocoeval import COCOeval
+
+from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics, prepare
+
+KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
+"""Of each scope: AP, at IoU 0.5 and 0.75, of objects below 32², between 32² and 96², and above 96² pixels; recall."""
+
+
+class _ArrayEval(COCOeval):
+    """COCOeval fed from arrays, without the detour over a COCO JSON."""
+
+    def __init__(self, truth: GroundTruth, detections: DetectionArrays, max_detections: int) -> None:
+        super().__init__(iouType="bbox")
+        self.truth, self.detections = truth, detections
+        self.params.imgIds = list(range(truth.images))
+        self.params.catIds = list(range(len(truth.annotated)))
+        self.params.maxDets = [max_detections]
+
+    def _prepare(self) -> None:
+        self._gts, self._dts = defaultdict(list), defaultdict(list)
+        truth, (detections, _) = self.truth, prepare(self.truth, self.detections)
+        annotated = np.flatnonzero(truth.annotated).tolist()
+        image = np.repeat(np.arange(truth.images), np.diff(truth.offsets)).tolist()
+        boxes, area = _xywh(truth.boxes), truth.area.tolist()
+        labels, ignore, crowd = truth.labels.tolist(), truth.ignore.tolist(), truth.crowd.tolist()
+        for i in range(len(labels)):
+            # an ignore region is a crowd of every class
+            for label in annotated if ignore[i] else [labels[i]] if truth.annotated[labels[i]] else []:
+                flag = int(ignore[i] or crowd[i])
+                row = {"id": i + 1, "bbox": boxes[i], "area": area[i], "iscrowd": flag, "ignore": flag}
+                self._gts[image[i], label].append(row)
+        image, labels = detections.image.tolist(), detections.labels.tolist()
+        scores, boxes = detections.scores.tolist(), _xywh(detections.boxes)
+        for i, box in enumerate(boxes):
+            row = {"id": i + 1, "bbox": box, "area": box[2] * box[3], "score": scores[i]}
+            self._dts[image[i], labels[i]].append(row)
+
+
+def _xywh(boxes: NDArray[np.floating]) -> list[list[float]]:
+    boxes = boxes.astype(np.float64)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """Mean of the values that there are; pycocotools marks the others by -1."""
+    values = values[values > -1]
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _summary(curves: dict[str, Any], classes: slice = slice(None)) -> Metrics:
+    """Values of `KEYS` over some classes, from precision `[T, R, K, A, M]` and recall `[T, K, A, M]`."""
+    precision, recall = curves["precision"][:, :, classes, :, -1], curves["recall"][:, classes, 0, -1]
+    values = (
+        precision[..., 0],
+        precision[0, ..., 0],
+        precision[5, ..., 0],
+        precision[..., 1],
+        precision[..., 2],
+        precision[..., 3],
+        recall,
+    )
+    return dict(zip(KEYS, map(_mean, values), strict=True))
+
+
+def _union(parts: list[_ArrayEval], max_detections: int) -> dict[str, Any]:
+    """Curves of all datasets together, from the matches in each image."""
+    whole = COCOeval(iouType="bbox")
+    whole.params.maxDets = [max_detections]
+    whole.params.catIds = parts[0].params.catIds
+    whole.params.imgIds = list(range(sum(len(part.params.imgIds) for part in parts)))
+    whole._paramsEval = whole.params
+    # evalImgs stands by class, range of areas, image
+    blocks = len(whole.params.catIds) * len(whole.params.areaRng)
+    whole.evalImgs = [
+        match
+        for block in range(blocks)
+        for part in parts
+        for match in part.evalImgs[block * part.truth.images : (block + 1) * part.truth.images]
+    ]
+    whole.accumulate()
+    return whole.eval
+
+
+def evaluate(
+    truths: Sequence[GroundTruth],
+    detections: Sequence[DetectionArrays],
+    classes: Sequence[str],
+    max_detections: int = 100,
+) -> Metrics:
+    """COCO metrics of all datasets together, of each dataset and of each class.
+
+    A class is scored only on the datasets that annotate it; elsewhere its detections are dropped. Ignore regions are
+    crowds of every annotated class. The result depends on the order of detections only within one image and score.
+
+    Args:
+        truths: one per validation dataset, at least one.
+        detections: of each dataset, in the same order; images in any order, all of each image's detections in one part.
+        classes: names of the run's classes.
+        max_detections: how many of each class count in an image, best first; COCO's own number is 100.
+
+    Returns:
+        For all datasets together the `KEYS`; `class/<class>/<key>`; `dataset/<dataset>/<key>`; and `AP_datasets`, the
+        mean of the datasets' AP. All keys are always there, NaN where there is no truth to find.
+
+    Raises:
+        ValueError: a detection has an image or class out of range or a number that is not finite.
+    """
+    metrics: Metrics = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        parts = [_ArrayEval(t, d, max_detections) for t, d in zip(truths, detections, strict=True)]
+        for part in parts:
+            part.evaluate()
+            part.accumulate()
+        curves = _union(parts, max_detections)
+    metrics |= _summary(curves)
+    for k, name in enumerate(classes):
+        metrics |= {f"class/{name}/{key}": v for key, v in _summary(curves, slice(k, k + 1)).items()}
+    for part in parts:
+        metrics |= {f"dataset/{part.truth.name}/{key}": v for key, v in _summary(part.eval).items()}
+    per_dataset = np.array([metrics[f"dataset/{t.name}/AP"] for t in truths])
+    metrics["AP_datasets"] = _mean(np.where(np.isnan(per_dataset), -1.0, per_dataset))
+    return metrics
