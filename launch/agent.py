@@ -1,0 +1,197 @@
+"""The agent: one per machine. It starts the ranks (torchrun's elastic agent), passes stop signals on and waits for
+the save.
+
+Two threads. The main one takes the signals, for which it has handlers before torch is imported; the other runs
+torchrun's agent, with the signals blocked, so that neither it nor a rank that is starting can be ended by them.
+A stop signal goes on as USR1 to the ranks' main processes only, never to their groups: loader workers must outlive
+the save. It is repeated until the ranks are gone, so a rank that was not listening yet hears it too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from launch import logs, rendezvous
+from launch.plan import Plan, node_name, threads_per_rank
+from launch.worker import SPEC, STOP_SIGNALS
+
+REPEAT_S = 2.0
+
+
+class Agent:
+    """Runs a plan's ranks on this machine."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.node = node_name()
+        self.code = 1
+        self._stops: list[tuple[float, int]] = []
+        self._told = False
+
+    def run(self) -> int:
+        """Start the ranks and wait for them.
+
+        Returns:
+            0 when all ranks ended well (finished, or saved and stopped), 2 after a user's mistake, else 1.
+        """
+        before = {s: signal.getsignal(s) for s in STOP_SIGNALS}
+        for number in STOP_SIGNALS:
+            if before[number] is not signal.SIG_IGN or number != signal.SIGHUP:  # nohup's wish holds
+                signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        thread = threading.Thread(target=self._elastic, name="torchrun", daemon=True)
+        thread.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        tail = logs.Tail(Path(self.plan.logs), f"r{self.plan.restart}.*.{self.node}.rank*.log") if self.plan.logs else None
+        last = 0.0
+        while thread.is_alive():
+            thread.join(0.2)
+            if tail:
+                tail.show(sys.stdout)
+            if self._stops and time.monotonic() - last >= REPEAT_S:
+                last = time.monotonic()
+                self._pass_on()
+        if tail:
+            tail.show(sys.stdout, end=True)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        return self.code
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self._stops.append((time.monotonic(), number))
+
+    def _pass_on(self) -> None:
+        first, number = self._stops[0]
+        pids = worker_pids()
+        interrupts = sum(n == signal.SIGINT for _, n in self._stops)
+        if interrupts > 1 or time.monotonic() - first > self.plan.grace_s:
+            why = "interrupted again" if interrupts > 1 else f"no save within {self.plan.grace_s:.0f} s"
+            self._say(f"{why}: killing ranks {pids}")
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            sys.stdout.flush()
+            os._exit(1)
+        if not self._told:
+            self._told = True
+            again = "; once more to end at once" if number == signal.SIGINT else ""
+            self._say(f"{signal.Signals(number).name}: asking ranks {pids} to save and stop{again}")
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGUSR1)
+            except ProcessLookupError:
+                continue
+
+    def _say(self, text: str) -> None:
+        print(f"[{self.node}] agent: {text}", flush=True)
+
+    def _elastic(self) -> None:
+        try:
+            self._meet_and_run()
+        except Exception:
+            traceback.print_exc()
+            self.code = 1
+
+    def _meet_and_run(self) -> None:
+        plan = self.plan
+        # read when torch is imported: without it, restarting in place hangs on more than one machine, since rank 0
+        # may move to another machine while agents remember the first one's store
+        os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+        os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "15")
+        from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs  # noqa: TID251  # not of a rank
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: TID251
+        from torch.distributed.launcher.api import LaunchConfig, elastic_launch  # noqa: TID251
+
+        logging.getLogger("torch.distributed.elastic.multiprocessing.api").addFilter(
+            lambda record: "running on a child thread" not in record.getMessage()
+        )
+        address, store = plan.address, None
+        configs: dict[str, Any] = {"join_timeout": 600, "read_timeout": 60}
+        if plan.endpoint is not None:
+            endpoint = plan.endpoint
+        else:
+            if plan.host in ("", self.node):
+                store, port = rendezvous.host_store(plan.ports, plan.token)
+            else:
+                port = rendezvous.find_store(address, plan.ports, plan.token)
+            endpoint, configs["is_host"] = f"{address}:{port}", "0"
+            if plan.nnodes > 1:
+                self._say(f"meets at {endpoint}")
+        os.environ[SPEC] = json.dumps(self._worker_spec())
+        config = LaunchConfig(
+            min_nodes=plan.nnodes,
+            max_nodes=plan.nnodes,
+            nproc_per_node=plan.nproc,
+            run_id=plan.run_id,
+            rdzv_backend="c10d",
+            rdzv_endpoint=endpoint,
+            rdzv_configs=configs,
+            max_restarts=plan.max_restarts,
+            monitor_interval=0.1,
+            logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+            local_addr=plan.addresses.get(self.node, "localhost" if plan.nnodes == 1 else None),
+        )
+        try:
+            elastic_launch(config, sys.executable)("-u", "-m", "launch.worker")
+            self.code = 0
+        except ChildFailedError as e:
+            self._record(e.failures)
+        finally:
+            del store
+
+    def _worker_spec(self) -> dict[str, Any]:
+        plan = self.plan
+        threads = os.environ.get("OMP_NUM_THREADS") or str(threads_per_rank(plan.nproc))
+        return {
+            "module": plan.module,
+            "arguments": plan.arguments,
+            "cwd": plan.cwd,
+            "env": {"OMP_NUM_THREADS": threads} | plan.env,
+            "logs": plan.logs,
+            "restart": plan.restart,
+            "node": self.node,
+        }
+
+    def _record(self, failures: dict[int, Any]) -> None:
+        """Say which ranks failed and how, and leave a note beside the log of each."""
+        self.code = 2 if any(f.exitcode == 2 for f in failures.values()) else 1
+        for rank, failure in sorted(failures.items()):
+            how = f"status {failure.exitcode}"
+            if failure.exitcode < 0:
+                how = f"killed by {signal.Signals(-failure.exitcode).name}"
+            self._say(f"rank {rank} failed: {how}")
+            if self.plan.logs:
+                logs.note_failure(Path(self.plan.logs), self.plan.restart, self.node, rank, how)
+
+
+def worker_pids() -> list[int]:
+    """Main processes of the ranks that this agent started: its children, not theirs."""
+    me, found = os.getpid(), []
+    if not os.path.isdir("/proc/self"):
+        table = subprocess.run(["ps", "-axo", "pid=,ppid=,command="], capture_output=True, text=True, check=True)
+        rows = [line.split(None, 2) for line in table.stdout.splitlines()]
+        return [int(r[0]) for r in rows if len(r) == 3 and int(r[1]) == me and "launch.worker" in r[2]]
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat") as f:
+                parent = int(f.read().rpartition(")")[2].split()[1])
+            if parent == me:
+                with open(f"/proc/{pid}/cmdline", "rb") as b:
+                    if b"launch.worker" in b.read():
+                        found.append(int(pid))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(Agent(Plan.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))).run())

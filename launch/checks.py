@@ -1,0 +1,42 @@
+"""What can be refused before anything is queued or started. Needs no torch, no GPU, no Slurm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddptrain.config import RunConfig
+from ddptrain.engine.split import split_batch
+from ddptrain.errors import UserError
+
+
+def check_batch(config: RunConfig, nodes: int, ranks_per_node: int) -> None:
+    """Refuse a global batch that does not divide over the ranks.
+
+    Raises:
+        UserError: names the nearest sizes that do.
+    """
+    try:
+        split_batch(config.train.global_batch, config.train.micro_batch, nodes * ranks_per_node)
+    except UserError as e:
+        raise UserError(f"{e} ({nodes} nodes x {ranks_per_node} ranks)") from None
+
+
+def check_data(config: RunConfig, cwd: Path) -> None:
+    """Refuse data folders that are not there, as seen from the folder the job will run in.
+
+    Raises:
+        UserError: names the key and the path of the first that lacks.
+    """
+    for part in ("train", "val"):
+        for i, dataset in enumerate(getattr(config.data, part)):
+            root = cwd / dataset.root
+            for key, path in (
+                ("root", root),
+                ("annotations", root / dataset.annotations if dataset.annotations else None),
+                ("images", root / dataset.images if dataset.images else None),
+            ):
+                if path is not None and not path.exists():
+                    raise UserError(
+                        f"data.{part}.{i}.{key}: {dataset.name}: {path} is not there; put the data there, correct the "
+                        f"path, or pass --no-data-check where only the compute nodes see it"
+                    )

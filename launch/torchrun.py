@@ -1,0 +1,91 @@
+"""Ranks on this machine, or on machines that the user starts by hand: `ddptrain train --nproc`, `ddptrain launch`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ddptrain.config import load_config
+from ddptrain.errors import UserError
+
+FINISHED, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 75
+
+
+def run(
+    config_path: str | Path,
+    overrides: Sequence[str] = (),
+    nproc: int = 1,
+    *,
+    nnodes: int = 1,
+    rdzv: str | None = None,
+    rdzv_id: str = "ddptrain",
+    max_restarts: int = 0,
+    grace_s: float = 300.0,
+) -> int:
+    """Train with `nproc` ranks on this machine; with `nnodes` > 1, start the same command on each machine.
+
+    Args:
+        config_path, overrides: as for `ddptrain train`.
+        rdzv: `host:port` of one of the machines, the same on all; needed when `nnodes` > 1.
+        rdzv_id: name of the meeting, for several runs on the same machines.
+        max_restarts: restarts of all ranks, from the newest checkpoint, after one was lost.
+        grace_s: seconds for the save after a stop signal.
+
+    Returns:
+        0 finished, 75 stopped by a signal with a checkpoint saved, 1 failed, 2 the user's mistake.
+
+    Raises:
+        UserError: the config, the batch split or the arguments are wrong.
+    """
+    from launch.checks import check_batch
+
+    config = load_config(config_path, overrides)
+    check_batch(config, nnodes, nproc)
+    code = start(
+        ["train", str(config_path), *overrides],
+        nproc,
+        nnodes=nnodes,
+        rdzv=rdzv,
+        rdzv_id=rdzv_id,
+        max_restarts=max_restarts,
+        grace_s=grace_s,
+    )
+    return code if code else outcome(config.folder)
+
+
+def start(arguments: Sequence[str], nproc: int, *, module: str = "ddptrain.cli", **options: Any) -> int:
+    """Run any subcommand of ddptrain (`["eval", …]`) with `nproc` ranks; options are those of `run`.
+
+    Returns:
+        0 when all ranks ended well, 2 after a user's mistake, else 1.
+    """
+    from launch.agent import Agent
+    from launch.plan import Plan
+
+    nnodes, rdzv = options.get("nnodes", 1), options.get("rdzv")
+    if nproc < 1 or nnodes < 1:
+        raise UserError(f"--nproc {nproc} --nnodes {nnodes}: both must be 1 or more")
+    if nnodes > 1 and not (rdzv and ":" in rdzv):
+        raise UserError(f"--nnodes {nnodes}: needs --rdzv HOST:PORT, the same on all machines")
+    plan = Plan(
+        module=module,
+        arguments=tuple(arguments),
+        nproc=nproc,
+        nnodes=nnodes,
+        endpoint=rdzv if nnodes > 1 else None,
+        run_id=options.get("rdzv_id", "ddptrain"),
+        max_restarts=options.get("max_restarts", 0),
+        grace_s=options.get("grace_s", 300.0),
+    )
+    return Agent(plan).run()
+
+
+def outcome(folder: Path) -> int:
+    """The exit status of a run whose ranks all ended well, from its status file."""
+    try:
+        state = json.loads((folder / "status.json").read_text(encoding="utf-8"))["state"]
+    except (OSError, ValueError, KeyError):
+        return FAILED
+    return {"finished": FINISHED, "stopped": STOPPED}.get(state, FAILED)

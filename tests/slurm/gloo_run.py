@@ -1,0 +1,116 @@
+"""A small real run for the launcher's tests: DDP on gloo, deterministic steps, the stop flag all-reduced, checkpoints.
+
+It keeps the contract of `ddptrain train` (arguments, status.json, stop and resume) without data sets and models, so a
+start takes a second or two. `main(["train", folder, "steps=…", "dt=…", …])`.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+
+def put(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def main(argv: list[str]) -> int:
+    stop: list[str] = []
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda n, frame: stop.append(signal.Signals(n).name))
+    folder, options = Path(argv[1]), dict(a.split("=", 1) for a in argv[2:])
+    steps, dt = int(options.get("steps", 40)), float(options.get("dt", 0.1))
+    import torch
+    import torch.distributed as dist
+    from torch.utils.data import DataLoader
+
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank, size = dist.get_rank(), dist.get_world_size()
+    torch.manual_seed(0)
+    model = torch.nn.Linear(8, 8)
+    ddp = torch.nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(ddp.parameters(), lr=0.01, momentum=0.9)
+    done, kept = 0, folder / "last.pt"
+    if options.get("resume") == "auto" and kept.exists():
+        state = torch.load(kept, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        done = state["step"]
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT")
+    node = os.environ.get("SLURMD_NODENAME", "")
+    print(f"start rank={rank} size={size} step={done} node={node} attempt={attempt}", flush=True)
+
+    def save(state: str, reason: str = "") -> None:
+        if rank == 0:
+            temporary = folder / f".last.{os.getpid()}"
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}, temporary)
+            os.replace(temporary, kept)
+            tell(state, reason)
+        dist.barrier()
+
+    def tell(state: str, reason: str = "") -> None:
+        put(folder / "status.json", json.dumps({
+            "state": state, "step": done, "steps": steps, "time": time.time(), "reason": reason,
+            "checkpoint": str(kept),
+        }))  # fmt: skip
+
+    if rank == 0:
+        tell("running")
+    workers = int(options.get("workers", 0))
+    loader = DataLoader(
+        torch.arange(done, 10_000), batch_size=None, num_workers=workers, worker_init_fn=_deaf if workers else None
+    )
+    batches = iter(loader)
+    put(folder / f"pid.{rank}", f"{os.getpid()} {node}")
+    if options.get("fail") == str(rank) and not (folder / "failed_once").exists():
+        if options.get("fails") != "always":
+            (folder / "failed_once").touch()
+        raise RuntimeError(f"rank {rank} was told to fail")
+    if options.get("mistake"):
+        return 2
+    while done < steps:
+        position = int(next(batches))
+        assert position == done, (position, done)
+        time.sleep(dt)
+        generator = torch.Generator().manual_seed(1000 * done + rank)
+        x = torch.randn(4, 8, generator=generator)
+        flag = torch.tensor([float(bool(stop))])
+        dist.all_reduce(flag)
+        optimizer.zero_grad()
+        (ddp(x) - x).square().mean().backward()
+        optimizer.step()
+        done += 1
+        if flag.item():
+            time.sleep(float(options.get("save_s", 0)))
+            assert [int(next(batches)) for _ in range(3)] == [done, done + 1, done + 2]  # the loader still lives
+            save("stopped", stop[0] if stop else "another rank")
+            print(f"stopped rank={rank} step={done} signals={stop}", flush=True)
+            dist.destroy_process_group()
+            return 0
+        if done % int(options.get("every", 10)) == 0:
+            save("running")
+    save("finished")
+    digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()
+    print(f"finished rank={rank} weights={digest[:16]} threads={threading.active_count()}", flush=True)
+    if rank == 0:
+        put(folder / "weights", digest)
+    dist.destroy_process_group()
+    return 0
+
+
+def _deaf(worker: int) -> None:
+    """Loader workers leave stop signals to their rank: some trackers reach the whole process tree."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
