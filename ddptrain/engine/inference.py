@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ddptrain import distributed
-from ddptrain.config import RunConfig, resolve
+from ddptrain.config import resolve
 from ddptrain.engine.evaluate import evaluate
 from ddptrain.engine.saving import load_weights
 from ddptrain.errors import UserError
@@ -55,7 +55,7 @@ def predict_run(run: Path, images: Sequence[Path], out: Path | None, score: floa
     """
     paths = find_images(images)[:limit]
     config, weights, file = load_weights(run)
-    out = out or RunConfig.folder.fget(config) / "predictions"  # type: ignore[attr-defined]
+    out = out or (run if run.is_dir() else file.parent) / "predictions"
     predictor = load_predictor(config)
     model = predictor.build_model()
     model.load_state_dict(weights)

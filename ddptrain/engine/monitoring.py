@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
@@ -113,7 +112,7 @@ class Monitor:
                 "speed/images_per_second": reading.images_per_second,
                 "speed/data_wait": reading.data_wait,
             }
-            | self.ledger.scalars(self._drawn(state)),
+            | self.ledger.scalars(self._drawn(state), self.ledger.read()),
             state.step,
         )
         self._parts, self._steps = {}, 0
@@ -142,7 +141,7 @@ class Monitor:
         self.board.flush()
         self.write_summary(state)
 
-    def _pictures(self, evaluation: Evaluation) -> list:  # type: ignore[type-arg]
+    def _pictures(self, evaluation: Evaluation) -> list[np.ndarray]:
         keys = [SampleKey(0, number, index) for number, found in enumerate(evaluation.predictions) for index in sorted(found)]
         # spread over all datasets: every so many-th sample
         chosen = keys[:: max(1, len(keys) // self._config.monitor.images)][: self._config.monitor.images]

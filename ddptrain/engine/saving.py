@@ -13,8 +13,8 @@ from ddptrain.config import RunConfig
 from ddptrain.config.docs import to_yaml
 from ddptrain.distributed import World
 from ddptrain.engine import checkpoint
-from ddptrain.engine.checkpoint import CheckpointWriter
 from ddptrain.engine.state import RunState
+from ddptrain.engine.writer import CheckpointWriter
 from ddptrain.errors import UserError
 from ddptrain.files import write_text
 from ddptrain.status import State, exit_status, write_status

@@ -3,43 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import nn
 
 from ddptrain.data.loader import Samples
 from ddptrain.data.mixture import Mixture
 from ddptrain.structures import Batch, LossSum, Sample
 
-
 Prediction = Mapping[str, np.ndarray]
 """What a model says about one sample, in flat arrays of the task's own that can be sent between ranks."""
 
 
-class Task(Protocol):
-    """One kind of learning: its data, its model, its loss, its metric.
-
-    Attributes:
-        classes: the run's classes.
-        mixture: names, sizes and shares of the training datasets.
-        train: their samples.
-        val: (name, number of samples) of each validation dataset, in the order of `SampleKey.dataset`.
-        val_samples: their samples, without augmentation.
-        best_metric: the metric by which checkpoints are compared; higher is better.
-        notes: lines for the log about what was read (counts, faults).
-    """
-
-    classes: tuple[str, ...]
-    mixture: Mixture
-    train: Samples
-    val: Sequence[tuple[str, int]]
-    val_samples: Samples
-    best_metric: str
-    notes: Sequence[str]
+class Model(Protocol):
+    """The half of a task that needs no datasets: what a trained run is used with."""
 
     def build_model(self) -> nn.Module:
         """A model with fresh (or pretrained) weights, on the CPU."""
+        ...
+
+    def predict_file(
+        self, model: nn.Module, path: Path, device: torch.device, score: float
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """What the model finds in an image file: for JSON, and as a picture with all that has at least `score`."""
+        ...
+
+
+class Task(Model, Protocol):
+    """One kind of learning: its data, its model, its loss, its metric."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The run's classes."""
+        ...
+
+    @property
+    def mixture(self) -> Mixture:
+        """Names, sizes and shares of the training datasets."""
+        ...
+
+    @property
+    def train(self) -> Samples:
+        """The training samples."""
+        ...
+
+    @property
+    def val(self) -> Sequence[tuple[str, int]]:
+        """(name, number of samples) of each validation dataset, in the order of `SampleKey.dataset`."""
+        ...
+
+    @property
+    def val_samples(self) -> Samples:
+        """The validation samples, without augmentation."""
+        ...
+
+    @property
+    def best_metric(self) -> str:
+        """The metric by which checkpoints are compared; higher is better."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Lines for the log about what was read (counts, faults)."""
         ...
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
@@ -51,7 +79,7 @@ class Task(Protocol):
         ...
 
     def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
-        """Metrics from the predictions of each validation dataset, by sample index. Flat names; higher-level keys first."""
+        """Metrics from the predictions of each validation dataset, by sample index; flat names, `dataset/<name>/…` for one."""
         ...
 
     def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.config import RunConfig, TorchvisionConfig
+from ddptrain.data.augment.pipeline import fit_detection
 from ddptrain.data.detection import DetectionSamples
 from ddptrain.data.formats.build import read
+from ddptrain.data.images import BadImage, read_image
 from ddptrain.data.labels import LabelSpace
 from ddptrain.data.mixture import Mixture
 from ddptrain.data.table import AnnotationTable
+from ddptrain.errors import UserError
 from ddptrain.losses.detection import detection_loss
 from ddptrain.metrics import coco
 from ddptrain.metrics.arrays import DetectionArrays, GroundTruth
 from ddptrain.models.build import build_model
 from ddptrain.models.postprocess import detections
 from ddptrain.monitor import pictures
-from ddptrain.structures import Batch, Detections, LossSum, Sample
+from ddptrain.structures import Batch, Detections, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
 
 DRAWN_SCORE = 0.25
@@ -30,38 +34,13 @@ DRAWN_SCORE = 0.25
 Head = tuple[Callable[[RunConfig, nn.Module, Batch], LossSum], Callable[[RunConfig, nn.Module, Batch], list[Detections]]]
 
 
-class DetectionTask:
-    """See `tasks.base.Task` for what each member means."""
-
-    best_metric = "AP"
+class DetectionModel:
+    """The half of the task that needs no datasets."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.classes = config.classes
-        self.notes: list[str] = []
-        train_tables, train_space = self._tables("train")
-        self.val_tables, self.val_space = self._tables("val")
-        self.mixture = Mixture(
-            names=[d.name for d in config.data.train],
-            sizes=[len(t) for t in train_tables],
-            shares=None if config.data.train[0].share is None else [d.share for d in config.data.train],
-            samples_per_epoch=config.data.samples_per_epoch,
-        )
-        size = config.data.image_size
-        self.train = DetectionSamples(train_tables, train_space.annotated, size, config.data.augment, config.seed)
-        self.val_samples = DetectionSamples(self.val_tables, self.val_space.annotated, size, None, config.seed)
-        self.val = [(d.name, len(t)) for d, t in zip(config.data.val, self.val_tables)]
         self._loss, self._detect = HEADS["torchvision" if isinstance(config.model, TorchvisionConfig) else "yolo"]
-
-    def _tables(self, part: str) -> tuple[list[AnnotationTable], LabelSpace]:
-        datasets = getattr(self.config.data, part)
-        read_tables = []
-        for d in datasets:
-            table, faults = read(d, self.config.data.on_fault)
-            read_tables.append(table)
-            self.notes.append(f"{part} {d.name}: {len(table)} images, {len(table.boxes)} boxes; {faults.text()}")
-        space = LabelSpace.build(self.config.classes, datasets, read_tables)
-        return [space.apply(t) for t in read_tables], space
 
     def build_model(self) -> nn.Module:
         """The network of `config.model`."""
@@ -79,6 +58,67 @@ class DetectionTask:
             boxes = to_native(d.boxes.float(), batch.to_native[i], batch.native_size[i])
             out.append({k: v.cpu().numpy() for k, v in (("boxes", boxes), ("scores", d.scores.float()), ("labels", d.labels))})
         return out
+
+    def predict_file(
+        self, model: nn.Module, path: Path, device: torch.device, score: float
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """Boxes in pixels of the file (with EXIF orientation applied), best first, and the picture."""
+        try:
+            image = read_image(str(path))
+        except BadImage as e:
+            raise UserError(str(e)) from None
+        none = np.zeros((0, 4), np.float32)
+        seen = fit_detection(image, none, np.zeros(0, np.int64), none, self.config.data.image_size)
+        sample = Sample(
+            key=SampleKey(0, 0, 0),
+            image=seen.image,
+            targets={"boxes": seen.boxes, "labels": seen.labels, "ignore_boxes": seen.ignore_boxes},
+            annotated=np.ones(len(self.classes), bool),
+            to_native=np.linalg.inv(seen.matrix)[:2].astype(np.float32),
+            native_size=(image.shape[1], image.shape[0]),
+        )
+        found = self.predict(model, DetectionSamples.collate([sample]).to(device))[0]
+        shown = found["scores"] >= score
+        picture = pictures.draw(
+            image, found["boxes"][shown], found["labels"][shown], self.classes, scores=found["scores"][shown]
+        )
+        rows = [
+            {"class": self.classes[label], "score": round(float(s), 5), "box": [round(float(v), 2) for v in box]}
+            for box, s, label in zip(found["boxes"], found["scores"], found["labels"].tolist())
+        ]
+        return {"width": image.shape[1], "height": image.shape[0], "detections": rows}, picture
+
+
+class DetectionTask(DetectionModel):
+    """See `tasks.base.Task` for what each member means."""
+
+    best_metric = "AP"
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        self.notes: list[str] = []
+        train_tables, train_space = self._tables("train")
+        self.val_tables, self.val_space = self._tables("val")
+        self.mixture = Mixture(
+            names=[d.name for d in config.data.train],
+            sizes=[len(t) for t in train_tables],
+            shares=None if config.data.train[0].share is None else [d.share for d in config.data.train],
+            samples_per_epoch=config.data.samples_per_epoch,
+        )
+        size = config.data.image_size
+        self.train = DetectionSamples(train_tables, train_space.annotated, size, config.data.augment, config.seed)
+        self.val_samples = DetectionSamples(self.val_tables, self.val_space.annotated, size, None, config.seed)
+        self.val = [(d.name, len(t)) for d, t in zip(config.data.val, self.val_tables)]
+
+    def _tables(self, part: str) -> tuple[list[AnnotationTable], LabelSpace]:
+        datasets = getattr(self.config.data, part)
+        read_tables = []
+        for d in datasets:
+            table, faults = read(d, self.config.data.on_fault)
+            read_tables.append(table)
+            self.notes.append(f"{part} {d.name}: {len(table)} images, {len(table.boxes)} boxes; {faults.text()}")
+        space = LabelSpace.build(self.config.classes, datasets, read_tables)
+        return [space.apply(t) for t in read_tables], space
 
     def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
         """COCO AP in all, per dataset and per class."""
