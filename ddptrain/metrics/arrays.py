@@ -121,3 +121,48 @@ def overlaps(
     area_a, area_b = (a[..., 2:] - a[..., :2]).prod(-1), (b[..., 2:] - b[..., :2]).prod(-1)
     union = np.where(regions, area_a, area_a + area_b - common)
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def covered(boxes: NDArray[np.floating], regions: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Fraction of each box `[n, 4]` that lies in the union of regions `[k, 4]`; float64 `[n]`, 0 for an empty box."""
+    boxes, regions = boxes.astype(np.float64), regions.astype(np.float64)
+    xs, ys = np.unique(regions[:, [0, 2]]), np.unique(regions[:, [1, 3]])
+    # the sides of the regions cut the plane into cells, each wholly inside or outside the union
+    in_x = (regions[:, :1] <= xs[:-1]) & (xs[:-1] < regions[:, 2:3])
+    in_y = (regions[:, 1:2] <= ys[:-1]) & (ys[:-1] < regions[:, 3:])
+    cells = (in_y[:, :, None] & in_x[:, None, :]).any(0)
+    wide = (np.minimum(boxes[:, 2:3], xs[1:]) - np.maximum(boxes[:, :1], xs[:-1])).clip(0)
+    high = (np.minimum(boxes[:, 3:], ys[1:]) - np.maximum(boxes[:, 1:2], ys[:-1])).clip(0)
+    area = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
+    return np.divide((high @ cells * wide).sum(1), area, out=np.zeros(len(boxes)), where=area > 0)
+
+
+def match(
+    overlap: NDArray[np.float64], regions: NDArray[np.bool_], thresholds: NDArray[np.float64]
+) -> NDArray[np.int8]:
+    """Match the detections of one image and class to its truth as COCO and Dollár's toolbox do.
+
+    In the order of the rows each detection takes the free box that it overlaps most (the later of equals), if that is
+    enough; failing that it may lie in a region, and any number of detections may.
+
+    Args:
+        overlap: `[d, g]` from `overlaps`, best detection first.
+        regions: bool `[g]`: crowds and ignore regions.
+        thresholds: `[t]`, the overlap that is enough, above 0.
+
+    Returns:
+        int8 `[t, d]`: 1 for a hit, 0 for a false alarm, -1 for a detection in a region.
+    """
+    # reversed, because argmax takes the first of equals
+    real = overlap[:, ~regions][:, ::-1]
+    in_region = overlap[:, regions].max(1, initial=0.0)
+    result = -(in_region >= thresholds[:, None]).astype(np.int8)
+    taken = np.zeros((len(thresholds), real.shape[1]), bool)
+    rows = np.arange(len(thresholds))
+    for d in np.flatnonzero(real.max(1, initial=0.0) >= thresholds.min()):
+        free = np.where(taken, 0.0, real[d])
+        best = free.argmax(1)
+        hit = free[rows, best] >= thresholds
+        taken[rows[hit], best[hit]] = True
+        result[hit, d] = 1
+    return result

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from metric_worlds import found, perturbed, read_coco, truth
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from metric_worlds import found, perturbed, read_coco, truth
 
 from ddptrain.metrics.arrays import DetectionArrays
 from ddptrain.metrics.coco import KEYS, evaluate
