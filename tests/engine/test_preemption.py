@@ -1,0 +1,156 @@
+"""Stop signals, sent to real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ddptrain.engine.preemption import SIGNALS, StopFlag
+
+# finishes its "step" when asked, as the training loop does
+LOOP = """
+import sys, time
+from ddptrain.engine.preemption import StopFlag
+with StopFlag(grace_s={grace}) as stop:
+    assert "torch" not in sys.modules
+    print("ready", flush=True)
+    while not stop.requested:
+        time.sleep(0.01)
+    print(stop.reason, flush=True)
+    {then}
+    print("saved", flush=True)
+"""
+
+
+@contextmanager
+def _process(then: str = "pass", grace: float = 1.0, code: str = LOOP) -> Iterator["subprocess.Popen[str]"]:
+    code = code.format(then=then, grace=grace)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_one_signal_finishes_the_step(number: int) -> None:
+    with _process() as process:
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, f"{signal.Signals(number).name}\nsaved\n", "")
+
+
+def test_a_signal_told_twice_is_one_request() -> None:
+    with _process(then="time.sleep(0.5)") as process:
+        for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM):
+            process.send_signal(number)
+            time.sleep(0.05)
+        out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, "SIGUSR1\nsaved\n")
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_leaves_at_once_even_out_of_c_code(second: int) -> None:
+    # C code in the main thread stands for a collective whose other side is gone: no bytecode runs any more
+    stuck = "import ctypes; [ctypes.CDLL(None).sleep(60) for _ in range(9)]"
+    with _process(then=stuck, grace=0.2) as process:
+        assert process.stdout is not None
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "SIGUSR1\n"
+        time.sleep(0.4)
+        start = time.monotonic()
+        process.send_signal(second)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 128 + second
+    assert time.monotonic() - start < 5
+    assert err == f"{signal.Signals(second).name}, the second signal: leaving at once, unsaved\n"
+
+
+FORKED = """
+import os, signal, sys, time
+from ddptrain.engine.preemption import StopFlag
+with StopFlag(grace_s=0.1) as stop:
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    print("ready", flush=True)
+    time.sleep(0.2)
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(child, number)
+        time.sleep(0.3)
+    assert os.waitpid(child, os.WNOHANG) == (0, 0), "a signal to the group ended the child"
+    assert not stop.requested, "the child's signal reached the parent"
+    os.kill(child, signal.SIGTERM)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+def test_forked_children_outlive_the_signals_and_tell_the_parent_nothing() -> None:
+    with _process(code=FORKED) as process:
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, f"{int(signal.SIGTERM)}\n", "")
+
+
+LOADER = """
+import sys, time
+from ddptrain.engine.preemption import StopFlag, shield_worker
+import torch.utils.data as data
+
+class Slow(data.Dataset):
+    def __len__(self):
+        return 10
+    def __getitem__(self, i):
+        time.sleep(0.1)
+        return i
+
+if __name__ == "__main__":
+    with StopFlag(grace_s=60) as stop:
+        context = {{"multiprocessing_context": "{method}", "worker_init_fn": shield_worker}}
+        batches = iter(data.DataLoader(Slow(), num_workers=2, **context))
+        seen = [int(next(batches)) for _ in range(2)]  # one from each worker: both are up
+        print("ready", flush=True)
+        while not stop.requested:
+            time.sleep(0.01)
+        {then}
+        print(seen + [int(b) for b in batches], flush=True)
+"""
+
+
+@pytest.mark.parametrize(("method", "then"), [("fork", "pass"), ("fork", "raise SystemExit(3)"), ("spawn", "pass")])
+def test_loader_workers_outlive_a_signal_to_their_group(method: str, then: str, tmp_path: Path) -> None:
+    script = tmp_path / "loader.py"
+    script.write_text(LOADER.format(method=method, then=then))
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "ready\n"
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+                os.killpg(process.pid, number)
+            out, err = process.communicate(timeout=30)  # also when the loader is dropped in the middle: no hang
+        finally:
+            process.kill()
+    expected = (0, "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]\n") if then == "pass" else (3, "")
+    assert (process.returncode, out) == expected, err
+
+
+def test_leaving_restores_the_handlers() -> None:
+    before = [signal.getsignal(s) for s in SIGNALS]
+    for _ in range(2):
+        with StopFlag() as stop:
+            assert not stop.requested
+            assert stop.reason == ""
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert stop.requested
+            assert stop.reason == "SIGUSR2"
+        assert [signal.getsignal(s) for s in SIGNALS] == before
+    assert signal.set_wakeup_fd(-1) == -1
