@@ -34,7 +34,7 @@ _HEAD = """
 
 def describe() -> str:
     """Every key with its documentation, type, allowed values and default: a YAML config that loads."""
-    return "\n".join([*_comment(_HEAD, 0), "", *_section(RunConfig, 0)]) + "\n"
+    return "\n".join([*_comment(" ".join(_HEAD.split()), 0), "", *_section(RunConfig, 0)]) + "\n"
 
 
 def schema() -> dict[str, Any]:
