@@ -7,11 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-
-from ddptrain.distributed import all_reduce_sum
-
 
 class PlanRow(Protocol):
     """One dataset of a plan, as `Mixture.plan()` gives it.
@@ -107,44 +102,36 @@ class DatasetLoss:
 
 
 class Ledger:
-    """Counts what each dataset of the mixture contributes. Adding never waits for the device.
+    """Counts what each dataset of the mixture contributes, from sums over all ranks that every step brings along.
 
     Args:
         plan: the mixture's plan; its order gives the datasets' numbers.
-        device: where the losses are.
     """
 
-    def __init__(self, plan: Sequence[PlanRow], device: torch.device) -> None:
+    def __init__(self, plan: Sequence[PlanRow]) -> None:
         self.plan = list(plan)
         self.losses = [DatasetLoss(math.nan, math.nan)] * len(self.plan)
-        self._numbers = torch.arange(len(self.plan), device=device)
-        self._sums = torch.zeros(2, len(self.plan), device=device)
+        self._loss = [0.0] * len(self.plan)
+        self._count = [0.0] * len(self.plan)
 
-    def add(self, dataset: Tensor, per_sample: Tensor | None) -> None:
-        """Count a micro batch.
-
-        Args:
-            dataset: int64 `[B]`, number of each sample's dataset (`Batch.keys[:, 1]`).
-            per_sample: float32 `[B]`, `LossSum.per_sample`; values that are not finite are left out. None where the
-                model tells only its sum: then no loss per dataset is known.
-        """
-        if per_sample is None:
-            return
-        own = (dataset[:, None] == self._numbers) & per_sample.isfinite()[:, None]  # [B, D]
-        self._sums[0] += torch.where(own, per_sample[:, None].float(), 0.0).sum(0)
-        self._sums[1] += own.sum(0)
+    def add(self, loss: Sequence[float], count: Sequence[float]) -> None:
+        """Count a step: the summed loss of each dataset's samples (left out if not finite), and how many they were."""
+        for i, (x, n) in enumerate(zip(loss, count)):
+            if math.isfinite(x):
+                self._loss[i] += x
+                self._count[i] += n
 
     def read(self) -> list[DatasetLoss]:
-        """Losses over all ranks since the last reading; then the count starts anew.
+        """Losses since the last reading; then the count starts anew.
 
-        Called at log steps, by every rank: it makes one all-reduce and waits for the device. A dataset of which
-        nothing was drawn keeps its last value in `losses` and is nan in what is returned.
+        A dataset of which nothing was drawn keeps its last value in `losses` and is nan in what is returned.
         """
-        loss, count = all_reduce_sum(self._sums).tolist()
-        self._sums = torch.zeros_like(self._sums)
-        total = sum(loss)
-        window = [DatasetLoss(s / n if n else math.nan, s / total if total > 0 else math.nan) for s, n in zip(loss, count)]
-        self.losses = [new if n else old for new, old, n in zip(window, self.losses, count)]
+        total = sum(self._loss)
+        window = [
+            DatasetLoss(s / n if n else math.nan, s / total if total > 0 else math.nan) for s, n in zip(self._loss, self._count)
+        ]
+        self.losses = [new if n else old for new, old, n in zip(window, self.losses, self._count)]
+        self._loss, self._count = [0.0] * len(self.plan), [0.0] * len(self.plan)
         return window
 
     def scalars(self, drawn: Sequence[int], window: Sequence[DatasetLoss]) -> dict[str, float]:

@@ -94,6 +94,8 @@ def test_the_alternative_model_is_a_valid_one(described: str) -> None:
             "train.clip_norm=null",
             "train.steps=5",
         ],
+        ["resume={source: auto, allow: [seed, classes]}"],
+        ["resume=runs/x"],
     ],
 )
 def test_the_resolved_config_is_read_back_equal(described: str, overrides: list[str], tmp_path: Path) -> None:
