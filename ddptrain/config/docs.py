@@ -34,7 +34,7 @@ _HEAD = """
 
 def describe() -> str:
     """Every key with its documentation, type, allowed values and default: a YAML config that loads."""
-    return "\n".join([*_comment(_HEAD, 0), "", *_section(RunConfig, 0)]) + "\n"
+    return "\n".join([*_comment(" ".join(_HEAD.split()), 0), "", *_section(RunConfig, 0)]) + "\n"
 
 
 def schema() -> dict[str, Any]:
@@ -63,14 +63,21 @@ def _section(section: type[BaseModel], depth: int, only_required: bool = False) 
             lines += _list(name, field, inner[0], depth, brief=inner[0] in lists)
             lists.add(inner[0])
         else:
-            lines += [
-                *_comment(field.description or "", depth),
-                f"{'  ' * depth}{name}:",
-                *_section(inner[0], depth + 1),
-            ]
-            for other in inner[1:]:
-                lines += _comment(f"Or: {other.__doc__}", depth)
-                lines += [f"# {line}".rstrip() for line in (f"{name}:", *_section(other, 1))]
+            lines += _branches(name, field, inner, depth)
+    return lines
+
+
+def _branches(name: str, field: FieldInfo, inner: list[type[BaseModel]], depth: int) -> list[str]:
+    """A section; where there is a choice, the default in full and the others as comments."""
+    pad = "  " * depth
+    lines = _comment(field.description or "", depth)
+    if not field.is_required() and field.get_default() is None:
+        lines.append(f"{pad}{name}: null")
+    else:
+        lines += [f"{pad}{name}:", *_section(inner.pop(0), depth + 1)]
+    for other in inner:
+        lines += _comment(f"Or: {other.__doc__}", depth)
+        lines += [f"{pad}# {line}" for line in (f"{name}:", *_section(other, 1))]
     return lines
 
 

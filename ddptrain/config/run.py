@@ -20,13 +20,18 @@ class ResumeConfig(Section):
 
     source: str = Field(default="auto", min_length=1)
     """`auto` goes on from the newest checkpoint of this run (or starts it), a path from that checkpoint or run."""
-    allow: tuple[Literal["datasets", "classes", "global_batch", "seed"], ...] = ()
+    # not strict: behind the validator below a YAML list is a Python list, which is no tuple
+    allow: tuple[Literal["datasets", "classes", "global_batch", "seed"], ...] = Field(default=(), strict=False)
     """Differences from the checkpoint's config that are accepted."""
 
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
         return {"source": value} if isinstance(value, str) else value
+
+
+def _or_text(schema: dict[str, Any]) -> None:
+    schema["anyOf"].insert(0, {"type": "string"})
 
 
 class RunConfig(Section):
@@ -40,7 +45,7 @@ class RunConfig(Section):
     """What is learned."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of everything random: weights, order, augmentation."""
-    resume: ResumeConfig | None = None
+    resume: ResumeConfig | None = Field(default=None, json_schema_extra=_or_text)
     """Go on from a checkpoint: `auto`, a path, or the keys below."""
     classes: tuple[str, ...] = Field(min_length=1)
     """The classes that the model learns, in the order of their numbers."""

@@ -21,7 +21,14 @@ class _Dumper(yaml.SafeDumper):
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
         flat = not any(isinstance(value, (list, dict)) for value in sequence)
-        return super().represent_sequence(tag, sequence, flow_style=flat)
+        return super().represent_sequence(tag, sequence, flow_style=flat or None)
+
+    def represent_scalar(self, tag: str, value: str, style: str | None = None) -> yaml.ScalarNode:
+        # PyYAML writes these line ends bare and reads them back as spaces
+        return super().represent_scalar(tag, value, '"' if any(c in value for c in "\x85\u2028\u2029") else style)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 # a copy: SafeLoader's own table must stay as it is

@@ -115,9 +115,11 @@ class Ledger:
         self._count = [0.0] * len(self.plan)
 
     def add(self, loss: Sequence[float], count: Sequence[float]) -> None:
-        """Count a step: the summed loss of each dataset's samples, and how many they were."""
-        self._loss = [a + b for a, b in zip(self._loss, loss)]
-        self._count = [a + b for a, b in zip(self._count, count)]
+        """Count a step: the summed loss of each dataset's samples (left out if not finite), and how many they were."""
+        for i, (x, n) in enumerate(zip(loss, count)):
+            if math.isfinite(x):
+                self._loss[i] += x
+                self._count[i] += n
 
     def read(self) -> list[DatasetLoss]:
         """Losses since the last reading; then the count starts anew.

@@ -53,9 +53,9 @@ def draw(
     image = _three_channels(image)
     factor = max(1, math.ceil(min_side / max(image.shape[:2])))
     out = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
-    for box in _corners(ignore, factor):
+    for box in _corners(ignore, out, factor):
         _hatch(out, box)
-    corners = _corners(boxes, factor)
+    corners = _corners(boxes, out, factor)
     labels = np.asarray(labels, np.int64).reshape(-1)
     for box, label in zip(corners, labels):
         cv2.rectangle(out, box[:2], box[2:], colour(int(label)), 2, cv2.LINE_AA)
@@ -120,21 +120,20 @@ def _three_channels(image: np.ndarray) -> np.ndarray:
     return np.repeat(image[..., :1], 3, 2) if image.shape[2] < 3 else np.ascontiguousarray(image[..., :3])
 
 
-def _corners(boxes: ArrayLike, factor: int) -> list[list[int]]:
-    # far outside, OpenCV's fixed-point coordinates would overflow
-    scaled = np.asarray(boxes, np.float64).reshape(-1, 4) * factor
-    return np.nan_to_num(scaled).clip(-10_000, 30_000).round().astype(int).tolist()
+def _corners(boxes: ArrayLike, out: np.ndarray, factor: int) -> list[list[int]]:
+    """Whole pixels of the enlarged image, inside it, so that every side is seen."""
+    scaled = np.nan_to_num(np.asarray(boxes, np.float64).reshape(-1, 4) * factor)
+    height, width = out.shape[:2]
+    last = [width - 1, height - 1, width - 1, height - 1]
+    return scaled.clip(0, last).round().astype(int).tolist()
 
 
 def _hatch(out: np.ndarray, box: list[int]) -> None:
-    height, width = out.shape[:2]
-    x1, y1, x2, y2 = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
-    if x2 <= x1 or y2 <= y1:
-        return
+    x1, y1, x2, y2 = box
     y, x = np.ogrid[y1:y2, x1:x2]
     part = out[y1:y2, x1:x2]
     part[(x + y) % 12 < 3] = GRAY
-    cv2.rectangle(out, (x1, y1), (x2 - 1, y2 - 1), GRAY, 2)
+    cv2.rectangle(out, (x1, y1), (x2, y2), GRAY, 2)
 
 
 def _tag(out: np.ndarray, text: str, x: int, y: int, back: tuple[int, int, int]) -> None:

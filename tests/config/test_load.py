@@ -1,0 +1,254 @@
+"""Every mistake in a config is one line that says where, what, and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddptrain.config import RunConfig, YoloConfig, load_config, resolve
+from ddptrain.config.text import dump_inline, dump_yaml, parse_yaml
+from ddptrain.errors import UserError
+
+BASE = """\
+classes: [a, b]
+data:
+  train: [{name: x, format: voc, root: r}]
+  val: [{name: x, format: voc, root: r}]
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def error(folder: Path, text: str, *overrides: str) -> str:
+    """The one line, without the file's name in front."""
+    path = write(folder, text)
+    with pytest.raises(UserError) as caught:
+        load_config(path, overrides, environ={})
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ").removeprefix(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("epochs: 3", "epochs: unknown key; known keys: checkpoint, classes, data, ema,"),
+        ("trian: {epochs: 3}", "trian: unknown key; did you mean train?"),
+        ("train: {epoch: 3}", "train.epoch: unknown key; did you mean epochs?"),
+        ("train: {epoch: 3, micro_bach: 2}", "train.epoch: unknown key; did you mean epochs? (and 1 more)"),
+        ("model: {siez: s}", "model.siez: unknown key; did you mean size?"),
+        (
+            "model: {name: fcos_resnet50_fpn, size: n}",
+            "model.size: unknown key; known keys: name, pretrained, pretrained_backbone",
+        ),
+        ("model: {name: fcos_resnet50_fpn, pretraned: true}", "model.pretraned: unknown key; did you mean pretrained?"),
+        ("model: {yolo: 1}", "model.yolo: unknown key; known keys: backbone, in_channels, name,"),
+        ("1: 2", "1: unknown key; known keys: "),
+    ],
+)
+def test_unknown_key(tmp_path: Path, text: str, expected: str) -> None:
+    assert error(tmp_path, BASE + text).startswith(expected)
+
+
+def test_unknown_key_in_a_list_item(tmp_path: Path) -> None:
+    assert error(tmp_path, BASE, "data.train.0.rot=x") == "data.train.0.rot: unknown key; did you mean root?"
+    text = BASE.replace("augment", "").replace("  train:", "  augment: {hflp: 0}\n  train:")
+    assert error(tmp_path, text) == "data.augment.hflp: unknown key; did you mean hflip?"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train: {epochs: '3'}", 'train.epochs: "3": must be a number'),
+        ("train: {global_batch: 2.5}", "train.global_batch: 2.5: must be a whole number"),
+        ("train: {global_batch: 0}", "train.global_batch: 0: must be greater than or equal to 1"),
+        ("train: {channels_last: 1}", "train.channels_last: 1: must be true or false"),
+        ("train: {precision: bf17}", 'train.precision: "bf17": allowed: none, bf16 or fp16'),
+        ("train: [1]", "train: [1]: must be a mapping of keys"),
+        ("loss:", "loss: null: must be a mapping of keys"),
+        ("ema: {decay: .nan}", "ema.decay: NaN: must be a finite number"),
+        ("ema: {decay: 1}", "ema.decay: 1: must be less than 1"),
+        ("optimizer: {lr: 0}", "optimizer.lr: 0: must be greater than 0"),
+        ("seed: true", "seed: true: must be a whole number"),
+        ("name: 3", "name: 3: must be text; put it in quotes"),
+        ("name: a/b", r'name: "a/b": must match the pattern ^[^/\s]+$'),
+        ("name: ''", 'name: "": must have at least 1 character'),
+        ("model: yolo", 'model: "yolo": must be a mapping of keys'),
+        ("model: {strides: [8]}", "model.strides: [8]: allowed: [8, 16, 32], [4, 8, 16], [4, 8, 16, 32]"),
+        ("schedule: {milestones: [0.9, 0.5]}", 'schedule: {"milestones": [0.9, 0.5]}: milestones: allowed are rising'),
+    ],
+)
+def test_wrong_type_or_range(tmp_path: Path, text: str, expected: str) -> None:
+    assert error(tmp_path, BASE + text).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.train=[]", "data.train: []: must have at least 1 item"),
+        ("data.train.0=3", "data.train.0: 3: must be a mapping of keys"),
+        ("data.train.0.annotated=foo", 'data.train.0.annotated: "foo": allowed: all or must be a list, such as [a, b]'),
+        ("data.train.0.rename={x: 1}", "data.train.0.rename.x: 1: must be text; put it in quotes"),
+        ("data.train.0.rename={x: c}", "data.train.0: 'c' is not a class of the run; classes are a, b"),
+        ("data.train.0.format=vco", 'data.train.0.format: "vco": allowed: coco, yolo, voc'),
+        ("classes=[a, a]", "classes: a stands there twice; name each class once"),
+        ("classes=3", "classes: 3: must be a list, such as [a, b]"),
+    ],
+)
+def test_wrong_value_in_data(tmp_path: Path, override: str, expected: str) -> None:
+    assert error(tmp_path, BASE, override).startswith(expected)
+
+
+@pytest.mark.parametrize("name", ["foo", "yolo11", "3", "[yolo]", "null"])
+def test_an_unknown_model_lists_the_known_ones_before_all_else(tmp_path: Path, name: str) -> None:
+    message = error(tmp_path, BASE + f"model: {{name: {name}, pretrained_backbone: true}}")
+    assert message.startswith("model.name: ")
+    assert "allowed: yolo, fasterrcnn_" in message
+    assert "ssdlite320_mobilenet_v3_large" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "classes: missing; it has no default (and 1 more)"),
+        ("classes: [a]", "data: missing; it has no default"),
+        ("classes: [a]\ndata: {train: [{name: x, format: voc, root: r}]}", "data.val: missing; it has no default"),
+        ("# only a comment", "classes: missing; it has no default (and 1 more)"),
+        ("- a\n- b", "a config is a mapping of keys, this is a list"),
+        ("just text", "a config is a mapping of keys, this is a str"),
+    ],
+)
+def test_not_a_whole_config(tmp_path: Path, text: str, expected: str) -> None:
+    assert error(tmp_path, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: a\nname: b", ":6: not valid YAML: key 'name' stands there twice"),
+        ("ema: {tau: 1.0, tau: 2.0}", ":5: not valid YAML: key 'tau' stands there twice"),
+        ("\tname: a", ":5: not valid YAML: found character '\\t' that cannot start any token; indent with spaces"),
+        ("ema: {tau: 1", ":5: not valid YAML: expected ',' or '}', but got '<stream end>'"),
+        ("ema: [1, 2\nname: x", ":6: not valid YAML: expected ',' or ']', but got ':'"),
+        ("[a, b]: 3", ":5: not valid YAML: a key must be one word"),
+        ("name: !!python/object:os.system x", ":5: not valid YAML: could not determine a constructor"),
+        ("loss: &x {box: *x}", ":5: not valid YAML: found unconstructable recursive node"),
+        ("---\nname: x", ":5: not valid YAML: but found another document"),
+        ("name: 2024-13-99", ": not valid YAML: month must be in 1..12"),
+        ("name: a\0", ": not valid YAML: unacceptable character #x0000"),
+    ],
+)
+def test_invalid_yaml_names_the_line(tmp_path: Path, text: str, expected: str) -> None:
+    path = write(tmp_path, BASE + text)
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}{expected}")
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    for path, word in ((tmp_path / "no.yaml", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(UserError, match=word):
+            load_config(path)
+    binary = tmp_path / "x.yaml"
+    binary.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(UserError, match="not a text file"):
+        load_config(binary)
+
+
+def test_yaml_reads_what_people_write() -> None:
+    text = "a: 1e-3\nb: 1.e2\nc: 24:00:00\nd: 007\ne: -2\nf: +.5\ng: 0\nh: 1.5e+3\ni: 0x1F\nj: 1_000\nk: .inf\nl: 1e3x"
+    expected = (1e-3, 100.0, "24:00:00", "007", -2, 0.5, 0, 1500.0, "0x1F", "1_000", float("inf"), "1e3x")
+    read = parse_yaml(text, "t")
+    assert tuple(read.values()) == expected
+    assert [type(v) for v in read.values()] == [type(v) for v in expected]
+    assert parse_yaml("x: &x {a: 1}\ny: {<<: *x, b: 2}", "t")["y"] == {"a": 1, "b": 2}
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+        max_leaves=8,
+    )
+)
+def test_dumped_values_are_read_back_equal(value: object) -> None:
+    assert parse_yaml(dump_yaml(value), "t") == value
+    assert parse_yaml(dump_inline(value), "t") == value
+    assert "\n" not in dump_inline(value)
+
+
+@pytest.mark.parametrize("text", ["1e-3", "24:00:00", "007", "no", "null", "2024-01-01", "0x1F", "1_000", "~", "- a", "1."])
+def test_dumped_text_stays_text_for_any_yaml_reader(text: str) -> None:
+    import yaml
+
+    assert parse_yaml(dump_yaml({"k": text}), "t") == {"k": text}
+    assert yaml.safe_load(dump_yaml({"k": text})) == {"k": text}
+
+
+def test_overrides_are_applied_in_order_and_typed(tmp_path: Path) -> None:
+    config = load_config(
+        write(tmp_path, BASE),
+        [
+            "train.epochs=5",
+            "train.epochs=7",
+            "optimizer.lr=1e-3",
+            "data.train.0.share=2",
+            "data.train.0.rename={Car: a}",
+            "model.strides=[4, 8, 16]",
+            "train.clip_norm=null",
+            "resume=auto",
+            "name=a=b",
+        ],
+    )
+    assert (config.train.epochs, config.optimizer.lr, config.data.train[0].share) == (7.0, 1e-3, 2.0)
+    assert config.data.train[0].rename == {"Car": "a"}
+    assert isinstance(config.model, YoloConfig)
+    assert config.model.strides == (4, 8, 16)
+    assert (config.train.clip_norm, config.name) == (None, "a=b")
+    assert config.resume is not None
+    assert (config.resume.source, config.resume.allow) == ("auto", ())
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.epochs", "write key=value, such as train.epochs=10"),
+        ("=3", "write key=value"),
+        ("train..epochs=3", "write key=value"),
+        ("data.train.1.share=3", "data.train is a list of 1; use a number from 0 to 0"),
+        ("data.train.-1.share=3", "data.train is a list of 1"),
+        ("data.train.²=3", "data.train is a list of 1"),
+        ("data.train.x.share=3", "data.train is a list of 1"),
+        ("classes.0.x=3", "classes.0 is the value 'a', it has no key 'x'"),
+        ("train.epochs=[", "not valid YAML"),
+    ],
+)
+def test_overrides_that_cannot_be(tmp_path: Path, override: str, expected: str) -> None:
+    message = error(tmp_path, BASE, override)
+    assert message.startswith(f"override {override!r}:")
+    assert expected in message
+
+
+def test_an_index_into_an_empty_list(tmp_path: Path) -> None:
+    assert "give it whole, data.train=[…]" in error(tmp_path, BASE, "data.train=[]", "data.train.0.share=3")
+
+
+def test_variables_of_the_environment(tmp_path: Path) -> None:
+    path = write(tmp_path, BASE.replace("root: r", 'root: "${DATA:-../data}/${SET}"'))
+    config = load_config(path, environ={"SET": "bccd"})
+    assert config.data.train[0].root == "../data/bccd"
+    assert load_config(path, environ={"SET": "s", "DATA": "/d"}).data.val[0].root == "/d/s"
+    with pytest.raises(UserError, match=r"data\.train\.0\.root: .* needs the variable SET; set it or write"):
+        load_config(path, environ={})
+
+
+def test_resolve_names_its_source() -> None:
+    with pytest.raises(UserError, match=r"^there: classes: missing"):
+        resolve({}, source="there")
+    assert isinstance(resolve(parse_yaml(BASE, "t")), RunConfig)

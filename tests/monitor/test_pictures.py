@@ -1,0 +1,113 @@
+"""Boxes on images."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ddptrain.errors import UserError
+from ddptrain.monitor import pictures
+from ddptrain.structures import Batch
+
+NAMES = ["RBC", "WBC", "Platelets"]
+
+
+def test_on_a_real_image_each_box_is_outlined_in_its_colour(data_root: Path) -> None:
+    note = sorted((data_root / "bccd" / "Annotations").glob("*.xml"))[3]
+    image = cv2.imread(str(data_root / "bccd" / "JPEGImages" / f"{note.stem}.jpg"))[..., ::-1]
+    boxes, labels = [], []
+    for item in ElementTree.parse(note).iter("object"):
+        boxes.append([float(item.findtext(f"bndbox/{k}", "")) for k in ("xmin", "ymin", "xmax", "ymax")])
+        labels.append(NAMES.index(item.findtext("name", "")))
+    before = image.copy()
+    out = pictures.draw(image, boxes, labels, NAMES)
+    assert (image == before).all()
+    assert out.shape == image.shape
+    for box, label in zip(boxes, labels):
+        x1, _, x2, y2 = (int(v) for v in box)
+        near = out[min(y2, out.shape[0] - 1), x1 : x2 - 2].astype(int)
+        hits = (np.abs(near - pictures.colour(label)).max(-1) < 40).mean()
+        assert hits > 0.5, "the lower side shows the class's colour, but for what lies over it"
+
+
+def test_small_images_are_enlarged_in_whole_multiples() -> None:
+    for size, factor in (((240, 320), 2), ((640, 480), 1), ((100, 64), 7)):
+        out = pictures.draw(np.zeros((*size, 3), np.uint8), [], [], NAMES)
+        assert out.shape == (size[0] * factor, size[1] * factor, 3)
+
+
+def test_ignore_regions_are_hatched_in_gray_and_nothing_outside_them() -> None:
+    out = pictures.draw(np.zeros((100, 100, 3), np.uint8), [], [], NAMES, ignore=[[20, 30, 60, 70]], min_side=100)
+    inside = out[32:68, 22:58]
+    gray = (inside == pictures.GRAY).all(-1).mean()
+    assert 0.1 < gray < 0.5, "hatched: the image shows through"
+    outside = out.copy()
+    outside[28:73, 18:63] = 0
+    assert not outside.any()
+
+
+def test_boxes_beyond_the_image_and_broken_numbers_are_survived() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    boxes = [[-50, -50, 500, 500], [1e12, 0, 2e12, 5], [np.nan, 0, np.inf, 9], [60, 60, 64, 64]]
+    out = pictures.draw(image, boxes, [0, 1, 2, 0], NAMES, scores=[0.1, 0.2, 0.3, 1], ignore=[[900, 900, 990, 990]])
+    assert out.dtype == np.uint8
+    assert out.shape == (640, 640, 3)
+
+
+def test_colours_of_neighbours_differ() -> None:
+    colours = np.array([pictures.colour(i) for i in range(20)])
+    apart = np.abs(colours[:, None].astype(int) - colours[None]).sum(-1) + 1000 * np.eye(20, dtype=int)
+    assert apart.min() > 30
+
+
+def test_grid_and_beside_hold_their_images() -> None:
+    images = [np.full((10, 20, 3), i, np.uint8) for i in range(1, 6)]
+    sheet = pictures.grid(images)
+    assert sheet.shape == (20, 60, 3)
+    assert [sheet[y, x, 0] for y in (5, 15) for x in (5, 25, 45)] == [1, 2, 3, 4, 5, 114]
+    pair = pictures.beside(images[0], images[1])
+    assert pair.shape == (10, 44, 3)
+    assert (pair[0, 0, 0], pair[0, 21, 0], pair[0, -1, 0]) == (1, 255, 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_batch_as_the_network_sees_it(channels: int) -> None:
+    n = 3
+    images = torch.zeros(n, channels, 64, 64, dtype=torch.uint8)
+    targets = {
+        "boxes": torch.tensor([[10.0, 20.0, 50.0, 60.0]]),
+        "labels": torch.tensor([1]),
+        "image": torch.tensor([1]),
+        "ignore_boxes": torch.tensor([[10.0, 20.0, 50.0, 60.0]]),
+        "ignore_image": torch.tensor([2]),
+    }
+    batch = Batch(
+        images,
+        torch.arange(3 * n).view(n, 3),
+        torch.ones(n, 3, dtype=torch.bool),
+        targets,
+        torch.zeros(n, 2, 3),
+        torch.full((n, 2), 64),
+    )
+    sheet = pictures.batch_grid(batch, NAMES)
+    assert sheet.shape == (1280, 1280, 3)
+    empty, boxed, ignored = sheet[100:640, :640], sheet[100:640, 640:], sheet[740:, :640]
+    assert not empty.any()
+    assert (boxed == pictures.colour(1)).all(-1).any()
+    assert (ignored == pictures.GRAY).all(-1).any()
+    assert pictures.batch_grid(batch, NAMES, limit=1).shape == (640, 640, 3)
+
+
+def test_saved_pictures_are_read_back_in_rgb(tmp_path: Path) -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[..., 0] = 250
+    for name in ("a.png", "deep/ü.JPG"):
+        pictures.save(tmp_path / name, image)
+        data = np.frombuffer((tmp_path / name).read_bytes(), np.uint8)
+        read = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+        assert np.abs(read.astype(int) - image).max() <= 6
+    with pytest.raises(UserError, match=r"x\.gif: pictures are written as \.png or \.jpg"):
+        pictures.save(tmp_path / "x.gif", image)
