@@ -84,7 +84,7 @@ def test_the_pixel_centre_is_right_to_a_fraction() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32), st.integers(20, 700), st.integers(20, 700))
+@given(st.integers(0, 2**32), st.integers(100, 700), st.integers(100, 700))
 def test_resize_and_affine_paths_agree(seed: int, width: int, height: int) -> None:
     """The quick path for upright matrices draws the same picture as OpenCV's affine warp of a hardly turned one."""
     ramp = np.add.outer(np.linspace(0, 100, height), np.linspace(0, 100, width)).astype(np.uint8)
@@ -94,7 +94,7 @@ def test_resize_and_affine_paths_agree(seed: int, width: int, height: int) -> No
     turned[0, 1] += 1e-7
     quick, slow = (warp(image, m, 96).on_square(96)[2:-2, 2:-2].astype(int) for m in (matrix, turned))
     # edges may differ: the slow path mixes the border in
-    assert np.mean(np.abs(quick - slow) > 4) < 0.08
+    assert np.mean(np.abs(quick - slow) > 4) < 0.06
 
 
 def test_small_objects_survive_a_strong_reduction() -> None:
