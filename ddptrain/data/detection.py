@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
-
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ddptrain.config.data import AugmentConfig
 from ddptrain.data.augment.geometry import BORDER
 from ddptrain.data.augment.pipeline import augment_detection, fit_detection
 from ddptrain.data.images import BadImage, read_image
+from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 from ddptrain.structures import Batch, Sample, SampleKey
 
 MAX_TRIES = 100
 """Unreadable images in a row after which the disk, not an image, is at fault."""
-
-
-class Table(Protocol):
-    """What is read of a dataset, see `AnnotationTable`: N images and M boxes in flat arrays."""
-
-    @property
-    def sizes(self) -> npt.NDArray[np.int32]:
-        """`[N, 2]`: width, height in pixels."""
-
-    @property
-    def boxes(self) -> npt.NDArray[np.float32]:
-        """`[M, 4]` in pixels of the file."""
-
-    @property
-    def labels(self) -> npt.NDArray[np.int32]:
-        """`[M]`: index into the run's classes."""
-
-    @property
-    def ignore(self) -> npt.NDArray[np.bool_]:
-        """`[M]`: neither right nor wrong."""
-
-    @property
-    def crowd(self) -> npt.NDArray[np.bool_]:
-        """`[M]`: a group under one box."""
-
-    def path(self, image: int, /) -> str:
-        """File of an image."""
-
-    def rows(self, image: int, /) -> slice:
-        """The rows of an image in the arrays of boxes."""
-
-    def __len__(self) -> int:
-        """N."""
 
 
 class DetectionSamples:
@@ -62,7 +27,7 @@ class DetectionSamples:
 
     def __init__(
         self,
-        tables: Sequence[Table],
+        tables: Sequence[AnnotationTable],
         annotated: np.ndarray,
         image_size: int,
         augment: AugmentConfig | None,
@@ -108,7 +73,8 @@ class DetectionSamples:
                 continue
             sample.replaced = f"{why}; {self.tables[key.dataset].path(other.index)} takes its place"
             return sample
-        raise UserError(f"{why}; nor can the {min(size, MAX_TRIES) - 1} images after it be read: is the disk there?")
+        tried = min(size, MAX_TRIES)
+        raise UserError(f"{why}; nor can any of {tried} images in a row be read: is the disk still there?")
 
     def _read(self, key: SampleKey) -> np.ndarray:
         table = self.tables[key.dataset]

@@ -18,11 +18,10 @@ def adjust_hsv(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
     Returns:
         uint8 `[H, W, 3]`, RGB; `image` itself when all gains are 1 (8-bit HSV does not come back exactly).
     """
-    if (gains == 1).all():
+    if (gains == 1).all() or not image.size:
         return image
     # OpenCV's 8-bit hue counts half degrees, 0..179
-    hue = (_LEVELS * gains[0]) % 180
-    saturation, value = (_LEVELS * gains[1]).clip(0, 255), (_LEVELS * gains[2]).clip(0, 255)
-    table = np.stack([hue, saturation, value], -1).astype(np.uint8)[None]
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    return cv2.cvtColor(cv2.LUT(hsv, table), cv2.COLOR_HSV2RGB)
+    tables = ((_LEVELS * gains[0]) % 180, (_LEVELS * gains[1]).clip(0, 255), (_LEVELS * gains[2]).clip(0, 255))
+    planes = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
+    hsv = cv2.merge([cv2.LUT(plane, table.astype(np.uint8)) for plane, table in zip(planes, tables)])
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ddptrain.config.data import AugmentConfig
 from ddptrain.data.augment.color import adjust_hsv
-from ddptrain.data.augment.geometry import letterbox, random_affine, transform_boxes, warp
+from ddptrain.data.augment.geometry import letterbox, random_affine, snap, transform_boxes, warp
 from ddptrain.seeding import rng
 
 
@@ -34,9 +34,10 @@ def fit_detection(
     image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, ignore_boxes: np.ndarray, image_size: int
 ) -> Augmented:
     """The centred letterbox, without any draw; every box stays."""
-    matrix = letterbox((image.shape[1], image.shape[0]), image_size)
+    native_size = (image.shape[1], image.shape[0])
+    matrix = snap(letterbox(native_size, image_size), native_size)
     return Augmented(
-        warp(image, matrix, image_size),
+        warp(image, matrix, image_size).on_square(image_size),
         transform_boxes(boxes, matrix, image_size)[0],
         labels.astype(np.int64),
         transform_boxes(ignore_boxes, matrix, image_size)[0],
@@ -66,14 +67,17 @@ def augment_detection(
         seed: the run's seed.
         position: the sample's place in the global stream.
     """
-    matrix = letterbox((image.shape[1], image.shape[0]), image_size)
-    matrix = random_affine(config, image_size, rng(seed, position, "affine"), rng(seed, position, "flip")) @ matrix
+    native_size = (image.shape[1], image.shape[0])
+    drawn = random_affine(config, image_size, rng(seed, position, "affine"), rng(seed, position, "flip"))
+    matrix = snap(drawn @ letterbox(native_size, image_size), native_size)
     gains = 1 + rng(seed, position, "hsv").uniform(-1, 1, 3) * (config.hsv_h, config.hsv_s, config.hsv_v)
     moved, kept = transform_boxes(boxes, matrix, image_size)
     ignored, _ = transform_boxes(ignore_boxes, matrix, image_size)
     visible = (ignored[:, 2] > ignored[:, 0]) & (ignored[:, 3] > ignored[:, 1])
+    patch = warp(image, matrix, image_size)
+    patch = patch._replace(pixels=adjust_hsv(patch.pixels, gains))
     return Augmented(
-        adjust_hsv(warp(image, matrix, image_size), gains),
+        patch.on_square(image_size),
         moved[kept],
         labels[kept].astype(np.int64),
         ignored[visible],
