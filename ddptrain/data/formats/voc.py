@@ -18,7 +18,6 @@ from ddptrain.data.formats.files import class_names, dataset_root, find_folder, 
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
-
 VocObject = tuple[int, str, tuple[str, ...] | None, bool]
 
 
