@@ -87,6 +87,7 @@ def test_star_means_all_others(key: str, becomes: int) -> None:
 def test_what_the_benchmark_ignores_is_ignored_unless_named() -> None:
     table = table_of(("car", "others"), [0, 1], ignored_names=("others",))
     assert build(table).maps[0].tolist() == [0, IGNORE]
+    assert build(table, drop=("*",)).maps[0].tolist() == [0, IGNORE]
     assert build(table, drop=("others",)).maps[0].tolist() == [0, DROP]
     assert build(table, rename={"others": "bus"}).maps[0].tolist() == [0, 1]
 

@@ -1,6 +1,5 @@
-"""Real data, and small real datasets written to disk."""
+"""Small real datasets written to disk."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,14 +8,6 @@ import pytest
 from PIL import Image
 
 from ddptrain.config.data import DatasetConfig
-
-
-@pytest.fixture(scope="session")
-def data_root() -> Path:
-    root = Path(os.environ.get("DDPTRAIN_DATA", Path(__file__).parents[4] / "shared" / "data"))
-    if not root.is_dir():
-        pytest.skip(f"no real data in {root}; set DDPTRAIN_DATA to its folder")
-    return root
 
 
 @pytest.fixture
@@ -34,7 +25,7 @@ def save_image() -> Callable[..., Path]:
 
 @pytest.fixture
 def voc_set(tmp_path: Path, save_image: Callable[..., Path]) -> Callable[..., DatasetConfig]:
-    """Writes a VOC set of two images of 100×80 pixels; `objects` is the XML of those in image a, image b has one car."""
+    """Writes a VOC set of two images of 100×80 pixels; `objects` is the XML of those in a, b has one car."""
 
     def make(objects: str, split: str = "a\nb\n", **config: object) -> DatasetConfig:
         root = tmp_path / "voc"

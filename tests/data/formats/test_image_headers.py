@@ -19,9 +19,7 @@ def test_size(tmp_path: Path, save_image: Save, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_exif_orientation_as_the_decoder_applies_it(
-    tmp_path: Path, save_image: Save, suffix: str, orientation: int
-) -> None:
+def test_exif_orientation_as_the_decoder_applies_it(tmp_path: Path, save_image: Save, suffix: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = str(save_image(tmp_path / f"a.{suffix}", (100, 80), exif=exif))
