@@ -13,7 +13,7 @@ from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
 DROP, IGNORE = -1, -2
-OTHERS = "*"  # in `ignore` or `drop`: all own classes that are named nowhere else
+OTHERS = "*"  # in `ignore` or `drop`: all own classes that neither the config nor `ignored_names` names
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +75,10 @@ def _map(classes: tuple[str, ...], config: DatasetConfig, table: AnnotationTable
             mapping.append(IGNORE)
         elif config.rename.get(name, name) in classes:
             mapping.append(classes.index(config.rename.get(name, name)))
-        elif OTHERS in config.drop:
-            mapping.append(DROP)
         elif OTHERS in config.ignore or name in table.ignored_names:
             mapping.append(IGNORE)
+        elif OTHERS in config.drop:
+            mapping.append(DROP)
         else:
             unmapped.append(name)
     if unmapped:

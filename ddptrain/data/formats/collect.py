@@ -132,12 +132,13 @@ class Collector:
         self, rows: _Rows, kind: str, bad: npt.NDArray[np.bool_], what: str, limit: npt.NDArray[Any] | None = None
     ) -> None:
         found = np.flatnonzero(bad)
-        self.faults.counts[kind] += max(0, len(found) - KEPT_PER_KIND)
         for i in found[:KEPT_PER_KIND]:
             box = " ".join(f"{v:.6g}" for v in rows.boxes[i])
             inside = "" if limit is None else f" in {limit[i, 0]:.0f}×{limit[i, 1]:.0f} pixels"
             place = self.place(self.sources[rows.ints[i, 1]], int(rows.ints[i, 2]))
             self.faults.add(kind, place, f"{what}{box}{inside}")
+        if len(found) > KEPT_PER_KIND:
+            self.faults.counts[kind] += len(found) - KEPT_PER_KIND
 
     def _drop(self, rows: _Rows, kind: str, bad: npt.NDArray[np.bool_], what: str) -> None:
         if bad.any():

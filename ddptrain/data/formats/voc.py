@@ -18,7 +18,6 @@ from ddptrain.data.formats.files import class_names, dataset_root, find_folder, 
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
-
 VocObject = tuple[int, str, tuple[str, ...] | None, bool]
 
 
@@ -43,8 +42,9 @@ def parse_voc(path: Path) -> VocFile:
         pass  # a size that is no number claims nothing; the image's own size is used
     objects: list[VocObject] = []
     for number, item in enumerate(tree.iterfind("object")):
-        texts = [item.findtext(f"bndbox/{k}") for k in ("xmin", "ymin", "xmax", "ymax")]
-        corners = tuple(t for t in texts if t is not None)
+        box = item.find("bndbox")
+        texts = {} if box is None else {c.tag: c.text for c in box}
+        corners = tuple(texts[k] or "" for k in ("xmin", "ymin", "xmax", "ymax") if k in texts)
         difficult = (item.findtext("difficult") or "0").strip() == "1"
         name = (item.findtext("name") or "").strip()
         objects.append((number, name, corners if len(corners) == 4 else None, difficult))

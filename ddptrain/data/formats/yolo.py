@@ -78,9 +78,14 @@ def resolve_split(data: DataYaml, key: str) -> list[Path]:
 
 
 def _data_yaml(config: DatasetConfig, root: Path) -> DataYaml | None:
+    """The YAML file that `annotations` names, or `data.yaml`, or the only one in the root."""
+    if config.annotations is not None and config.annotations.endswith((".yaml", ".yml")):
+        if not (root / config.annotations).is_file():
+            raise UserError(f"{config.name}: annotations {root / config.annotations} is no file")
+        return load_data_yaml(root / config.annotations)
     files = sorted(p for suffix in ("*.yaml", "*.yml") for p in root.glob(suffix))
-    named = [p for p in files if p.stem == "data"] or files[:1]
-    return load_data_yaml(named[0]) if named and config.images is None else None
+    chosen = [p for p in files if p.stem == "data"] or files
+    return load_data_yaml(chosen[0]) if len(chosen) == 1 else None
 
 
 def _sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> list[Path]:
@@ -91,7 +96,7 @@ def _sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> list[P
         return [root / config.images]
     splits = data.splits if data else {}
     if config.split is None:
-        if any(is_image(e.name) for e in os.scandir(root / "images")) if (root / "images").is_dir() else False:
+        if (root / "images").is_dir() and any(map(is_image, os.listdir(root / "images"))):
             return [root / "images"]
     elif data and config.split in splits:
         return resolve_split(data, config.split)
@@ -129,10 +134,17 @@ def label_path(image: str) -> str:
     return os.path.join(os.sep.join(parts), os.path.splitext(file)[0] + ".txt")
 
 
+def _label_folder(config: DatasetConfig, root: Path) -> Path | None:
+    """The folder that `annotations` names; None where it is not given or names a YAML file."""
+    given = config.annotations
+    return root / given if given is not None and not given.endswith((".yaml", ".yml")) else None
+
+
 def _names(config: DatasetConfig, data: DataYaml | None, root: Path) -> tuple[str, ...]:
     if data and data.names is not None:
         return class_names(config, data.names, str(data.file))
-    near = [root / config.annotations, (root / config.annotations).parent] if config.annotations else []
+    labels = _label_folder(config, root)
+    near = [labels, labels.parent] if labels else []
     for file in (folder / name for folder in [*near, root] for name in NAMES_FILES):
         if file.is_file():
             lines = file.read_text(encoding="utf-8").splitlines()
@@ -150,7 +162,7 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     data = _data_yaml(config, root)
     names = _names(config, data, root)
     sources = _sources(config, root, data)
-    annotations = root / config.annotations if config.annotations is not None else None
+    annotations = _label_folder(config, root)
     if annotations is not None and not annotations.is_dir():
         raise UserError(f"{config.name}: annotations {annotations} is no folder; give it relative to {root}")
     collector = Collector(faults, fractions=True)
