@@ -4,7 +4,8 @@ the save.
 Two threads. The main one takes the signals, for which it has handlers before torch is imported; the other runs
 torchrun's agent, with the signals blocked, so that neither it nor a rank that is starting can be ended by them.
 A stop signal goes on as USR1 to the ranks' main processes only, never to their groups: loader workers must outlive
-the save. It is repeated until the ranks are gone, so a rank that was not listening yet hears it too.
+the save. Each rank is told once, for it takes a second signal as the wish to end unsaved; ranks that torchrun starts
+later are told too.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ from launch import logs, rendezvous
 from launch.plan import Plan, node_name, threads_per_rank
 from launch.worker import SPEC, STOP_SIGNALS
 
-REPEAT_S = 2.0
-
 
 class Agent:
     """Runs a plan's ranks on this machine."""
@@ -36,7 +35,7 @@ class Agent:
         self.node = node_name()
         self.code = 1
         self._stops: list[tuple[float, int]] = []
-        self._told = False
+        self._told: set[int] = set()
 
     def run(self) -> int:
         """Start the ranks and wait for them.
@@ -44,22 +43,17 @@ class Agent:
         Returns:
             0 when all ranks ended well (finished, or saved and stopped), 2 after a user's mistake, else 1.
         """
-        before = {s: signal.getsignal(s) for s in STOP_SIGNALS}
-        for number in STOP_SIGNALS:
-            if before[number] is not signal.SIG_IGN or number != signal.SIGHUP:  # nohup's wish holds
-                signal.signal(number, self._on_signal)
+        before = {s: signal.signal(s, self._on_signal) for s in STOP_SIGNALS}
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         thread = threading.Thread(target=self._elastic, name="torchrun", daemon=True)
         thread.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         tail = logs.Tail(Path(self.plan.logs), f"r{self.plan.restart}.*.{self.node}.rank*.log") if self.plan.logs else None
-        last = 0.0
         while thread.is_alive():
             thread.join(0.2)
             if tail:
                 tail.show(sys.stdout)
-            if self._stops and time.monotonic() - last >= REPEAT_S:
-                last = time.monotonic()
+            if self._stops:
                 self._pass_on()
         if tail:
             tail.show(sys.stdout, end=True)
@@ -81,11 +75,12 @@ class Agent:
                 os.kill(pid, signal.SIGKILL)
             sys.stdout.flush()
             os._exit(1)
-        if not self._told:
-            self._told = True
+        new = [pid for pid in pids if pid not in self._told]
+        if new:
             again = "; once more to end at once" if number == signal.SIGINT else ""
-            self._say(f"{signal.Signals(number).name}: asking ranks {pids} to save and stop{again}")
-        for pid in pids:
+            self._say(f"{signal.Signals(number).name}: asking processes {new} to save and stop{again}")
+        for pid in new:
+            self._told.add(pid)
             try:
                 os.kill(pid, signal.SIGUSR1)
             except ProcessLookupError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddptrain.config import RunConfig
-from ddptrain.engine.split import split_batch
 from ddptrain.errors import UserError
 
 
@@ -15,10 +14,14 @@ def check_batch(config: RunConfig, nodes: int, ranks_per_node: int) -> None:
     Raises:
         UserError: names the nearest sizes that do.
     """
-    try:
-        split_batch(config.train.global_batch, config.train.micro_batch, nodes * ranks_per_node)
-    except UserError as e:
-        raise UserError(f"{e} ({nodes} nodes x {ranks_per_node} ranks)") from None
+    ranks = nodes * ranks_per_node
+    local, rest = divmod(config.train.global_batch, ranks)
+    if rest or local == 0:
+        near = [n for n in (local * ranks, (local + 1) * ranks) if n > 0]
+        raise UserError(
+            f"train.global_batch: {config.train.global_batch} does not divide over {ranks} ranks ({nodes} x "
+            f"{ranks_per_node}); nearest that do: {' and '.join(map(str, near))}"
+        )
 
 
 def check_data(config: RunConfig, cwd: Path) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ddptrain.config import load_config
 from ddptrain.errors import UserError
-
-FINISHED, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 75
+from ddptrain.status import FAILED, exit_status, read_status
 
 
 def run(
@@ -84,8 +82,5 @@ def start(arguments: Sequence[str], nproc: int, *, module: str = "ddptrain.cli",
 
 def outcome(folder: Path) -> int:
     """The exit status of a run whose ranks all ended well, from its status file."""
-    try:
-        state = json.loads((folder / "status.json").read_text(encoding="utf-8"))["state"]
-    except (OSError, ValueError, KeyError):
-        return FAILED
-    return {"finished": FINISHED, "stopped": STOPPED}.get(state, FAILED)
+    status = read_status(folder)
+    return exit_status(status.state, "single") if status else FAILED

@@ -1,7 +1,7 @@
 """One rank: what the agent starts. Stands between torchrun's environment and the module that trains.
 
-The agent starts it with the stop signals blocked. They are ignored from here on until the training loop installs its
-own handlers; the agent repeats its signal, so none is lost, and no signal can end a rank that is still importing torch.
+The agent starts it with the stop signals blocked, so none can end a rank that is still importing torch. One that comes
+early is kept, and told to the training loop once that has its handlers.
 """
 
 from __future__ import annotations
@@ -15,17 +15,38 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 
-STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 SPEC = "DDPTRAIN_WORKER"
+
+
+class EarlySignals:
+    """Keeps stop signals until somebody else has handlers for them, then raises the first one again."""
+
+    def __init__(self) -> None:
+        self._kept: int | None = None
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._keep)
+
+    def _keep(self, number: int, frame: FrameType | None) -> None:
+        if self._kept is None:
+            self._kept = number
+
+    def hand_over(self) -> None:
+        """To be called now and then."""
+        if self._kept is not None and signal.getsignal(self._kept) != self._keep:
+            number, self._kept = self._kept, None
+            os.kill(os.getpid(), number)
 
 
 def main() -> int:
     """Run the module named in the environment; returns its exit status."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     spec = json.loads(os.environ.pop(SPEC))
+    arguments = list(spec["arguments"])
+    trains = arguments[:1] == ["train"]
+    early = EarlySignals() if trains else None  # other commands have nothing to save and simply end
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     log = None
     if spec["logs"]:
@@ -34,12 +55,11 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable()
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_watch, args=(os.getppid(), early), daemon=True).start()
     os.environ.update(spec["env"])
     if spec["cwd"]:
         os.chdir(spec["cwd"])
-    arguments = list(spec["arguments"])
-    if spec["restart"] + attempt > 0 and arguments[:1] == ["train"]:
+    if spec["restart"] + attempt > 0 and trains:
         arguments.append("resume=auto")
     try:
         return int(importlib.import_module(spec["module"]).main(arguments))
@@ -62,10 +82,12 @@ def _write_to(path: Path) -> None:
     os.close(file)
 
 
-def _end_with(parent: int) -> None:
-    """End this process once its agent is gone: an agent killed outright cannot stop its ranks."""
+def _watch(parent: int, early: EarlySignals | None) -> None:
+    """Hand early signals over; end this process once its agent is gone: one killed outright cannot stop its ranks."""
     while os.getppid() == parent:
-        time.sleep(1.0)
+        if early:
+            early.hand_over()
+        time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

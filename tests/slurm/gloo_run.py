@@ -5,13 +5,14 @@ start takes a second or two. `main(["train", folder, "steps=…", "dt=…", …]
 """
 
 import hashlib
-import json
 import os
 import signal
 import sys
 import threading
 import time
 from pathlib import Path
+
+from ddptrain.status import State, write_status
 
 
 def put(path: Path, text: str) -> None:
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> int:
     node = os.environ.get("SLURMD_NODENAME", "")
     print(f"start rank={rank} size={size} step={done} node={node} attempt={attempt}", flush=True)
 
-    def save(state: str, reason: str = "") -> None:
+    def save(state: State, reason: str = "") -> None:
         if rank == 0:
             temporary = folder / f".last.{os.getpid()}"
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}, temporary)
@@ -56,11 +57,8 @@ def main(argv: list[str]) -> int:
             tell(state, reason)
         dist.barrier()
 
-    def tell(state: str, reason: str = "") -> None:
-        put(folder / "status.json", json.dumps({
-            "state": state, "step": done, "steps": steps, "time": time.time(), "reason": reason,
-            "checkpoint": str(kept),
-        }))  # fmt: skip
+    def tell(state: State, reason: str = "") -> None:
+        write_status(folder, state, done, steps, reason, kept if kept.exists() else None)
 
     if rank == 0:
         tell("running")
