@@ -28,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = commands.add_parser("eval", help="evaluate a run on its validation datasets")
     p.add_argument("folder", type=Path, metavar="RUN", help="run folder, or a checkpoint in it")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the run's config")
+    p.add_argument("--json", action="store_true", help="print all metrics as JSON")
     p.set_defaults(run=evaluate)
 
     p = commands.add_parser("predict", help="draw what a run finds in images")
@@ -93,7 +94,7 @@ def evaluate(args: argparse.Namespace) -> int:
     """Evaluate a run's best weights."""
     from ddptrain.engine.inference import evaluate_run
 
-    return evaluate_run(args.folder, args.overrides)
+    return evaluate_run(args.folder, args.overrides, args.json)
 
 
 def predict(args: argparse.Namespace) -> int:

@@ -14,14 +14,21 @@ from ddptrain.engine.evaluate import evaluate
 from ddptrain.engine.saving import load_weights
 from ddptrain.errors import UserError
 from ddptrain.monitor.console import Console
+from ddptrain.monitor.history import plain
 from ddptrain.monitor.pictures import save
 from ddptrain.tasks.build import build_task, load_predictor
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
-def evaluate_run(run: Path, overrides: Sequence[str]) -> int:
-    """Evaluate the best weights of a run (or a checkpoint) on the validation datasets of its config, and print the table."""
+def evaluate_run(run: Path, overrides: Sequence[str], as_json: bool) -> int:
+    """Evaluate the best weights of a run (or a checkpoint) on the validation datasets of its config; any number of ranks.
+
+    Args:
+        run: run folder or checkpoint.
+        overrides: changes to the run's config, `key=value`.
+        as_json: print all metrics as JSON (null where there is no truth to find) instead of the table.
+    """
     config, weights, file = load_weights(run)
     config = resolve(json.loads(config.model_dump_json()), overrides, source=str(file))
     world = distributed.discover(config.train.device)
@@ -37,7 +44,9 @@ def evaluate_run(run: Path, overrides: Sequence[str]) -> int:
             workers=config.data.workers,
             precision=config.train.precision,
         )
-    if world.main:
+    if world.main and as_json:
+        print(json.dumps(plain(evaluation.metrics), indent=1))
+    elif world.main:
         with Console(None, total_steps=0, steps_per_epoch=1) as console:
             console.table(str(file), *task.summary(evaluation.metrics))
     return 0

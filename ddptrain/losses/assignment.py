@@ -87,7 +87,7 @@ def in_ignore_regions(decoded: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
     for s in (slice(i, i + step) for i in range(0, len(boxes), step)):
         own = decoded[image[s]]
         share = intersections(boxes[s, None], own) / areas(own).clamp_min(1e-7)
-        hit.index_reduce_(0, image[s], share, "amax")
+        hit.scatter_reduce_(0, image[s, None].expand_as(share), share, "amax")
     return hit > IGNORE_OVERLAP
 
 

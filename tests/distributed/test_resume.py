@@ -1,0 +1,98 @@
+"""A run that was stopped or killed anywhere, and went on, ends bit-equal to one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import Ranks, command_line, final_state, train
+
+RUN = ("train.steps=12", "checkpoint.every_steps=3", "eval.every_steps=6", "model.norm=batch", "train.precision=none")
+
+
+def equal(a: Any, b: Any, where: str = "") -> None:
+    """Every tensor and number of two checkpoints is the same, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            if key not in ("config", "name"):
+                equal(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b)):
+            equal(x, y, f"{where}.{i}")
+    else:
+        assert a == b, where
+
+
+def break_off(ranks: Ranks, run: Path, how: signal.Signals, whom: str, after_step: int) -> list[int]:
+    """Send a signal once the checkpoint of `after_step` is there; the ranks' exit statuses."""
+    end = time.monotonic() + 90
+    while not (run / "checkpoints" / f"step_{after_step:08d}.pt").exists():
+        assert time.monotonic() < end, ranks.text
+        assert all(p.is_alive() for p in ranks.processes), ranks.text
+        time.sleep(0.02)
+    for p in ranks.processes if whom == "all" else ranks.processes[-1:]:
+        os.kill(p.pid, how)
+    return ranks.wait()
+
+
+@pytest.mark.parametrize(
+    ("world_size", "workers", "workers_after", "how", "whom"),
+    [(1, 0, 1, signal.SIGKILL, "all"), (1, 3, 0, signal.SIGTERM, "all"), (2, 1, 3, signal.SIGUSR1, "one")],
+)
+def test_stopped_and_resumed_is_bit_equal(
+    config: Path, tmp_path: Path, world_size: int, workers: int, workers_after: int, how: signal.Signals, whom: str
+) -> None:
+    train(world_size, config, "name=calm", *RUN)
+    ranks = Ranks(world_size, command_line, ["train", str(config), "name=broken", *RUN, f"data.workers={workers}"])
+    codes = break_off(ranks, tmp_path / "broken", how, whom, after_step=3)
+    state = json.loads((tmp_path / "broken" / "status.json").read_text())
+    if how == signal.SIGKILL:
+        assert codes == [-9] * world_size
+    else:
+        # 75 alone, 0 as a rank that torchrun must not restart; and no rank stops at another step
+        assert codes == [75 if world_size == 1 else 0] * world_size, ranks.text
+        assert state["state"] == "stopped"
+        assert state["reason"] == how.name
+    assert state["step"] < 12
+    text = train(world_size, config, "name=broken", *RUN, "resume=auto", f"data.workers={workers_after}")
+    assert "finished at step 12" in text
+    equal(final_state(tmp_path / "calm"), final_state(tmp_path / "broken"))
+    rows = [p.read_text() for p in (tmp_path / "calm" / "history.csv", tmp_path / "broken" / "history.csv")]
+    assert rows[0] == rows[1]
+
+
+def test_resume_on_another_number_of_ranks_goes_on_with_the_same_stream(config: Path, tmp_path: Path) -> None:
+    half = [a for a in RUN if not a.startswith("train.steps")]
+    train(1, config, "name=one", *RUN, "model.norm=none")
+    train(2, config, "name=two", *half, "train.steps=12", "model.norm=none")
+    a, b = final_state(tmp_path / "one"), final_state(tmp_path / "two")
+    assert a["position"] == b["position"]
+    train(2, config, "name=more", *half, "model.norm=none", f"resume={tmp_path}/one/checkpoints/step_00000012.pt", "train.steps=14")
+    train(1, config, "name=same", *half, "model.norm=none", f"resume={tmp_path}/one/checkpoints/step_00000012.pt", "train.steps=14")
+    more, same = final_state(tmp_path / "more"), final_state(tmp_path / "same")
+    assert more["position"] == same["position"] == 14 * 12
+    for key, value in more["model"].items():
+        torch.testing.assert_close(value, same["model"][key], rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_folder_is_never_overwritten_and_another_run_never_resumed(config: Path, tmp_path: Path) -> None:
+    train(1, config, "train.steps=2")
+    before = sorted(p.name for p in (tmp_path / "run").rglob("*"))
+    assert "this run exists" in train(1, config, "train.steps=2", expect=2)
+    text = train(1, config, "train.steps=4", "train.global_batch=24", "resume=auto", expect=2)
+    assert "global_batch differ" in text
+    assert "resume.allow=[global_batch]" in text
+    assert len(text.strip().splitlines()) == 1
+    assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == before
+    train(1, config, "train.steps=4", "train.global_batch=24", "resume.source=auto", "resume.allow=[global_batch]")
+    assert "nothing" not in train(1, config, "train.steps=4", "train.global_batch=24", "resume=auto")
