@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ddptrain.errors import UserError
+from ddptrain.files import write_text
 
 
 class History:
@@ -67,7 +67,7 @@ class History:
         writer = csv.DictWriter(out, self.columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        _replace(self._path, out.getvalue())
+        write_text(self._path, out.getvalue())
 
 
 def _cell(value: Any) -> str:
@@ -102,14 +102,4 @@ def write_summary(path: Path, values: Mapping[str, Any]) -> None:
         values: flat metrics (`AP` … in 0..1, `step`, `epoch`, `samples`, `images_per_second`) and `mixture`, the rows
             of `Ledger.summary`.
     """
-    _replace(path, json.dumps(plain(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write to a temporary name on the same file system, flush to disk, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_text(path, json.dumps(plain(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -8,7 +8,13 @@ import time
 import pytest
 
 HEAVY = ("torch", "torchvision", "cv2", "numpy", "rich", "tensorboard", "pycocotools", "submitit")
-COMMANDS = ("import ddptrain.config, ddptrain.config.docs", "from ddptrain.config.docs import describe; describe()")
+MAIN = "from ddptrain.cli import main\ntry: main({argv})\nexcept SystemExit: pass"
+COMMANDS = (
+    "import ddptrain.config, ddptrain.config.docs",
+    MAIN.format(argv=["--help"]),
+    MAIN.format(argv=["config"]),
+    MAIN.format(argv=["config", "--schema"]),
+)
 
 
 @pytest.mark.parametrize("code", COMMANDS)
