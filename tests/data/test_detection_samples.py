@@ -83,7 +83,9 @@ def test_pixels_and_boxes_travel_together(table: AnnotationTable, augment: Augme
         # the ignore region and the crowd, in the order of the file
         for box in sample.targets["ignore_boxes"]:
             if min(box[2] - box[0], box[3] - box[1]) > 3:
-                errors = [np.abs(found - box).max() for c in (IGNORED, CROWD) if (found := painted(sample.image, c)) is not None]
+                errors = [
+                    np.abs(found - box).max() for c in (IGNORED, CROWD) if (found := painted(sample.image, c)) is not None
+                ]
                 assert min(errors) <= 1
                 seen += 1
     assert seen > 100

@@ -77,8 +77,24 @@ def test_resume_on_another_number_of_ranks_goes_on_with_the_same_stream(config: 
     train(2, config, "name=two", *half, "train.steps=12", "model.norm=none")
     a, b = final_state(tmp_path / "one"), final_state(tmp_path / "two")
     assert a["position"] == b["position"]
-    train(2, config, "name=more", *half, "model.norm=none", f"resume={tmp_path}/one/checkpoints/step_00000012.pt", "train.steps=14")
-    train(1, config, "name=same", *half, "model.norm=none", f"resume={tmp_path}/one/checkpoints/step_00000012.pt", "train.steps=14")
+    train(
+        2,
+        config,
+        "name=more",
+        *half,
+        "model.norm=none",
+        f"resume={tmp_path}/one/checkpoints/step_00000012.pt",
+        "train.steps=14",
+    )
+    train(
+        1,
+        config,
+        "name=same",
+        *half,
+        "model.norm=none",
+        f"resume={tmp_path}/one/checkpoints/step_00000012.pt",
+        "train.steps=14",
+    )
     more, same = final_state(tmp_path / "more"), final_state(tmp_path / "same")
     assert more["position"] == same["position"] == 14 * 12
     for key, value in more["model"].items():

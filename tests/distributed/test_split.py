@@ -13,9 +13,7 @@ STEPS = 5
 
 # group norm over the few cells of a 64-pixel image amplifies rounding; it is no less exact in kind
 @pytest.mark.parametrize(("norm", "tolerance"), [("none", 1e-5), ("group", 1e-4)])
-def test_ranks_and_accumulation_do_not_change_the_parameters(
-    config: Path, tmp_path: Path, norm: str, tolerance: float
-) -> None:
+def test_ranks_and_accumulation_do_not_change_the_parameters(config: Path, tmp_path: Path, norm: str, tolerance: float) -> None:
     splits = [(1, 12), (1, 4), (2, 6), (2, 3), (3, 4)] if norm == "none" else [(1, 12), (3, 2)]
     states = {}
     for world_size, micro in splits:
