@@ -1,4 +1,4 @@
-"""From files on disk to batches. The sampler is usable alone: `from ddptrain.data import DistributedWeightedSampler`."""
+"""From files on disk to batches. The sampler is usable alone, in any loop."""
 
 from ddptrain.data.sampler import DistributedWeightedSampler
 

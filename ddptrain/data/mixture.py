@@ -1,7 +1,7 @@
 """A mixture of datasets as one endless stream of draws: which dataset stands at which position, as a formula.
 
-The stream is cut into blocks. A block holds an exact number of draws of each dataset (`schedule.py`), in a pseudo-random
-order of its own; a dataset's draws are numbered 0, 1, 2, ... along the stream.
+The stream is cut into blocks. A block holds an exact number of draws of each dataset (`schedule.py`), in a
+pseudo-random order of its own; a dataset's draws are numbered 0, 1, 2, ... along the stream.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ class Mixture:
         self.seed = int(seed)
         self.shuffle = bool(shuffle)
         self._schedule = Schedule(self.weights, self.block)
+        # the order inside a block matters only where there is more than one dataset to order
+        self._mixed = self.shuffle and sum(w > 0 for w in self.weights) > 1
         self._size = np.maximum(np.array(self.sizes, np.int64), 1)
         self._key = stream_key(self.seed, "sampler/block")
 
@@ -97,7 +99,7 @@ class Mixture:
         blocks, row = np.unique(number, return_inverse=True)
         before, after = self._schedule.counts(blocks), self._schedule.counts(blocks + 1)
         dataset, draw = self._place(blocks, row, slot, before, after)
-        if self.shuffle:
+        if self._mixed:
             strict = self._strict(blocks, before, after)
             for some in np.array_split(np.flatnonzero(strict), 1 + np.count_nonzero(strict) * self.block // _GRID):
                 where = np.full(len(blocks), -1)
@@ -129,7 +131,7 @@ class Mixture:
 
     def _place(self, blocks: I64, row: I64, slot: I64, before: I64, after: I64) -> tuple[I64, I64]:
         """Dataset and draw number where a block's draws, listed by dataset, are shuffled as they are."""
-        if self.shuffle:
+        if self._mixed:
             slot = permute(slot, self.block, subkeys(self._key, blocks)[row])
         edges = np.cumsum(after - before, 1)
         base = np.arange(len(blocks))[:, None] * self.block
@@ -169,7 +171,7 @@ class Mixture:
             elif row.passes_per_epoch < 0.1:
                 out.append(
                     f"{row.name}: an epoch holds {row.passes_per_epoch:.2%} of its {row.size} samples, a pass takes "
-                    f"{row.epochs_per_pass:.3g} epochs; raise its share or data.samples_per_epoch if it is to be seen whole"
+                    f"{row.epochs_per_pass:.3g} epochs; raise its share or the samples per epoch if that is too rare"
                 )
         return out
 
@@ -227,7 +229,8 @@ def _integer_weights(names: Sequence[str], sizes: Sequence[int], shares: Sequenc
             raise ValueError(f"{name}: share {share} is not a finite number >= 0")
         if share > 0 and size == 0:
             raise ValueError(f"{name}: share {share} of an empty dataset; give it a share of 0, or samples")
-        exact.append(Fraction(share) if isinstance(share, Rational) else Fraction(repr(float(share))))
+        whole = isinstance(share, Rational)
+        exact.append(Fraction(int(share.numerator), int(share.denominator)) if whole else Fraction(repr(float(share))))
     if not any(exact):
         raise ValueError(f"shares: all are 0 ({', '.join(names)}); at least one must be above")
     common = math.lcm(*(x.denominator for x in exact))

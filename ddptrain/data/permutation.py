@@ -68,25 +68,28 @@ def _rounds(n: int) -> int:
 def _network(x: U64, a: int, b: int, key: NDArray[Any], rounds: int) -> U64:
     """The permutation of range(a * b): x = right * a + left, alternately left += F(right), right += F(left)."""
     right, left = np.divmod(x, np.uint64(a))
+    hashed = np.empty_like(x)
     for r in range(rounds):
         salt = key + np.uint64((r + 1) * _GOLDEN & _MASK)
         if r % 2 == 0:
-            _add(left, right, np.uint64(a), salt)
+            _add(left, right, np.uint64(a), salt, hashed)
         else:
-            _add(right, left, np.uint64(b), salt)
+            _add(right, left, np.uint64(b), salt, hashed)
     right *= np.uint64(a)
     right += left
     return right
 
 
-def _add(value: U64, other: U64, modulus: np.uint64, salt: NDArray[Any]) -> None:
+def _add(value: U64, other: U64, modulus: np.uint64, salt: NDArray[Any], hashed: U64) -> None:
     """value = (value + F(other)) mod modulus in place, F a keyed hash that is uniform in range(modulus)."""
-    h = other + salt
-    h *= np.uint64(0xD6E8FEB86659FD93)
-    h ^= h >> _32
-    h *= np.uint64(0xA0761D6478BD642F)
-    h >>= _32
-    h *= modulus
-    h >>= _32
-    value += h
-    np.subtract(value, modulus, out=value, where=value >= modulus)
+    np.add(other, salt, out=hashed)
+    hashed *= np.uint64(0xD6E8FEB86659FD93)
+    hashed ^= hashed >> _32
+    hashed *= np.uint64(0xA0761D6478BD642F)
+    hashed >>= _32
+    hashed *= modulus
+    hashed >>= _32
+    value += hashed
+    # below the modulus the difference wraps round to a huge number
+    np.subtract(value, modulus, out=hashed)
+    np.minimum(value, hashed, out=value)

@@ -1,11 +1,16 @@
 """The timetable of datasets that get less than one draw a block, exact and computable from any position.
 
-Job j of a dataset with share s may be done once `s * n > j` and must be done when `s * n = j + 1`: then its count is
+Draw j of a dataset with share s may come once `s * n > j` and must have come when `s * n = j + 1`: then its count is
 always within 1 of `s * n`. Earliest deadline first meets every deadline whenever that is possible at all (Tijdeman, "The
-chairman assignment problem", 1980). It has a memory, so the stream is cut into spans in each of which every dataset gets
-a draw; the state at a cut is a function of the cut alone: the fractions that are due are rounded so that in order of
-deadline, and in order of release too, every partial sum is off by less than 1 (Knuth, "Two-way rounding", 1995). By
-Hall's theorem a valid timetable then joins any two neighbouring cuts, and earliest deadline first finds it.
+chairman assignment problem", 1980). It has a memory, so the stream is cut into spans in each of which every dataset is
+drawn, and the state at a cut is a function of the cut alone: the fractions that are due there are rounded so that in
+order of deadline, and in order of release too, every partial sum is off by less than 1 (Knuth, "Two-way rounding",
+1995). By Hall's theorem a valid timetable then joins any two neighbouring cuts, and earliest deadline first finds it:
+
+Between cuts every stretch of time has room for the draws that must fall into it, as the whole windows in it cannot make
+more than its length. At a cut the draws made ahead of time must leave room as well: those still ahead at a later time T
+are the last in order of deadline, and number at most the rounded-up sum of their fractions, which is no more than the
+sum of all fractions at T, the number that may be ahead then. Backwards in time the same holds in order of release.
 """
 
 from __future__ import annotations
@@ -45,8 +50,8 @@ class Timetable:
         self._span = -(-max(-(-total // min(weights)), _LEAST) // block)
         if self._span * block * self.share > _LONGEST * total:
             raise ValueError(
-                f"block: {block} leaves {len(weights)} datasets with less than one draw a block, the rarest with one in "
-                f"{total // min(weights)} draws; use a block of at least {-(-total // sorted(weights)[2])}, or raise "
+                f"block: {block} leaves {len(weights)} datasets with less than one draw a block, the rarest with one "
+                f"in {total // min(weights)} draws; use a block of at least {-(-total // sorted(weights)[2])}, or raise "
                 "their shares"
             )
         # after so many blocks everything is as at the start
@@ -66,7 +71,8 @@ class Timetable:
             for d, (c, times) in enumerate(zip(start, done)):
                 out[here, d] = c + np.searchsorted(times, blocks[here], side="right")
         if self._period < 2**62:
-            out += rounds[:, None] * [w * self._block * self._period // self._total for w in self._rare]
+            each = [w * self._block * self._period // self._total for w in self._rare]
+            out += rounds[:, None] * np.array(each, np.int64)
         return out
 
     def _filled(self, m: int) -> tuple[list[int], list[I64]]:
@@ -130,8 +136,7 @@ def two_way_round(due: Sequence[int], q: int, one: Sequence[int], two: Sequence[
     Returns:
         The items that are rounded up.
 
-    Laid end to end in one order the fractions fill unit cells; exactly one item is chosen from each cell of either order.
-    That is a flow cell -> item -> cell of unit capacities, and the fractions are one, so an integer one exists.
+    Laid end to end in one order the fractions fill unit cells; one item is chosen from each cell of either order. That is a flow cell -> item -> cell of unit capacities, and the fractions are one, so an integer one exists.
     """
     ahead: dict[tuple[str, int], dict[tuple[str, int], None]] = {}
 

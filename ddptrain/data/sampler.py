@@ -1,8 +1,8 @@
 """A weighted, distributed sampler that is a formula of (seed, position): nothing is stored, so resume is one integer.
 
 All ranks share one endless stream of positions 0, 1, 2, ...; rank r of W takes positions r, r + W, r + 2 W, ... Which
-dataset stands at a position is settled by `Mixture`; which of its samples, by a fresh pseudo-random permutation for every
-pass over the dataset, or by systematic resampling in every epoch where samples have weights of their own.
+dataset stands at a position is settled by `Mixture`; which of its samples, by a fresh pseudo-random permutation for
+every pass over the dataset, or by systematic resampling in every epoch where samples have weights of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, Sampler
 
 from ddptrain.data.mixture import I64, Mixture, PlanRow, digest
@@ -22,7 +21,7 @@ from ddptrain.data.weights import SampleWeights
 from ddptrain.distributed import rank_and_size
 
 _FIRST_CHUNK = 256
-_CHUNK = 1 << 16
+_CHUNK = 1 << 15
 
 
 class DistributedWeightedSampler(Sampler[int]):
@@ -30,7 +29,7 @@ class DistributedWeightedSampler(Sampler[int]):
 
     Args:
         sizes: a ConcatDataset, or the length of each dataset.
-        shares: relative share of the draws of each dataset, whatever its size (2 and 1 mean 2:1, never truncated). None:
+        shares: relative share of the draws of each dataset, whatever its size (2 and 1 mean 2:1, see `Mixture`). None:
             proportional to the sum of `sample_weights` where given, else to size.
         sample_weights: float weight of each sample, >= 0: one array over the concatenation, or one array (or None) per
             dataset. A sample's visits per epoch are within 1 of its dataset's draws times its part of the weights.

@@ -1,7 +1,7 @@
 """How many samples of each dataset the first n draws hold: exact in integers, without walking the stream.
 
-With weights `a_d` (integers that sum to `Q`) the count of dataset d after n draws must differ from `a_d * n / Q` by less
-than 1 at every multiple of the block, and never fall. Differences of rounded prefix sums do that for every dataset that
+With weights `a_d` (integers that sum to `Q`) the count of dataset d after n draws must differ from `a_d * n / Q` by
+less than 1 at every multiple of the block, and never fall. Differences of rounded prefix sums do that for every dataset that
 gets at least one draw a block, and for the first and the last in the chain whatever they get. Three or more datasets
 with less than one draw a block go through a timetable (`rare.py`).
 """

@@ -122,8 +122,8 @@ def class_balanced_weights(images: int, image: I64, labels: I64, threshold: floa
 def image_weights_from_class_ap(images: int, image: I64, labels: I64, ap: Any) -> F64:
     """YOLO's image weights: images with many boxes of rare and badly detected classes come more often.
 
-    A class c of C with n_c boxes weighs `w_c = C / n_c / sum(1 / n)` and an image `sum of w_c (1 - ap_c)^2 / C` over its
-    boxes. All ranks get the same weights when they hold the same `ap`.
+    A class c of C with n_c boxes weighs `w_c = C / n_c / sum(1 / n)`, and an image `w_c (1 - ap_c)^2 / C` summed over
+    its boxes. All ranks get the same weights when they hold the same `ap`.
 
     Args:
         images: number of images.
@@ -139,4 +139,4 @@ def image_weights_from_class_ap(images: int, image: I64, labels: I64, ap: Any) -
         raise ValueError(f"ap: {len(value)} values, and a box has class {int(np.max(labels))}")
     count = np.maximum(np.bincount(labels, minlength=len(value)), 1)
     weight = (1 / count) / np.sum(1 / count) * (1 - value) ** 2
-    return np.bincount(image, weights=weight[labels], minlength=images)
+    return np.bincount(image, weights=weight[labels], minlength=images).astype(np.float64)
