@@ -123,6 +123,13 @@ def process_group(world: World, timeout_s: float) -> Iterator[None]:
             dist.destroy_process_group()
 
 
+def rank_and_size() -> tuple[int, int]:
+    """This process's rank and the number of processes, of the process group where there is one, else 0 and 1."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
 def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Sum `tensor` over the ranks, in place. Every rank must call it in the same order."""
     if dist.is_initialized():

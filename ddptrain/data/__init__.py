@@ -1,1 +1,5 @@
-"""."""
+"""From files on disk to batches. The sampler is usable alone, in any loop."""
+
+from ddptrain.data.sampler import DistributedWeightedSampler
+
+__all__ = ["DistributedWeightedSampler"]
