@@ -38,9 +38,7 @@ def make_state(gigabytes: float, device: str) -> dict:
     sizes = [2 ** (i % 8) for i in range(75)]
     unit = int(gigabytes * 1e9 / 4 / 4 / sum(sizes))
     return {
-        part: {
-            f"layer{i}.weight": torch.randn(unit * size, generator=generator).to(device) for i, size in enumerate(sizes)
-        }
+        part: {f"layer{i}.weight": torch.randn(unit * size, generator=generator).to(device) for i, size in enumerate(sizes)}
         for part in ("model", "ema", "exp_avg", "exp_avg_sq")
     }
 

@@ -104,9 +104,7 @@ def _onnx(model: nn.Module, example: Tensor, path: Path) -> Run:
     except ImportError as e:
         raise _missing(e) from None
     try:
-        torch.onnx.export(
-            model, (example,), path, input_names=["images"], dynamo=True, external_data=False, verbose=False
-        )
+        torch.onnx.export(model, (example,), path, input_names=["images"], dynamo=True, external_data=False, verbose=False)
     except (RuntimeError, torch.onnx.OnnxExporterError) as e:
         raise _unfit("onnx", e) from None
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
