@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -29,6 +30,7 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(f.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be what is gone
+            temporary.unlink()
         raise
     sync_folder(path.parent)

@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -73,7 +74,8 @@ def write(folder: Path, state: dict[str, Any], step: int, best: bool = False) ->
             os.fsync(file.fileno())
         _replace(temporary, path, hashed.sha256.hexdigest())
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be what is gone
+            temporary.unlink()
         raise
     for link in ("last.pt", "best.pt") if best else ("last.pt",):
         _point(folder / link, path.name)

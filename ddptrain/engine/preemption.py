@@ -13,10 +13,8 @@ second signal works there as well: a thread of its own reads the numbers that Py
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from types import FrameType, TracebackType
@@ -88,30 +86,8 @@ class StopFlag:
                 os._exit(128 + number)
 
     def _forked(self) -> None:
-        """A forked child writes no signal into its parent's pipe."""
+        """A forked child writes no signal into its parent's pipe; its loader decides what else it heeds."""
         if self._before:
             signal.set_wakeup_fd(-1)
             for s in SIGNALS:
                 signal.signal(s, signal.SIG_DFL if s == signal.SIGTERM else signal.SIG_IGN)
-
-
-def shield_worker(worker: int) -> None:
-    """Let a loader worker outlive the signals that its process group gets, so that the step and the save can end.
-
-    It is a `worker_init_fn`. SIGTERM is obeyed when it comes from the process that owns the worker, which is how a
-    loader gets rid of a worker that does not leave by itself; one who ignored that, too, could keep its owner from
-    exiting. Where a signal does not tell its sender (macOS), SIGTERM ends the worker.
-    """
-    for s in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(s, signal.SIG_IGN)
-    owner = multiprocessing.parent_process()
-    if sys.platform == "linux" and owner is not None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_obey, args=(owner.pid,), name="signals", daemon=True).start()
-
-
-def _obey(owner: int | None) -> None:
-    if sys.platform == "linux":  # for the type checker: macOS has no sigwaitinfo
-        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != owner:
-            pass
-        os._exit(0)

@@ -209,6 +209,7 @@ def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_writer_saves_what_was_submitted_not_what_came_after(tmp_path: Path) -> None:
     writer = CheckpointWriter(tmp_path, keep_last=2, keep_every=None, report=_quiet)
     weight, nested = torch.zeros(500_000), {"n": [0]}
+    writer.reserve({"weight": weight, "nested": nested})
     for step in range(1, 6):
         weight.fill_(step)
         nested["n"][0] = step

@@ -7,6 +7,7 @@ import random
 import resource
 import shutil
 import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -99,7 +100,8 @@ def test_a_last_pt_that_was_replaced_is_not_believed(tmp_path: Path, kind: str) 
 def test_code_in_a_pickle_is_never_run(tmp_path: Path, with_checksum: bool) -> None:
     good = checkpoint.save(tmp_path, _state(10, 10), 10)
     evil = tmp_path / "step_00000020.pt"
-    _damage(evil_source := shutil.copy(good, evil) and evil, "malicious")
+    shutil.copy(good, evil)
+    _damage(evil, "malicious")
     if with_checksum:  # who can write the one file can write the other
         digest = hashlib.sha256(evil.read_bytes()).hexdigest()
         evil.with_name(evil.name + ".sha256").write_text(f"{digest}  {evil.name}\n")
@@ -109,7 +111,7 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, with_checksum: bool) -> N
     assert found[0] == good
     assert len(said) == 1
     with pytest.raises(UserError, match="refused: not a file of plain data"):
-        checkpoint.load(evil_source, said.append)
+        checkpoint.load(evil, said.append)
     assert not (tmp_path / "run-by-the-pickle").exists()
     torch.load(evil, weights_only=False)  # the bomb is live: what refuses it is not luck
     assert (tmp_path / "run-by-the-pickle").exists()
@@ -120,7 +122,11 @@ def test_all_broken_is_none_and_each_is_named(tmp_path: Path) -> None:
         _damage(checkpoint.save(tmp_path, _state(step, 10), step), "bit-flipped")
     said: list[str] = []
     assert checkpoint.newest_valid(tmp_path, said.append) is None
-    assert [s for s in (30, 20, 10) if f"step_{s:08d}.pt" in said.pop(0)] == [30, 20, 10] or not said
+    assert [Path(line.split(" ")[0].split(":")[0]).name for line in said] == [
+        "step_00000030.pt",
+        "step_00000020.pt",
+        "step_00000010.pt",
+    ]
     with pytest.raises(UserError, match="no valid checkpoint"):
         checkpoint.load(tmp_path, said.append)
 
@@ -135,120 +141,134 @@ def test_every_single_flipped_bit_is_seen(tmp_path: Path) -> None:
     assert checkpoint.newest_valid(tmp_path, pytest.fail) is not None
 
 
-@contextmanager
-def _writer(folder: Path) -> Iterator[tuple[CheckpointWriter, list[str]]]:
-    """A writer with one good save behind it, and what it reports."""
-    said: list[str] = []
-    writer = CheckpointWriter(folder, keep_last=1, keep_every=None, report=said.append)
-    writer.submit(_state(10), 10)
-    writer.wait()
-    assert not writer.failed
-    yield writer, said
-    writer.wait()
+class _Faulty:
+    """A writer with one good save (step 10) behind it, whose folder then meets a fault."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.said: list[str] = []
+        self.writer = CheckpointWriter(folder, keep_last=1, keep_every=None, report=self.said.append)
+        self.save(10)
+        assert not self.writer.failed
 
-def _one_failure(writer: CheckpointWriter, said: list[str], folder: Path, reason: str) -> None:
-    """A save of step 20 fails aloud, the older checkpoint stands, and no half of the new one is left."""
-    writer.submit(_state(20), 20)
-    writer.wait()
-    assert writer.failed
-    assert len(said) == 1
-    assert "step_00000020.pt: not saved" in said[0]
-    assert reason in said[0]
-    if folder.is_dir():
-        assert sorted(p.name for p in folder.iterdir()) == ["last.pt", "step_00000010.pt", "step_00000010.pt.sha256"]
-        found = checkpoint.newest_valid(folder, pytest.fail)
+    def save(self, step: int) -> None:
+        self.writer.submit(_state(step), step)
+        self.writer.wait()
+
+    def must_have_failed(self, reason: str) -> None:
+        """Step 20 was not saved, aloud."""
+        assert self.writer.failed
+        assert len(self.said) == 1
+        assert "step_00000020.pt: not saved" in self.said[0]
+        assert reason in self.said[0]
+
+    def must_hold(self, step: int) -> None:
+        """The checkpoint of that step and nothing else is there, whole."""
+        names = {p.name for p in self.folder.iterdir()}
+        assert names == {"last.pt", f"step_{step:08d}.pt", f"step_{step:08d}.pt.sha256"}
+        found = checkpoint.newest_valid(self.folder, pytest.fail)
         assert found is not None
-        assert found[1]["step"] == 10
+        assert found[1]["step"] == step
         assert _complete(found[1])
 
-
-def _one_success(writer: CheckpointWriter, folder: Path) -> None:
-    writer.submit(_state(30), 30)
-    writer.wait()
-    assert not writer.failed
-    found = checkpoint.newest_valid(folder, pytest.fail)
-    assert found is not None
-    assert found[1]["step"] == 30
-    assert _complete(found[1])
+    def must_go_on(self) -> None:
+        """The fault is over: the next save succeeds and the run may end with 0."""
+        self.save(30)
+        assert not self.writer.failed
+        self.must_hold(30)
 
 
 def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
+    run = _Faulty(tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with _writer(tmp_path) as (writer, said):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
-        try:
-            _one_failure(writer, said, tmp_path, "File too large")
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        _one_success(writer, tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
+    try:
+        run.save(20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    run.must_have_failed("File too large")
+    run.must_hold(10)
+    run.must_go_on()
+
+
+@contextmanager
+def _small_disk(folder: Path) -> Iterator[None]:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("only root may mount a file system of 3 MB")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(tmp_path)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("a file system of 3 MB can be mounted by root only")
+    with _small_disk(tmp_path):
+        run = _Faulty(tmp_path / "checkpoints")
+        (tmp_path / "filler").write_bytes(bytes(1_500_000))
+        run.save(20)
+        run.must_have_failed("No space left on device")
+        run.must_hold(10)
+        (tmp_path / "filler").unlink()
+        run.must_go_on()
+
+
+def test_a_disk_that_turned_read_only(tmp_path: Path) -> None:
+    with _small_disk(tmp_path):
+        run = _Faulty(tmp_path / "checkpoints")
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+        run.save(20)
+        run.must_have_failed("Read-only file system")
+        run.must_hold(10)
+        subprocess.run(["mount", "-o", "remount,rw", str(tmp_path)], check=True)
+        run.must_go_on()
+
+
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    run = _Faulty(tmp_path)
+    tmp_path.chmod(0o500)
+    root = os.geteuid() == 0  # who may write everywhere: be somebody else for the time of the save
     try:
-        with _writer(tmp_path) as (writer, said):
-            filler = tmp_path.parent / "filler"
-            filler.symlink_to(tmp_path / "filler")
-            filler.write_bytes(bytes(1_500_000))
-            filler = filler.resolve()
-            moved = shutil.move
-            del moved
-            writer.submit(_state(20), 20)
-            writer.wait()
-            assert writer.failed
-            assert len(said) == 1
-            assert "No space left on device" in said[0]
-            filler.unlink()
-            assert sorted(p.name for p in tmp_path.glob("*step*")) == ["step_00000010.pt", "step_00000010.pt.sha256"]
-            _one_success(writer, tmp_path)
+        if root:
+            os.seteuid(65534)
+        run.save(20)
     finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+        if root:
+            os.seteuid(0)
+        tmp_path.chmod(0o700)
+    run.must_have_failed("Permission denied")
+    run.must_hold(10)
+    run.must_go_on()
 
 
 def test_the_folder_is_removed(tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoints"
-    with _writer(folder) as (writer, said):
-        shutil.rmtree(folder)
-        _one_failure(writer, said, folder, "No such file or directory")
-        folder.mkdir()  # the mount came back
-        _one_success(writer, folder)
+    run = _Faulty(tmp_path / "checkpoints")
+    shutil.rmtree(run.folder)
+    run.save(20)
+    run.must_have_failed("No such file or directory")
+    run.folder.mkdir()  # the mount came back
+    run.must_go_on()
 
 
 def test_a_file_stands_in_place_of_the_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoints"
-    with _writer(folder) as (writer, said):
-        folder.rename(tmp_path / "away")
-        folder.write_text("in the way")
-        _one_failure(writer, said, folder, "Not a directory")
+    run = _Faulty(tmp_path / "checkpoints")
+    run.folder.rename(tmp_path / "away")
+    run.folder.write_text("in the way")
+    run.save(20)
+    run.must_have_failed("Not a directory")
     with pytest.raises(UserError, match=r"cannot hold checkpoints \(File exists\)"):
-        CheckpointWriter(folder, 1, None, said.append)
+        CheckpointWriter(run.folder, 1, None, pytest.fail)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission(tmp_path: Path) -> None:
-    with _writer(tmp_path) as (writer, said):
-        tmp_path.chmod(0o500)
-        try:
-            _one_failure(writer, said, tmp_path, "Permission denied")
-        finally:
-            tmp_path.chmod(0o700)
-        _one_success(writer, tmp_path)
-
-
-def test_the_last_link_is_in_the_way(tmp_path: Path) -> None:
-    with _writer(tmp_path) as (writer, said):
-        (tmp_path / "last.pt").unlink()
-        (tmp_path / "last.pt").mkdir()
-        writer.submit(_state(20), 20)
-        writer.wait()
-        assert writer.failed
-        assert len(said) == 1
-        found = checkpoint.newest_valid(tmp_path, pytest.fail)
-        assert found is not None
-        assert found[1]["step"] == 20  # it is whole; only the link to it is not
+def test_a_folder_stands_in_place_of_the_link(tmp_path: Path) -> None:
+    run = _Faulty(tmp_path)
+    (tmp_path / "last.pt").unlink()
+    (tmp_path / "last.pt").mkdir()
+    run.save(20)
+    run.must_have_failed("Is a directory")
+    found = checkpoint.newest_valid(tmp_path, pytest.fail)
+    assert found is not None
+    assert found[1]["step"] == 20  # it is whole; only the link to it is not
 
 
 def _save_for_ever(folder: Path, first: int, out: Connection) -> None:
@@ -301,8 +321,6 @@ def test_a_crash_of_the_main_thread_lets_the_save_end(tmp_path: Path) -> None:
         "writer.submit({'weight': torch.full((20_000_000,), 5.0), 'counts': [5] * 3}, 5)\n"
         "raise RuntimeError('the step failed')"
     )
-    import sys
-
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 1
     found = checkpoint.newest_valid(tmp_path, pytest.fail)

@@ -1,0 +1,80 @@
+"""What is exported computes what the model computes, or is not there."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ddptrain.engine.export import FORMATS, TOLERANCE, export_model
+from ddptrain.errors import UserError
+
+
+class _Net(nn.Module):
+    """Convolution, batch norm, a tied weight and a nested output with box-like sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.SiLU())
+        self.again = self.body[0]
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> dict:
+        y = self.body(x)
+        return {"boxes": 500 * self.head(y).sigmoid(), "more": [y.mean((2, 3)), (y.amax((2, 3)),)]}
+
+
+def _net() -> _Net:
+    torch.manual_seed(0)
+    net = _Net().to(memory_format=torch.channels_last)
+    net(torch.randn(4, 3, 16, 16))  # running statistics that are not the initial ones
+    return net
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_file_agrees_with_the_model(tmp_path: Path, format: str) -> None:
+    needed = {"safetensors": ["safetensors"], "onnx": ["onnxruntime", "onnxscript"], "torchscript": []}
+    for package in needed[format]:
+        pytest.importorskip(package, reason="pip install 'ddptrain[export]'")
+    net, path = _net(), tmp_path / "new" / f"net.{format}"
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    difference = export_model(net, torch.randn(2, 3, 16, 16), format, path)
+    assert 0 <= difference <= (0 if format == "safetensors" else TOLERANCE)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert net.training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+class _Forked(nn.Module):
+    """A graph made with one input is wrong for another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1 if bool(x.mean() > 0.7) else x - 1
+
+
+def test_a_graph_that_differs_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    with pytest.raises(UserError, match=r"net\.pt: the torchscript file differs from the model by [^\n]*$"):
+        export_model(_Forked(), torch.ones(2, 3, 4, 4), "torchscript", path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="pip install 'ddptrain[export]'")
+    net = _net()
+    with torch.no_grad():
+        net.head.weight.fill_(torch.nan)
+    with pytest.raises(UserError, match="differs from the model by inf"):
+        export_model(net, torch.randn(1, 3, 16, 16), "safetensors", tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_format_and_a_missing_package_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="'tflite': unknown; formats are safetensors, torchscript, onnx"):
+        export_model(_net(), torch.randn(1, 3, 16, 16), "tflite", tmp_path / "x")
+    for format, package in (("safetensors", "safetensors"), ("onnx", "onnxruntime")):
+        for module in [package, *(m for m in sys.modules if m.startswith(f"{package}."))]:
+            monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(UserError, match=rf"{package}[^\n]* is not installed; pip install 'ddptrain\[export\]'"):
+            export_model(_net(), torch.randn(1, 3, 16, 16), format, tmp_path / "x")
