@@ -38,7 +38,7 @@ class _ArrayEval(COCOeval):
         """Match every image; `evalImgs` stands by class, range of areas, image."""
         truth, areas, images = self.truth, len(self.params.areaRng), self.truth.images
         found, ends = prepare(truth, self.detections)
-        self.evalImgs = [None] * (len(truth.annotated) * areas * images)
+        self.evalImgs: list[dict[str, Any] | None] = [None] * (len(truth.annotated) * areas * images)
         self._paramsEval = self.params
         boxes, found_boxes = _xywh(truth.boxes), _xywh(found.boxes)
         # an ignore region is a crowd of every class
