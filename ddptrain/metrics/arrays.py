@@ -102,9 +102,7 @@ def prepare(truth: GroundTruth, detections: DetectionArrays) -> tuple[DetectionA
     return kept, np.searchsorted(kept.image, np.arange(truth.images + 1))
 
 
-def overlaps(
-    boxes: NDArray[np.floating], others: NDArray[np.floating], regions: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def overlaps(boxes: NDArray[np.floating], others: NDArray[np.floating], regions: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Intersection over union of each box with each other box, or over the box's own area where that is a region.
 
     Args:
@@ -138,31 +136,37 @@ def covered(boxes: NDArray[np.floating], regions: NDArray[np.floating]) -> NDArr
 
 
 def match(
-    overlap: NDArray[np.float64], regions: NDArray[np.bool_], thresholds: NDArray[np.float64]
+    overlap: NDArray[np.float64],
+    ignored: NDArray[np.bool_],
+    crowd: NDArray[np.bool_],
+    thresholds: NDArray[np.float64],
 ) -> NDArray[np.int8]:
     """Match the detections of one image and class to its truth as COCO and Dollár's toolbox do.
 
     In the order of the rows each detection takes the free box that it overlaps most (the later of equals), if that is
-    enough; failing that it may lie in a region, and any number of detections may.
+    enough; ignored boxes only if no other will do. A crowd is never taken: any number of detections may lie in it.
 
     Args:
         overlap: `[d, g]` from `overlaps`, best detection first.
-        regions: bool `[g]`: crowds and ignore regions.
+        ignored: bool `[a, g]`: boxes that do not count, in each of several views of the truth (ranges of areas).
+        crowd: bool `[g]`: crowds and ignore regions, which are ignored in every view.
         thresholds: `[t]`, the overlap that is enough, above 0.
 
     Returns:
-        int8 `[t, d]`: 1 for a hit, 0 for a false alarm, -1 for a detection in a region.
+        int8 `[a, t, d]`: 1 for a hit, 0 for a false alarm, -1 for a detection on an ignored box.
     """
-    # reversed, because argmax takes the first of equals
-    real = overlap[:, ~regions][:, ::-1]
-    in_region = overlap[:, regions].max(1, initial=0.0)
-    result = -(in_region >= thresholds[:, None]).astype(np.int8)
-    taken = np.zeros((len(thresholds), real.shape[1]), bool)
-    rows = np.arange(len(thresholds))
-    for d in np.flatnonzero(real.max(1, initial=0.0) >= thresholds.min()):
-        free = np.where(taken, 0.0, real[d])
-        best = free.argmax(1)
-        hit = free[rows, best] >= thresholds
-        taken[rows[hit], best[hit]] = True
-        result[hit, d] = 1
+    (views, boxes), levels = ignored.shape, len(thresholds)
+    result = np.zeros((views, levels, len(overlap)), np.int8)
+    # whole numbers that sort the boxes for each detection: counted ones first, then by overlap, then by place
+    place = overlap.argsort(1, kind="stable").argsort(1)
+    preference = place[None] + boxes * ~ignored[:, None]
+    enough = overlap[None] >= thresholds[:, None, None]
+    free = np.ones((views, levels, boxes), bool)
+    view, level = np.ogrid[:views, :levels]
+    for d in np.flatnonzero(overlap.max(1, initial=0.0) >= thresholds.min()):
+        wish = np.where(free & enough[:, d], preference[:, None, d], -1)
+        best = wish.argmax(-1)
+        hit = wish[view, level, best] >= 0
+        result[:, :, d] = np.where(ignored[view, best], -1, 1) * hit
+        free[view, level, best] &= ~hit | crowd[best]
     return result

@@ -68,8 +68,9 @@ def curves(
             for k in np.unique(found.labels[here]):
                 own = (truth.labels[rows] == k) | truth.ignore[rows]
                 mine = found.labels[here] == k
-                overlap = overlaps(found.boxes[here][mine], truth.boxes[rows][own], regions[rows][own])
-                results[k].append(match(overlap, regions[rows][own], np.array([iou]))[0])
+                crowd = regions[rows][own]
+                overlap = overlaps(found.boxes[here][mine], truth.boxes[rows][own], crowd)
+                results[k].append(match(overlap, crowd[None], crowd, np.array([iou]))[0, 0])
                 scores[k].append(found.scores[here][mine])
     joined = [np.concatenate([np.zeros(0, np.int8), *r]) for r in results]
     joined_scores = [np.concatenate([np.zeros(0), *s]) for s in scores]

@@ -62,7 +62,7 @@ def _count_image(
         tally.images += bool(own.any())
         tally.truths += int(own.sum())
         overlap = overlaps(found.boxes[mine], boxes[own], crowd[own])
-        tally.results.append(match(overlap, crowd[own], THRESHOLDS))
+        tally.results.append(match(overlap, crowd[None, own], crowd[own], THRESHOLDS)[0])
         tally.scores.append(found.scores[mine])
         tally.ranks.append(np.flatnonzero(mine))
 
@@ -98,7 +98,5 @@ def evaluate(truth: GroundTruth, detections: DetectionArrays) -> Metrics:
     precision = np.stack([v[0] for v in values])
     precision[weights == 0] = 0  # NaN times no weight would be NaN
     recall = np.stack([v[1] for v in values]).mean(1)
-    weighted = [
-        np.average(v, weights=weights) for v in (precision.mean(1), precision[:, 0], precision[:, 5], *recall.T)
-    ]
+    weighted = [np.average(v, weights=weights) for v in (precision.mean(1), precision[:, 0], precision[:, 5], *recall.T)]
     return dict(zip(names, map(float, [*weighted, precision[weights > 0].mean()]), strict=True))

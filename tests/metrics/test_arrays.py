@@ -41,14 +41,25 @@ def test_match_prefers_boxes_then_regions_and_takes_each_box_once() -> None:
             [0.7, 0.8, 0.7],  # in the region at 0.5 only
         ]
     )
-    got = match(overlap, np.array([False, False, True]), np.array([0.5, 0.75]))
-    assert got.tolist() == [[1, 1, -1, -1], [1, 0, -1, 0]]
+    crowd = np.array([False, False, True])
+    got = match(overlap, crowd[None], crowd, np.array([0.5, 0.75]))
+    assert got.tolist() == [[[1, 1, -1, -1], [1, 0, -1, 0]]]
+
+
+def test_match_takes_an_ignored_box_once_and_the_later_of_equals() -> None:
+    overlap = np.array([[0.6, 0.6, 0.9], [0.6, 0.6, 0.9], [0.7, 0.6, 0.9], [0.0, 0.7, 0.9]])
+    ignored = np.array([[False, False, True], [True, True, False]])
+    got = match(overlap, ignored, np.zeros(3, bool), np.array([0.5]))
+    # counted boxes first: 1, then 0; then the ignored one, once
+    assert got[0, 0].tolist() == [1, 1, -1, 0]
+    # the other way round: 2 first; then box 1, which leaves box 0 to the third
+    assert got[1, 0].tolist() == [1, -1, -1, 0]
 
 
 def test_match_of_nothing() -> None:
     none = np.zeros(0, bool)
-    assert match(np.zeros((2, 0)), none, np.array([0.5])).tolist() == [[0, 0]]
-    assert match(np.zeros((0, 3)), np.zeros(3, bool), np.array([0.5])).shape == (1, 0)
+    assert match(np.zeros((2, 0)), none[None], none, np.array([0.5])).tolist() == [[[0, 0]]]
+    assert match(np.zeros((0, 3)), np.zeros((1, 3), bool), np.zeros(3, bool), np.array([0.5])).shape == (1, 1, 0)
 
 
 def test_prepare_sorts_by_image_then_score_and_keeps_ties_in_order() -> None:

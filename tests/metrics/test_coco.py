@@ -13,7 +13,7 @@ from metric_worlds import found, perturbed, read_coco, truth
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ddptrain.metrics.arrays import DetectionArrays
+from ddptrain.metrics.arrays import DetectionArrays, GroundTruth
 from ddptrain.metrics.coco import KEYS, evaluate
 
 
@@ -67,6 +67,46 @@ def test_equal_to_plain_cocoeval(tiny: tuple, seed: int) -> None:
         assert got[f"dataset/coco/{key}"] == got[key]
     assert 0.1 < got["AP"] < 0.95
     assert got["AP_datasets"] == got["AP"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_equal_on_crowds_areas_and_ties(seed: int) -> None:
+    """Whole-number boxes in a crowded scene: many overlaps and scores are equal, and areas lie on the bounds."""
+    rng = np.random.default_rng(seed)
+    count, images = 120, 6
+    corner = rng.integers(0, 120, (count, 2))
+    sides = rng.choice([4, 16, 32, 40, 96, 128], (count, 2))
+    world = GroundTruth(
+        "d",
+        np.concatenate([corner, corner + sides], 1).astype(np.float32),
+        rng.integers(0, 3, count),
+        np.zeros(count, bool),
+        rng.random(count) < 0.15,
+        sides.prod(1) * rng.choice([1.0, 0.5], count),
+        np.linspace(0, count, images + 1).astype(int),
+        np.ones(3, bool),
+    )
+    detections = perturbed(world, seed, copies=5)
+    detections = DetectionArrays(detections.image, detections.boxes.round(), detections.scores.round(1), detections.labels)
+    rows = [
+        {
+            "id": n + 1,
+            "image_id": int(np.searchsorted(world.offsets, n, "right")) - 1,
+            "category_id": int(world.labels[n]),
+            "bbox": [*map(float, corner[n]), *map(float, sides[n])],
+            "area": float(world.area[n]),
+            "iscrowd": int(world.crowd[n]),
+        }
+        for n in range(count)
+    ]
+    data = {
+        "images": [{"id": i} for i in range(images)],
+        "categories": [{"id": k} for k in range(3)],
+        "annotations": rows,
+    }
+    stats = plain(data, detections, 100).stats
+    got = evaluate([world], [detections], ["a", "b", "c"])
+    assert [got[key] for key in KEYS] == [*stats[:6], stats[8]]
 
 
 @pytest.mark.parametrize("max_detections", [2, 15, 300])

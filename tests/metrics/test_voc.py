@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from metric_worlds import found, perturbed, read_coco, truth
 
+from ddptrain.metrics import coco
 from ddptrain.metrics.voc import average_precision, evaluate
 
 A, B, C = (10, 10, 30, 30), (50, 10, 70, 30), (90, 10, 110, 30)
@@ -67,10 +69,8 @@ def test_a_class_that_is_not_annotated_is_not_scored() -> None:
     assert math.isnan(got["class/b/AP"])
 
 
-def test_close_to_coco_on_real_truth(data_root) -> None:  # type: ignore[no-untyped-def]
+def test_close_to_coco_on_real_truth(data_root: Path) -> None:
     """Same matches but for the claims, same curve but for its 101 points: AP50 of the two differs by little."""
-    from ddptrain.metrics import coco
-
     world, names, _ = read_coco(data_root / "tiny_coco38/annotations/instances_train2017.json")
     detections = perturbed(world, 0)
     ours = evaluate(world, detections, names)["AP"]
