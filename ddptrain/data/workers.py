@@ -145,7 +145,8 @@ class Loader:
             return
         self._end(at_once=True)
         codes = sorted({p.exitcode for p in dead if p.exitcode is not None})
-        names = [signal.Signals(-c).name if c < 0 else f"exit status {c}" for c in codes]
+        known = {-s.value: s.name for s in signal.Signals}
+        names = [known.get(c, f"exit status {c}") for c in codes]
         cause = "see its message above"
         if -signal.SIGKILL in codes:
             cause = "most likely the machine or the job ran out of memory: lower data.workers or ask for more memory"

@@ -37,6 +37,7 @@ def found(image: np.ndarray) -> np.ndarray:
     return np.array([spans[0][0], spans[1][0], spans[0][1], spans[1][1]], float)
 
 
+@settings(deadline=None)
 @given(SIDES, SIDES, st.sampled_from([320, 640, 1024]))
 def test_letterbox_fits_and_is_centred(width: int, height: int, size: int) -> None:
     matrix = snap(letterbox((width, height), size), (width, height))
@@ -120,6 +121,7 @@ def test_an_image_moved_out_of_sight_leaves_only_border() -> None:
     assert (warp(np.zeros((64, 64, 3), np.uint8), matrix, 64).on_square(64) == BORDER).all()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_boxes_stay_inside_and_enclose_their_content(seed: int) -> None:
     pick = np.random.default_rng(seed)
