@@ -83,7 +83,8 @@ class Loader:
             self._iterator: Any = iter(loader)
         self.processes = [p for p in multiprocessing.active_children() if p not in before]
         self._at_exit = functools.partial(_kill, self.processes)
-        atexit.register(self._at_exit)
+        if self.processes:
+            atexit.register(self._at_exit)
 
     def __iter__(self) -> Loader:
         return self
@@ -123,7 +124,7 @@ class Loader:
 
     def _end(self, at_once: bool) -> None:
         iterator, self._iterator = self._iterator, None
-        if iterator is None:
+        if iterator is None or not self.processes:
             return
         if at_once:
             _kill(self.processes)
@@ -132,8 +133,7 @@ class Loader:
         timer.daemon = True
         timer.start()
         try:
-            if self.processes:
-                iterator._shutdown_workers()
+            iterator._shutdown_workers()
         finally:
             timer.cancel()
             _kill(self.processes)
@@ -192,7 +192,7 @@ def _quiet_start() -> Iterator[None]:
     finds a dead worker by itself."""
     main = threading.current_thread() is threading.main_thread()
     previous = signal.getsignal(signal.SIGCHLD) if main else None
-    signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
     try:
         with warnings.catch_warnings():
             # torch's advice on the number of workers, which the config has fixed
@@ -203,7 +203,7 @@ def _quiet_start() -> Iterator[None]:
     finally:
         if previous is not None:
             signal.signal(signal.SIGCHLD, previous)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _start_worker(parent: int, worker_id: int) -> None:

@@ -88,7 +88,7 @@ class Patch(NamedTuple):
 
 
 def snap(matrix: np.ndarray, native_size: tuple[int, int]) -> np.ndarray:
-    """Move an upright image's edges to whole pixels of the square, by half a pixel at most.
+    """Move an upright image's edges to whole pixels of the square, by a pixel at most.
 
     Then the edges are sharp and `warp` is a plain resize, some three times as fast. A matrix that turns or shears comes
     back as it is.

@@ -171,3 +171,12 @@ def test_ranges_are_those_of_the_config() -> None:
     shift = matrices[:, 1, 2] + zoom * 50 - 50
     assert math.isclose(np.abs(shift).max(), 20, rel_tol=0.01)
     assert 0.2 < (matrices[:, 0, 0] < 0).mean() < 0.3
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 900), st.integers(1, 900))
+def test_an_upright_image_has_sharp_edges(seed: int, width: int, height: int) -> None:
+    """Snapped to whole pixels, no pixel mixes image and border, also where odd sizes are halved."""
+    matrix = snap(draw(AugmentConfig(vflip=0.5), 64, seed) @ letterbox((width, height), 64), (width, height))
+    image = warp(np.full((height, width, 3), 255, np.uint8), matrix, 64).on_square(64)
+    assert set(np.unique(image)) <= {BORDER, 255}
