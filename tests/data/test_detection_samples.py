@@ -112,7 +112,7 @@ def test_a_sample_is_a_function_of_seed_and_position(table: AnnotationTable) -> 
     colourful = AugmentConfig(rotate=10)
     key = SampleKey(5, 0, 1)
     first = samples(table, colourful, seed=1)[key]
-    np.random.seed(3)  # noqa: NPY002
+    np.random.seed(3)
     again = samples(table, colourful, seed=1)
     again[SampleKey(17, 0, 3)]
     np.testing.assert_array_equal(again[key].image, first.image)

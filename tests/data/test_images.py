@@ -126,3 +126,10 @@ def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
 def test_all_real_jpegs_are_whole(data_root: Path) -> None:
     for path in sorted((data_root / "bccd" / "JPEGImages").iterdir())[:40]:
         assert read_image(path).shape == (480, 640, 3)
+
+
+def test_older_opencv_reads_the_same(tmp_path: Path, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.jpg", picture)
+    expected = read_image(path)
+    monkeypatch.setattr("ddptrain.data.images._RGB", None)
+    np.testing.assert_array_equal(read_image(path), expected)

@@ -40,39 +40,30 @@ def letterbox(native_size: tuple[int, int], size: int) -> np.ndarray:
     return np.array([[scale, 0, left], [0, scale, top], [0, 0, 1]], np.float64)
 
 
-def random_affine(config: AugmentConfig, size: int, affine: np.random.Generator, flip: np.random.Generator) -> np.ndarray:
-    """Draw a matrix from the letterboxed square to itself: zoom, shear, rotate about the centre, then shift, then flip.
+def random_affine(config: AugmentConfig, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw a matrix from the letterboxed square to itself: shear, turn and zoom about the centre, then shift, then flip.
 
     Every draw is made whatever the config, so that one option does not change the draws of another.
 
     Args:
         size: side of the square in pixels.
-        affine: generator of zoom, rotation, shear and shift.
-        flip: generator of the flips.
 
     Returns:
         float64 `[3, 3]`; exactly the identity when all of the config's ranges are 0.
     """
-    zoom, turn, shear_x, shear_y, x, y = affine.uniform(-1, 1, 6)
-    left_right, upside_down = flip.random(2)
-    angle = math.radians(turn * config.rotate)
-    cos, sin = math.cos(angle), math.sin(angle)
-    rotation = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-    shear = np.eye(3)
-    shear[0, 1] = math.tan(math.radians(shear_x * config.shear))
-    shear[1, 0] = math.tan(math.radians(shear_y * config.shear))
-    scale = 1 + zoom * config.scale
-    matrix = _shift(size / 2 + x * config.translate * size, size / 2 + y * config.translate * size)
-    matrix = matrix @ rotation @ shear @ np.diag([scale, scale, 1.0]) @ _shift(-size / 2, -size / 2)
-    if left_right < config.hflip:
-        matrix = np.array([[-1.0, 0, size], [0, 1, 0], [0, 0, 1]]) @ matrix
-    if upside_down < config.vflip:
-        matrix = np.array([[1.0, 0, 0], [0, -1, size], [0, 0, 1]]) @ matrix
+    zoom, turn, shear_x, shear_y, x, y = generator.uniform(-1, 1, 6).tolist()
+    left_right, upside_down = generator.random(2).tolist()
+    angle, scale = math.radians(turn * config.rotate), 1 + zoom * config.scale
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    shear_x, shear_y = (math.tan(math.radians(s * config.shear)) for s in (shear_x, shear_y))
+    # rotation times shear, row by row: (x, y) goes to (a x + b y + c, d x + e y + f)
+    rows = [[cos - sin * shear_y, cos * shear_x - sin], [sin + cos * shear_y, sin * shear_x + cos]]
+    matrix = np.eye(3)
+    for axis, (shift, flip) in enumerate([(x, left_right < config.hflip), (y, upside_down < config.vflip)]):
+        on_x, on_y = rows[axis]
+        offset = size / 2 + shift * config.translate * size - (on_x + on_y) * (size / 2)
+        matrix[axis] = (-on_x, -on_y, size - offset) if flip else (on_x, on_y, offset)
     return matrix
-
-
-def _shift(x: float, y: float) -> np.ndarray:
-    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
 
 
 class Patch(NamedTuple):
@@ -97,7 +88,7 @@ class Patch(NamedTuple):
 
 
 def snap(matrix: np.ndarray, native_size: tuple[int, int]) -> np.ndarray:
-    """Move an upright image's edges to whole pixels of the square, by half a pixel at most.
+    """Move an upright image's edges to whole pixels of the square, by a pixel at most.
 
     Then the edges are sharp and `warp` is a plain resize, some three times as fast. A matrix that turns or shears comes
     back as it is.
@@ -145,18 +136,27 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> Patch:
     if right <= left or bottom <= top:
         return Patch(np.empty((0, 0, channels), np.uint8), 0, 0)
     if upright:
-        x, y, *end = (int(v) for v in reach)
-        pixels = cv2.resize(image, (end[0] - x, end[1] - y), interpolation=cv2.INTER_LINEAR)
+        x, y, x_end, y_end = (int(v) for v in reach)
+        pixels = cv2.resize(image, (x_end - x, y_end - y), interpolation=cv2.INTER_LINEAR)
+        columns, rows = slice(left - x, right - x), slice(top - y, bottom - y)
+        if matrix[0, 0] < 0:
+            columns = slice(x_end - right, x_end - left)
+        if matrix[1, 1] < 0:
+            rows = slice(y_end - bottom, y_end - top)
+        pixels = pixels[rows, columns]
         if matrix[0, 0] < 0:
             pixels = cv2.flip(pixels, 1)
         if matrix[1, 1] < 0:
             pixels = cv2.flip(pixels, 0)
-        pixels = pixels[top - y : bottom - y, left - x : right - x]
     else:
         centres = _shift(-0.5 - left, -0.5 - top) @ matrix @ _shift(0.5, 0.5)
         window = (right - left, bottom - top)
         pixels = cv2.warpAffine(image, centres[:2], window, flags=cv2.INTER_LINEAR, borderValue=(BORDER,) * 4)
     return Patch(pixels.reshape(bottom - top, right - left, channels), left, top)
+
+
+def _shift(x: float, y: float) -> np.ndarray:
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
 
 
 def _halvings(matrix: np.ndarray) -> int:

@@ -68,11 +68,11 @@ def augment_detection(
         position: the sample's place in the global stream.
     """
     native_size = (image.shape[1], image.shape[0])
-    drawn = random_affine(config, image_size, rng(seed, position, "affine"), rng(seed, position, "flip"))
+    drawn = random_affine(config, image_size, rng(seed, position, "affine"))
     matrix = snap(drawn @ letterbox(native_size, image_size), native_size)
     gains = 1 + rng(seed, position, "hsv").uniform(-1, 1, 3) * (config.hsv_h, config.hsv_s, config.hsv_v)
-    moved, kept = transform_boxes(boxes, matrix, image_size)
-    ignored, _ = transform_boxes(ignore_boxes, matrix, image_size)
+    moved, kept = transform_boxes(np.concatenate([boxes, ignore_boxes]), matrix, image_size)
+    moved, ignored, kept = moved[: len(boxes)], moved[len(boxes) :], kept[: len(boxes)]
     visible = (ignored[:, 2] > ignored[:, 0]) & (ignored[:, 3] > ignored[:, 1])
     patch = warp(image, matrix, image_size)
     patch = patch._replace(pixels=adjust_hsv(patch.pixels, gains))

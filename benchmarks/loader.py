@@ -1,0 +1,86 @@
+"""Images per second of the training loader, beside OpenCV's own calls on the same images.
+
+    python benchmarks/loader.py [--root ../shared/data/bccd] [--images 800]
+
+The bare calls decode, resize (by the same range of zooms) and change the colours, in one process, without matrices,
+boxes or batches: what remains is the price of everything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+import cv2
+import numpy as np
+
+from ddptrain.config.data import AugmentConfig, DatasetConfig
+from ddptrain.data.detection import DetectionSamples
+from ddptrain.data.formats.build import read
+from ddptrain.data.loader import train_loader
+from ddptrain.data.table import AnnotationTable
+
+BATCH = 16
+
+
+def bare(table: AnnotationTable, size: int, images: int) -> float:
+    """Images per second of OpenCV's calls alone."""
+    cv2.setNumThreads(0)
+    tables = [np.arange(256, dtype=np.uint8) for _ in range(3)]
+    start = time.perf_counter()
+    for i in range(images):
+        data = np.fromfile(table.path(i % len(table)), np.uint8)
+        image = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        height, width = image.shape[:2]
+        scale = size / max(height, width) * (0.5 + i % 11 / 10)
+        image = cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_LINEAR)
+        image = image[:size, :size]
+        planes = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
+        cv2.cvtColor(cv2.merge([cv2.LUT(p, t) for p, t in zip(planes, tables)]), cv2.COLOR_HSV2RGB)
+    return images / (time.perf_counter() - start)
+
+
+def loaded(table: AnnotationTable, size: int, images: int, workers: int) -> float:
+    """Images per second of the training loader, from its first batch on."""
+    samples = DetectionSamples([table], np.ones((1, len(table.names)), bool), size, AugmentConfig())
+
+    def keys_of(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros_like(positions), positions % len(table)
+
+    with train_loader(
+        samples,
+        keys_of,
+        position=0,
+        steps=None,
+        global_batch=BATCH,
+        accumulation=1,
+        rank=0,
+        world_size=1,
+        workers=workers,
+    ) as loader:
+        # batches that were prefetched before the clock starts count for little among so many
+        next(loader)
+        start = time.perf_counter()
+        for _ in range(images // BATCH):
+            next(loader)
+        return images // BATCH * BATCH / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default=os.path.join("..", "shared", "data", "bccd"), help="a Pascal VOC folder")
+    parser.add_argument("--split", default="trainval", help="its split")
+    parser.add_argument("--images", type=int, default=800, help="images per measurement")
+    args = parser.parse_args()
+    table, _ = read(DatasetConfig(name="benchmark", format="voc", root=args.root, split=args.split), "drop")
+    print(f"images per second, {len(table)} files of {args.root}, batches of {BATCH}, {os.cpu_count()} cores")
+    print(f"{'size':>5} {'OpenCV alone':>13} {'0 workers':>10} {'1 worker':>10} {'2 workers':>10}")
+    for size in (320, 640):
+        rates = [bare(table, size, args.images), *(loaded(table, size, args.images, w) for w in (0, 1, 2))]
+        print(f"{size:>5} {rates[0]:>13.0f}" + "".join(f" {r:>10.0f}" for r in rates[1:]))
+
+
+if __name__ == "__main__":
+    main()
