@@ -6,7 +6,11 @@ from collections.abc import Callable
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import KINDS, Faults, OnFault
+from ddptrain.data.formats.auair import read_auair
 from ddptrain.data.formats.coco import read_coco
+from ddptrain.data.formats.csv import read_csv
+from ddptrain.data.formats.sequences import read_uavdt, read_visdrone_vid
+from ddptrain.data.formats.uavdt_xml import read_uavdt_xml
 from ddptrain.data.formats.visdrone import read_visdrone
 from ddptrain.data.formats.voc import read_voc
 from ddptrain.data.formats.yolo import read_yolo
@@ -14,8 +18,13 @@ from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
 READERS: dict[str, Callable[[DatasetConfig, Faults], AnnotationTable]] = {
+    "auair": read_auair,
     "coco": read_coco,
+    "csv": read_csv,
+    "uavdt": read_uavdt,
+    "uavdt-xml": read_uavdt_xml,
     "visdrone": read_visdrone,
+    "visdrone-vid": read_visdrone_vid,
     "voc": read_voc,
     "yolo": read_yolo,
 }

@@ -16,7 +16,7 @@ import yaml
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.collect import Collector
-from ddptrain.data.formats.files import class_names, dataset_root, images_below, is_image, no_split
+from ddptrain.data.formats.files import class_names, dataset_root, files_below, is_image, listed_names, no_split
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -104,22 +104,25 @@ def _sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> list[P
         for folder in (root / config.split / "images", root / "images" / config.split):
             if folder.is_dir():
                 return [folder]
-    there = [p.parent.name for p in root.glob("*/images") if p.is_dir()]
-    there += [p.name for p in (root / "images").glob("*") if p.is_dir()]
-    raise no_split(config, [*there, *splits])
+    raise no_split(config, yolo_splits(root, data))
+
+
+def yolo_splits(root: Path, data: DataYaml | None) -> list[str]:
+    """The splits of a set: the keys of its data.yaml, and folders in one of the two layouts."""
+    folders = [p.parent.name for p in root.glob("*/images") if p.is_dir()]
+    folders += [p.name for p in (root / "images").glob("*") if p.is_dir()]
+    return sorted({*folders, *(data.splits if data else ())})
 
 
 def _listed_images(source: Path, base: Path) -> list[tuple[str, str]]:
     """(image, who named it) of a folder, or of a text file with one path a line."""
     if source.is_dir():
-        return [(p, p) for p in images_below(source)]
+        return [(p, p) for p in files_below(source, is_image)]
     found = []
-    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
-        entry = line.strip()
-        if entry:
-            tried = [source.parent / entry, base / entry]
-            there = [p for p in tried if p.exists()] or tried
-            found.append((str(there[0]), f"{source}:{number}"))
+    for entry, where in listed_names(source):
+        tried = [source.parent / entry, base / entry]
+        there = [p for p in tried if p.exists()] or tried
+        found.append((str(there[0]), where))
     return found
 
 
