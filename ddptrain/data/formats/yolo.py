@@ -7,6 +7,7 @@ An image without a text file is background, as the format means it; a text file 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,15 @@ def load_data_yaml(file: Path) -> DataYaml:
 
 
 def resolve_split(data: DataYaml, key: str) -> list[Path]:
-    """The folders or list files of a split. `path` and the entries may be relative to the data.yaml's folder or to
-    `path`; an export by Roboflow writes `../train/images` for `train/images`, which is tried last."""
+    """The folders or list files of a split."""
+    return resolve_paths(data, key, data.splits[key])
+
+
+def resolve_paths(data: DataYaml, key: str, entries: Iterable[str]) -> list[Path]:
+    """Paths of a data.yaml. `path` and the entries may be relative to the data.yaml's folder or to `path`; an export by
+    Roboflow writes `../train/images` for `train/images`, which is tried last."""
     found = []
-    for entry in data.splits[key]:
+    for entry in entries:
         stripped = entry.removeprefix("../")
         tried = [data.base / entry, data.file.parent / entry, data.base / stripped, data.file.parent / stripped]
         there = [p for p in tried if p.exists()]
@@ -99,6 +105,11 @@ def _sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> list[P
         if (root / "images").is_dir() and any(map(is_image, os.listdir(root / "images"))):
             return [root / "images"]
     elif data and config.split in splits:
+        if config.split == "train" and "train_weights" in data.content:
+            raise UserError(
+                f"{config.name}: {data.file} has train_weights, which belong to a mixture; give each folder of its train"
+                " as a dataset of its own, with images and a share"
+            )
         return resolve_split(data, config.split)
     else:
         for folder in (root / config.split / "images", root / "images" / config.split):
