@@ -201,6 +201,7 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     if unlabelled and not labels:
         looked = label_path(unlabelled[0]) if annotations is None else str(annotations)
         raise UserError(f"{config.name}: none of its {len(unlabelled)} images has a text file; looked for {looked}")
+    faults.looked_in |= folders
     for path in unlabelled:
         faults.add("no label file", path, "background")
     if all(s.is_dir() for s in sources):
