@@ -6,7 +6,7 @@ from pydantic import Field
 
 from ddptrain.config.section import Section
 
-Format = Literal["coco", "yolo", "voc", "visdrone"]
+Format = Literal["coco", "yolo", "voc", "visdrone", "visdrone-vid", "uavdt", "uavdt-xml", "auair", "csv"]
 
 
 class DatasetConfig(Section):
@@ -20,7 +20,8 @@ class DatasetConfig(Section):
     """Folder of the dataset, relative to the working directory."""
     split: str | None = None
     """Which part: VOC `ImageSets/Main/<split>.txt`; YOLO the key of data.yaml or the folder; COCO
-    `annotations/instances_<split>.json`; VisDrone `VisDrone2019-DET-<split>`."""
+    `annotations/instances_<split>.json`; VisDrone `VisDrone2019-DET-<split>` or `-VID-`; UAVDT `M_attr/<split>` or a
+    list of sequences `<split>.txt`; AU-AIR a list of images `<split>.txt`; CSV `<split>.csv`."""
     annotations: str | None = None
     """File or folder of the annotations, relative to `root`, where it is not at the format's usual place."""
     images: str | None = None

@@ -54,10 +54,14 @@ class Fault(NamedTuple):
 
 @dataclass
 class Faults:
-    """All faults of one dataset: exact counts, and the first `KEPT_PER_KIND` of each kind with their places."""
+    """All faults of one dataset: exact counts, and the first `KEPT_PER_KIND` of each kind with their places.
+
+    `looked_in`: the folders of all files that were read or looked for; a change there may change what is found.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     kept: list[Fault] = field(default_factory=list)
+    looked_in: set[str] = field(default_factory=set)
 
     def add(self, kind: str, where: str, what: str) -> None:
         """Count one fault of a kind in `KINDS`; `where` is `file:line`."""

@@ -6,7 +6,11 @@ from collections.abc import Callable
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import KINDS, Faults, OnFault
+from ddptrain.data.formats.auair import read_auair
 from ddptrain.data.formats.coco import read_coco
+from ddptrain.data.formats.csv import read_csv
+from ddptrain.data.formats.sequences import read_uavdt, read_visdrone_vid
+from ddptrain.data.formats.uavdt_xml import read_uavdt_xml
 from ddptrain.data.formats.visdrone import read_visdrone
 from ddptrain.data.formats.voc import read_voc
 from ddptrain.data.formats.yolo import read_yolo
@@ -14,8 +18,13 @@ from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
 READERS: dict[str, Callable[[DatasetConfig, Faults], AnnotationTable]] = {
+    "auair": read_auair,
     "coco": read_coco,
+    "csv": read_csv,
+    "uavdt": read_uavdt,
+    "uavdt-xml": read_uavdt_xml,
     "visdrone": read_visdrone,
+    "visdrone-vid": read_visdrone_vid,
     "voc": read_voc,
     "yolo": read_yolo,
 }
@@ -27,19 +36,23 @@ def read(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[Annotation
     Raises `UserError` in one line where files are missing, where no image remains, and, unless `on_fault` is `drop`,
     where there is a fault of a kind that must not pass unseen (`faults.KINDS`).
     """
-    faults = Faults()
-    table = READERS[config.format](config, faults)
-    if on_fault == "error":
-        refuse(config.name, faults)
-    if len(table) == 0:
-        found = "" if not faults.counts else f" after its faults were left out: {faults.text()}"
-        raise UserError(f"{config.name}: empty dataset: no image in {config.root}{found}; check root, split and images")
+    table, faults = parse(config)
+    check(config, table, faults, on_fault)
     return table, faults
 
 
-def refuse(name: str, faults: Faults) -> None:
-    """Raise the first fault that ends a run, with the counts of all such kinds; return where there is none."""
+def parse(config: DatasetConfig) -> tuple[AnnotationTable, Faults]:
+    """What can be read of a dataset, faulty parts left out or mended, and the faults."""
+    faults = Faults()
+    return READERS[config.format](config, faults), faults
+
+
+def check(config: DatasetConfig, table: AnnotationTable, faults: Faults, on_fault: OnFault) -> None:
+    """Raise `UserError` as `read` does; it tells the first fault that ends a run and the counts of all such kinds."""
     first = next(faults.errors(), None)
-    if first is not None:
+    if first is not None and on_fault == "error":
         counts = ", ".join(f"{n} {k}" for k, n in faults.counts.items() if KINDS[k].error)
-        raise UserError(f"{name}: {first}; in all: {counts}; correct the files, or set data.on_fault=drop")
+        raise UserError(f"{config.name}: {first}; in all: {counts}; correct the files, or set data.on_fault=drop")
+    if len(table) == 0:
+        found = "" if not faults.counts else f" after its faults were left out: {faults.text()}"
+        raise UserError(f"{config.name}: empty dataset: no image in {config.root}{found}; check root, split and images")

@@ -3,15 +3,13 @@ order of id. `iscrowd` becomes the crowd flag, `ignore` (as pycocotools reads it
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.collect import CROWD, IGNORE, Collector
-from ddptrain.data.formats.files import class_names, dataset_root, no_split
+from ddptrain.data.formats.files import class_names, dataset_root, image_folders, image_path, load_json, no_split
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -21,15 +19,17 @@ def annotation_place(source: str, identity: int) -> str:
     return f"{source}: annotation {identity}"
 
 
-def _annotation_file(config: DatasetConfig) -> Path:
+def coco_files(config: DatasetConfig) -> dict[str, Path]:
+    """The JSON file of each split that is at a usual place."""
     root = dataset_root(config)
-    if config.annotations is not None:
-        path = root / config.annotations
-        if not path.is_file():
-            raise UserError(f"{config.name}: annotations {path} is no file; give the JSON file, relative to {root}")
-        return path
     found = {p.stem.removeprefix("instances_"): p for p in sorted((root / "annotations").glob("*.json"))}
-    found |= {p.parent.name: p for p in sorted(root.glob("*/_annotations.coco.json"))}
+    return found | {p.parent.name: p for p in sorted(root.glob("*/_annotations.coco.json"))}
+
+
+def _annotation_file(config: DatasetConfig) -> Path:
+    if config.annotations is not None:
+        return dataset_root(config) / config.annotations
+    found = coco_files(config)
     if config.split is None and len(found) == 1:
         return next(iter(found.values()))
     if config.split not in found:
@@ -37,34 +37,11 @@ def _annotation_file(config: DatasetConfig) -> Path:
     return found[config.split]
 
 
-def _image_folders(config: DatasetConfig, file: Path) -> list[Path]:
-    """Where `file_name` may be relative to, best first."""
-    root = dataset_root(config)
-    if config.images is not None:
-        if not (root / config.images).is_dir():
-            raise UserError(f"{config.name}: images {root / config.images} is no folder; give it relative to {root}")
-        return [root / config.images]
-    split = config.split or file.stem.removeprefix("instances_")
-    usual = [root / "images" / split, root / split, root / "images", root / split / "images", file.parent, root]
-    return [p for p in usual if p.is_dir()]
-
-
-def _load(config: DatasetConfig, file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except ValueError as e:
-        raise UserError(f"{config.name}: {file} is no JSON: {' '.join(str(e).split())}") from e
-    lacking = [k for k in ("images", "annotations", "categories") if not isinstance(content, dict) or k not in content]
-    if lacking:
-        raise UserError(f"{config.name}: {file} has no {lacking[0]!r}; it must be a COCO instances file")
-    return content
-
-
 def read_coco(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """Read one file. Images without annotations are background."""
     file = _annotation_file(config)
-    folders = _image_folders(config, file)
-    content = _load(config, file)
+    folders = image_folders(config, config.split or file.stem.removeprefix("instances_"), file.parent)
+    content = load_json(config.name, file, ("images", "annotations", "categories"))
     collector = Collector(faults, place=annotation_place)
     try:
         categories = sorted(content["categories"], key=lambda c: c["id"])
@@ -74,7 +51,7 @@ def read_coco(config: DatasetConfig, faults: Faults) -> AnnotationTable:
         for item in content["images"]:
             size = (int(item["width"]), int(item["height"])) if item.get("width") and item.get("height") else None
             told_by = f"{file}: image {item['id']}"
-            path = _image_path(str(item["file_name"]), folders)
+            path = image_path(str(item["file_name"]), folders)
             images[item["id"]] = collector.image(path, told_by, size)
     except (KeyError, TypeError, ValueError) as e:
         raise UserError(f"{config.name}: {file}: an entry of images or categories is malformed ({e!r})") from e
@@ -82,15 +59,6 @@ def read_coco(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     for i, item in enumerate(content["annotations"]):
         _add_annotation(collector, source, i, item, images, labels)
     return collector.table(config.name, config.root, names)
-
-
-def _image_path(file_name: str, folders: list[Path]) -> str:
-    """The first folder that holds the file; the one that did moves to the front, as its neighbours lie there too."""
-    for i, folder in enumerate(folders):
-        if os.path.exists(folder / file_name):
-            folders.insert(0, folders.pop(i))
-            return str(folder / file_name)
-    return str(folders[0] / file_name)
 
 
 def _add_annotation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from array import array
 from collections.abc import Callable
 from typing import Any
@@ -68,6 +69,8 @@ class Collector:
 
     def table(self, name: str, root: str, names: tuple[str, ...], ignored_names: tuple[str, ...] = ()) -> AnnotationTable:
         """The table of all that was added, without what is faulty; each fault is counted in `faults`."""
+        # the name of who told may end in a line number; its folder is right all the same
+        self.faults.looked_in |= set(map(os.path.dirname, (*self.paths, *self.told_by, *self.sources)))
         sizes, sound = self._sizes()
         ints = np.frombuffer(self._ints, np.int64).reshape(-1, 5)
         floats = np.frombuffer(self._floats, np.float64).reshape(-1, 5)

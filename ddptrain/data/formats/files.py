@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, cast
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.image_headers import IMAGE_SUFFIXES
@@ -42,17 +45,73 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def images_below(folder: Path) -> list[str]:
-    """All images in the folder and its subfolders, sorted, so that their order depends on names alone."""
+def files_below(folder: Path, wanted: Callable[[str], bool]) -> list[str]:
+    """All files in the folder and its subfolders whose names are wanted, sorted, so that their order depends on names
+    alone."""
     found = []
     for base, _, files in os.walk(folder, followlinks=True):
-        found += [os.path.join(base, f) for f in files if is_image(f)]
+        found += [os.path.join(base, f) for f in files if wanted(f)]
     return sorted(found)
+
+
+def files_by_stem(folder: Path, wanted: Callable[[str], bool]) -> dict[str, str]:
+    """Path of each wanted file below the folder by its path relative to it without suffix, sorted."""
+    skip = len(os.path.join(folder, ""))
+    return {os.path.splitext(p[skip:])[0]: p for p in files_below(folder, wanted)}
 
 
 def images_by_stem(folder: Path) -> dict[str, str]:
     """Path of each image right in the folder by its name without suffix."""
     return {os.path.splitext(f)[0]: str(folder / f) for f in sorted(os.listdir(folder)) if is_image(f)}
+
+
+def frames_by_number(folder: Path) -> dict[int, str]:
+    """Path of each image right in the folder by the number that ends its name, in order of number."""
+    found = {}
+    for stem, path in images_by_stem(folder).items():
+        match = re.search(r"\d+$", stem)
+        if match:
+            found[int(match.group())] = path
+    return dict(sorted(found.items()))
+
+
+def image_folders(config: DatasetConfig, split: str, beside: Path) -> list[Path]:
+    """Folders that a file name in a JSON or CSV may be relative to, best first: `images` of the config, else those of
+    the split, of the root, and of the annotation file."""
+    root = dataset_root(config)
+    if config.images is not None:
+        return [find_folder(config, config.images, "images", [])]
+    usual = [root / "images" / split, root / split, root / "images", root / split / "images", beside, root]
+    return [p for p in usual if p.is_dir()]
+
+
+def image_path(file_name: str, folders: list[Path]) -> str:
+    """The first folder that holds the file; the one that did moves to the front, as its neighbours lie there too."""
+    for i, folder in enumerate(folders):
+        if os.path.exists(folder / file_name):
+            folders.insert(0, folders.pop(i))
+            return str(folder / file_name)
+    return str(folders[0] / file_name)
+
+
+def load_json(name: str, file: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """Content of a JSON file that must have these keys; `UserError` of the dataset `name` where it has not."""
+    if not file.is_file():
+        raise UserError(f"{name}: {file} is no file; give the JSON file as annotations, relative to the root")
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as e:
+        raise UserError(f"{name}: {file} is no JSON: {' '.join(str(e).split())}") from e
+    lacking = [k for k in keys if not isinstance(content, dict) or k not in content]
+    if lacking:
+        raise UserError(f"{name}: {file} has no {lacking[0]!r}; it is not of the format that the config says")
+    return cast(dict[str, Any], content)
+
+
+def listed_names(path: Path) -> list[tuple[str, str]]:
+    """(entry, `file:line`) of each line of a text file that is not blank."""
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    return [(line.strip(), f"{path}:{number}") for number, line in lines if line.strip()]
 
 
 def class_names(config: DatasetConfig, stored: Iterable[str], where: str) -> tuple[str, ...]:

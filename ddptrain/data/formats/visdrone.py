@@ -42,8 +42,14 @@ def split_folder(config: DatasetConfig, prefix: str) -> str:
         for folder in (f"{prefix}{config.split}", config.split):
             if (root / folder).is_dir():
                 return folder
-    there = [p.parent.name.removeprefix(prefix) for p in root.glob("*/annotations")]
-    raise no_split(config, there)
+    raise no_split(config, visdrone_splits(root, prefix))
+
+
+def visdrone_splits(root: Path, prefix: str) -> list[str]:
+    """The splits of a set: folders that hold `annotations`, without the prefix; those of the sister task (DET beside
+    VID) left out."""
+    names = sorted(p.parent.name for p in root.glob("*/annotations"))
+    return [n.removeprefix(prefix) for n in names if n.startswith(prefix) or not n.startswith("VisDrone")]
 
 
 def add_visdrone_row(collector: Collector, image: int, source: int, line: int, fields: list[str]) -> None:

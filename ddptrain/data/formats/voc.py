@@ -6,15 +6,25 @@ one pixel). `difficult` boxes become ignore regions that keep their class.
 
 from __future__ import annotations
 
+import os
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.collect import IGNORE, Box, Collector
-from ddptrain.data.formats.files import class_names, dataset_root, find_folder, images_by_stem, is_image, no_split
+from ddptrain.data.formats.files import (
+    class_names,
+    dataset_root,
+    files_by_stem,
+    find_folder,
+    is_image,
+    listed_names,
+    no_split,
+)
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -31,7 +41,7 @@ class VocFile:
     objects: list[VocObject]
 
 
-def parse_voc(path: Path) -> VocFile:
+def parse_voc(path: str) -> VocFile:
     """Parse one file; raises `ElementTree.ParseError` or `UnicodeDecodeError` where it is no XML."""
     tree = ElementTree.parse(path).getroot()
     size = None
@@ -60,77 +70,93 @@ def object_line(source: str, number: int) -> str:
     return source
 
 
-def _stems(config: DatasetConfig, annotations: Path) -> list[tuple[str, str]]:
+def voc_lists(config: DatasetConfig) -> dict[str, Path]:
+    """The list of each split in `ImageSets/Main`, without those of single classes (`car_train` beside `train`)."""
+    lists = {p.stem: p for p in sorted((dataset_root(config) / "ImageSets" / "Main").glob("*.txt"))}
+    return {s: p for s, p in lists.items() if not any(s.endswith(f"_{other}") for other in lists)}
+
+
+def _stems(config: DatasetConfig, parsed: Iterable[str], annotations: Path) -> list[tuple[str, str]]:
     """(stem, who named it) of each image of the split; without `ImageSets/Main`, of each annotation file."""
-    lists = dataset_root(config) / "ImageSets" / "Main"
-    there = [p.stem for p in lists.glob("*.txt")] if lists.is_dir() else []
-    if config.split is None and not there:
-        return [(p.stem, str(p)) for p in sorted(annotations.glob("*.xml"))]
-    if config.split not in there:
-        raise no_split(config, there)
-    path = lists / f"{config.split}.txt"
+    lists = voc_lists(config)
+    if config.split is None and not lists:
+        return [(stem, f"{annotations / stem}.xml") for stem in parsed]
+    if config.split not in lists:
+        raise no_split(config, lists)
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for entry, where in listed_names(lists[config.split]):
         # lists per class end in 1, 0 or -1
-        stem = re.sub(r"\s+-?[01]$", "", line.strip())
-        if stem:
-            found.append((stem[: stem.rindex(".")] if is_image(stem) else stem, f"{path}:{number}"))
+        stem = re.sub(r"\s+-?[01]$", "", entry)
+        found.append((os.path.splitext(stem)[0] if is_image(stem) else stem, where))
     return found
 
 
-def _parse_all(annotations: Path, faults: Faults) -> dict[str, VocFile | None]:
-    """Every file by its stem, None where it is no XML. All files, not only the split's: a class that occurs only in
-    another split is still one that the dataset labels."""
+def parse_folder(annotations: Path, faults: Faults) -> dict[str, VocFile | None]:
+    """Every XML file below the folder by its path without suffix, sorted; None where it is no XML."""
     parsed: dict[str, VocFile | None] = {}
-    for path in sorted(annotations.glob("*.xml")):
+    for stem, path in files_by_stem(annotations, lambda name: name.endswith(".xml")).items():
         try:
-            parsed[path.stem] = parse_voc(path)
+            parsed[stem] = parse_voc(path)
         except (ElementTree.ParseError, UnicodeDecodeError, ValueError) as e:
-            parsed[path.stem] = None
+            parsed[stem] = None
             line = getattr(e, "position", (1, 0))[0]
             faults.add("unreadable label", f"{path}:{line}", " ".join(str(e).split()))
     return parsed
 
 
 def read_voc(config: DatasetConfig, faults: Faults) -> AnnotationTable:
-    """Read one split. Class names: `names` of the config, else all that occur in any annotation file, sorted."""
+    """Read one split. Class names: `names` of the config, else all that occur in any annotation file, sorted: a class
+    that occurs only in another split is still one that the dataset labels."""
     annotations = find_folder(config, config.annotations, "annotations", ["Annotations"])
     images_folder = find_folder(config, config.images, "images", ["JPEGImages", "images", "Images"])
-    stems = _stems(config, annotations)
-    images = images_by_stem(images_folder)
-    parsed = _parse_all(annotations, faults)
+    parsed = parse_folder(annotations, faults)
+    stems = _stems(config, parsed, annotations)
     occurring = sorted({name for f in parsed.values() if f for _, name, _, _ in f.objects if name})
     names = class_names(config, config.names or occurring, str(annotations))
     if not names:
         raise UserError(f"{config.name}: no object in any file of {annotations}; give the right folder as annotations")
-    labels = {name: i for i, name in enumerate(names)}
     collector = Collector(faults, place=object_line)
-    for stem, told_by in stems:
-        path, file = annotations / f"{stem}.xml", parsed.get(stem)
-        if stem not in parsed:
-            faults.add("image without label", told_by, f"{path} is not there")
-        if file is None:
-            continue
-        found = images.get(stem) or images.get(file.filename.rsplit(".", 1)[0], str(images_folder / f"{stem}.jpg"))
-        image = collector.image(found, told_by, file.size)
-        if image is not None:
-            _add_objects(collector, image, path, file, labels)
+    add_files(collector, stems, parsed, (annotations, images_folder), names)
     return collector.table(config.name, config.root, names)
 
 
-def _add_objects(collector: Collector, image: int, path: Path, file: VocFile, labels: dict[str, int]) -> None:
-    source = collector.source(str(path))
+def add_files(
+    collector: Collector,
+    stems: Iterable[tuple[str, str]],
+    parsed: dict[str, VocFile | None],
+    folders: tuple[Path, Path],
+    names: tuple[str, ...],
+) -> None:
+    """Add the images of `stems` (with who named each) and their objects. `folders`: annotations and images. An image
+    has the path of its XML file, or else the name that stands in it."""
+    annotations, images_folder = folders
+    images = files_by_stem(images_folder, is_image)
+    labels = {name: i for i, name in enumerate(names)}
+    for stem, told_by in stems:
+        path, file = f"{annotations / stem}.xml", parsed.get(stem)
+        if stem not in parsed:
+            collector.faults.add("image without label", told_by, f"{path} is not there")
+        if file is None:
+            continue
+        found = images.get(stem) or images.get(os.path.splitext(file.filename)[0], f"{images_folder / stem}.jpg")
+        image = collector.image(found, told_by, file.size)
+        if image is not None:
+            _add_objects(collector, image, path, file, labels)
+
+
+def _add_objects(collector: Collector, image: int, path: str, file: VocFile, labels: dict[str, int]) -> None:
+    source = collector.source(path)
     for number, name, corners, difficult in file.objects:
         if corners is None:
-            collector.faults.add("malformed row", object_line(str(path), number), "no bndbox with four corners")
+            collector.faults.add("malformed row", object_line(path, number), "no bndbox with four corners")
             continue
         try:
             x1, y1, x2, y2 = map(float, corners)
         except ValueError:
-            collector.faults.add("malformed row", object_line(str(path), number), f"bndbox {' '.join(corners)}")
+            collector.faults.add("malformed row", object_line(path, number), f"bndbox {' '.join(corners)}")
             continue
         box: Box = (x1, y1, x2, y2)
         if name not in labels:
-            collector.faults.add("unknown class", object_line(str(path), number), repr(name))
+            collector.faults.add("unknown class", object_line(path, number), repr(name))
             continue
         collector.row(image, source, number, box, labels[name], IGNORE if difficult else 0)

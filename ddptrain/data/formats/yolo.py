@@ -7,6 +7,7 @@ An image without a text file is background, as the format means it; a text file 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import yaml
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.collect import Collector
-from ddptrain.data.formats.files import class_names, dataset_root, images_below, is_image, no_split
+from ddptrain.data.formats.files import class_names, dataset_root, files_below, is_image, listed_names, no_split
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -64,10 +65,15 @@ def load_data_yaml(file: Path) -> DataYaml:
 
 
 def resolve_split(data: DataYaml, key: str) -> list[Path]:
-    """The folders or list files of a split. `path` and the entries may be relative to the data.yaml's folder or to
-    `path`; an export by Roboflow writes `../train/images` for `train/images`, which is tried last."""
+    """The folders or list files of a split."""
+    return resolve_paths(data, key, data.splits[key])
+
+
+def resolve_paths(data: DataYaml, key: str, entries: Iterable[str]) -> list[Path]:
+    """Paths of a data.yaml. `path` and the entries may be relative to the data.yaml's folder or to `path`; an export by
+    Roboflow writes `../train/images` for `train/images`, which is tried last."""
     found = []
-    for entry in data.splits[key]:
+    for entry in entries:
         stripped = entry.removeprefix("../")
         tried = [data.base / entry, data.file.parent / entry, data.base / stripped, data.file.parent / stripped]
         there = [p for p in tried if p.exists()]
@@ -99,27 +105,35 @@ def _sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> list[P
         if (root / "images").is_dir() and any(map(is_image, os.listdir(root / "images"))):
             return [root / "images"]
     elif data and config.split in splits:
+        if config.split == "train" and "train_weights" in data.content:
+            raise UserError(
+                f"{config.name}: {data.file} has train_weights, which belong to a mixture; give each folder of its train"
+                " as a dataset of its own, with images and a share"
+            )
         return resolve_split(data, config.split)
     else:
         for folder in (root / config.split / "images", root / "images" / config.split):
             if folder.is_dir():
                 return [folder]
-    there = [p.parent.name for p in root.glob("*/images") if p.is_dir()]
-    there += [p.name for p in (root / "images").glob("*") if p.is_dir()]
-    raise no_split(config, [*there, *splits])
+    raise no_split(config, yolo_splits(root, data))
+
+
+def yolo_splits(root: Path, data: DataYaml | None) -> list[str]:
+    """The splits of a set: the keys of its data.yaml, and folders in one of the two layouts."""
+    folders = [p.parent.name for p in root.glob("*/images") if p.is_dir()]
+    folders += [p.name for p in (root / "images").glob("*") if p.is_dir()]
+    return sorted({*folders, *(data.splits if data else ())})
 
 
 def _listed_images(source: Path, base: Path) -> list[tuple[str, str]]:
     """(image, who named it) of a folder, or of a text file with one path a line."""
     if source.is_dir():
-        return [(p, p) for p in images_below(source)]
+        return [(p, p) for p in files_below(source, is_image)]
     found = []
-    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
-        entry = line.strip()
-        if entry:
-            tried = [source.parent / entry, base / entry]
-            there = [p for p in tried if p.exists()] or tried
-            found.append((str(there[0]), f"{source}:{number}"))
+    for entry, where in listed_names(source):
+        tried = [source.parent / entry, base / entry]
+        there = [p for p in tried if p.exists()] or tried
+        found.append((str(there[0]), where))
     return found
 
 
@@ -187,6 +201,7 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     if unlabelled and not labels:
         looked = label_path(unlabelled[0]) if annotations is None else str(annotations)
         raise UserError(f"{config.name}: none of its {len(unlabelled)} images has a text file; looked for {looked}")
+    faults.looked_in |= folders
     for path in unlabelled:
         faults.add("no label file", path, "background")
     if all(s.is_dir() for s in sources):

@@ -1,0 +1,145 @@
+"""Video sets whose annotations are one text file per sequence: VisDrone-VID and UAVDT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ddptrain.config.data import DatasetConfig
+from ddptrain.data.faults import Faults
+from ddptrain.data.formats.collect import IGNORE, Box, Collector
+from ddptrain.data.formats.files import (
+    class_names,
+    dataset_root,
+    find_folder,
+    frames_by_number,
+    listed_names,
+    no_split,
+)
+from ddptrain.data.formats.visdrone import NAMES, add_visdrone_row, split_fields, split_folder
+from ddptrain.data.table import AnnotationTable
+
+VID_PREFIX = "VisDrone2019-VID-"
+UAVDT_NAMES = ("car", "truck", "bus")
+"""Categories 1 to 3 of UAVDT."""
+
+
+class _Sequence:
+    """The frames of one sequence on their way into a collector."""
+
+    def __init__(self, collector: Collector, folder: Path, told_by: Path) -> None:
+        self.collector = collector
+        self.folder = folder
+        paths = frames_by_number(folder) if folder.is_dir() else {}
+        self.images = {frame: collector.image(path, str(told_by)) for frame, path in paths.items()}
+        self.absent: set[int] = set()
+
+    def rows(self, file: Path, fields: int) -> Iterator[tuple[int, int, int, list[str]]]:
+        """(image, source, line, fields) of each row whose frame is there; counts one fault for each absent frame."""
+        faults, source = self.collector.faults, self.collector.source(str(file))
+        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            values = split_fields(line)
+            if not values:
+                continue
+            if len(values) != fields or not values[0].isdecimal():
+                what = f"{line.strip()}; due are {fields} fields that begin with the frame"
+                faults.add("malformed row", f"{file}:{number}", what)
+                continue
+            frame = int(values[0])
+            image = self.images.get(frame)
+            if image is not None:
+                yield image, source, number, values
+            elif frame not in self.images and frame not in self.absent:
+                self.absent.add(frame)
+                faults.add("label without image", f"{file}:{number}", f"frame {frame} is not in {self.folder}")
+
+
+def _report_unlabelled(images_folder: Path, labelled: set[str], annotations: Path, faults: Faults) -> None:
+    """Count the frames of sequences that have no annotation file."""
+    for folder in sorted(p for p in images_folder.iterdir() if p.is_dir() and p.name not in labelled):
+        for path in frames_by_number(folder).values():
+            faults.add("image without label", path, f"no file of {folder.name} in {annotations}")
+
+
+def read_visdrone_vid(config: DatasetConfig, faults: Faults) -> AnnotationTable:
+    """VisDrone-VID: `annotations/<sequence>.txt` with `frame, target, left, top, width, height, score, category,
+    truncation, occlusion` a row, `sequences/<sequence>/0000001.jpg`; frames count from 1. A frame without rows in a
+    labelled sequence is background."""
+    names = class_names(config, NAMES, "VisDrone-VID")
+    folder = split_folder(config, VID_PREFIX)
+    annotations = find_folder(config, config.annotations, "annotations", [f"{folder}/annotations"])
+    images_folder = find_folder(config, config.images, "images", [f"{folder}/sequences"])
+    collector = Collector(faults)
+    files = sorted(annotations.glob("*.txt"))
+    for file in files:
+        sequence = _Sequence(collector, images_folder / file.stem, file)
+        for image, source, line, fields in sequence.rows(file, 10):
+            add_visdrone_row(collector, image, source, line, fields[2:])
+    _report_unlabelled(images_folder, {f.stem for f in files}, annotations, faults)
+    return collector.table(config.name, config.root, names, ignored_names=names[-1:])
+
+
+def sequence_lists(root: Path) -> dict[str, list[str]]:
+    """Sequences of each split: `M_attr/<split>/<sequence>_attr.txt` as UAVDT comes, or `<split>.txt` with one name a
+    line. A split by sequence; one by frames would put near-equal pictures into training and validation."""
+    lists: dict[str, list[str]] = {}
+    for file in sorted(root.glob("M_attr/*/*_attr.txt")):
+        lists.setdefault(file.parent.name, []).append(file.name.removesuffix("_attr.txt"))
+    for file in sorted(root.glob("*.txt")):
+        lists[file.stem] = [entry for entry, _ in listed_names(file)]
+    return lists
+
+
+def chosen_sequences(config: DatasetConfig, there: list[str]) -> list[str]:
+    """The sequences of the split, or all that are there where no split is asked for and no list exists."""
+    lists = {s: names for s, names in sequence_lists(dataset_root(config)).items() if set(names) & set(there)}
+    if config.split is None and not lists:
+        return there
+    if config.split not in lists:
+        raise no_split(config, lists)
+    return lists[config.split]
+
+
+def read_uavdt(config: DatasetConfig, faults: Faults) -> AnnotationTable:
+    """UAVDT: `GT/<sequence>_gt_whole.txt` with `frame, target, left, top, width, height, out-of-view, occlusion,
+    category` a row, ignore regions in `<sequence>_gt_ignore.txt` (may be absent), images `<sequence>/img000001.jpg`;
+    frames count from 1. A frame without rows is background."""
+    names = class_names(config, UAVDT_NAMES, "UAVDT")
+    annotations = find_folder(config, config.annotations, "annotations", ["GT", "UAV-benchmark-MOTD_v1.0/GT"])
+    images_folder = find_folder(config, config.images, "images", ["UAV-benchmark-M", "images", "sequences", "."])
+    there = sorted(p.name.removesuffix("_gt_whole.txt") for p in annotations.glob("*_gt_whole.txt"))
+    collector = Collector(faults)
+    for name in chosen_sequences(config, there):
+        file, ignored = annotations / f"{name}_gt_whole.txt", annotations / f"{name}_gt_ignore.txt"
+        if name not in there:
+            _report_unlabelled_sequence(images_folder / name, file, faults)
+            continue
+        sequence = _Sequence(collector, images_folder / name, file)
+        for row in sequence.rows(file, 9):
+            _add_uavdt_row(collector, *row, ignore=False)
+        if ignored.is_file():
+            for row in sequence.rows(ignored, 9):
+                _add_uavdt_row(collector, *row, ignore=True)
+    return collector.table(config.name, config.root, names)
+
+
+def _report_unlabelled_sequence(folder: Path, file: Path, faults: Faults) -> None:
+    for path in frames_by_number(folder).values() if folder.is_dir() else [str(folder)]:
+        faults.add("image without label", path, f"{file} is not there")
+
+
+def _add_uavdt_row(collector: Collector, image: int, source: int, line: int, fields: list[str], ignore: bool) -> None:
+    where = collector.place(collector.sources[source], line)
+    try:
+        left, top, width, height = map(float, fields[2:6])
+        category = int(fields[8])
+    except ValueError:
+        collector.faults.add("malformed row", where, ",".join(fields))
+        return
+    box: Box = (left, top, left + width, top + height)
+    if ignore:
+        collector.row(image, source, line, box, -1, IGNORE)
+    elif 1 <= category <= len(UAVDT_NAMES):
+        collector.row(image, source, line, box, category - 1)
+    else:
+        collector.faults.add("unknown class", where, f"category {category}; allowed are 1 to {len(UAVDT_NAMES)}")

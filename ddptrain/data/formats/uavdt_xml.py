@@ -1,0 +1,33 @@
+"""UAVDT as one VOC-like XML file per frame: `annotation/object/name + bndbox`, often without a size.
+
+`Annotations/<sequence>/img000001.xml` (or `<sequence>_img000001.xml`) beside images of the same path and name.
+"""
+
+from __future__ import annotations
+
+from ddptrain.config.data import DatasetConfig
+from ddptrain.data.faults import Faults
+from ddptrain.data.formats.collect import Collector
+from ddptrain.data.formats.files import find_folder
+from ddptrain.data.formats.sequences import UAVDT_NAMES, chosen_sequences
+from ddptrain.data.formats.voc import add_files, object_line, parse_folder
+from ddptrain.data.table import AnnotationTable
+
+
+def sequence_of(stem: str) -> str:
+    """The sequence of a frame, from its folder or from what stands before the last underscore."""
+    return stem.partition("/")[0] if "/" in stem else stem.rpartition("_")[0]
+
+
+def read_uavdt_xml(config: DatasetConfig, faults: Faults) -> AnnotationTable:
+    """Read the sequences of one split, chosen as for `uavdt`. Class names: `names` of the config, else car, truck and
+    bus; another name is a fault."""
+    annotations = find_folder(config, config.annotations, "annotations", ["Annotations", "annotations", "GT"])
+    images_folder = find_folder(config, config.images, "images", ["JPEGImages", "UAV-benchmark-M", "images", "."])
+    names = config.names or UAVDT_NAMES
+    parsed = parse_folder(annotations, faults)
+    sequences = set(chosen_sequences(config, sorted({sequence_of(s) for s in parsed})))
+    stems = [(s, f"{annotations / s}.xml") for s in parsed if sequence_of(s) in sequences]
+    collector = Collector(faults, place=object_line)
+    add_files(collector, stems, parsed, (annotations, images_folder), names)
+    return collector.table(config.name, config.root, names)

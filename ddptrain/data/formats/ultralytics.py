@@ -1,0 +1,99 @@
+"""A data.yaml of several folders as the `classes` and `data` of a run: one dataset for each folder of its `train` and
+`val`, with the shares and depth folders that its extra keys `train_weights`, `train_depth` and `val_depth` ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from ddptrain.data.formats.files import files_below, is_image, listed_names
+from ddptrain.data.formats.yolo import DataYaml, load_data_yaml, resolve_paths, resolve_split
+from ddptrain.errors import UserError
+
+Weights = Literal["share", "multiplier"]
+GENERIC = ("images", "train", "val", "valid", "test", "..", ".", "/")  # parts of a path that name no dataset
+
+
+def data_section(file: Path, weights: Weights | None = None) -> dict[str, Any]:
+    """`{"classes": …, "data": {"train": …, "val": …}}` as a config file holds them.
+
+    `weights`: what the numbers of `train_weights` mean: `share`, the proportions of the drawn samples, or `multiplier`,
+    how often each sample of a folder is drawn compared to others. `UserError` where they are given, `weights` is not,
+    and the two readings differ; it tells what each would give.
+    """
+    data = load_data_yaml(file)
+    if data.names is None:
+        raise UserError(f"{file}: has no names; list its classes there")
+    lacking = [key for key in ("train", "val") if key not in data.splits]
+    if lacking:
+        raise UserError(f"{file}: has no {lacking[0]}; give its folder of images")
+    train, val = _datasets(data, "train"), _datasets(data, "val")
+    shares = _shares(data, weights)
+    for dataset, share in zip(train, shares):
+        dataset["share"] = share
+    return {"classes": list(data.names), "data": {"train": train, "val": val}}
+
+
+def _datasets(data: DataYaml, key: str) -> list[dict[str, Any]]:
+    sources = resolve_split(data, key)
+    depths = _depths(data, key, len(sources))
+    root = data.file.parent
+    datasets: list[dict[str, Any]] = []
+    for i, source in enumerate(sources):
+        parts = [p for p in Path(data.splits[key][i]).with_suffix("").parts if p not in GENERIC]
+        name = "_".join("_".join(parts).split()) or key
+        if name in [d["name"] for d in datasets]:
+            name = f"{name}_{i}"
+        dataset = {"name": name, "format": "yolo", "root": str(root), "annotations": data.file.name}
+        datasets.append({**dataset, "images": os.path.relpath(source, root)})
+        if depths:
+            datasets[i]["depth"] = os.path.relpath(depths[i], root)
+    return datasets
+
+
+def _depths(data: DataYaml, key: str, count: int) -> list[Path]:
+    """Depth folders of a split, one for each of its folders; empty where the file has none."""
+    value = data.content.get(f"{key}_depth")
+    if value is None:
+        return []
+    entries = value if isinstance(value, list) else [value]
+    if not all(isinstance(e, str) for e in entries):
+        raise UserError(f"{data.file}: {key}_depth must be a path or a list of paths")
+    if len(entries) != count:
+        raise UserError(f"{data.file}: {key}_depth has {len(entries)} folders and {key} has {count}; give one for each")
+    return resolve_paths(data, f"{key}_depth", entries)
+
+
+def _shares(data: DataYaml, weights: Weights | None) -> list[float]:
+    """A share for each training folder; empty where the file has no `train_weights` (all samples count alike)."""
+    given = data.content.get("train_weights")
+    if given is None:
+        return []
+    numbers = given if isinstance(given, list) else [given]
+    if not all(isinstance(n, (int, float)) and not isinstance(n, bool) and 0 <= n < float("inf") for n in numbers):
+        raise UserError(f"{data.file}: train_weights must be a list of numbers that are 0 or above")
+    sources = resolve_split(data, "train")
+    if len(numbers) != len(sources):
+        raise UserError(
+            f"{data.file}: train_weights has {len(numbers)} numbers and train has {len(sources)} folders; give one each"
+        )
+    if not any(numbers):
+        raise UserError(f"{data.file}: all train_weights are 0; at least one must be above")
+    counts = [len(files_below(s, is_image)) if s.is_dir() else len(listed_names(s)) for s in sources]
+    readings = {"share": list(numbers), "multiplier": [n * count for n, count in zip(numbers, counts)]}
+    if weights is not None:
+        return readings[weights]
+    told = {name: _percentages(values) for name, values in readings.items()}
+    if told["share"] != told["multiplier"]:
+        raise UserError(
+            f"{data.file}: train_weights {numbers} over folders of {counts} images can mean two things: shares of the"
+            f" drawn samples ({told['share']}) or a multiplier for each sample ({told['multiplier']}); say which:"
+            " share or multiplier"
+        )
+    return readings["share"]
+
+
+def _percentages(values: list[float]) -> str:
+    total = sum(values) or 1
+    return " : ".join(f"{100 * v / total:.1f} %" for v in values)
