@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models import detection as tv
 from torchvision.models import get_model, get_model_weights
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor
+from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ddptrain.models.pretrained import with_weights_hint
@@ -53,7 +53,7 @@ class TorchvisionDetector(nn.Module):
     def limit(self, score_threshold: float, max_detections: int) -> None:
         """What `forward` returns in eval mode: scores above the threshold, at most so many per image. The overlap of
         the suppression stays as torchvision has it for each model."""
-        where: Any = self.model.roi_heads if isinstance(self.model, tv.FasterRCNN) else self.model
+        where: Any = self.model.roi_heads if isinstance(self.model, FasterRCNN) else self.model
         where.score_thresh = score_threshold
         where.detections_per_img = max_detections
 
@@ -87,12 +87,12 @@ def _backbone_weights(name: str) -> Any:
 
 def _replace_class_layers(model: nn.Module, num_classes: int) -> bool:
     """Give `model` fresh class layers; True when its class 0 is the background."""
-    if isinstance(model, tv.FasterRCNN):
+    if isinstance(model, FasterRCNN):
         heads: Any = model.roi_heads
         heads.box_predictor = FastRCNNPredictor(heads.box_predictor.cls_score.in_features, num_classes + 1)
         return True
     head: Any = model.head.classification_head  # type: ignore[union-attr]
-    if isinstance(model, tv.SSD):
+    if isinstance(model, SSD):
         old_classes = head.num_columns
         for block in head.module_list:
             old = block[1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 import torch
@@ -135,12 +137,12 @@ def _feature_nodes(model: nn.Module, name: str, strides: tuple[int, ...]) -> tup
     A module stands for its last operation; of all modules that end at a stride, the last one of the outermost level
     is taken: a whole stage rather than a layer inside the next stage.
     """
-    in_train, in_eval = get_graph_node_names(model, suppress_diff_warning=True)
-    common = set(in_train)
-    names = [n for n in in_eval if n in common]
-    probe = create_feature_extractor(model, return_nodes=names, suppress_diff_warning=True).eval()
-    with torch.no_grad():
-        outputs = probe(torch.zeros(1, 3, _PROBE, _PROBE))
+    advice = f"take a convolutional model with strides {list(strides)}, such as resnet18"
+    try:
+        with redirect_stderr(StringIO()):  # fx prints the traced code of a model that fails
+            names, outputs = _probe(model)
+    except (AssertionError, RuntimeError, TypeError, ValueError):
+        raise UserError(f"model.backbone: {name} cannot be cut into feature maps; {advice}") from None
     last: dict[str, Any] = {}
     for node in names[1:]:  # the first is the input
         parts = node.split(".")
@@ -153,15 +155,22 @@ def _feature_nodes(model: nn.Module, name: str, strides: tuple[int, ...]) -> tup
         side = _PROBE // stride
         ends = [k for k, v in last.items() if isinstance(v, Tensor) and v.ndim == 4 and v.shape[2:] == (side, side)]
         if not ends:
-            raise UserError(
-                f"model.backbone: {name} has no feature map of stride {stride}; "
-                f"take a convolutional model with strides {list(strides)}, such as resnet18"
-            )
+            raise UserError(f"model.backbone: {name} has no feature map of stride {stride}; {advice}")
         outermost = min(k.count(".") for k in ends)
         chosen = [k for k in ends if k.count(".") == outermost][-1]
         nodes[chosen] = str(stride)
         channels.append(last[chosen].shape[1])
     return nodes, tuple(channels)
+
+
+def _probe(model: nn.Module) -> tuple[list[str], dict[str, Any]]:
+    """The operations of the traced model, in order, and what each gives for a small image."""
+    in_train, in_eval = get_graph_node_names(model, suppress_diff_warning=True)
+    common = set(in_train)
+    names = [n for n in in_eval if n in common]
+    probe = create_feature_extractor(model, return_nodes=names, suppress_diff_warning=True).eval()
+    with torch.no_grad():
+        return names, probe(torch.zeros(1, 3, _PROBE, _PROBE))
 
 
 def freeze_batch_norms(module: nn.Module) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
 Norm = Literal["batch", "sync", "group", "frozen", "none"]
@@ -86,25 +86,29 @@ class PyramidPool(nn.Module):
         return self.merge(torch.cat(parts, 1))
 
 
-# 1 / E[silu(x)^2] for x ~ N(0, 1): keeps the variance of what a SiLU passes on
-_SILU_GAIN = math.sqrt(1 / 0.3557)
+@torch.no_grad()
+def scale_to_unit_variance(model: nn.Module, in_channels: int) -> None:
+    """Scale the weights of every `ConvNormAct` below `model` so that its convolution gives unit variance.
 
-
-def init_unnormalised(module: nn.Module) -> None:
-    """Initialise the convolutions below `module` so that signals keep their size without norm layers.
-
-    He et al. (arXiv 1502.01852) with the gain of SiLU; the last convolution of a residual branch is scaled down with
-    the number of branches that add up (Fixup, arXiv 1901.09321).
+    For a network without norm layers: one pass over noise of several scales, each layer in its turn
+    (layer-sequential unit variance, arXiv 1511.06422). The gain of SiLU depends on the size of its input, so no
+    fixed gain would hold over a hundred layers. Filters are centred, or else the mean that every SiLU leaves behind
+    would grow from layer to layer (arXiv 2101.08692).
     """
-    for m in module.modules():
-        if isinstance(m, nn.Conv2d):
-            fan_in = m.weight[0].numel()
-            nn.init.normal_(m.weight, std=_SILU_GAIN / math.sqrt(fan_in))
-            if m.bias is not None:
-                nn.init.zeros_(m.bias)
-    for m in module.modules():
-        if isinstance(m, CspStage):
-            for block in m.blocks:
-                if isinstance(block, Bottleneck) and block.shortcut:
-                    with torch.no_grad():
-                        block.last.conv.weight.mul_(1 / math.sqrt(len(m.blocks) + 1))
+
+    def rescale(conv: nn.Conv2d, _: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        std = out.std()
+        conv.weight.div_(std)
+        return out / std
+
+    layers = [m for m in model.modules() if isinstance(m, ConvNormAct)]
+    for layer in layers:
+        if layer.conv.groups == 1:
+            layer.conv.weight.sub_(layer.conv.weight.mean((1, 2, 3), keepdim=True))
+        if layer.conv.bias is not None:
+            nn.init.zeros_(layer.conv.bias)
+    hooks = [layer.conv.register_forward_hook(rescale) for layer in layers]
+    noise = [F.interpolate(torch.rand(2, in_channels, n, n), size=64, mode="bilinear") for n in (2, 4, 8, 16)]
+    model(torch.cat(noise))
+    for hook in hooks:
+        hook.remove()

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ddptrain.models.yolo.backbone import SIZES, CspBackbone, TorchvisionBackbone
-from ddptrain.models.yolo.blocks import Norm, init_unnormalised
+from ddptrain.models.yolo.blocks import Norm, scale_to_unit_variance
 from ddptrain.models.yolo.head import DecoupledHead
 from ddptrain.models.yolo.neck import PathAggregation
 from ddptrain.structures import DensePrediction
@@ -51,9 +51,7 @@ class Yolo(nn.Module):
         self.neck = PathAggregation(self.backbone.channels, channels, dims.neck_depth, norm)
         self.head = DecoupledHead(channels, strides, num_classes, reg_max, norm, image_size)
         if norm in ("frozen", "none"):
-            for part in (own, self.neck, self.head):
-                if part is not None:
-                    init_unnormalised(part)
+            scale_to_unit_variance(self, in_channels)
         self.head.init_outputs()
 
     def forward(self, images: Tensor) -> DensePrediction:

@@ -1,0 +1,87 @@
+"""torchvision's detectors: one training and one evaluation pass each, no download."""
+
+import pytest
+import torch
+
+from ddptrain.config import TorchvisionConfig
+from ddptrain.config.model import TORCHVISION_DETECTORS
+from ddptrain.errors import UserError
+from ddptrain.models.build import build_model
+from ddptrain.models.torchvision import TorchvisionDetector
+
+
+@pytest.mark.parametrize("name", TORCHVISION_DETECTORS)
+def test_training_and_evaluation(name):
+    torch.manual_seed(0)
+    model = build_model(TorchvisionConfig(name=name), num_classes=3, image_size=64)
+    assert isinstance(model, TorchvisionDetector)
+    images = torch.rand(2, 3, 64, 64)
+    targets = [
+        {"boxes": torch.tensor([[10.0, 10, 50, 40]]), "labels": torch.tensor([2])},
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)},
+    ]
+    seen = {}
+    model.model.backbone.register_forward_pre_hook(lambda m, args: seen.update(shape=args[0].shape))
+    losses = model.train()(images, targets)
+    assert seen["shape"] == (2, 3, 64, 64)  # neither resized nor padded
+    total = sum(losses.values())
+    assert total.isfinite()
+    assert total.requires_grad
+
+    model.limit(score_threshold=0.0, max_detections=7)
+    with torch.no_grad():
+        out = model.eval()(images)
+    assert len(out) == 2
+    for d in out:
+        assert len(d.boxes) <= 7
+        assert (d.scores.diff() <= 0).all()
+        assert ((d.labels >= 0) & (d.labels < 3)).all()
+        assert (d.boxes >= 0).all()
+        assert (d.boxes <= 64).all()
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn_mobilenet_v3_large_320_fpn", "ssdlite320_mobilenet_v3_large"])
+def test_labels_come_back_as_they_went_in(name):
+    """A few steps on one image with one class: what is found is that class, not its neighbour."""
+    torch.manual_seed(0)
+    model = TorchvisionDetector(name, 3)
+    image = torch.full((2, 3, 64, 64), 0.5)
+    image[:, 0, 10:50, 10:50] = 1
+    target = [{"boxes": torch.tensor([[10.0, 10, 50, 50]]), "labels": torch.tensor([1])}] * 2
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(12):
+        optimizer.zero_grad()
+        sum(model(image, target).values()).backward()
+        optimizer.step()
+    for m in model.modules():  # running statistics of so few steps say nothing yet
+        if isinstance(m, torch.nn.BatchNorm2d):
+            m.track_running_stats = False
+            m.running_mean = m.running_var = None
+    model.limit(0.01, 5)
+    with torch.no_grad():
+        (d, _) = model.eval()(image)
+    assert d.labels[0] == 1
+
+
+def test_coco_weights_all_but_the_class_layers(tmp_path, monkeypatch):
+    from torchvision.models import get_model, get_model_weights
+
+    name = "ssdlite320_mobilenet_v3_large"
+    torch.manual_seed(5)
+    source = get_model(name, weights=None, weights_backbone=None)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(source.state_dict(), folder / get_model_weights(name).DEFAULT.url.rsplit("/", 1)[1])
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    model = TorchvisionDetector(name, 90, pretrained=True)  # with the background as many classes as COCO's 91
+    before = source.state_dict()
+    differ = [k for k, v in model.model.state_dict().items() if not torch.equal(v, before[k])]
+    assert len(differ) > 0
+    assert all(k.startswith("head.classification_head.module_list.") and ".1." in k for k in differ)
+
+
+def test_weights_that_cannot_be_had(tmp_path, monkeypatch):
+    (tmp_path / "hub").write_text("")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(UserError, match=r"pretrained weights: .*ssdlite320"):
+        TorchvisionDetector("ssdlite320_mobilenet_v3_large", 3, pretrained=True)
