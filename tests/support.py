@@ -36,7 +36,7 @@ def _rank(rank: int, world_size: int, port: int, log: str, target: Callable[...,
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(fd, 1)
     os.dup2(fd, 2)
-    sys.stdout, sys.stderr = open(1, "w", buffering=1, closefd=False), open(2, "w", buffering=1, closefd=False)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
     code = target(*args)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -150,7 +150,9 @@ def test_predict_writes_pictures_and_json(config: Path, scenes: Path, tmp_path: 
     assert all(entry["width"] == 192 and isinstance(entry["detections"], list) for entry in found.values())
 
 
-@pytest.mark.parametrize("start", [["-m", "ddptrain"], ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ddptrain"]])
+@pytest.mark.parametrize(
+    "start", [["-m", "ddptrain"], ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ddptrain"]]
+)
 def test_started_as_the_readme_says(config: Path, tmp_path: Path, start: list[str]) -> None:
     """As a module, and through torchrun by hand."""
     command = [sys.executable, *start, "train", str(config), "train.steps=1"]
@@ -164,7 +166,9 @@ def test_nproc_starts_the_ranks_itself(config: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 ranks" in done.stdout
-    wrong = subprocess.run([*command, "name=x", "train.global_batch=7"], capture_output=True, text=True, timeout=120, check=False)
+    wrong = subprocess.run(
+        [*command, "name=x", "train.global_batch=7"], capture_output=True, text=True, timeout=120, check=False
+    )
     assert wrong.returncode == 2
     assert "6 and 8" in wrong.stderr
     assert "Traceback" not in wrong.stderr

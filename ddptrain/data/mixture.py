@@ -219,6 +219,13 @@ def _checked_sizes(names: Sequence[str], sizes: Sequence[int]) -> tuple[int, ...
     return tuple(int(n) for n in sizes)
 
 
+def _exact(share: float | Fraction) -> Fraction:
+    """A float by the shortest decimal that names it; integers (numpy's too) and Fractions as they are."""
+    if isinstance(share, Rational):
+        return Fraction(int(share.numerator), int(share.denominator))
+    return Fraction(repr(float(share)))
+
+
 def _integer_weights(names: Sequence[str], sizes: Sequence[int], shares: Sequence[float | Fraction]) -> tuple[int, ...]:
     """The shares as integers in their exact ratio, without a common divisor."""
     if len(shares) != len(sizes):
@@ -229,8 +236,7 @@ def _integer_weights(names: Sequence[str], sizes: Sequence[int], shares: Sequenc
             raise ValueError(f"{name}: share {share} is not a finite number >= 0")
         if share > 0 and size == 0:
             raise ValueError(f"{name}: share {share} of an empty dataset; give it a share of 0, or samples")
-        whole = isinstance(share, Rational)
-        exact.append(Fraction(int(share.numerator), int(share.denominator)) if whole else Fraction(repr(float(share))))
+        exact.append(_exact(share))
     if not any(exact):
         raise ValueError(f"shares: all are 0 ({', '.join(names)}); at least one must be above")
     common = math.lcm(*(x.denominator for x in exact))

@@ -136,7 +136,8 @@ def two_way_round(due: Sequence[int], q: int, one: Sequence[int], two: Sequence[
     Returns:
         The items that are rounded up.
 
-    Laid end to end in one order the fractions fill unit cells; one item is chosen from each cell of either order. That is a flow cell -> item -> cell of unit capacities, and the fractions are one, so an integer one exists.
+    Laid end to end in one order the fractions fill unit cells; one item is chosen from each cell of either order. That is a
+    flow cell -> item -> cell of unit capacities, and the fractions are one, so an integer one exists.
     """
     ahead: dict[tuple[str, int], dict[tuple[str, int], None]] = {}
 

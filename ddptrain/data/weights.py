@@ -39,9 +39,7 @@ class SampleWeights:
         for name, where, part in zip(names, self._slices, parts):
             weights = np.ones(where.stop - where.start) if part is None else np.asarray(part, np.float64)
             if weights.shape != (where.stop - where.start,):
-                raise ValueError(
-                    f"{name}: sample_weights of shape {weights.shape} for {where.stop - where.start} samples"
-                )
+                raise ValueError(f"{name}: sample_weights of shape {weights.shape} for {where.stop - where.start} samples")
             bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
             if bad.size:
                 raise ValueError(f"{name}: weight {weights[bad[0]]} of sample {bad[0]} is not a finite number >= 0")

@@ -33,7 +33,7 @@ def predict_shard(
 ) -> list[dict[int, Prediction]]:
     """Predictions of this rank's shard: one mapping sample index → prediction per validation dataset.
 
-    Groups of `batch` consecutive samples stay together whatever the number of ranks, so that a prediction does not depend on it.
+    Groups of `batch` consecutive samples stay together whatever the number of ranks: a prediction does not depend on it.
     """
     shard: list[dict[int, Prediction]] = [{} for _ in task.val]
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16

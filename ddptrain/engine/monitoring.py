@@ -48,7 +48,7 @@ class Monitor:
         self.board = open_board(folder / "tensorboard", enabled=world.main and config.monitor.tensorboard, resumed=resumed)
         self._stack.callback(self.board.close)
         self._history = History(folder / "history.csv" if world.main else None, resumed)
-        self.ledger = Ledger(task.mixture.plan())
+        self.ledger = Ledger(task.sampler.mixture.plan())
         self._parts: dict[str, float] = {}
         self._steps = 0
         self._images_per_second = 0.0
@@ -76,7 +76,7 @@ class Monitor:
             say(note)
         plan = self.ledger.plan
         self.console.table("mixture", books.COLUMNS, books.plan_table(plan))
-        for warning in books.plan_warnings(plan):
+        for warning in state.sampler.mixture.warnings():
             say(f"warning: {warning}")
         self.board.text("mixture", books.plan_markdown(plan), state.step)
 
@@ -148,7 +148,7 @@ class Monitor:
         return [self._task.picture(self._task.val_samples[k], evaluation.predictions[k.dataset][k.index]) for k in chosen]
 
     def _drawn(self, state: RunState) -> list[int]:
-        return [int(n) for n in self._task.mixture.drawn(state.position)]
+        return [int(n) for n in state.sampler.mixture.drawn(state.position)]
 
     def write_summary(self, state: RunState) -> None:
         """Write summary.json with all that is known now."""

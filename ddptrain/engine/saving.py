@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +57,6 @@ class Saver:
         self._config, self._world, self._state = config, world, state
         self._identity = identity(config, sizes)
         self._writer: CheckpointWriter | None = None
-        self._saved: Path | None = None
         self._ended = False
 
     @property
@@ -127,13 +127,25 @@ class Saver:
         """Hand the state to the writer: training waits only for the copy to host memory."""
         if self._writer is None:
             return
-        state = self._state.state_dict() | {"identity": self._identity, "config": self._config.model_dump_json()}
-        self._writer.submit(state, self._state.step, best)
-        self._saved = self._checkpoints / f"step_{self._state.step:08d}.pt"
+        self._writer.submit(self._state_dict(), self._state.step, best)
         self._status("running")
 
+    def reserve(self) -> None:
+        """Take the host memory for the copy beforehand, when the optimizer has its state."""
+        if self._writer is not None:
+            self._writer.reserve(self._state_dict())
+
+    def _state_dict(self) -> dict[str, Any]:
+        return self._state.state_dict() | {"identity": self._identity, "config": self._config.model_dump_json()}
+
     def _status(self, state: State, reason: str = "") -> None:
-        write_status(self._config.folder, state, self._state.step, self._state.steps, reason, self._saved)
+        folder = self._config.folder
+        last = self._checkpoints / "last.pt"
+        try:
+            saved = self._checkpoints / os.readlink(last) if last.is_symlink() else None
+            write_status(folder, state, self._state.step, self._state.steps, reason, saved)
+        except OSError as e:  # a full disk must not end the training
+            warn(f"{folder}/status.json: not written ({e.strerror})")
 
     def finish(self, stopped: str, say: Callable[[str], None]) -> int:
         """Wait for the last save, write the final status.

@@ -108,7 +108,7 @@ class RunState:
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.stepper.scaler.state_dict() if self.stepper.scaler is not None else None,
-            "sampler": self.sampler.state_dict() | {"position": self.position},
+            "sampler": self.sampler.fingerprint,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ def build_state(config: RunConfig, task: Task, world: World, split: Split) -> Ru
         model = model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(config.optimizer, model, config.train.global_batch)
     ema = Ema(model, config.ema) if config.ema.enabled else None
-    mixture = task.mixture
+    mixture = task.sampler.mixture
     samples_per_epoch = mixture.samples_per_epoch
     steps = config.train.steps or math.ceil(config.train.epochs * samples_per_epoch / split.global_batch)
     stepper = Stepper(
@@ -144,21 +144,12 @@ def build_state(config: RunConfig, task: Task, world: World, split: Split) -> Ru
         clip_norm=config.train.clip_norm,
         precision=config.train.precision,
     )
-    sampler = DistributedWeightedSampler(
-        mixture.sizes,
-        mixture.shares,
-        samples_per_epoch=samples_per_epoch,
-        block=split.global_batch,
-        num_replicas=world.size,
-        rank=world.rank,
-        seed=config.seed,
-    )
     return RunState(
         model=model,
         stepper=stepper,
         optimizer=optimizer,
         schedule=Schedule(config.schedule, config.optimizer, steps, samples_per_epoch / split.global_batch),
-        sampler=sampler,
+        sampler=task.sampler,
         ema=ema,
         split=split,
         steps=steps,

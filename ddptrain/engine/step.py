@@ -51,8 +51,8 @@ class StepReport:
 class Stepper:
     """Everything a step needs that stays the same between steps.
 
-    `normalizer` is the previous step's: under fp16 the sums are divided by the power of two next to it before the backward pass,
-    to stay in range. It is the only state, and belongs in the checkpoint.
+    `normalizer` is the previous step's: under fp16 the sums are divided by the power of two next to it before the backward
+    pass, to stay in range. It is the only state, and belongs in the checkpoint.
     """
 
     model: nn.Module

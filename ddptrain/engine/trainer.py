@@ -1,7 +1,7 @@
 """The loop: fetch, step, log, evaluate, save, in the order in which they happen.
 
-The step (optimizer update) is the only clock. `position` counts samples of the global stream that all ranks share; it alone says
-what comes next, so a resumed run goes on where the stopped one was.
+The step (optimizer update) is the only clock. `position` counts samples of the global stream that all ranks share; it
+alone says what comes next, so a resumed run goes on where the stopped one was.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def train(config: RunConfig, stop: StopFlag) -> int:
         stack.enter_context(distributed.process_group(world, config.train.timeout_s))
         task = distributed.agree(lambda: build_task(config))
         state = distributed.agree(lambda: build_state(config, task, world, split))
-        saver = stack.enter_context(Saver(config, world, state, list(task.mixture.sizes)))
+        saver = stack.enter_context(Saver(config, world, state, list(task.sampler.mixture.sizes)))
         saver.open()
         monitor = stack.enter_context(Monitor(config, task, world, state))
         loader = stack.enter_context(
@@ -83,16 +83,18 @@ def _loop(
         state.count(report)
         monitor.after_step(state, report)
 
-        last = state.step == state.steps
+        if state.step + state.skipped == 1:
+            saver.reserve()
+
+        last, better = state.step == state.steps, False
         if last or _due(config.eval.every_steps, config.eval.every_epochs, state, before, report):
             with monitor.timing.pause():
                 better = _evaluate(config, task, world, state, monitor)
-                if better:
-                    saver.save(best=True)
         last = last or state.out_of_patience
-        if report.stop or last or _due(config.checkpoint.every_steps, config.checkpoint.every_epochs, state, before, report):
+        save = _due(config.checkpoint.every_steps, config.checkpoint.every_epochs, state, before, report)
+        if better or save or last or report.stop:
             with monitor.timing.pause():
-                saver.save()
+                saver.save(best=better)
         if report.stop and not last:
             return distributed.first_true(stop.reason)
     return ""

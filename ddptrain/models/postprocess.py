@@ -13,9 +13,7 @@ MAX_CANDIDATES = 30_000
 
 
 @torch.no_grad()
-def detections(
-    pred: DensePrediction, *, score_threshold: float, nms_iou: float, max_detections: int
-) -> list[Detections]:
+def detections(pred: DensePrediction, *, score_threshold: float, nms_iou: float, max_detections: int) -> list[Detections]:
     """The detections of each image, best first, boxes in input pixels.
 
     A point may report several classes. Ties keep the order of (point, class), so that the result is a function of

@@ -37,15 +37,11 @@ class TorchvisionDetector(nn.Module):
         UserError: the weights are neither in torchvision's cache nor to be downloaded.
     """
 
-    def __init__(
-        self, name: str, num_classes: int, pretrained: bool = False, pretrained_backbone: bool = False
-    ) -> None:
+    def __init__(self, name: str, num_classes: int, pretrained: bool = False, pretrained_backbone: bool = False) -> None:
         super().__init__()
         weights = get_model_weights(name).DEFAULT if pretrained else None
         backbone = _backbone_weights(name) if pretrained_backbone and not pretrained else None
-        self.model = with_weights_hint(
-            lambda: get_model(name, weights=weights, weights_backbone=backbone), weights, backbone
-        )
+        self.model = with_weights_hint(lambda: get_model(name, weights=weights, weights_backbone=backbone), weights, backbone)
         self.background = _replace_class_layers(self.model, num_classes)
         old: Any = self.model.transform
         self.model.transform = _AsGiven(32, 32, old.image_mean, old.image_std, size_divisible=old.size_divisible)
@@ -57,9 +53,7 @@ class TorchvisionDetector(nn.Module):
         where.score_thresh = score_threshold
         where.detections_per_img = max_detections
 
-    def forward(
-        self, images: Tensor, targets: list[dict[str, Tensor]] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
+    def forward(self, images: Tensor, targets: list[dict[str, Tensor]] | None = None) -> dict[str, Tensor] | list[Detections]:
         """Losses in training mode, detections in eval mode.
 
         Args:

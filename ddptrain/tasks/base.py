@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ddptrain.data.loader import Samples
-from ddptrain.data.mixture import Mixture
+from ddptrain.data.sampler import DistributedWeightedSampler
 from ddptrain.structures import Batch, LossSum, Sample
 
 Prediction = Mapping[str, np.ndarray]
@@ -41,8 +41,8 @@ class Task(Model, Protocol):
         ...
 
     @property
-    def mixture(self) -> Mixture:
-        """Names, sizes and shares of the training datasets."""
+    def sampler(self) -> DistributedWeightedSampler:
+        """The global stream of training samples: datasets, shares, weights. The engine only asks its `keys` and `mixture`."""
         ...
 
     @property

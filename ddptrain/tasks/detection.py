@@ -16,7 +16,6 @@ from ddptrain.data.detection import DetectionSamples
 from ddptrain.data.formats.build import read
 from ddptrain.data.images import BadImage, read_image
 from ddptrain.data.labels import LabelSpace
-from ddptrain.data.mixture import Mixture
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 from ddptrain.losses.detection import detection_loss
@@ -27,6 +26,7 @@ from ddptrain.models.postprocess import detections
 from ddptrain.monitor import pictures
 from ddptrain.structures import Batch, Detections, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.stream import build_sampler
 
 DRAWN_SCORE = 0.25
 """Detections from this score on are drawn."""
@@ -99,12 +99,7 @@ class DetectionTask(DetectionModel):
         self.notes: list[str] = []
         train_tables, train_space = self._tables("train")
         self.val_tables, self.val_space = self._tables("val")
-        self.mixture = Mixture(
-            names=[d.name for d in config.data.train],
-            sizes=[len(t) for t in train_tables],
-            shares=None if config.data.train[0].share is None else [d.share for d in config.data.train],
-            samples_per_epoch=config.data.samples_per_epoch,
-        )
+        self.sampler = build_sampler(config, [len(t) for t in train_tables])
         size = config.data.image_size
         self.train = DetectionSamples(train_tables, train_space.annotated, size, config.data.augment, config.seed)
         self.val_samples = DetectionSamples(self.val_tables, self.val_space.annotated, size, None, config.seed)

@@ -121,9 +121,7 @@ def classification_model(name: str, pretrained: bool) -> nn.Module:
     """A torchvision classification model by name, with or without its default weights."""
     known = tv.list_models(module=tv)
     if name not in known:
-        raise UserError(
-            f"model.backbone: {name}: not a classification model of torchvision; known are {', '.join(known)}"
-        )
+        raise UserError(f"model.backbone: {name}: not a classification model of torchvision; known are {', '.join(known)}")
     weights = tv.get_model_weights(name).DEFAULT if pretrained else None
     return with_weights_hint(lambda: tv.get_model(name, weights=weights), weights)
 

@@ -1,0 +1,37 @@
+"""The global stream of a run, as its config asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ddptrain.config import RunConfig
+from ddptrain.data.sampler import DistributedWeightedSampler
+from ddptrain.errors import UserError
+
+
+def build_sampler(config: RunConfig, sizes: Sequence[int], sample_weights: Any = None) -> DistributedWeightedSampler:
+    """The stream over the datasets of `data.train`; positions are cut into ranks by the loader, so this one has rank 0 of 1.
+
+    Args:
+        sizes: number of samples of each dataset.
+        sample_weights: see `DistributedWeightedSampler`.
+
+    Raises:
+        UserError: shares or weights that cannot be drawn.
+    """
+    shares = [d.share for d in config.data.train if d.share is not None]
+    try:
+        return DistributedWeightedSampler(
+            sizes,
+            shares or None,
+            sample_weights=sample_weights,
+            samples_per_epoch=config.data.samples_per_epoch,
+            block=config.train.global_batch,
+            num_replicas=1,
+            rank=0,
+            seed=config.seed,
+            names=[d.name for d in config.data.train],
+        )
+    except ValueError as e:
+        raise UserError(f"data.train: {e}") from None
