@@ -148,7 +148,8 @@ class Monitor:
         return [self._task.picture(self._task.val_samples[k], evaluation.predictions[k.dataset][k.index]) for k in chosen]
 
     def _drawn(self, state: RunState) -> list[int]:
-        return [int(n) for n in state.sampler.mixture.drawn(state.position)]
+        # counted from the batches themselves, not from the formula that made them
+        return [int(n) for n in state.samples_by_dataset]
 
     def write_summary(self, state: RunState) -> None:
         """Write summary.json with all that is known now."""

@@ -14,6 +14,7 @@ from ddptrain.config import RunConfig
 from ddptrain.data.loader import train_loader
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import evaluate
+from ddptrain.engine.handshake import check_ranks
 from ddptrain.engine.monitoring import Monitor
 from ddptrain.engine.preemption import StopFlag
 from ddptrain.engine.saving import Saver
@@ -74,17 +75,21 @@ def _loop(
 ) -> str:
     """Run to the end or to a stop; returns the name of the signal that stopped the run, or nothing."""
     batches = monitor.timing.wait_for(loader)
+    first = True
     while state.step < state.steps and not state.out_of_patience:
         seeding.seed_torch(config.seed, state.step + state.skipped, world.rank)
         state.schedule.apply(state.optimizer, state.step)
         micro = [next(batches).to(world.device) for _ in range(state.split.accumulation)]
+        if first:
+            check_ranks(config, world, state, micro)
         before = state.position
         report = state.stepper(micro, stop=stop.requested)
         state.count(report)
         monitor.after_step(state, report)
 
-        if state.step + state.skipped == 1:
+        if first:
             saver.reserve()
+            first = False
 
         last, better = state.step == state.steps, False
         if last or _due(config.eval.every_steps, config.eval.every_epochs, state, before, report):

@@ -1,0 +1,65 @@
+"""Before the first update all ranks must run the same code on the same config and stream, and share its positions exactly."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import ddptrain
+from ddptrain import distributed
+from ddptrain.config import RunConfig
+from ddptrain.distributed import World
+from ddptrain.engine.state import RunState
+from ddptrain.errors import UserError
+from ddptrain.structures import Batch
+
+
+@cache
+def code_version() -> str:
+    """Version and a hash of the package's source, so that an edited copy on one machine is noticed."""
+    digest = hashlib.blake2b(digest_size=6)
+    root = Path(ddptrain.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return f"{ddptrain.__version__}+{digest.hexdigest()}"
+
+
+def check_ranks(config: RunConfig, world: World, state: RunState, batches: Sequence[Batch]) -> None:
+    """Compare config, code, stream and the first global batch over the ranks; one gather, before the first update.
+
+    Args:
+        batches: this rank's micro batches of the step at `state.position`.
+
+    Raises:
+        UserError: on every rank alike, naming what differs and where.
+    """
+    if world.size == 1:
+        return
+    mine = {
+        "config": hashlib.blake2b(config.model_dump_json().encode(), digest_size=6).hexdigest(),
+        "code": code_version(),
+        "sampler": state.sampler.fingerprint,
+        "step": str(state.step),
+    }
+    positions = [p for b in batches for p in b.keys[:, 0].tolist()]
+    ranks = distributed.gather_objects((mine, positions))
+    for rank, (theirs, _) in enumerate(ranks):
+        for what, value in ranks[0][0].items():
+            if theirs[what] != value:
+                raise UserError(
+                    f"rank {rank} differs from rank 0 in {what} ({theirs[what]} against {value}); "
+                    "start every rank with the same files and arguments"
+                )
+    found = sorted(p for _, part in ranks for p in part)
+    expected = list(range(state.position, state.position + state.split.global_batch))
+    if found != expected:
+        raise UserError(
+            f"the ranks together read positions {_spans(found)}, not {_spans(expected)}; "
+            "two launchers may have started ranks of this run: check the rendezvous"
+        )
+
+
+def _spans(positions: list[int]) -> str:
+    return f"{positions[0]}..{positions[-1]} ({len(positions)}, {len(set(positions))} different)" if positions else "none"
