@@ -181,9 +181,10 @@ def _halve(image: np.ndarray, times: int) -> np.ndarray:
 
 def enclose(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Float64 `[n, 4]`: for each box the smallest upright one around its four corners under `matrix`."""
-    corners = boxes.astype(np.float64)[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
-    corners = corners @ matrix[:2, :2].T + matrix[:2, 2]
-    return np.concatenate([corners.min(1), corners.max(1)], 1)
+    corners = boxes.astype(np.float64)
+    centre = (corners[:, :2] + corners[:, 2:]) @ (matrix[:2, :2].T / 2) + matrix[:2, 2]
+    half = (corners[:, 2:] - corners[:, :2]) @ np.abs(matrix[:2, :2].T / 2)
+    return np.concatenate([centre - half, centre + half], 1)
 
 
 def transform_boxes(boxes: np.ndarray, matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
