@@ -125,7 +125,7 @@ class Agent:
             if plan.host in ("", self.node):
                 store, port = rendezvous.host_store(plan.ports, plan.token)
             else:
-                port = rendezvous.find_store(address, plan.ports, plan.token)
+                store, port = rendezvous.find_store(address, plan.ports, plan.token)
             endpoint, configs["is_host"] = f"{address}:{port}", "0"
             if plan.nnodes > 1:
                 self._say(f"meets at {endpoint}")
@@ -151,8 +151,8 @@ class Agent:
             self.code = 0
         except ChildFailedError as e:
             self._record(e.failures)
-        finally:
-            del store
+        if store and plan.nnodes > 1 and self.code == 0:  # the machine that holds the store leaves last
+            rendezvous.leave(store, self.node, list(plan.addresses) if plan.host == self.node else [])
 
     def _start_check(self) -> subprocess.Popen[bytes]:
         """The pre-flight, in a process of its own: a GPU it touched must be free when the ranks come."""

@@ -17,9 +17,8 @@ ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEM
 
 def table(limit: int = 20) -> str:
     """The newest jobs, one a line: what the run's own status says, then what Slurm says."""
-    rows = [("JOB", "NAME", "RUN", "STEP", "SLURM", "STARTS", "MACHINES", "AGE", "REASON")]
-    for mine in job.all_jobs()[-limit:]:
-        rows.append(_row(mine))
+    rows: list[tuple[str, ...]] = [("JOB", "NAME", "RUN", "STEP", "SLURM", "STARTS", "MACHINES", "AGE", "REASON")]
+    rows += [_row(mine) for mine in job.all_jobs()[-limit:]]
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths)).rstrip() for r in rows)
 

@@ -7,9 +7,13 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launch import rendezvous
 from launch.plan import Plan, node_name, write_atomic
+
+if TYPE_CHECKING:
+    import torch
 
 BAD_NODE = 76
 PATIENCE_S = 120
@@ -42,7 +46,7 @@ def check_machine(plan: Plan) -> str:
     return "passed"
 
 
-def product_is_right(device: object) -> bool:
+def product_is_right(device: torch.device) -> bool:
     """Multiply two matrices of small whole numbers, whose product float32 holds exactly, and compare with int64."""
     import torch
 
@@ -60,7 +64,7 @@ def all_reduce(plan: Plan) -> None:
     import torch
     import torch.distributed as dist  # noqa: TID251  # between machines, before any rank exists
 
-    port = rendezvous.find_store(plan.address, plan.ports, plan.token, PATIENCE_S)
+    _, port = rendezvous.find_store(plan.address, plan.ports, plan.token, PATIENCE_S)
     wait = timedelta(seconds=PATIENCE_S)
     store = dist.TCPStore(plan.address, port, is_master=False, timeout=wait)
     device = torch.device("cuda", 0) if plan.gpus else torch.device("cpu")

@@ -28,6 +28,7 @@ class Task:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
+        self._ended: list[int] = []  # the agent's exit status, once it has one; a list, for threads and handlers share it
 
     def __call__(self) -> str:
         """Run the agent to its end.
@@ -38,7 +39,6 @@ class Task:
         Raises:
             SystemExit: with status 75 where the run was stopped and saved, else with the agent's.
         """
-        self._code: int | None = None
         # the agent must not be ended by a signal that comes before it has its handlers
         stops = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_BLOCK, stops)
@@ -47,20 +47,20 @@ class Task:
             signal.signal(number, self._pass_on)
         threading.Thread(target=self._wait, daemon=True).start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
-        while self._code is None:  # no lock is held here: checkpoint runs inside a signal handler of this thread
+        while not self._ended:  # no lock is held here: checkpoint runs inside a signal handler of this thread
             time.sleep(0.2)
-        if self._code:
-            sys.exit(self._code)
+        if self._ended[0]:
+            sys.exit(self._ended[0])
         status = read_status(Path(job.read(Path(self.folder)).run))
         if status and status.state == "stopped":
             sys.exit(0)  # the batch script queues the job again
         return "finished"
 
     def _wait(self) -> None:
-        self._code = self._agent.wait()
+        self._ended.append(self._agent.wait())
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        if self._code is None:
+        if not self._ended:
             self._agent.send_signal(signal.SIGUSR1)
 
     def checkpoint(self) -> Any:
@@ -75,10 +75,10 @@ class Task:
         began = time.monotonic()
         self._pass_on(signal.SIGUSR2, None)
         mine, restart = job.read(Path(self.folder)), batch.restart_count()
-        while self._code is None and time.monotonic() - began < mine.options.grace_s + 5:
+        while not self._ended and time.monotonic() - began < mine.options.grace_s + 5:
             time.sleep(0.1)
-        kind, _, _ = batch.judge(mine, restart, self._code or 0)
-        if self._code != 0 or kind != "stopped":
+        kind, _, _ = batch.judge(mine, restart, 0)
+        if self._ended != [0] or kind != "stopped":
             batch.say(f"no checkpoint was saved within {time.monotonic() - began:.1f} s ({kind})")
             return None
         batch.say(f"saved {time.monotonic() - began:.1f} s after the signal")
@@ -97,7 +97,7 @@ def executor(mine: Job, folder: Path) -> Any:
     """
     from submitit.slurm.slurm import SlurmExecutor
 
-    class Executor(SlurmExecutor):  # type: ignore[misc]
+    class Executor(SlurmExecutor):
         """Submits in an environment without the variables of a surrounding job."""
 
         def _make_submission_command(self, submission_file_path: Path) -> list[str]:
