@@ -23,15 +23,19 @@ from pathlib import Path
 from typing import Any
 
 from launch import logs, rendezvous
-from launch.plan import Plan, node_name, threads_per_rank
+from launch.plan import Plan, node_name, threads_per_rank, write_atomic
 from launch.worker import SPEC, STOP_SIGNALS
 
 
 class Agent:
-    """Runs a plan's ranks on this machine."""
+    """Runs a plan's ranks on this machine.
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    Args:
+        report: file that tells the batch script how the pre-flight and the ranks ended; None where nobody asks.
+    """
+
+    def __init__(self, plan: Plan, report: Path | None = None) -> None:
+        self.plan, self.report = plan, report
         self.node = node_name()
         self.code = 1
         self._stops: list[tuple[float, int]] = []
@@ -59,6 +63,9 @@ class Agent:
             tail.show(sys.stdout, end=True)
         for number, handler in before.items():
             signal.signal(number, handler)
+        if self.report:
+            known = json.loads(self.report.read_text()) if self.report.exists() else {"node": self.node}
+            write_atomic(self.report, json.dumps(known | {"code": self.code}))
         return self.code
 
     def _on_signal(self, number: int, frame: Any) -> None:
@@ -110,6 +117,7 @@ class Agent:
             lambda record: "running on a child thread" not in record.getMessage()
         )
         address, store = plan.address, None
+        test = self._start_check() if plan.check else None
         configs: dict[str, Any] = {"join_timeout": 600, "read_timeout": 60}
         if plan.endpoint is not None:
             endpoint = plan.endpoint
@@ -117,10 +125,13 @@ class Agent:
             if plan.host in ("", self.node):
                 store, port = rendezvous.host_store(plan.ports, plan.token)
             else:
-                port = rendezvous.find_store(address, plan.ports, plan.token)
+                store, port = rendezvous.find_store(address, plan.ports, plan.token)
             endpoint, configs["is_host"] = f"{address}:{port}", "0"
             if plan.nnodes > 1:
                 self._say(f"meets at {endpoint}")
+        if test and test.wait():
+            self.code = test.returncode
+            return
         os.environ[SPEC] = json.dumps(self._worker_spec())
         config = LaunchConfig(
             min_nodes=plan.nnodes,
@@ -140,8 +151,12 @@ class Agent:
             self.code = 0
         except ChildFailedError as e:
             self._record(e.failures)
-        finally:
-            del store
+        if store and plan.nnodes > 1 and self.code == 0:  # the machine that holds the store leaves last
+            rendezvous.leave(store, self.node, list(plan.addresses) if plan.host == self.node else [])
+
+    def _start_check(self) -> subprocess.Popen[bytes]:
+        """The pre-flight, in a process of its own: a GPU it touched must be free when the ranks come."""
+        return subprocess.Popen([sys.executable, "-m", "launch.preflight", self.plan.dumps(), str(self.report)])
 
     def _worker_spec(self) -> dict[str, Any]:
         plan = self.plan
@@ -188,5 +203,12 @@ def worker_pids() -> list[int]:
     return found
 
 
+def main(folder: Path) -> int:
+    """The agent of one start of a Slurm job, on one of its machines."""
+    restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    plan = Plan.loads((folder / f"plan.r{restart}.json").read_text(encoding="utf-8"))
+    return Agent(plan, folder / f"agent.r{restart}.{node_name()}.json").run()
+
+
 if __name__ == "__main__":
-    sys.exit(Agent(Plan.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))).run())
+    sys.exit(main(Path(sys.argv[1])))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,10 @@ class Plan:
     @classmethod
     def loads(cls, text: str) -> Plan:
         """The plan that `dumps` wrote."""
-        values = json.loads(text)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = json.loads(text)
+        for key in ("arguments", "ports"):
+            values[key] = tuple(values[key])
+        return cls(**values)
 
 
 def write_atomic(path: Path, text: str) -> None:

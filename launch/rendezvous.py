@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -68,8 +69,8 @@ def host_store(ports: tuple[int, ...], token: str) -> tuple[TCPStore, int]:
     raise RuntimeError(f"none of the ports {', '.join(map(str, ports))} can be bound on this machine")
 
 
-def find_store(address: str, ports: tuple[int, ...], token: str, timeout_s: float = 600.0) -> int:
-    """The port where the job's own store answers. A foreign store or service on a candidate port is passed over."""
+def find_store(address: str, ports: tuple[int, ...], token: str, timeout_s: float = 600.0) -> tuple[TCPStore, int]:
+    """The job's own store and its port. A foreign store or service on a candidate port is passed over."""
     from torch.distributed import TCPStore  # noqa: TID251
 
     end = time.monotonic() + timeout_s
@@ -80,11 +81,22 @@ def find_store(address: str, ports: tuple[int, ...], token: str, timeout_s: floa
             try:
                 store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))
                 if store.check(["ddptrain"]) and store.get("ddptrain").decode() == token:
-                    return port
+                    return store, port
             except (RuntimeError, ValueError):
                 continue
         time.sleep(0.2)
     raise RuntimeError(f"no store of this job on {address} after {timeout_s:.0f} s, ports {', '.join(map(str, ports))}")
+
+
+def leave(store: TCPStore, me: str, wait_for: Sequence[str], timeout_s: float = 15.0) -> None:
+    """Say that this machine needs the store no more, and wait until the others in `wait_for` do not either."""
+    try:
+        store.set(f"left/{me}", "")
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end and not store.check([f"left/{other}" for other in wait_for]):
+            time.sleep(0.1)
+    except RuntimeError:  # the machine that holds it has gone
+        return
 
 
 def _listens(address: str, port: int) -> bool:

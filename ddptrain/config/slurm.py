@@ -1,18 +1,113 @@
 """`slurm`: defaults of a Slurm submission."""
 
-from pydantic import Field
+import re
+from typing import Any
+
+from pydantic import Field, field_validator
 
 from ddptrain.config.section import Section
 
+RESERVED = (
+    "array", "chdir", "error", "gpus-per-task", "ntasks", "ntasks-per-node", "open-mode", "output", "signal", "wrap",
+)  # fmt: skip
+"""sbatch parameters that the launcher sets itself."""
+
+
+def minutes(time: str) -> float:
+    """A Slurm time limit in minutes.
+
+    Raises:
+        ValueError: it is none of Slurm's notations.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    if not match:
+        raise ValueError('allowed: minutes, "hours:minutes:seconds", "days-hours:minutes:seconds" and Slurm\'s others')
+    days, a, b, c = (None if g is None else int(g) for g in match.groups())
+    assert a is not None
+    if days is not None:
+        return days * 1440 + a * 60 + (b or 0) + (c or 0) / 60
+    if c is not None:
+        return a * 60 + (b or 0) + c / 60
+    return a + (b or 0) / 60
+
 
 class SlurmConfig(Section):
-    """Defaults of a Slurm submission."""
+    """Defaults of a Slurm submission; options of `ddptrain submit` come before them, a user's
+    `~/.config/ddptrain/slurm.yaml` after them."""
 
     nodes: int = Field(default=1, ge=1)
     """Machines."""
     gpus_per_node: int = Field(default=8, ge=0)
-    """GPUs, and so ranks, per machine."""
+    """GPUs, and so ranks, per machine; 0 for a cluster without GPUs."""
+    ranks_per_node: int | None = Field(default=None, ge=1)
+    """Ranks per machine. Default: one per GPU, one on a machine without."""
+    cpus_per_task: int | None = Field(default=None, ge=1)
+    """CPU cores per machine (there is one Slurm task per machine). Default: ranks x (loader workers + 1)."""
+    mem: str | None = None
+    """Memory per machine, in Slurm's notation."""
     time: str = "24:00:00"
-    """Time limit, in Slurm's notation."""
+    """Time limit, in Slurm's notation, in quotes."""
     partition: str | None = None
     """Partition; null for the cluster's default."""
+    account: str | None = None
+    """Account that pays; null for the user's default."""
+    qos: str | None = None
+    """Quality of service; null for the default."""
+    constraint: str | None = None
+    """Features that the machines must have."""
+    exclude: str | None = None
+    """Machines not to use, as a Slurm host list."""
+    extra: dict[str, str | int | bool] = {}
+    """Any further sbatch parameter by its long name; true for one without a value."""
+    srun: dict[str, str | int | bool] = {}
+    """Any srun parameter by its long name, such as `container-image`."""
+    setup: tuple[str, ...] = ()
+    """Shell lines that run first on the first machine, such as `module load cuda`."""
+    container: str | None = None
+    """Command before Python on every machine, such as `apptainer exec --nv image.sif`."""
+    python: str | None = None
+    """Python on the machines. Default: the one that submits."""
+    env: dict[str, str] = {}
+    """Variables of every rank; those of the submitting shell are passed through (`NCCL_*`, `GLOO_SOCKET_IFNAME`)."""
+    debug: bool = False
+    """Make NCCL and torch tell what they do."""
+    signal_s: int = Field(default=120, ge=1, le=65535)
+    """Seconds before the time limit at which the run saves and is queued again."""
+    grace_s: float = Field(default=100.0, gt=0)
+    """Seconds that a save may take before the ranks are killed."""
+    max_stops: int = Field(default=100, ge=0)
+    """Times that the job is queued again after a stop (time limit, pre-emption) with a saved checkpoint."""
+    max_crashes: int = Field(default=3, ge=0)
+    """Times that the job is queued again after crashes without a new checkpoint in between."""
+    max_restarts: int = Field(default=2, ge=0)
+    """Restarts of all ranks in place, from the newest checkpoint, after one was lost."""
+    check: bool = True
+    """Test every machine before the ranks start (GPUs, a matrix product, an all-reduce); a bad one is excluded."""
+    check_command: str | None = None
+    """Further shell command of that test; a machine where it fails is bad."""
+    address: str | None = None
+    """Address of the first machine. Default: its name where that resolves, else its NodeAddr."""
+
+    @property
+    def ranks(self) -> int:
+        """Ranks per machine."""
+        return self.ranks_per_node or self.gpus_per_node or 1
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _time(cls, value: Any) -> Any:
+        if isinstance(value, int):
+            raise ValueError('write the time in quotes, such as "24:00:00"; YAML reads it as a number')
+        if isinstance(value, str):
+            minutes(value)
+        return value
+
+    @field_validator("extra")
+    @classmethod
+    def _extra(cls, value: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        for key in value:
+            if not re.fullmatch(r"[a-z][a-z0-9-]*", key):
+                raise ValueError(f"{key!r} is not a long name of sbatch, such as reservation")
+            if key in RESERVED:
+                raise ValueError(f"{key} is set by the launcher; all but {', '.join(RESERVED)} can be given")
+        return value

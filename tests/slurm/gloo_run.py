@@ -8,7 +8,6 @@ import hashlib
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -47,7 +46,9 @@ def main(argv: list[str]) -> int:
         done = state["step"]
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT")
     node = os.environ.get("SLURMD_NODENAME", "")
-    print(f"start rank={rank} size={size} step={done} node={node} attempt={attempt}", flush=True)
+    print(f"start rank={rank} size={size} step={done} node={node} attempt={attempt}")
+    gpus, threads = os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"]
+    print(f"has gpus={gpus} threads={threads} note={options.get('note')!r} cwd={os.getcwd()!r}")
 
     def save(state: State, reason: str = "") -> None:
         if rank == 0:
@@ -90,14 +91,14 @@ def main(argv: list[str]) -> int:
             time.sleep(float(options.get("save_s", 0)))
             assert [int(next(batches)) for _ in range(3)] == [done, done + 1, done + 2]  # the loader still lives
             save("stopped", stop[0] if stop else "another rank")
-            print(f"stopped rank={rank} step={done} signals={stop}", flush=True)
+            print(f"stopped rank={rank} step={done} signals={stop}")
             dist.destroy_process_group()
             return 0
         if done % int(options.get("every", 10)) == 0:
             save("running")
     save("finished")
     digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()
-    print(f"finished rank={rank} weights={digest[:16]} threads={threading.active_count()}", flush=True)
+    print(f"finished rank={rank} weights={digest[:16]}")
     if rank == 0:
         put(folder / "weights", digest)
     dist.destroy_process_group()

@@ -1,0 +1,209 @@
+"""What the batch script does before and after srun, on the job's first machine, outside any container. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ddptrain.errors import UserError
+from ddptrain.status import FAILED, FINISHED, STOPPED, USER_ERROR, read_status
+from launch import cluster, job, rendezvous
+from launch.job import Job
+from launch.plan import Plan, write_atomic
+
+DEBUG = {"NCCL_DEBUG": "INFO", "TORCH_DISTRIBUTED_DEBUG": "DETAIL", "TORCH_CPP_LOG_LEVEL": "INFO"}
+CANCEL = "cancel"
+"""File in the job folder: the user wants the job to end once it is saved."""
+
+
+def restart_count(environ: Mapping[str, str] = os.environ) -> int:
+    """How often Slurm has queued this job again."""
+    return int(environ.get("SLURM_RESTART_COUNT") or 0)
+
+
+def say(text: str) -> None:
+    """One line in the job's log."""
+    print(f"{time.strftime('%H:%M:%S')} job: {text}", flush=True)
+
+
+def plan_path(folder: Path, restart: int) -> Path:
+    """What the agents of a start do."""
+    return folder / f"plan.r{restart}.json"
+
+
+def prepare(folder: Path) -> int:
+    """Write the plan of this start: where the machines meet and what their agents run."""
+    mine, restart, number = job.read(folder), restart_count(), os.environ["SLURM_JOB_ID"]
+    slurm = mine.options
+    if restart:
+        note_end(folder, restart - 1, "lost", step_of(mine))
+    nodes = cluster.hostnames(os.environ["SLURM_JOB_NODELIST"])
+    addresses = {n: n if rendezvous.resolves(n) else cluster.node_address(n) for n in nodes}
+    plan = Plan(
+        module=mine.module,
+        arguments=mine.arguments,
+        nproc=slurm.ranks,
+        nnodes=len(nodes),
+        cwd=mine.cwd,
+        env=(DEBUG if slurm.debug else {}) | slurm.env,
+        logs=str(folder / "logs"),
+        restart=restart,
+        max_restarts=slurm.max_restarts,
+        grace_s=slurm.grace_s,
+        run_id=f"{number}.{restart}",
+        token=secrets.token_hex(16),
+        address=slurm.address or addresses[nodes[0]],
+        host=nodes[0],
+        ports=rendezvous.free_first(rendezvous.candidate_ports(f"{number}.{restart}")),
+        addresses=addresses,
+        check=slurm.check,
+        check_command=slurm.check_command,
+        gpus=slurm.gpus_per_node,
+    )
+    write_atomic(plan_path(folder, restart), plan.dumps())
+    write_atomic(folder / f"status_before.r{restart}", _status_text(mine))
+    where = f"{len(nodes)} x {slurm.ranks} ranks, at {plan.address}:{plan.ports[0]}"
+    say(f"start {restart} of job {number} on {' '.join(nodes)}, {where}")
+    return 0
+
+
+def _status_text(mine: Job) -> str:
+    try:
+        return (Path(mine.run) / "status.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
+def step_of(mine: Job) -> int:
+    """Steps of the run that its newest status tells."""
+    status = read_status(Path(mine.run))
+    return status.step if status else 0
+
+
+def ends(folder: Path) -> dict[str, dict[str, Any]]:
+    """How each start ended: start number → kind ("finished", "stopped", "crashed", "bad node", "lost"), step, nodes."""
+    try:
+        return dict(json.loads((folder / "ends.json").read_text()))
+    except FileNotFoundError:
+        return {}
+
+
+def note_end(folder: Path, restart: int, kind: str, step: int, bad: list[str] | None = None) -> None:
+    """Note how a start ended; the first note of a start stands."""
+    known = ends(folder)
+    known.setdefault(str(restart), {"kind": kind, "step": step, "bad": bad or [], "time": time.time()})
+    write_atomic(folder / "ends.json", json.dumps(known, indent=1) + "\n")
+
+
+def over_budget(mine: Job) -> str | None:
+    """Why the job must not be queued again; None while it may.
+
+    Stops have a budget of their own. Crashes count from the last one that had a new checkpoint before it, so a run
+    that gets on is never ended by them, and one that does not, soon is. Bad machines count alike, on their own.
+    """
+    slurm, known = mine.options, [e for _, e in sorted(ends(mine.path).items(), key=lambda x: int(x[0]))]
+    stops = sum(e["kind"] == "stopped" for e in known)
+    if stops > slurm.max_stops:
+        return f"{stops} stops, slurm.max_stops is {slurm.max_stops}"
+    crashes, before = 0, -1
+    for end in known:
+        if end["kind"] in ("crashed", "lost"):
+            crashes, before = 1 if end["step"] > before else crashes + 1, end["step"]
+    if crashes > slurm.max_crashes:
+        return f"{crashes} crashes without a new checkpoint, slurm.max_crashes is {slurm.max_crashes}"
+    bad = sum(e["kind"] == "bad node" for e in known)
+    return f"bad machines {bad} times, slurm.max_crashes is {slurm.max_crashes}" if bad > slurm.max_crashes else None
+
+
+def judge(mine: Job, restart: int, code: int) -> tuple[str, int, list[str]]:
+    """How a start ended: kind, exit status of the job if it ends now, bad machines.
+
+    Args:
+        code: srun's exit status.
+    """
+    folder = mine.path
+    agents = [json.loads(p.read_text()) for p in folder.glob(f"agent.r{restart}.*.json")]
+    if any(a.get("code") == USER_ERROR for a in agents):
+        return "mistake", USER_ERROR, []
+    if mine.arguments[:1] != ("train",):
+        return ("finished", FINISHED, []) if code == 0 else ("crashed", FAILED, [])
+    before = (folder / f"status_before.r{restart}").read_text(encoding="utf-8")
+    now = read_status(Path(mine.run)) if _status_text(mine) != before else None
+    if now and now.state == "finished" and code == 0:
+        return "finished", FINISHED, []
+    if now and now.state == "stopped":
+        return "stopped", STOPPED, []
+    bad = sorted(a["node"] for a in agents if a.get("check", "passed") != "passed")
+    plan = Plan.loads(plan_path(folder, restart).read_text(encoding="utf-8"))
+    silent = sorted(set(plan.addresses) - {a["node"] for a in agents})
+    if agents and not bad and plan.check and silent:
+        bad = silent  # the others passed and waited for them
+    return ("bad node", FAILED, bad) if bad else ("crashed", FAILED, [])
+
+
+def finish(folder: Path, code: int) -> int:
+    """After srun: end, or queue the job again where nobody else decided about it.
+
+    Returns:
+        The job's exit status: 0 only when the training is finished, so that `afterok` is true.
+    """
+    mine, restart, number = job.read(folder), restart_count(), os.environ["SLURM_JOB_ID"]
+    kind, status, bad = judge(mine, restart, code)
+    if mine.table and kind == "finished":
+        from launch import sweep
+
+        sweep.write_table(Path(mine.table))
+    if kind in ("finished", "mistake"):
+        say(f"{'finished' if kind == 'finished' else 'a mistake of the user, see above'} (srun: {code})")
+        return status
+    note_end(folder, restart, kind, step_of(mine), bad)
+    slurm_state = cluster.job_state(number)
+    state = slurm_state.state if slurm_state else "unknown"
+    say(f"{kind}{' ' + ' '.join(bad) if bad else ''} at step {step_of(mine)} (srun: {code}, Slurm: {state})")
+    if (folder / CANCEL).exists():
+        say("cancelled by the user")
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        cluster.call("scancel", number)
+        time.sleep(30)  # Slurm ends this script: the job's state is CANCELLED
+        return status
+    # scancel, the time limit, scontrol requeue and a lost machine all show COMPLETING: somebody else decided
+    if state != "RUNNING" or mine.arguments[:1] != ("train",):
+        return status
+    if why := over_budget(mine):
+        say(f"not queued again: {why}")
+        return status
+    exclude = sorted({n for e in ends(folder).values() for n in e["bad"]})
+    if exclude and mine.options.exclude:
+        exclude += cluster.hostnames(mine.options.exclude)
+    say("queued again" + (f", without {' '.join(exclude)}" if exclude else ""))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    cluster.requeue(number, exclude if bad else ())
+    time.sleep(60)  # Slurm ends this script
+    return status
+
+
+def main(argv: list[str]) -> int:
+    """`prepare FOLDER` | `finish FOLDER CODE` | `create …` (see launch/sbatch.py)."""
+    try:
+        if argv[0] == "prepare":
+            return prepare(Path(argv[1]))
+        if argv[0] == "finish":
+            return finish(Path(argv[1]), int(argv[2]))
+        from launch import sbatch
+
+        print(sbatch.create_here(argv[1:]).folder)
+        return 0
+    except UserError as e:
+        print(f"ddptrain: error: {e}", file=sys.stderr, flush=True)
+        return USER_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

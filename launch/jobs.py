@@ -1,0 +1,142 @@
+"""Jobs after submission: list them, read their logs, cancel, queue again. Works without Slurm's accounting."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+from ddptrain.errors import UserError
+from ddptrain.status import read_status
+from launch import batch, cluster, job, logs
+from launch.job import Job
+
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
+
+
+def table(limit: int = 20) -> str:
+    """The newest jobs, one a line: what the run's own status says, then what Slurm says."""
+    rows: list[tuple[str, ...]] = [("JOB", "NAME", "RUN", "STEP", "SLURM", "STARTS", "MACHINES", "AGE", "REASON")]
+    rows += [_row(mine) for mine in job.all_jobs()[-limit:]]
+    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths)).rstrip() for r in rows)
+
+
+def _row(mine: Job) -> tuple[str, ...]:
+    number = mine.id or "?"
+    slurm = cluster.job_state(number)
+    status = read_status(Path(mine.run))
+    # a status from before this job was submitted is another job's
+    if status and datetime.fromisoformat(status.time).timestamp() < (mine.path / "job.json").stat().st_mtime - 1:
+        status = None
+    starts = len(list(mine.path.glob("plan.r*.json")))
+    return (
+        number,
+        mine.name,
+        status.state if status else "-",
+        f"{status.step}/{status.steps}" if status else "-",
+        slurm.state if slurm else "unknown",
+        str(starts),
+        slurm.nodes if slurm else "",
+        _age(time.time() - (mine.path / "job.json").stat().st_mtime),
+        (status.reason if status and status.reason else "") or (slurm.reason if slurm else ""),
+    )
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def show_logs(number: str, *, rank: int | None = None, follow: bool = False, lines: int = 40) -> int:
+    """Print a job's log: first how the failing rank ended, then the last lines of all ranks or of one.
+
+    Args:
+        rank: only this rank's logs, those of all starts in their order.
+        follow: go on printing until the job has ended, or Ctrl-C.
+    """
+    mine = job.find(number)
+    folder = mine.path / "logs"
+    if rank is None and (failure := logs.root_failure(folder)):
+        who, how = failure
+        print(f"==> rank {who.rank} on {who.node} failed first (start {who.restart}.{who.attempt}): {how}")
+        text = who.path.with_suffix(".log")
+        for line in _last(text, 20):
+            print(f"    {line}")
+    if rank is not None:
+        files = [x for x in logs.rank_logs(folder) if x.rank == rank]
+        if not files and not follow:
+            raise UserError(f"job {number}: no log of rank {rank} in {folder}")
+        for x in files:
+            print(f"==> start {x.restart}.{x.attempt}, {x.node}, rank {x.rank}")
+            print("\n".join(_last(x.path, lines)))
+    else:
+        print(f"==> {mine.path / 'log.txt'}")
+        print("\n".join(_last(mine.path / "log.txt", lines)))
+    if follow:
+        tail = (
+            logs.Tail(folder, f"*.rank{rank}.log", skip=True)
+            if rank is not None
+            else logs.Tail(mine.path, "log.txt", skip=True)
+        )
+        _follow(mine, tail)
+    return 0
+
+
+def _last(path: Path, count: int) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
+    except FileNotFoundError:
+        return []
+
+
+def _follow(mine: Job, tail: logs.Tail) -> None:
+    asked = time.monotonic()
+    try:
+        while True:
+            tail.show(sys.stdout)
+            if time.monotonic() - asked > 5:
+                asked = time.monotonic()
+                state = cluster.job_state(mine.id or "")
+                if state is None or state.state in ENDED:
+                    tail.show(sys.stdout, end=True)
+                    return
+            time.sleep(0.3)
+    except KeyboardInterrupt:
+        return
+
+
+def cancel(number: str, *, now: bool = False) -> str:
+    """End a job: a running one saves first; `now` leaves it only the seconds that Slurm's own cancel leaves."""
+    mine = job.find(number)
+    slurm_id = mine.id or number
+    state = cluster.job_state(slurm_id)
+    if state and state.state in ENDED:
+        return f"job {slurm_id} has ended already ({state.state})"
+    if now or state is None or state.state != "RUNNING":
+        cluster.call("scancel", slurm_id)
+        return f"job {slurm_id} is cancelled"
+    (mine.path / batch.CANCEL).touch()
+    cluster.call("scancel", "--signal=USR1", slurm_id)
+    return f"job {slurm_id} saves, then it is cancelled"
+
+
+def requeue(number: str) -> str:
+    """Queue a job again: a running one saves first; one that has ended goes on from its newest checkpoint."""
+    mine = job.find(number)
+    slurm_id = mine.id or number
+    state = cluster.job_state(slurm_id)
+    if state and state.state == "RUNNING":
+        cluster.call("scancel", "--signal=USR1", slurm_id)
+        return f"job {slurm_id} saves, then it is queued again"
+    if state and state.state == "PENDING":
+        return f"job {slurm_id} is in the queue already"
+    (mine.path / batch.CANCEL).unlink(missing_ok=True)
+    try:
+        cluster.call("scontrol", "requeue", slurm_id)
+    except UserError as e:
+        raise UserError(f"job {slurm_id}: {e}; submit it again, it goes on from its newest checkpoint") from None
+    return f"job {slurm_id} is queued again"

@@ -1,0 +1,99 @@
+"""The pre-flight: is this machine fit to train? GPUs, a matrix product, a command of the user, an all-reduce."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launch import rendezvous
+from launch.plan import Plan, node_name, write_atomic
+
+if TYPE_CHECKING:
+    import torch
+
+BAD_NODE = 76
+PATIENCE_S = 120
+
+
+def check_machine(plan: Plan) -> str:
+    """Test this machine alone.
+
+    Returns:
+        "passed", or what is wrong with it.
+    """
+    import torch
+
+    if plan.check_command:
+        done = subprocess.run(plan.check_command, shell=True, capture_output=True, text=True, timeout=PATIENCE_S)
+        if done.returncode:
+            said = " ".join((done.stderr or done.stdout).split())[:200]
+            return f"check_command: status {done.returncode} {said}".strip()
+    if plan.gpus:
+        seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if seen < plan.gpus:
+            return f"{seen} GPUs of {plan.gpus}"
+    devices = [torch.device("cuda", i) for i in range(plan.gpus)] or [torch.device("cpu")]
+    for device in devices:
+        try:
+            if not product_is_right(device):
+                return f"a matrix product on {device} is wrong"
+        except RuntimeError as e:
+            return f"{device}: {str(e).splitlines()[0]}"
+    return "passed"
+
+
+def product_is_right(device: torch.device) -> bool:
+    """Multiply two matrices of small whole numbers, whose product float32 holds exactly, and compare with int64."""
+    import torch
+
+    a = torch.arange(256 * 256).reshape(256, 256) % 7
+    b = torch.arange(256 * 256).reshape(256, 256) % 11
+    return bool(((a.float().to(device) @ b.float().to(device)).cpu() == (a @ b).float()).all())
+
+
+def all_reduce(plan: Plan) -> None:
+    """Sum ones over the machines, on their first GPUs where they have some.
+
+    Raises:
+        RuntimeError: a machine did not come, or the sum is wrong.
+    """
+    import torch
+    import torch.distributed as dist  # noqa: TID251  # between machines, before any rank exists
+
+    _, port = rendezvous.find_store(plan.address, plan.ports, plan.token, PATIENCE_S)
+    wait = timedelta(seconds=PATIENCE_S)
+    store = dist.TCPStore(plan.address, port, is_master=False, timeout=wait)
+    device = torch.device("cuda", 0) if plan.gpus else torch.device("cpu")
+    dist.init_process_group(
+        "nccl" if plan.gpus else "gloo",
+        store=dist.PrefixStore("preflight", store),
+        rank=list(plan.addresses).index(node_name()),
+        world_size=plan.nnodes,
+        timeout=wait,
+    )
+    ones = torch.ones(1 << 20, device=device)
+    dist.all_reduce(ones)
+    total = float(ones.double().sum())
+    dist.destroy_process_group()
+    if total != plan.nnodes << 20:
+        raise RuntimeError(f"an all-reduce of ones over {plan.nnodes} machines gave {total / 2**20}")
+
+
+def main(plan: Plan, report: Path) -> int:
+    """Test this machine, then the network; the report says who is to blame."""
+    found = check_machine(plan)
+    write_atomic(report, json.dumps({"node": node_name(), "check": found}))
+    if found != "passed":
+        print(f"[{node_name()}] pre-flight: bad machine: {found}", flush=True)
+        return BAD_NODE
+    if plan.nnodes > 1:
+        all_reduce(plan)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Plan.loads(sys.argv[1]), Path(sys.argv[2])))

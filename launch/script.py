@@ -1,0 +1,83 @@
+"""The batch script, the same in both ways of submission: prepare, one agent per machine, decide what comes next."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from launch.job import Job
+
+_PLAIN = re.compile(r"[\w./+=@:,-]+")
+
+
+def name_of(job: Job) -> str:
+    """The job's name for Slurm: what may break a host's tools is replaced."""
+    return re.sub(r"[^\w.+=@:,-]", "_", job.name)
+
+
+def options(job: Job, signal: str = "USR1") -> dict[str, str | int | bool]:
+    """The sbatch parameters by their long names; true for one without a value.
+
+    One task per machine and GPUs per machine: GPUs given per task cannot reach each other.
+    """
+    slurm = job.options
+    found: dict[str, str | int | bool | None] = {
+        "job-name": name_of(job),
+        "nodes": slurm.nodes,
+        "ntasks-per-node": 1,
+        "gpus-per-node": slurm.gpus_per_node or None,
+        "cpus-per-task": job.cpus,
+        "mem": slurm.mem,
+        "time": slurm.time,
+        "partition": slurm.partition,
+        "account": slurm.account,
+        "qos": slurm.qos,
+        "constraint": slurm.constraint,
+        "exclude": slurm.exclude,
+        "signal": f"{signal}@{slurm.signal_s}",
+        "requeue": True,
+        "open-mode": "append",
+        # for what goes wrong before the script can open its own log; Slurm reads % and other signs as patterns
+        "output": f"{job.folder}/slurm.txt" if _PLAIN.fullmatch(job.folder) else "/dev/null",
+    }
+    return {k: v for k, v in (found | slurm.extra).items() if v is not None and v is not False}
+
+
+def head(job: Job) -> list[str]:
+    """Lines before srun."""
+    quote = shlex.quote
+    return [
+        "trap : USR1 USR2 TERM  # the script outlives a stop: it decides what comes next",
+        f"exec >>{quote(job.folder + '/log.txt')} 2>&1",
+        *job.options.setup,
+        f"cd {quote(job.folder + '/code')} || exit 1",
+        'export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"',
+        "export SLURM_EXPORT_ENV=ALL  # else steps of a job submitted with --export=NONE find no program",
+        'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then',
+        '  export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"  # some releases of srun do not inherit it',
+        "fi",
+        f"{quote(job.python)} -m launch.batch prepare {quote(job.folder)} || exit",
+    ]
+
+
+def srun(job: Job) -> list[str]:
+    """srun's own arguments: one task per machine, all ended when one fails, all output to the batch script."""
+    given = [f"--{k}" if v is True else f"--{k}={v}" for k, v in job.options.srun.items() if v is not False]
+    return ["--ntasks-per-node=1", "--kill-on-bad-exit=1", "--wait=60", "--unbuffered", *given]
+
+
+def python_command(job: Job) -> str:
+    """Python on every machine, as shell text, in the container where there is one."""
+    container = job.options.container
+    return f"{container} {shlex.quote(job.agent_python)}" if container else shlex.quote(job.agent_python)
+
+
+def tail(job: Job) -> list[str]:
+    """Lines after srun."""
+    return ["rc=$?", f'exec {shlex.quote(job.python)} -m launch.batch finish {shlex.quote(job.folder)} "$rc"']
+
+
+def render(job: Job) -> str:
+    """The whole script, for sbatch."""
+    agent = f"srun {shlex.join(srun(job))} {python_command(job)} -m launch.agent {shlex.quote(job.folder)}"
+    return "\n".join(["#!/bin/bash", *head(job), agent, *tail(job), ""])

@@ -1,0 +1,163 @@
+"""A sweep: one run for each combination of values and seeds, as an array job or one after the other, and its table."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ddptrain.config import load_config
+from ddptrain.errors import UserError
+from ddptrain.status import STOPPED
+from launch import job, script
+from launch.job import Job
+from launch.plan import write_atomic
+
+METRICS = ("AP", "AP50", "AP75", "top1", "miou")
+
+
+def parse_grid(items: Sequence[str]) -> dict[str, list[str]]:
+    """`key=a,b` texts → key → its values, as YAML texts. Commas inside brackets do not separate.
+
+    Raises:
+        UserError: an item is not of this form.
+    """
+    grid: dict[str, list[str]] = {}
+    for item in items:
+        key, eq, text = item.partition("=")
+        if not eq or not key or not text:
+            raise UserError(f"--grid {item!r}: write key=value,value such as optimizer.lr=0.01,0.02")
+        values, depth = [""], 0
+        for character in text:
+            depth += (character in "[{") - (character in "]}")
+            if character == "," and depth == 0:
+                values.append("")
+            else:
+                values[-1] += character
+        grid[key] = [v.strip() for v in values]
+    return grid
+
+
+def lay_out(config_path: Path, overrides: Sequence[str], grid: Mapping[str, Sequence[str]], seeds: int) -> Path:
+    """Write one config for each run: `<output>/<name>-sweep-N/0.yaml`, `1.yaml`, … and `sweep.json`.
+
+    Every config is checked. Run i is named `<name>-sweep-N-<i>`.
+
+    Args:
+        seeds: number of seeds for each combination: the config's own and those after it.
+
+    Raises:
+        UserError: a combination is no valid config; nothing is written then.
+    """
+    base = load_config(config_path, overrides)
+    combinations = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+    runs = [(c, base.seed + s) for c in combinations for s in range(seeds)]
+    number = next(n for n in itertools.count(1) if not (Path(base.output) / f"{base.name}-sweep-{n}").exists())
+    name = f"{base.name}-sweep-{number}"
+    configs, entries = [], []
+    for i, (values, seed) in enumerate(runs):
+        own = [*overrides, *(f"{k}={v}" for k, v in values.items()), f"seed={seed}", f"name={json.dumps(f'{name}-{i}')}"]
+        config = load_config(config_path, own)
+        # what neither the file nor an override sets stays a default, so that options of the submission still count
+        configs.append(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True))
+        entries.append({"index": i, "values": values, "seed": seed, "run": str(config.folder.absolute())})
+    folder = Path(base.output).absolute() / name
+    folder.mkdir(parents=True)
+    for i, text in enumerate(configs):
+        (folder / f"{i}.yaml").write_text(text, encoding="utf-8")
+    (folder / "sweep.json").write_text(json.dumps({"grid": {k: list(v) for k, v in grid.items()}, "runs": entries}, indent=1))
+    return folder
+
+
+def table(folder: Path) -> str:
+    """The result table of a sweep in Markdown: a row for each combination, mean ± deviation over its seeds."""
+    try:
+        described = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no sweep.json; give the folder that ddptrain sweep wrote") from None
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in described["runs"]:
+        groups.setdefault(json.dumps(run["values"]), []).append(run)
+    results = {run["index"]: _summary(Path(run["run"])) for run in described["runs"]}
+    known = [m for m in METRICS if any(m in (r or {}) for r in results.values())] or ["AP"]
+    lines = [_line([*described["grid"], "seeds", *known]), _line(["---"] * (len(described["grid"]) + 1 + len(known)))]
+    for values, runs in groups.items():
+        done = [r for run in runs if (r := results[run["index"]])]
+        cells = [_spread([float(r[m]) for r in done if r.get(m) is not None]) for m in known]
+        lines.append(_line([*json.loads(values).values(), f"{len(done)}/{len(runs)}", *cells]))
+    return "\n".join(lines)
+
+
+def write_table(folder: Path) -> None:
+    """Write the table to `table.md` in the sweep's folder, as far as the runs have come."""
+    write_atomic(folder / "table.md", table(folder) + "\n")
+
+
+def _line(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(str(c) for c in cells) + " |"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    mean = f"{statistics.fmean(values):.4f}"
+    return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
+
+
+def _summary(run: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads((run / "summary.json").read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def run_here(folder: Path, nproc: int) -> int:
+    """Train the runs of a sweep one after the other on this machine; those already finished are left as they are.
+
+    Returns:
+        The worst exit status: 0 when all are finished; a stop ends the sweep with 75.
+    """
+    from launch.torchrun import run
+
+    worst = 0
+    for entry in json.loads((folder / "sweep.json").read_text())["runs"]:
+        code = run(folder / f"{entry['index']}.yaml", ["resume=auto"], nproc)
+        write_table(folder)
+        if code == STOPPED:
+            return code
+        worst = max(worst, code)
+    return worst
+
+
+def submit(folder: Path, options: Mapping[str, Any], parallel: int | None, *, check_data: bool = True) -> str:
+    """Queue the sweep as one array job; returns Slurm's number.
+
+    Args:
+        options: keys of the `slurm` section that come before those of the config.
+        parallel: runs at once; None for all.
+        check_data: refuse data folders that are not there.
+    """
+    from launch import sbatch
+
+    runs = json.loads((folder / "sweep.json").read_text())["runs"]
+    (folder / "scripts").mkdir()
+    made: list[Job] = []
+    for run in runs:
+        code = Path(made[0].folder) / "code" if made else None
+        made.append(
+            job.create(folder / f"{run['index']}.yaml", [], options, check_data=check_data, table=str(folder), code=code)
+        )
+        (folder / "scripts" / f"{run['index']}.sh").write_text(script.render(made[-1]))
+    lines = ["#!/bin/bash", f'exec bash {shlex.quote(str(folder))}/scripts/"$SLURM_ARRAY_TASK_ID".sh', ""]
+    (folder / "array.sh").write_text("\n".join(lines))
+    array = f"--array=0-{len(runs) - 1}" + (f"%{parallel}" if parallel else "")
+    number = sbatch.queue([*sbatch.arguments(made[0]), array, str(folder / "array.sh")])
+    for run, mine in zip(runs, made):
+        job.register(mine, f"{number}_{run['index']}")
+    return number

@@ -1,0 +1,195 @@
+"""The rules of the launcher, each on a real Slurm: what a start, a stop, a crash, a lost machine lead to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from conftest import Jobs, Submitted, need_slurm
+from private_slurm import PrivateSlurm, trackers, wait_for
+
+from launch import jobs, logs, sbatch, snapshot
+from launch import slurm as submitit
+
+WAYS = pytest.mark.parametrize("way", [sbatch, submitit], ids=["sbatch", "submitit"])
+STEPS = 60
+
+
+@pytest.fixture(scope="session")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Weights of a run of two ranks that nobody disturbed, on this machine without Slurm."""
+    folder = tmp_path_factory.mktemp("calm") / "run"
+    program = f"import sys; from launch.torchrun import start; sys.exit(start(['train', {str(folder)!r}, 'steps={STEPS}', 'dt=0'], 2, module='gloo_run'))"
+    environ = dict(os.environ, PYTHONPATH=f"{snapshot.source_root()}:{Path(__file__).parent}", OMP_NUM_THREADS="1")
+    subprocess.run([sys.executable, "-c", program], check=True, env=environ, capture_output=True)
+    return (folder / "weights").read_text()
+
+
+def stop_and_go(job: Submitted) -> Submitted:
+    """Ask a running job to save and to be queued again."""
+    assert "queued again" in jobs.requeue(job.training().id)
+    return job
+
+
+@WAYS
+def test_two_nodes_train(slurm: Jobs, way: ModuleType, calm: str) -> None:
+    job = slurm.gloo(way=way, ranks=1, gpus_per_node=2, ranks_per_node=1, run={"steps": STEPS, "dt": 0.01})
+    assert job.end() == ("COMPLETED", 0), job.log
+    assert job.status == "finished"
+    assert job.weights == calm
+    assert job.log.count("has gpus=0,1 threads=1") == 2, job.log  # all GPUs of the node, not one per task
+    assert re.search(r"at 127\.0\.0\.1:(2\d{4}|3[012]\d{3})$", job.log, re.M), job.log  # NodeAddr: the names resolve nowhere
+
+
+@WAYS
+def test_requeue_saves_and_goes_on(slurm: Jobs, way: ModuleType, calm: str) -> None:
+    job = stop_and_go(slurm.gloo(way=way, run={"steps": STEPS, "workers": 1}))
+    assert job.end() == ("COMPLETED", 1), job.log
+    assert job.weights == calm
+    stops = [int(s) for s in re.findall(r"stopped rank=\d step=(\d+)", job.log)]
+    starts = [int(s) for s in re.findall(r"start rank=\d size=2 step=(\d+)", job.log)]
+    assert len(stops) == 2 and starts == [0, 0, *stops] and stops[0] == stops[1] > 0, job.log
+
+
+@WAYS
+def test_preemption_saves_and_goes_on(slurm: Jobs, way: ModuleType, calm: str) -> None:
+    job = slurm.gloo(way=way, partition="low", run={"steps": STEPS, "workers": 1, "every": 1000}).training()
+    slurm.cluster.run("sbatch", "-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+    assert job.end() == ("COMPLETED", 1), job.log
+    assert job.weights == calm
+    assert "step=0 " not in job.log.split("start 1 of job")[1], job.log
+
+
+def test_preemption_without_grace_saves_and_goes_on(slurm: Jobs, calm: str) -> None:
+    job = slurm.gloo(partition="rude", run={"steps": STEPS, "workers": 1, "every": 1000}).training()
+    slurm.cluster.run("sbatch", "-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+    assert job.end() == ("COMPLETED", 1), job.log
+    assert job.weights == calm
+    assert "step=0 " not in job.log.split("start 1 of job")[1], job.log
+
+
+@WAYS
+def test_scancel_saves_and_is_final(slurm: Jobs, way: ModuleType) -> None:
+    job = slurm.gloo(way=way, run={"steps": 1000, "workers": 1, "every": 1000}).training()
+    slurm.cluster.run("scancel", job.id)
+    assert job.end() == ("CANCELLED", 0), job.log
+    wait_for("save", lambda: job.status == "stopped", 30)
+
+
+@WAYS
+def test_cancel_waits_for_a_slow_save(slurm: Jobs, way: ModuleType) -> None:
+    """Slurm itself leaves KillWait, 6 s here; this save takes longer."""
+    job = slurm.gloo(way=way, run={"steps": 1000, "save_s": 10, "every": 1000}).training()
+    assert "saves" in jobs.cancel(job.id)
+    assert job.end() == ("CANCELLED", 0), job.log
+    assert job.status == "stopped"
+    assert "ended already (CANCELLED)" in jobs.cancel(job.id)
+
+
+@WAYS
+def test_scontrol_requeue_saves_and_goes_on(slurm: Jobs, way: ModuleType, calm: str) -> None:
+    job = slurm.gloo(way=way, run={"steps": STEPS, "every": 1000}).training()
+    slurm.cluster.run("scontrol", "requeue", job.id)
+    assert job.end() == ("COMPLETED", 1), job.log
+    assert job.weights == calm
+    assert "step=0 " not in job.log.split("start 1 of job")[1], job.log
+
+
+def test_lost_node_leads_to_a_new_start(slurm: Jobs, calm: str) -> None:
+    job = slurm.gloo(run={"steps": STEPS, "every": 1}).training()
+    lost = slurm.cluster.nodes[1]
+    slurm.cluster.run("scontrol", "update", f"NodeName={lost}", "State=DOWN", "Reason=test")
+    wait_for("requeue", lambda: job.show()["Restarts"] == "1")
+    slurm.cluster.run("scontrol", "update", f"NodeName={lost}", "State=RESUME")
+    assert job.end() == ("COMPLETED", 1), job.log
+    assert job.weights == calm
+
+
+@WAYS
+def test_crash_loop_ends_and_chains_are_true(slurm: Jobs, way: ModuleType) -> None:
+    job = slurm.gloo(way=way, max_crashes=1, max_restarts=0, run={"fail": 1, "fails": "always"})
+    chained = {"dependency": f"afterok:{job.id}", "kill-on-invalid-dep": "yes"}
+    after = slurm.gloo("after", nodes=1, extra=chained)
+    assert job.end() == ("FAILED", 1), job.log
+    assert "2 crashes without a new checkpoint" in job.log
+    assert after.end()[0] == "CANCELLED"
+    failure = logs.root_failure(job.folder / "logs")
+    assert failure and failure[0].rank == 1 and "rank 1 was told to fail" in failure[1]
+    names = sorted(p.name for p in (job.folder / "logs").glob("*.log"))
+    assert [n.split(".")[0] for n in names] == ["r0", "r0", "r1", "r1"]
+    assert {n.split(".")[2] for n in names} == set(slurm.cluster.nodes)
+
+
+def test_stops_have_a_budget_and_exit_75(slurm: Jobs) -> None:
+    job = stop_and_go(slurm.gloo(max_stops=0, run={"steps": 1000}))
+    assert job.end() == ("FAILED", 0), job.log
+    assert job.status == "stopped" and job.show()["ExitCode"] == "75:0"
+    assert "1 stops, slurm.max_stops is 0" in job.log
+
+
+def test_users_mistake_is_not_tried_again(slurm: Jobs) -> None:
+    job = slurm.gloo(run={"mistake": 1})
+    assert job.end() == ("FAILED", 0), job.log
+    assert job.show()["ExitCode"] == "2:0"
+
+
+def test_killed_rank_restarts_in_place(slurm: Jobs, calm: str) -> None:
+    job = slurm.gloo(max_restarts=1, run={"steps": STEPS, "every": 1}).training()
+    os.kill(int((job.run / "pid.1").read_text().split()[0]), signal.SIGKILL)
+    assert job.end() == ("COMPLETED", 0), job.log
+    assert job.weights == calm
+    again = re.findall(r"start rank=\d size=2 step=(\d+) node=\S+ attempt=1", job.log)
+    assert len(again) == 2 and again[0] == again[1] != "0", job.log
+
+
+def test_bad_node_is_excluded(slurm: Jobs) -> None:
+    """The job could go to either node; the pre-flight says that the one it went to first is bad."""
+    command = f'test ! -e {slurm.folder}/bad -a "$SLURMD_NODENAME" || {{ echo no scratch disk >&2; false; }}'
+    (slurm.folder / "bad").touch()
+    job = slurm.gloo(nodes=1, check=True, check_command=command, run={"steps": 3})
+    job.until("queued again, without")
+    (slurm.folder / "bad").unlink()
+    assert job.end() == ("COMPLETED", 1), job.log
+    first = re.search(r"\[(\S+)\] pre-flight: bad machine: check_command: status 1 no scratch disk", job.log)
+    assert first, job.log
+    shown = job.show()
+    assert shown["ExcNodeList"] == first[1] != shown["NodeList"]
+
+
+def test_preflight_reaches_over_the_nodes(slurm: Jobs) -> None:
+    job = slurm.gloo(check=True, run={"steps": 3})
+    assert job.end() == ("COMPLETED", 0), job.log
+    reports = [json.loads(p.read_text()) for p in job.folder.glob("agent.r0.*.json")]
+    assert sorted((r["node"], r["check"], r["code"]) for r in reports) == [(n, "passed", 0) for n in slurm.cluster.nodes]
+
+
+@pytest.mark.parametrize("tracker", [t for t in trackers() if t != trackers()[0]])
+def test_save_under_other_trackers(tracker: str, code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """linuxproc sends a signal to the whole tree, loader workers included; pgid and cgroup to the agents only."""
+    need_slurm()
+    with PrivateSlurm(tracker=tracker) as cluster, Jobs(cluster, code, tmp_path, monkeypatch) as place:
+        job = place.gloo(run={"steps": 1000, "workers": 2, "every": 1000}).training()
+        cluster.run("scancel", job.id)
+        assert job.end() == ("CANCELLED", 0), job.log
+        wait_for("save", lambda: job.status == "stopped", 30)
+        pids = [int((job.run / f"pid.{r}").read_text().split()[0]) for r in (0, 1)]
+        wait_for("end of the ranks", lambda: not any(Path(f"/proc/{p}").exists() for p in pids), 30)
+
+
+@pytest.mark.slow
+@WAYS
+def test_time_limit_saves_and_goes_on(slurm: Jobs, way: ModuleType) -> None:
+    """Slurm looks at time limits every 30 s, and may send the signal up to a minute early."""
+    job = slurm.gloo(way=way, time="1:00", signal_s=30, run={"steps": 1200, "every": 10_000})
+    state, starts = job.end(600)
+    assert state == "COMPLETED" and starts >= 1, job.log
+    stops = [int(s) for s in re.findall(r"stopped rank=0 step=(\d+)", job.log)]
+    begins = [int(s) for s in re.findall(r"start rank=0 size=2 step=(\d+)", job.log)]
+    assert begins == [0, *stops], job.log
