@@ -69,7 +69,7 @@ def assign(
         overlap[s] = iou_all.gather(1, points[s])
     points += image[:, None] * a
     assigned = _resolve(points, overlap, metric >= 0, decoded.shape[0] * a)
-    metric, overlap = metric * assigned, overlap * assigned
+    metric, overlap = metric.where(assigned, 0.0), overlap.where(assigned, 0.0)
     best = metric.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     return Assignment(points, assigned, metric / best * overlap.amax(1, keepdim=True))
 
@@ -87,8 +87,8 @@ def in_ignore_regions(decoded: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
     for s in (slice(i, i + step) for i in range(0, len(boxes), step)):
         own = decoded[image[s]]
         share = intersections(boxes[s, None], own) / areas(own).clamp_min(1e-7)
-        hit.scatter_reduce_(0, image[s, None].expand_as(share), share, "amax")
-    return hit > IGNORE_OVERLAP
+        hit.index_add_(0, image[s], (share > IGNORE_OVERLAP).float())
+    return hit > 0
 
 
 def _least_side(strides: Tensor) -> Tensor:

@@ -39,8 +39,11 @@ def complete_iou(a: Tensor, b: Tensor) -> Tensor:
     enclosing = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
     diagonal = enclosing.square().sum(-1) + _EPS
     offset = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
-    size_a, size_b = a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2]
-    angle = torch.atan(size_a[..., 0] / size_a[..., 1]) - torch.atan(size_b[..., 0] / size_b[..., 1])
-    v = 4 / math.pi**2 * angle.square()
+    v = 4 / math.pi**2 * (_aspect(a) - _aspect(b)).square()
     alpha = (v / (1 - overlap + v + _EPS)).detach()
     return overlap - offset.square().sum(-1) / diagonal - alpha * v
+
+
+def _aspect(boxes: Tensor) -> Tensor:
+    size = boxes[..., 2:] - boxes[..., :2]
+    return torch.atan(size[..., 0] / size[..., 1].clamp_min(_EPS))
