@@ -44,6 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     p.add_argument("--schema", action="store_true", help="print the JSON Schema, for editors")
     p.set_defaults(run=config)
+
+    from launch.cli import add_commands
+
+    add_commands(commands)
     return parser
 
 
@@ -54,7 +58,12 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0 done, 1 failed, 2 a mistake of the user (told in one line), 75 stopped by a signal and saved.
     """
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    # argparse takes positional arguments in one place only; overrides may stand before and behind options
+    if rest and hasattr(args, "overrides") and all("=" in r and not r.startswith("-") for r in rest):
+        args.overrides = [*args.overrides, *rest]
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return int(args.run(args))
     except UserError as e:
