@@ -10,11 +10,11 @@ from ddptrain.config.section import Section
 class OptimizerConfig(Section):
     """The optimizer and its decay."""
 
-    name: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop"] = "sgd"
+    name: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop"] = "adamw"
     """Update rule; sgd is with Nesterov momentum."""
-    lr: float = Field(default=0.01, gt=0)
+    lr: float = Field(default=0.002, gt=0)
     """Peak learning rate, for the global batch as given."""
-    momentum: float = Field(default=0.937, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of sgd and rmsprop, first beta of adam and adamw; adagrad has none."""
     weight_decay: float = Field(default=5e-4, ge=0)
     """Decay of weights; biases, norms, embeddings and layer scales are never decayed."""

@@ -21,21 +21,24 @@ class Evaluation:
     Attributes:
         metrics: flat names to values, the same on every rank.
         predictions: on rank 0 the predictions of each validation dataset by sample index; elsewhere empty.
+        replaced: a line for each sample that could not be read.
     """
 
     metrics: dict[str, float]
     predictions: list[Mapping[int, Prediction]] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
 
 
 @torch.inference_mode()
 def predict_shard(
     task: Task, model: nn.Module, world: World, *, batch: int, workers: int, precision: str
-) -> list[dict[int, Prediction]]:
-    """Predictions of this rank's shard: one mapping sample index → prediction per validation dataset.
+) -> tuple[list[dict[int, Prediction]], list[str]]:
+    """This rank's shard: one mapping sample index → prediction per validation dataset, and what could not be read.
 
     Groups of `batch` consecutive samples stay together whatever the number of ranks: a prediction does not depend on it.
     """
     shard: list[dict[int, Prediction]] = [{} for _ in task.val]
+    replaced: list[str] = []
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     loader = eval_loader(
         task.val_samples,
@@ -48,11 +51,12 @@ def predict_shard(
     )
     with loader:
         for micro in loader:
+            replaced += micro.replaced
             with torch.autocast(world.device.type, dtype=dtype, enabled=precision != "none"):
                 predictions = task.predict(model, micro.to(world.device))
             for (_, dataset, index), prediction in zip(micro.keys.tolist(), predictions):
                 shard[dataset][index] = prediction
-    return shard
+    return shard, replaced
 
 
 def evaluate(task: Task, model: nn.Module, world: World, *, batch: int, workers: int, precision: str = "none") -> Evaluation:
@@ -69,5 +73,6 @@ def evaluate(task: Task, model: nn.Module, world: World, *, batch: int, workers:
     shards = distributed.gather_objects(shard)
     merged: list[Mapping[int, Prediction]] = []
     if world.main:
-        merged = [{k: v for part in shards for k, v in part[number].items()} for number in range(len(task.val))]
-    return Evaluation(distributed.broadcast_object(task.metrics(merged) if world.main else None), merged)
+        merged = [{k: v for part, _ in shards for k, v in part[number].items()} for number in range(len(task.val))]
+    metrics = distributed.broadcast_object(task.metrics(merged) if world.main else None)
+    return Evaluation(metrics, merged, [line for _, lines in shards for line in lines])

@@ -131,6 +131,8 @@ class Monitor:
         if not self._world.main:
             return
         self._metrics = metrics = evaluation.metrics
+        for line in evaluation.replaced:
+            self.console.line(f"warning: {line}")
         header, rows = self._task.summary(metrics)
         mark = "  (best so far)" if better else ""
         self.console.table(f"evaluation after step {state.step}, epoch {state.epoch:.1f}{mark}", header, rows)
