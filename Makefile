@@ -21,7 +21,7 @@ demo: $(BIN)/.ready  ## Make two small datasets, train them jointly on 2 process
 	@$(BIN)/python -m ddptrain.data.synthetic $(DEMO)
 	@rm -rf runs/demo
 	@$(BIN)/ddptrain train configs/demo.yaml --nproc $(NPROC)
-	@$(BIN)/ddptrain predict runs/demo $(DEMO)/skyview/VisDrone2019-DET-val/images $(DEMO)/streets/val.txt --limit 8
+	@$(BIN)/ddptrain predict runs/demo $(DEMO)/skyview/VisDrone2019-DET-val/images $(DEMO)/streets/JPEGImages --limit 12
 	@echo
 	@echo "Curves and pictures:  $(BIN)/tensorboard --logdir runs/demo/tensorboard"
 	@echo "Predictions:          runs/demo/predictions/"

@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
     p.add_argument("--out", type=Path, help="folder for pictures and predictions.json (default: RUN/predictions)")
     p.add_argument("--score", type=float, default=0.25, help="draw detections from this score on (default 0.25)")
-    p.add_argument("--limit", type=int, metavar="N", help="take only the first N images")
+    p.add_argument("--limit", type=int, metavar="N", help="take only N images, evenly spread")
     p.set_defaults(run=predict)
 
     p = commands.add_parser("config", help="print all keys, a config as it is resolved, or the JSON Schema")

@@ -60,9 +60,11 @@ def predict_run(run: Path, images: Sequence[Path], out: Path | None, score: floa
         images: files, or folders whose images are taken.
         out: folder of the pictures; default `predictions` in the run folder.
         score: detections below it are not drawn (predictions.json has them all).
-        limit: at most so many images.
+        limit: at most so many images, evenly spread over all of them.
     """
-    paths = find_images(images)[:limit]
+    paths = find_images(images)
+    if limit is not None:
+        paths = [paths[i] for i in sorted({i * len(paths) // limit for i in range(limit)})]
     config, weights, file = load_weights(run)
     out = out or (run if run.is_dir() else file.parent) / "predictions"
     predictor = load_predictor(config)
