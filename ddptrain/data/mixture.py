@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from numbers import Rational
+from numbers import Integral, Rational
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,8 +75,9 @@ class Mixture:
         self.sizes = _checked_sizes(self.names, sizes)
         self.weights = _integer_weights(self.names, self.sizes, self.sizes if shares is None else shares)
         self.shares = np.array([Fraction(w, sum(self.weights)) for w in self.weights], np.float64)
-        self.samples_per_epoch = _whole("samples_per_epoch", samples_per_epoch, sum(self.sizes))
-        self.block = _whole("block", block, 256)
+        draws = sum(self.sizes) if samples_per_epoch is None else samples_per_epoch
+        self.samples_per_epoch = whole("samples_per_epoch:", draws, 1)
+        self.block = whole("block:", block, 1)
         self.seed = int(seed)
         self.shuffle = bool(shuffle)
         self._schedule = Schedule(self.weights, self.block)
@@ -196,14 +197,15 @@ _GRID = 1 << 18  # slots looked at in one go
 
 
 def digest(value: Any) -> str:
+    """16 hexadecimal digits of a plain value."""
     return hashlib.blake2b(repr(value).encode(), digest_size=8).hexdigest()
 
 
-def _whole(what: str, value: int | None, default: int) -> int:
-    number = default if value is None else value
-    if number != int(number) or number < 1:
-        raise ValueError(f"{what}: {value} is not a whole number above 0")
-    return int(number)
+def whole(what: str, value: Any, least: int) -> int:
+    """`value` as an int; ValueError where it is no integer or below `least`."""
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{what} {value} is not a whole number >= {least}")
+    return int(value)
 
 
 def _checked_sizes(names: Sequence[str], sizes: Sequence[int]) -> tuple[int, ...]:
@@ -211,19 +213,10 @@ def _checked_sizes(names: Sequence[str], sizes: Sequence[int]) -> tuple[int, ...
         raise ValueError("sizes: there is no dataset; give at least one")
     if len(names) != len(sizes):
         raise ValueError(f"names: {len(names)} names for {len(sizes)} datasets")
-    for name, size in zip(names, sizes):
-        if size != int(size) or size < 0:
-            raise ValueError(f"{name}: size {size} is not a whole number >= 0")
-    if not any(sizes):
+    checked = tuple(whole(f"{name}: size", size, 0) for name, size in zip(names, sizes))
+    if not any(checked):
         raise ValueError(f"sizes: all {len(sizes)} datasets are empty")
-    return tuple(int(n) for n in sizes)
-
-
-def _exact(share: float | Fraction) -> Fraction:
-    """A float by the shortest decimal that names it; integers (numpy's too) and Fractions as they are."""
-    if isinstance(share, Rational):
-        return Fraction(int(share.numerator), int(share.denominator))
-    return Fraction(repr(float(share)))
+    return checked
 
 
 def _integer_weights(names: Sequence[str], sizes: Sequence[int], shares: Sequence[float | Fraction]) -> tuple[int, ...]:
@@ -236,10 +229,13 @@ def _integer_weights(names: Sequence[str], sizes: Sequence[int], shares: Sequenc
             raise ValueError(f"{name}: share {share} is not a finite number >= 0")
         if share > 0 and size == 0:
             raise ValueError(f"{name}: share {share} of an empty dataset; give it a share of 0, or samples")
-        exact.append(_exact(share))
+        if isinstance(share, Rational):
+            exact.append(Fraction(int(share.numerator), int(share.denominator)))
+        else:
+            exact.append(Fraction(repr(float(share))))
     if not any(exact):
         raise ValueError(f"shares: all are 0 ({', '.join(names)}); at least one must be above")
     common = math.lcm(*(x.denominator for x in exact))
-    whole = [int(x * common) for x in exact]
-    divisor = math.gcd(*whole)
-    return tuple(w // divisor for w in whole)
+    integers = [int(x * common) for x in exact]
+    divisor = math.gcd(*integers)
+    return tuple(w // divisor for w in integers)

@@ -29,7 +29,7 @@ def subkeys(key: int, counter: NDArray[Any]) -> U64:
     """The `counter`-th 64-bit keys derived from `key`: splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
 
     Args:
-        counter: integers of any shape, >= 0.
+        counter: integers `[m]`, >= 0.
     """
     x = counter.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(key)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -43,7 +43,7 @@ def permute(i: NDArray[Any], n: int, key: NDArray[Any]) -> NDArray[np.int64]:
     Args:
         i: integers `[m]`, 0 <= i < n.
         n: length of the permuted range, 1 <= n < 2**62.
-        key: uint64, broadcastable to `[m]`; different keys give unrelated permutations.
+        key: uint64 `[m]` or `[1]`; different keys give unrelated permutations.
 
     Returns:
         int64 `[m]`, in range(n). For a fixed n and key this is a bijection.
@@ -54,7 +54,7 @@ def permute(i: NDArray[Any], n: int, key: NDArray[Any]) -> NDArray[np.int64]:
     x = _network(i.astype(np.uint64), a, b, key, _rounds(n))
     left = np.flatnonzero(x >= n)
     while left.size:
-        y = _network(x[left], a, b, key[left] if key.ndim else key, _rounds(n))
+        y = _network(x[left], a, b, key[left] if len(key) > 1 else key, _rounds(n))
         x[left] = y
         left = left[y >= n]
     return x.astype(np.int64)

@@ -1,9 +1,9 @@
 """The timetable of datasets that get less than one draw a block, exact and computable from any position.
 
 Draw j of a dataset with share s may come once `s * n > j` and must have come when `s * n = j + 1`: then its count is
-always within 1 of `s * n`. Earliest deadline first meets every deadline whenever that is possible at all (Tijdeman, "The
-chairman assignment problem", 1980). It has a memory, so the stream is cut into spans in each of which every dataset is
-drawn, and the state at a cut is a function of the cut alone: the fractions that are due there are rounded so that in
+always within 1 of `s * n`. Earliest deadline first meets every deadline whenever that is possible at all (Tijdeman,
+"The chairman assignment problem", 1980). It has a memory, so the stream is cut into spans in each of which every one
+is drawn, and the state at a cut is a function of the cut alone: the fractions that are due there are rounded so that in
 order of deadline, and in order of release too, every partial sum is off by less than 1 (Knuth, "Two-way rounding",
 1995). By Hall's theorem a valid timetable then joins any two neighbouring cuts, and earliest deadline first finds it:
 
@@ -49,10 +49,10 @@ class Timetable:
         self._block = block
         self._span = -(-max(-(-total // min(weights)), _LEAST) // block)
         if self._span * block * self.share > _LONGEST * total:
+            enough = -(-total // sorted(weights)[2])
             raise ValueError(
                 f"block: {block} leaves {len(weights)} datasets with less than one draw a block, the rarest with one "
-                f"in {total // min(weights)} draws; use a block of at least {-(-total // sorted(weights)[2])}, or raise "
-                "their shares"
+                f"in {total // min(weights)} draws; use a block of at least {enough}, or raise their shares"
             )
         # after so many blocks everything is as at the start
         self._period = total // math.gcd(total, block)
@@ -136,8 +136,8 @@ def two_way_round(due: Sequence[int], q: int, one: Sequence[int], two: Sequence[
     Returns:
         The items that are rounded up.
 
-    Laid end to end in one order the fractions fill unit cells; one item is chosen from each cell of either order. That is a
-    flow cell -> item -> cell of unit capacities, and the fractions are one, so an integer one exists.
+    Laid end to end in one order the fractions fill unit cells, and one item is chosen from each cell of either order.
+    That is a flow cell -> item -> cell of unit capacities; the fractions are such a flow, so an integer one exists.
     """
     ahead: dict[tuple[str, int], dict[tuple[str, int], None]] = {}
 

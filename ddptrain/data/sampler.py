@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import ConcatDataset, Sampler
 
-from ddptrain.data.mixture import I64, Mixture, PlanRow, digest
+from ddptrain.data.mixture import I64, Mixture, PlanRow, digest, whole
 from ddptrain.data.permutation import permute, stream_key, subkeys
 from ddptrain.data.weights import SampleWeights
 from ddptrain.distributed import rank_and_size
@@ -82,11 +82,9 @@ class DistributedWeightedSampler(Sampler[int]):
         if self._sample_weights is not None:
             self._sample_weights.check(self.mixture.weights)
         here, size = rank_and_size()
-        self.num_replicas = size if num_replicas is None else num_replicas
-        self.rank = here if rank is None else rank
-        if self.num_replicas < 1:
-            raise ValueError(f"num_replicas: {self.num_replicas} is not above 0")
-        if not 0 <= self.rank < self.num_replicas:
+        self.num_replicas = whole("num_replicas:", size if num_replicas is None else num_replicas, 1)
+        self.rank = whole("rank:", here if rank is None else rank, 0)
+        if self.rank >= self.num_replicas:
             raise ValueError(f"rank: {self.rank} is outside 0..{self.num_replicas - 1}")
         self._offsets = np.concatenate([[0], np.cumsum(self.mixture.sizes)])
         self._pass_keys = [stream_key(seed, f"sampler/pass/{d}") for d in range(len(lengths))]
@@ -128,7 +126,7 @@ class DistributedWeightedSampler(Sampler[int]):
             first, last = (int(self._drawn(epoch + i)[d]) for i in (0, 1))
             place = draw[here] - first
             if self.mixture.shuffle:
-                key = subkeys(self._pass_keys[d], np.array(epoch))
+                key = subkeys(self._pass_keys[d], np.array([epoch]))
                 place = permute(place, last - first, key)
             index[here] = self._sample_weights.pick(d, place, last - first, epoch, self._pass_keys[d])
         return index
@@ -171,9 +169,7 @@ class DistributedWeightedSampler(Sampler[int]):
 
     @position.setter
     def position(self, value: int) -> None:
-        if value != int(value) or value < 0:
-            raise ValueError(f"position: {value} is not a whole number >= 0")
-        self._position = int(value)
+        self._position = whole("position:", value, 0)
         self._resumed = True
 
     @property
@@ -183,10 +179,9 @@ class DistributedWeightedSampler(Sampler[int]):
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch. Right after `position` was set or loaded inside that epoch, stay there."""
-        if epoch != int(epoch) or epoch < 0:
-            raise ValueError(f"epoch: {epoch} is not a whole number >= 0")
-        if not (self._resumed and self.epoch == epoch):
-            self._position = self._start(int(epoch))
+        number = whole("epoch:", epoch, 0)
+        if not (self._resumed and self.epoch == number):
+            self._position = self._start(number)
 
     def state_dict(self) -> dict[str, int | str]:
         """Position, seed and fingerprint of what the stream depends on; the same for any rank and number of ranks."""

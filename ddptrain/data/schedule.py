@@ -1,9 +1,9 @@
 """How many samples of each dataset the first n draws hold: exact in integers, without walking the stream.
 
 With weights `a_d` (integers that sum to `Q`) the count of dataset d after n draws must differ from `a_d * n / Q` by
-less than 1 at every multiple of the block, and never fall. Differences of rounded prefix sums do that for every dataset that
-gets at least one draw a block, and for the first and the last in the chain whatever they get. Three or more datasets
-with less than one draw a block go through a timetable (`rare.py`).
+less than 1 at every multiple of the block, and never fall. Differences of rounded prefix sums do that for every dataset
+that gets at least one draw a block, and for the first and the last in the chain whatever they get. Three or more
+datasets with less than one draw a block go through a timetable (`rare.py`).
 """
 
 from __future__ import annotations
@@ -88,5 +88,5 @@ def scaled_floor(k: NDArray[Any], a: int, q: int, up: NDArray[np.bool_] | None =
     wide = step if fits else step.astype(object)
     numerator = wide * rest + over
     if up is not None:
-        numerator = numerator + up * (q - 1)
+        numerator = numerator + up.astype(wide.dtype) * (q - 1)
     return (numerator // q).astype(np.int64) + start + k * whole
