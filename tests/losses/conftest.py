@@ -29,9 +29,7 @@ class Scenes:
         distances = torch.randn(images, a, 4, bins, generator=g)
         if bins == 1:
             distances = distances.abs() * 2
-        return DensePrediction(
-            logits.requires_grad_(), distances.requires_grad_(), torch.cat(points), torch.cat(strides)
-        )
+        return DensePrediction(logits.requires_grad_(), distances.requires_grad_(), torch.cat(points), torch.cat(strides))
 
     def targets(self, counts: list[int], seed: int, ignore: list[int] | None = None) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(seed)

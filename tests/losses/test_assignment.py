@@ -13,9 +13,7 @@ SETTINGS = {"topk": 10, "alpha": 0.5, "beta": 6.0}
 def run(pred, targets, **settings):
     with torch.no_grad():
         decoded = pred.boxes()
-    return assign(
-        pred, decoded, targets["boxes"], targets["labels"], targets["image"], **{**SETTINGS, **settings}
-    ), decoded
+    return assign(pred, decoded, targets["boxes"], targets["labels"], targets["image"], **{**SETTINGS, **settings}), decoded
 
 
 def test_no_point_has_two_objects_and_targets_are_scores(scenes):

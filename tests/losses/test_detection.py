@@ -99,9 +99,7 @@ def test_distribution_focal_is_cross_entropy_on_whole_strides_and_a_mix_between(
     expected = F.cross_entropy(logits.flatten(0, 1), whole.flatten().long(), reduction="none").view(5, 4).mean(1)
     torch.testing.assert_close(distribution_focal(logits, whole), expected)
     between = distribution_focal(logits, whole.clamp_max(13) + 0.25)
-    mix = 0.75 * distribution_focal(logits, whole.clamp_max(13)) + 0.25 * distribution_focal(
-        logits, whole.clamp_max(13) + 1
-    )
+    mix = 0.75 * distribution_focal(logits, whole.clamp_max(13)) + 0.25 * distribution_focal(logits, whole.clamp_max(13) + 1)
     torch.testing.assert_close(between, mix, atol=1e-5, rtol=1e-5)
     assert distribution_focal(logits, torch.full((5, 4), 99.0)).isfinite().all()
     assert distribution_focal(logits, torch.full((5, 4), -9.0)).isfinite().all()
