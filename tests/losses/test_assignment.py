@@ -40,11 +40,9 @@ def test_points_lie_in_their_objects_and_the_best_has_the_best_iou_as_target(sce
 
 @pytest.mark.parametrize("strides", [(8, 16, 32), (4, 8, 16), (4, 8, 16, 32), (8,)])
 @pytest.mark.parametrize("size", [0.5, 3, 7, 15, 31])
-def test_every_object_has_a_point_however_small(strides, size):
+def test_every_object_has_a_point_however_small(scenes, strides, size):
     """Objects anywhere, one in each cell of 32 pixels, so that none takes another's points."""
-    from conftest import Scenes
-
-    scenes = Scenes(strides=strides)
+    scenes = type(scenes)(strides=strides)
     g = torch.Generator().manual_seed(int(size))
     cells = torch.cartesian_prod(torch.arange(4), torch.arange(4)).float() * 32
     corner = cells + torch.rand(16, 2, generator=g) * (32 - size)
@@ -107,9 +105,7 @@ def test_ignore_regions_hold_boxes_with_more_than_half_of_their_area():
 
 def test_many_objects_on_a_fine_grid(scenes):
     """900 objects against the 34 000 points of a 640 px image with strides from 4 on."""
-    from conftest import Scenes
-
-    fine = Scenes(side=640, strides=(4, 8, 16, 32), classes=10)
+    fine = type(scenes)(side=640, strides=(4, 8, 16, 32), classes=10)
     targets = fine.targets([900], seed=1)
     centre = (targets["boxes"][:, :2] + targets["boxes"][:, 2:]) / 2
     targets["boxes"] = torch.cat([centre - 5, centre + 5], 1)
