@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ddptrain import __version__
 from ddptrain.errors import UserError
+from launch.cli import add_commands
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,8 +45,6 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     p.add_argument("--schema", action="store_true", help="print the JSON Schema, for editors")
     p.set_defaults(run=config)
-
-    from launch.cli import add_commands
 
     add_commands(commands)
     return parser

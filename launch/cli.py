@@ -169,7 +169,7 @@ def _dry_run(mine: Any, text: str) -> int:
     else:
         print("# Slurm is not here to judge it")
     shutil.rmtree(mine.path)
-    for parent in (mine.path.parent, mine.path.parent.parent):
+    for parent in list(mine.path.parents)[:3]:
         if not any(parent.iterdir()):
             parent.rmdir()
     return code

@@ -46,7 +46,7 @@ class SlurmConfig(Section):
     mem: str | None = None
     """Memory per machine, in Slurm's notation."""
     time: str = "24:00:00"
-    """Time limit, in Slurm's notation, in quotes."""
+    """Time limit, in Slurm's notation."""
     partition: str | None = None
     """Partition; null for the cluster's default."""
     account: str | None = None
@@ -96,8 +96,8 @@ class SlurmConfig(Section):
     @field_validator("time", mode="before")
     @classmethod
     def _time(cls, value: Any) -> Any:
-        if isinstance(value, int):
-            raise ValueError('write the time in quotes, such as "24:00:00"; YAML reads it as a number')
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
         if isinstance(value, str):
             minutes(value)
         return value

@@ -74,8 +74,8 @@ class PrivateSlurm:
         lines = [
             f"ClusterName=ddp{b.name[3:].lower()}", f"SlurmctldHost={host}(127.0.0.1)", f"SlurmUser={me}", f"SlurmdUser={me}",
             "AuthType=auth/munge", "CredType=cred/munge",
-            # cred_expire is also how long Slurm holds a requeued job: 120 s by default
-            f"AuthInfo=socket={b}/munge.sock,cred_expire=2",
+            # cred_expire is also how long Slurm holds a requeued job: 120 s by default, and for values below 5
+            f"AuthInfo=socket={b}/munge.sock,cred_expire=5",
             f"SlurmctldPort={ports[0]}", f"SlurmctldPidFile={b}/ctld.pid", f"SlurmctldLogFile={b}/log/ctld",
             f"SlurmdPidFile={b}/%n.pid", f"SlurmdLogFile={b}/log/%n", f"SlurmdSpoolDir={b}/spool-%n",
             f"StateSaveLocation={b}/state", "SlurmdParameters=config_overrides",
@@ -163,9 +163,9 @@ class PrivateSlurm:
         """End slurmstepd processes that outlived their slurmd: those whose environment names this cluster's folder."""
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
-                if b"slurmstepd" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    if str(self.base).encode() in Path(f"/proc/{pid}/environ").read_bytes():
-                        os.kill(int(pid), signal.SIGKILL)
+                environ = Path(f"/proc/{pid}/environ").read_bytes()
+                if b"slurmstepd" in Path(f"/proc/{pid}/cmdline").read_bytes() and bytes(self.base) in environ:
+                    os.kill(int(pid), signal.SIGKILL)
             except OSError:
                 continue
 

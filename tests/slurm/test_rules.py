@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import Jobs, Submitted, need_slurm
 from private_slurm import PrivateSlurm, trackers, wait_for
+from slurm_jobs import Jobs, Submitted, need_slurm
 
 from launch import jobs, logs, sbatch, snapshot
 from launch import slurm as submitit
@@ -26,7 +26,8 @@ STEPS = 60
 def calm(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Weights of a run of two ranks that nobody disturbed, on this machine without Slurm."""
     folder = tmp_path_factory.mktemp("calm") / "run"
-    program = f"import sys; from launch.torchrun import start; sys.exit(start(['train', {str(folder)!r}, 'steps={STEPS}', 'dt=0'], 2, module='gloo_run'))"
+    arguments = ["train", str(folder), f"steps={STEPS}", "dt=0"]
+    program = f"import sys; from launch.torchrun import start; sys.exit(start({arguments!r}, 2, module='gloo_run'))"
     environ = dict(os.environ, PYTHONPATH=f"{snapshot.source_root()}:{Path(__file__).parent}", OMP_NUM_THREADS="1")
     subprocess.run([sys.executable, "-c", program], check=True, env=environ, capture_output=True)
     return (folder / "weights").read_text()
@@ -55,7 +56,9 @@ def test_requeue_saves_and_goes_on(slurm: Jobs, way: ModuleType, calm: str) -> N
     assert job.weights == calm
     stops = [int(s) for s in re.findall(r"stopped rank=\d step=(\d+)", job.log)]
     starts = [int(s) for s in re.findall(r"start rank=\d size=2 step=(\d+)", job.log)]
-    assert len(stops) == 2 and starts == [0, 0, *stops] and stops[0] == stops[1] > 0, job.log
+    assert starts == [0, 0, *stops], job.log
+    assert len(stops) == 2
+    assert stops[0] == stops[1] > 0
 
 
 @WAYS
@@ -121,7 +124,8 @@ def test_crash_loop_ends_and_chains_are_true(slurm: Jobs, way: ModuleType) -> No
     assert "2 crashes without a new checkpoint" in job.log
     assert after.end()[0] == "CANCELLED"
     failure = logs.root_failure(job.folder / "logs")
-    assert failure and failure[0].rank == 1 and "rank 1 was told to fail" in failure[1]
+    assert failure
+    assert (failure[0].rank, "rank 1 was told to fail" in failure[1]) == (1, True)
     names = sorted(p.name for p in (job.folder / "logs").glob("*.log"))
     assert [n.split(".")[0] for n in names] == ["r0", "r0", "r1", "r1"]
     assert {n.split(".")[2] for n in names} == set(slurm.cluster.nodes)
@@ -130,7 +134,7 @@ def test_crash_loop_ends_and_chains_are_true(slurm: Jobs, way: ModuleType) -> No
 def test_stops_have_a_budget_and_exit_75(slurm: Jobs) -> None:
     job = stop_and_go(slurm.gloo(max_stops=0, run={"steps": 1000}))
     assert job.end() == ("FAILED", 0), job.log
-    assert job.status == "stopped" and job.show()["ExitCode"] == "75:0"
+    assert (job.status, job.show()["ExitCode"]) == ("stopped", "75:0")
     assert "1 stops, slurm.max_stops is 0" in job.log
 
 
@@ -146,7 +150,8 @@ def test_killed_rank_restarts_in_place(slurm: Jobs, calm: str) -> None:
     assert job.end() == ("COMPLETED", 0), job.log
     assert job.weights == calm
     again = re.findall(r"start rank=\d size=2 step=(\d+) node=\S+ attempt=1", job.log)
-    assert len(again) == 2 and again[0] == again[1] != "0", job.log
+    assert len(again) == 2, job.log
+    assert again[0] == again[1] != "0", job.log
 
 
 def test_bad_node_is_excluded(slurm: Jobs) -> None:
@@ -189,7 +194,7 @@ def test_time_limit_saves_and_goes_on(slurm: Jobs, way: ModuleType) -> None:
     """Slurm looks at time limits every 30 s, and may send the signal up to a minute early."""
     job = slurm.gloo(way=way, time="1:00", signal_s=30, run={"steps": 1200, "every": 10_000})
     state, starts = job.end(600)
-    assert state == "COMPLETED" and starts >= 1, job.log
+    assert (state, starts >= 1) == ("COMPLETED", True), job.log
     stops = [int(s) for s in re.findall(r"stopped rank=0 step=(\d+)", job.log)]
     begins = [int(s) for s in re.findall(r"start rank=0 size=2 step=(\d+)", job.log)]
     assert begins == [0, *stops], job.log

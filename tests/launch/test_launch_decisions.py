@@ -1,0 +1,299 @@
+"""What is decided without Slurm and without ranks: budgets, refusals, snapshots, logs, grids."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddptrain.config import SlurmConfig, resolve
+from ddptrain.config.slurm import RESERVED, minutes
+from ddptrain.engine.split import split_batch
+from ddptrain.errors import UserError
+from launch import batch, checks, cluster, job, logs, sbatch, script, snapshot, sweep
+from launch.job import Job
+from launch.plan import Plan, threads_per_rank
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "classes": ["a"],
+    "data": {
+        "train": [{"name": "d", "format": "voc", "root": "data"}],
+        "val": [{"name": "d", "format": "voc", "root": "data"}],
+    },
+    "train": {"global_batch": 12, "micro_batch": 4, "steps": 4},
+    "slurm": {"nodes": 1, "gpus_per_node": 0, "time": "10:00"},
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small config in a folder of its own, data folder included."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return path
+
+
+def made(folder: Path, **slurm: Any) -> Job:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Job("n", str(folder), str(folder), "m", ("train",), "/", SlurmConfig(**slurm).model_dump(mode="json"), 1, "p", "p")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90", 90), ("90:30", 90.5), ("24:00:00", 1440), ("1-12", 2160), ("1-00:30", 1470), ("2-01:02:30", 2942.5)],
+)
+def test_time_notations_of_slurm(text: str, expected: float) -> None:
+    assert minutes(text) == expected
+
+
+def test_wrong_slurm_keys_are_told_in_one_line() -> None:
+    for overrides, said in (
+        (["slurm.time=tomorrow"], "hours:minutes:seconds"),
+        (["slurm.node=2"], "did you mean nodes?"),
+        (['slurm.extra={"signal": "USR1@10"}'], "set by the launcher"),
+    ):
+        with pytest.raises(UserError, match=said) as e:
+            resolve(SMALL, overrides)
+        assert "\n" not in str(e.value)
+    assert [resolve(SMALL, [f"slurm.time={t}"]).slurm.time for t in ("24:00:00", "30")] == ["24:00:00", "30"]
+
+
+@given(st.integers(1, 64), st.integers(1, 16), st.integers(1, 8), st.integers(1, 8))
+def test_batch_is_refused_here_as_it_would_be_there(global_batch: int, micro: int, nodes: int, ranks: int) -> None:
+    config = resolve(SMALL, [f"train.global_batch={global_batch}", f"train.micro_batch={micro}"])
+    try:
+        split_batch(global_batch, micro, nodes * ranks)
+    except UserError as e:
+        near = str(e).split("nearest that do: ")[1]
+        with pytest.raises(UserError, match=f"nearest that do: {near}$"):
+            checks.check_batch(config, nodes, ranks)
+    else:
+        checks.check_batch(config, nodes, ranks)
+
+
+def test_options_come_before_config_before_user_file(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "home" / "ddptrain").mkdir(parents=True)
+    (tmp_path / "home" / "ddptrain" / "slurm.yaml").write_text("partition: users\nnodes: 7\naccount: users\n")
+    slurm = job.load(config, ["slurm.partition=overridden"], {"account": "option"}).slurm
+    assert (slurm.partition, slurm.nodes, slurm.account) == ("overridden", 1, "option")
+    (tmp_path / "home" / "ddptrain" / "slurm.yaml").write_text("partitions: users\n")
+    with pytest.raises(UserError, match="did you mean partition"):
+        job.load(config, [], {})
+
+
+def test_job_folder_holds_all_a_start_needs(config: Path) -> None:
+    mine = job.create(config, ["train.steps=8"], {"nodes": 3})
+    config.write_text("broken: after submission")
+    assert job.read(mine.path) == mine
+    assert mine.arguments == ("train", f"{mine.folder}/config.yaml", "train.steps=8", "resume=auto")
+    assert yaml.safe_load((mine.path / "config.yaml").read_text()) == SMALL
+    assert (mine.path / "code" / "launch" / "agent.py").read_text() == (ROOT / "launch" / "agent.py").read_text()
+    assert mine.options.nodes == 3
+    job.register(mine, "17")
+    assert job.find("17") == job.find(mine.folder) == mine
+    assert job.all_jobs() == [mine]
+    with pytest.raises(UserError, match="known: 17"):
+        job.find("18")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data.val.0.root=elsewhere"], r"data\.val\.0\.root: d: .*/elsewhere is not there"),
+        (["train.global_batch=7", "slurm.nodes=2"], "nearest that do: 6 and 8"),
+        (["optimiser.lr=1"], "did you mean optimizer"),
+    ],
+)
+def test_refusals_leave_nothing_behind(config: Path, overrides: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        job.create(config, overrides)
+    assert not Path("runs").exists()
+
+
+def test_budgets(tmp_path: Path) -> None:
+    def over(*kinds: tuple[str, int]) -> bool:
+        mine = made(tmp_path / "j", max_stops=2, max_crashes=2)
+        (mine.path / "ends.json").unlink(missing_ok=True)
+        for restart, (kind, step) in enumerate(kinds):
+            batch.note_end(mine.path, restart, kind, step)
+        return batch.over_budget(mine) is not None
+
+    assert not over(("stopped", 1), ("stopped", 2))
+    assert over(("stopped", 1), ("stopped", 2), ("stopped", 3))
+    assert not over(*[("crashed", s) for s in range(50)])  # it gets on
+    assert over(("crashed", 5), ("crashed", 5), ("lost", 5))
+    assert not over(("crashed", 5), ("crashed", 5), ("crashed", 6), ("crashed", 6))
+    assert not over(("crashed", 5), ("stopped", 9), ("crashed", 9), ("crashed", 9))
+    assert over(("bad node", 0), ("bad node", 0), ("bad node", 0))
+    assert not over(("bad node", 0), ("bad node", 0), ("stopped", 3), ("stopped", 4), ("crashed", 4), ("crashed", 4))
+
+
+def test_the_first_note_of_a_start_stands(tmp_path: Path) -> None:
+    batch.note_end(tmp_path, 0, "stopped", 7)
+    batch.note_end(tmp_path, 0, "lost", 0)
+    assert batch.ends(tmp_path)["0"]["kind"] == "stopped"
+
+
+def test_script_has_no_unsafe_word(tmp_path: Path) -> None:
+    """bash parses the script as meant whatever stands in the paths."""
+    nasty = "a b'c\"d$HOME;touch x`y`\n&|>#é%j\\"
+    mine = replace(made(tmp_path / nasty), python=f"/{nasty}/python", agent_python=f"/{nasty}/python")
+    text = script.render(mine)
+    shown = text.replace("exec ", "printf '%s\\0' exec ").replace(" || exit", "")
+    last = shown.split("\nrc=$?\n")[1]
+    done = subprocess.run(["bash", "-c", f"rc=3\n{last}"], capture_output=True, check=True)
+    expected = ["exec", mine.python, "-m", "launch.batch", "finish", mine.folder, "3"]
+    assert done.stdout.decode().split("\0")[:-1] == expected
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+    assert script.options(mine)["output"] == "/dev/null"
+
+
+def test_scripts_pass_shellcheck(tmp_path: Path) -> None:
+    rendered = tmp_path / "script.sh"
+    rendered.write_text(script.render(made(tmp_path / "j")))
+    try:
+        done = subprocess.run(
+            ["shellcheck", *map(str, sorted((ROOT / "slurm").glob("*.sbatch"))), str(rendered)], capture_output=True
+        )
+    except FileNotFoundError:
+        pytest.skip("no shellcheck here: apt-get install shellcheck")
+    assert done.returncode == 0, done.stdout.decode()
+
+
+def test_one_task_and_all_gpus_per_machine(tmp_path: Path) -> None:
+    given = script.options(made(tmp_path, nodes=2, gpus_per_node=8, extra={"reservation": "r", "exclusive": True}))
+    assert (given["ntasks-per-node"], given["gpus-per-node"], given["nodes"]) == (1, 8, 2)
+    assert not {"gpus-per-task", "gpus"} & set(given)
+    assert (given["reservation"], given["exclusive"]) == ("r", True)
+    assert "--exclusive" in sbatch.arguments(made(tmp_path, extra={"exclusive": True}))
+    assert {"signal", "output", "ntasks-per-node"} <= set(RESERVED)
+
+
+def test_variables_of_a_surrounding_job_are_stripped() -> None:
+    environ = dict.fromkeys(
+        ("SLURM_JOB_ID", "SLURM_CONF", "SRUN_CPUS_PER_TASK", "RANK", "LOCAL_RANK", "MASTER_ADDR", "SUBMITIT_EXECUTOR",
+         "SBATCH_ACCOUNT", "NCCL_DEBUG", "GLOO_SOCKET_IFNAME", "HOME", "RANKING"), "x"
+    )  # fmt: skip
+    kept = set(environ) - set(cluster.inside_job(environ))
+    assert kept == {"SLURM_CONF", "SBATCH_ACCOUNT", "NCCL_DEBUG", "GLOO_SOCKET_IFNAME", "HOME", "RANKING"}
+
+
+def test_threads_are_shared_out() -> None:
+    assert threads_per_rank(4, {"SLURM_CPUS_PER_TASK": "32"}) == 8
+    assert threads_per_rank(64, {"SLURM_CPUS_PER_TASK": "32"}) == 1
+
+
+def test_plan_survives_its_file() -> None:
+    plan = Plan("m", ("train", "a b\n'c'"), nproc=3, env={"A": "b"}, ports=(1, 2), addresses={"n": "1.2.3.4"}, logs="x")
+    assert Plan.loads(plan.dumps()) == plan
+
+
+def test_snapshot_takes_what_git_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo, out = tmp_path / "a repo", tmp_path / "out"
+    for name in ("ddptrain/a.py", "launch/b.py", "ignored/c.py", "new/ü n.py"):
+        (repo / name).parent.mkdir(parents=True, exist_ok=True)
+        (repo / name).write_text(name)
+    (repo / ".gitignore").write_text("ignored/\n")
+    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    for command in (["init", "-q"], ["add", "ddptrain", "launch", ".gitignore"], [*identity, "commit", "-qm", "x"]):
+        subprocess.run(["git", "-C", str(repo), *command], check=True)
+    (repo / "ddptrain" / "a.py").write_text("edited")
+    monkeypatch.setenv("MY_API_KEY", "hidden")
+    out.mkdir()
+    snapshot.take(out, repo)
+    found = {str(p.relative_to(out / "code")) for p in (out / "code").rglob("*") if p.is_file()}
+    assert found == {"ddptrain/a.py", "launch/b.py", "new/ü n.py", ".gitignore"}
+    assert (out / "code" / "ddptrain" / "a.py").read_text() == "edited"
+    described = json.loads((out / "code.json").read_text())
+    assert (described["edited"], len(described["commit"])) == (True, 40)
+    assert "+edited" in (out / "diff.patch").read_text()
+    assert "hidden" not in (out / "environment.json").read_text()
+    assert (out / "environment.json").stat().st_mode & 0o077 == 0
+
+
+def test_snapshot_without_git_takes_the_packages(tmp_path: Path) -> None:
+    (tmp_path / "site" / "ddptrain").mkdir(parents=True)
+    (tmp_path / "site" / "launch").mkdir()
+    (tmp_path / "site" / "ddptrain" / "a.py").write_text("a")
+    (tmp_path / "site" / "other.py").write_text("b")
+    (tmp_path / "out").mkdir()
+    assert snapshot.take(tmp_path / "out", tmp_path / "site") == 1
+    assert json.loads((tmp_path / "out" / "code.json").read_text())["commit"] is None
+
+
+def test_merged_logs_and_the_rank_that_failed_first(tmp_path: Path) -> None:
+    (tmp_path / "r0.a0.n.1.rank0.log").write_text("one\ntwo")
+    tail, out = logs.Tail(tmp_path, "r0.*.log"), io.StringIO()
+    tail.show(out)
+    with open(tmp_path / "r0.a0.n.1.rank0.log", "a") as f:
+        f.write(" and a half\n")
+    (tmp_path / "r0.a0.n.2.rank11.log").write_text("last")
+    tail.show(out)
+    tail.show(out, end=True)
+    assert out.getvalue() == "[0] one\n[0] two and a half\n[11] last\n"
+    (tmp_path / "r0.a0.n.1.rank0.failed").write_text(json.dumps({"time": 5.0, "error": "peer gone"}))
+    logs.note_failure(tmp_path, 0, "n.2", 11, "killed by SIGKILL")
+    found = logs.root_failure(tmp_path)
+    assert found
+    assert (found[0].rank, found[0].node, found[1]) == (11, "n.2", "killed by SIGKILL")
+
+
+def test_grid_of_a_sweep(config: Path) -> None:
+    assert sweep.parse_grid(["a.b=1,2", "c=[1, 2],[3]"]) == {"a.b": ["1", "2"], "c": ["[1, 2]", "[3]"]}
+    with pytest.raises(UserError, match="write key=value"):
+        sweep.parse_grid(["a"])
+    folder = sweep.lay_out(config, ["seed=5"], {"optimizer.lr": ["0.1", "0.2"]}, 2)
+    runs = json.loads((folder / "sweep.json").read_text())["runs"]
+    written = [resolve(yaml.safe_load((folder / f"{i}.yaml").read_text())) for i in range(4)]
+    assert [(c.optimizer.lr, c.seed) for c in written] == [(0.1, 5), (0.1, 6), (0.2, 5), (0.2, 6)]
+    assert len({c.folder for c in written}) == 4
+    for run, ap in zip(runs, (0.1, 0.3, 0.5)):
+        Path(run["run"]).mkdir(parents=True)
+        (Path(run["run"]) / "summary.json").write_text(json.dumps({"AP": ap}))
+    assert sweep.table(folder).splitlines()[2:] == ["| 0.1 | 2/2 | 0.2000 ± 0.1414 |", "| 0.2 | 1/2 | 0.5000 |"]
+    assert sweep.lay_out(config, [], {}, 1).name == "small-sweep-2"
+
+
+NO_TORCH = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "cv2", "numpy"):
+            raise ImportError(f"{name} is not on a login node")
+sys.meta_path.insert(0, Refuse())
+from ddptrain.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("through", ["submitit", "sbatch"])
+def test_dry_run_on_a_login_node_without_torch(config: Path, through: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    if through == "submitit":  # submitit wants srun to be there, and itself imports numpy where it can
+        binaries = config.parent / "bin"
+        binaries.mkdir()
+        (binaries / "srun").touch(0o755)
+        monkeypatch.setenv("PATH", f"{binaries}:/usr/bin:/bin")
+    command = [sys.executable, "-c", NO_TORCH, "submit", str(config), "--nodes", "3", "--through", through, "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "#SBATCH --nodes=3" in done.stdout, done.stdout + done.stderr
+    assert "launch.batch prepare" in done.stdout
+    assert not Path("runs").exists()
+    refused = subprocess.run([*command[:5], "train.global_batch=7", *command[5:]], capture_output=True, text=True)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "nearest that do: 6 and 9" in refused.stderr
