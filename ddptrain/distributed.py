@@ -1,16 +1,22 @@
 """The one place that knows about processes: where this one stands, and every collective the package makes.
 
 Precedence of the environment: torchrun (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`), else `srun` with more than one task
-(`SLURM_PROCID`, `SLURM_NTASKS`, `SLURM_LOCALID`, with `MASTER_ADDR` and `MASTER_PORT` set), else one process.
+(`SLURM_PROCID`, `SLURM_NTASKS`, `SLURM_LOCALID`; the ranks meet at `MASTER_ADDR`:`MASTER_PORT`, by default on the step's
+first node at a port made of the job's number), else one process.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+import socket
+import subprocess
+import zlib
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from inspect import signature
 from typing import Any, TypeVar, cast
 
 import torch
@@ -106,6 +112,8 @@ def process_group(world: World, timeout_s: float) -> Iterator[None]:
         yield
         return
     backend = "nccl" if world.device.type == "cuda" else "gloo"
+    if world.launcher == "srun":
+        meet_under_srun(os.environ)
     try:
         dist.init_process_group(
             backend,
@@ -115,7 +123,7 @@ def process_group(world: World, timeout_s: float) -> Iterator[None]:
             device_id=world.device if backend == "nccl" else None,
         )
     except ValueError as e:
-        raise UserError(f"process group: {e}; under srun set MASTER_ADDR and MASTER_PORT") from None
+        raise UserError(f"process group: {e}; set MASTER_ADDR and MASTER_PORT, or start with torchrun") from None
     try:
         yield
     finally:
@@ -128,6 +136,32 @@ def rank_and_size() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def meet_under_srun(environ: MutableMapping[str, str]) -> None:
+    """Set `MASTER_ADDR` and `MASTER_PORT` where the user did not: the same on every task of a step.
+
+    A node's name may not resolve (clusters with `NodeAddr`); then its address is asked of Slurm.
+    """
+    if "MASTER_ADDR" not in environ:
+        nodes = environ.get("SLURM_STEP_NODELIST", environ.get("SLURM_JOB_NODELIST", "localhost"))
+        first = (_scontrol("show", "hostnames", nodes).split() or [nodes])[0]
+        try:
+            socket.getaddrinfo(first, None)
+        except OSError:
+            found = re.search(r"NodeAddr=(\S+)", _scontrol("-o", "show", "node", first))
+            first = found[1] if found else first
+        environ["MASTER_ADDR"] = first
+    step = f"{environ.get('SLURM_JOB_ID')}.{environ.get('SLURM_STEP_ID')}"
+    # below the kernel's ephemeral range
+    environ.setdefault("MASTER_PORT", str(20000 + zlib.crc32(step.encode()) % 12000))
+
+
+def _scontrol(*arguments: str) -> str:
+    try:
+        return subprocess.run(["scontrol", *arguments], capture_output=True, text=True, timeout=30, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
@@ -189,7 +223,10 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     if world.size == 1:
         return model
     ids = [world.local_rank] if world.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    ddp = nn.parallel.DistributedDataParallel
+    # renamed in torch 2.15
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"
+    return ddp(model, device_ids=ids, gradient_as_bucket_view=True, **{buffers: False})
 
 
 def unwrap(model: nn.Module) -> nn.Module:

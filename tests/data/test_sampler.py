@@ -35,9 +35,7 @@ def stream(sampler: DistributedWeightedSampler, first: int, count: int) -> np.nd
     st.sampled_from([1, 5, 16, 48, 256]),
     st.sampled_from([0, FAR]),
 )
-def test_counts_in_the_stream_are_within_one_of_share_times_position(
-    shares: list[float], block: int, near: int
-) -> None:
+def test_counts_in_the_stream_are_within_one_of_share_times_position(shares: list[float], block: int, near: int) -> None:
     s = DistributedWeightedSampler([100] * len(shares), shares, block=block)
     first = near // block * block
     before = s.mixture.drawn(first)

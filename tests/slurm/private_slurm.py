@@ -169,10 +169,10 @@ class PrivateSlurm:
             except OSError:
                 continue
 
-    def run(self, *command: str, check: bool = True) -> str:
+    def run(self, *command: str, check: bool = True, timeout_s: float = 60) -> str:
         """Output of a Slurm command."""
         environ = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")} | self.environ
-        done = subprocess.run(command, env=environ, text=True, capture_output=True, timeout=60)
+        done = subprocess.run(command, env=environ, text=True, capture_output=True, timeout=timeout_s)
         if check and done.returncode:
             raise RuntimeError(f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done.stdout.strip()
