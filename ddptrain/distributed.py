@@ -225,8 +225,9 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     ids = [world.local_rank] if world.device.type == "cuda" else None
     ddp = nn.parallel.DistributedDataParallel
     # renamed in torch 2.15
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"
-    return ddp(model, device_ids=ids, gradient_as_bucket_view=True, **{buffers: False})
+    name = "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"
+    buffers: dict[str, Any] = {name: False}
+    return ddp(model, device_ids=ids, gradient_as_bucket_view=True, **buffers)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
