@@ -23,6 +23,7 @@ from ddptrain.metrics import coco
 from ddptrain.metrics.arrays import DetectionArrays, GroundTruth
 from ddptrain.models.build import build_model
 from ddptrain.models.postprocess import detections
+from ddptrain.models.torchvision import TorchvisionDetector
 from ddptrain.monitor import pictures
 from ddptrain.structures import Batch, Detections, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
@@ -203,6 +204,8 @@ def _torchvision_loss(config: RunConfig, model: nn.Module, batch: Batch) -> Loss
 
 
 def _torchvision_detect(config: RunConfig, model: nn.Module, batch: Batch) -> list[Detections]:
+    assert isinstance(model, TorchvisionDetector)
+    model.limit(config.eval.score_threshold, config.eval.max_detections)
     return list(model(_normalise(batch)))
 
 
