@@ -74,13 +74,19 @@ def predict_run(run: Path, images: Sequence[Path], out: Path | None, score: floa
     model = model.to(world.device).eval()
     found = {}
     with torch.inference_mode():
-        for path in paths:
+        for path, name in zip(paths, picture_names(paths)):
             prediction, picture = predictor.predict_file(model, path, world.device, score)
             found[str(path)] = prediction
-            save(out / f"{path.stem}.jpg", picture)
+            save(out / name, picture)
     (out / "predictions.json").write_text(json.dumps(found, indent=1))
     print(f"{len(paths)} images with {file}: pictures and predictions.json in {out}")
     return 0
+
+
+def picture_names(paths: Sequence[Path]) -> list[str]:
+    """A name of its own for each picture: the image's, with its number in front where two images share one."""
+    stems = [p.stem for p in paths]
+    return [f"{s}.jpg" if stems.count(s) == 1 else f"{i:04d}_{s}.jpg" for i, s in enumerate(stems)]
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

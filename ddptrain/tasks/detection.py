@@ -31,6 +31,8 @@ from ddptrain.tasks.stream import build_sampler
 
 DRAWN_SCORE = 0.25
 """Detections from this score on are drawn."""
+DRAWN_SIDE = 320
+"""Pictures of a smaller input are enlarged to at least this many pixels."""
 
 Head = tuple[Callable[[RunConfig, nn.Module, Batch], LossSum], Callable[[RunConfig, nn.Module, Batch], list[Detections]]]
 
@@ -128,7 +130,13 @@ class DetectionTask(DetectionModel):
         """Truth on the sample's image; with a prediction, that beside it (from score 0.25 on)."""
         t = sample.targets
         truth = pictures.draw(
-            sample.image, t["boxes"], t["labels"], self.classes, ignore=t["ignore_boxes"], title=str(tuple(sample.key))
+            sample.image,
+            t["boxes"],
+            t["labels"],
+            self.classes,
+            ignore=t["ignore_boxes"],
+            title=str(tuple(sample.key)),
+            min_side=DRAWN_SIDE,
         )
         if prediction is None:
             return truth
@@ -144,6 +152,7 @@ class DetectionTask(DetectionModel):
                 self.classes,
                 scores=prediction["scores"][shown],
                 title="prediction",
+                min_side=DRAWN_SIDE,
             ),
         )
 
