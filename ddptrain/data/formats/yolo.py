@@ -115,14 +115,20 @@ def _sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> list[P
         for folder in (root / config.split / "images", root / "images" / config.split):
             if folder.is_dir():
                 return [folder]
-    raise no_split(config, yolo_splits(root, data))
+    raise no_split(config, [*splits, *_split_folders(root)])
 
 
-def yolo_splits(root: Path, data: DataYaml | None) -> list[str]:
-    """The splits of a set: the keys of its data.yaml, and folders in one of the two layouts."""
+def _split_folders(root: Path) -> list[str]:
+    """The splits of the two layouts of folders."""
     folders = [p.parent.name for p in root.glob("*/images") if p.is_dir()]
-    folders += [p.name for p in (root / "images").glob("*") if p.is_dir()]
-    return sorted({*folders, *(data.splits if data else ())})
+    return folders + [p.name for p in (root / "images").glob("*") if p.is_dir()]
+
+
+def yolo_keys(config: DatasetConfig) -> list[str]:
+    """The splits of a set: the keys of its data.yaml, else its folders; a folder may have two names otherwise."""
+    root = dataset_root(config)
+    data = _data_yaml(config, root)
+    return list(data.splits) if data and data.splits else _split_folders(root)
 
 
 def _listed_images(source: Path, base: Path) -> list[tuple[str, str]]:
