@@ -54,7 +54,8 @@ class LabelSpace:
             labels=np.maximum(labels, -1),
             ignore=table.ignore | (labels == IGNORE),
         )
-        return mapped.keep_rows(labels != DROP)
+        keep = labels != DROP
+        return mapped if keep.all() else mapped.keep_rows(keep)  # without a copy, columns stay mapped from the cache
 
 
 def _map(classes: tuple[str, ...], config: DatasetConfig, table: AnnotationTable) -> npt.NDArray[np.int32]:

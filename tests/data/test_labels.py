@@ -58,6 +58,11 @@ def test_an_ignored_box_keeps_its_class() -> None:
     assert mapped.ignore.all()
 
 
+def test_columns_are_not_copied_where_nothing_is_dropped() -> None:
+    table = table_of(("bus", "dog"), [0, 1])
+    assert build(table, ignore=("dog",)).apply(table).boxes is table.boxes
+
+
 def test_the_table_that_was_read_stays_as_it_is() -> None:
     table = table_of(("bus", "dog"), [0, 1])
     build(table, drop=("dog",)).apply(table)

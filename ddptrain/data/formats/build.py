@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import KINDS, Faults, OnFault
 from ddptrain.data.formats.auair import read_auair
-from ddptrain.data.formats.coco import read_coco
-from ddptrain.data.formats.csv import read_csv
-from ddptrain.data.formats.sequences import read_uavdt, read_visdrone_vid
-from ddptrain.data.formats.uavdt_xml import read_uavdt_xml
-from ddptrain.data.formats.visdrone import read_visdrone
-from ddptrain.data.formats.voc import read_voc
-from ddptrain.data.formats.yolo import read_yolo
+from ddptrain.data.formats.coco import coco_files, read_coco
+from ddptrain.data.formats.csv import csv_files, read_csv
+from ddptrain.data.formats.files import dataset_root
+from ddptrain.data.formats.sequences import VID_PREFIX, read_uavdt, read_visdrone_vid, uavdt_splits
+from ddptrain.data.formats.uavdt_xml import read_uavdt_xml, uavdt_xml_splits
+from ddptrain.data.formats.visdrone import PREFIX, read_visdrone, visdrone_splits
+from ddptrain.data.formats.voc import read_voc, voc_lists
+from ddptrain.data.formats.yolo import read_yolo, yolo_keys
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -28,6 +29,31 @@ READERS: dict[str, Callable[[DatasetConfig, Faults], AnnotationTable]] = {
     "voc": read_voc,
     "yolo": read_yolo,
 }
+
+
+SPLITS: dict[str, Callable[[DatasetConfig], Iterable[str]]] = {
+    "auair": lambda config: (),
+    "coco": coco_files,
+    "csv": csv_files,
+    "uavdt": uavdt_splits,
+    "uavdt-xml": uavdt_xml_splits,
+    "visdrone": lambda config: visdrone_splits(dataset_root(config), PREFIX),
+    "visdrone-vid": lambda config: visdrone_splits(dataset_root(config), VID_PREFIX),
+    "voc": voc_lists,
+    "yolo": yolo_keys,
+}
+"""The splits of a dataset by format; none where its root is one set."""
+
+
+def splits_of(config: DatasetConfig) -> tuple[str | None, ...]:
+    """All splits that are there, `trainval` left out beside train and val; `(None,)` for a set without splits, and
+    where the config says where annotations or images are."""
+    if config.annotations is not None or config.images is not None:
+        return (config.split,)
+    found = set(SPLITS[config.format](config))
+    if {"train", "val"} <= found:
+        found.discard("trainval")
+    return tuple(sorted(found)) or (None,)
 
 
 def read(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[AnnotationTable, Faults]:

@@ -1,5 +1,9 @@
 """COCO instances JSON: `annotations/instances_<split>.json`. Category ids may have gaps; own labels number them in
-order of id. `iscrowd` becomes the crowd flag, `ignore` (as pycocotools reads it) an ignore region with its class."""
+order of id.
+
+`iscrowd` becomes the crowd flag, `ignore` an ignored box with its class. `ignore_region`, as `write.write_coco` marks
+what it repeats for each class, becomes one ignore region without a class.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +74,8 @@ def _add_annotation(
     try:
         x, y, width, height = (float(v) for v in item["bbox"])
         image_id, category = item["image_id"], item["category_id"]
-        flags = CROWD * bool(item.get("iscrowd", 0)) + IGNORE * bool(item.get("ignore", 0))
+        flags = IGNORE if item.get("ignore", 0) else CROWD if item.get("iscrowd", 0) else 0
+        region = bool(item.get("ignore_region", 0))
         area = float(item.get("area", float("nan")))
         known = image_id in images, category in labels
     except (AttributeError, KeyError, TypeError, ValueError) as e:
@@ -80,8 +85,8 @@ def _add_annotation(
         faults.add("label without image", place, f"image_id {image_id} is not among the images")
     elif not known[1]:
         faults.add("unknown class", place, f"category_id {category} is not among the categories")
-    else:
+    elif not (region and labels[category]):  # the repetitions of a region are left out
         image = images[image_id]
         if image is not None:
             box = (x, y, x + width, y + height)
-            collector.row(image, source, identity, box, labels[category], flags, area)
+            collector.row(image, source, identity, box, -1 if region else labels[category], flags, area)

@@ -47,4 +47,4 @@ def inspect_image(path: str) -> tuple[int, int] | str:
 def inspect_images(paths: Sequence[str], threads: int = 16) -> list[tuple[int, int] | str]:
     """`inspect_image` of every path, in order. Threads: on network storage the time goes into waiting."""
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(inspect_image, paths, chunksize=64))
+        return list(pool.map(inspect_image, paths))

@@ -90,9 +90,14 @@ def sequence_lists(root: Path) -> dict[str, list[str]]:
     return lists
 
 
+def lists_of(config: DatasetConfig, there: list[str]) -> dict[str, list[str]]:
+    """The lists that name at least one of the sequences that are there; other text files in the root are none."""
+    return {s: names for s, names in sequence_lists(dataset_root(config)).items() if set(names) & set(there)}
+
+
 def chosen_sequences(config: DatasetConfig, there: list[str]) -> list[str]:
     """The sequences of the split, or all that are there where no split is asked for and no list exists."""
-    lists = {s: names for s, names in sequence_lists(dataset_root(config)).items() if set(names) & set(there)}
+    lists = lists_of(config, there)
     if config.split is None and not lists:
         return there
     if config.split not in lists:
@@ -100,14 +105,24 @@ def chosen_sequences(config: DatasetConfig, there: list[str]) -> list[str]:
     return lists[config.split]
 
 
+def _uavdt_annotations(config: DatasetConfig) -> tuple[Path, list[str]]:
+    """The folder of the annotations and its sequences."""
+    folder = find_folder(config, config.annotations, "annotations", ["GT", "UAV-benchmark-MOTD_v1.0/GT"])
+    return folder, sorted(p.name.removesuffix("_gt_whole.txt") for p in folder.glob("*_gt_whole.txt"))
+
+
+def uavdt_splits(config: DatasetConfig) -> list[str]:
+    """The splits for which there is a list of sequences."""
+    return list(lists_of(config, _uavdt_annotations(config)[1]))
+
+
 def read_uavdt(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """UAVDT: `GT/<sequence>_gt_whole.txt` with `frame, target, left, top, width, height, out-of-view, occlusion,
     category` a row, ignore regions in `<sequence>_gt_ignore.txt` (may be absent), images `<sequence>/img000001.jpg`;
     frames count from 1. A frame without rows is background."""
     names = class_names(config, UAVDT_NAMES, "UAVDT")
-    annotations = find_folder(config, config.annotations, "annotations", ["GT", "UAV-benchmark-MOTD_v1.0/GT"])
+    annotations, there = _uavdt_annotations(config)
     images_folder = find_folder(config, config.images, "images", ["UAV-benchmark-M", "images", "sequences", "."])
-    there = sorted(p.name.removesuffix("_gt_whole.txt") for p in annotations.glob("*_gt_whole.txt"))
     collector = Collector(faults)
     for name in chosen_sequences(config, there):
         file, ignored = annotations / f"{name}_gt_whole.txt", annotations / f"{name}_gt_ignore.txt"

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.collect import Collector
-from ddptrain.data.formats.files import find_folder
-from ddptrain.data.formats.sequences import UAVDT_NAMES, chosen_sequences
+from ddptrain.data.formats.files import files_by_stem, find_folder
+from ddptrain.data.formats.sequences import UAVDT_NAMES, chosen_sequences, lists_of
 from ddptrain.data.formats.voc import add_files, object_line, parse_folder
 from ddptrain.data.table import AnnotationTable
 
@@ -19,10 +21,20 @@ def sequence_of(stem: str) -> str:
     return stem.partition("/")[0] if "/" in stem else stem.rpartition("_")[0]
 
 
+def uavdt_xml_splits(config: DatasetConfig) -> list[str]:
+    """The splits for which there is a list of sequences."""
+    stems = files_by_stem(_annotations(config), lambda name: name.endswith(".xml"))
+    return list(lists_of(config, [sequence_of(s) for s in stems]))
+
+
+def _annotations(config: DatasetConfig) -> Path:
+    return find_folder(config, config.annotations, "annotations", ["Annotations", "annotations", "GT"])
+
+
 def read_uavdt_xml(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """Read the sequences of one split, chosen as for `uavdt`. Class names: `names` of the config, else car, truck and
     bus; another name is a fault."""
-    annotations = find_folder(config, config.annotations, "annotations", ["Annotations", "annotations", "GT"])
+    annotations = _annotations(config)
     images_folder = find_folder(config, config.images, "images", ["JPEGImages", "UAV-benchmark-M", "images", "."])
     names = config.names or UAVDT_NAMES
     parsed = parse_folder(annotations, faults)

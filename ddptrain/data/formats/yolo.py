@@ -7,6 +7,7 @@ An image without a text file is background, as the format means it; a text file 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,14 +116,20 @@ def _sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> list[P
         for folder in (root / config.split / "images", root / "images" / config.split):
             if folder.is_dir():
                 return [folder]
-    raise no_split(config, yolo_splits(root, data))
+    raise no_split(config, [*splits, *_split_folders(root)])
 
 
-def yolo_splits(root: Path, data: DataYaml | None) -> list[str]:
-    """The splits of a set: the keys of its data.yaml, and folders in one of the two layouts."""
+def _split_folders(root: Path) -> list[str]:
+    """The splits of the two layouts of folders."""
     folders = [p.parent.name for p in root.glob("*/images") if p.is_dir()]
-    folders += [p.name for p in (root / "images").glob("*") if p.is_dir()]
-    return sorted({*folders, *(data.splits if data else ())})
+    return folders + [p.name for p in (root / "images").glob("*") if p.is_dir()]
+
+
+def yolo_keys(config: DatasetConfig) -> list[str]:
+    """The splits of a set: the keys of its data.yaml, else its folders; a folder may have two names otherwise."""
+    root = dataset_root(config)
+    data = _data_yaml(config, root)
+    return list(data.splits) if data and data.splits else _split_folders(root)
 
 
 def _listed_images(source: Path, base: Path) -> list[tuple[str, str]]:
@@ -210,12 +217,20 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
 
 
 def _find_orphans(folders: set[str], labels: set[str], faults: Faults) -> None:
-    """Count text files that belong to no image. Not for lists of images, which may leave images out on purpose."""
+    """Count text files with boxes that belong to no image. Not for lists of images, which may leave images out on
+    purpose; and notes or lists that lie among the labels are none."""
     for folder in sorted(f for f in folders if os.path.isdir(f)):
         for file in sorted(os.listdir(folder)):
             path = os.path.join(folder, file)
-            if file.endswith(".txt") and file not in NAMES_FILES and path not in labels:
+            if file.endswith(".txt") and path not in labels and _has_rows(path):
                 faults.add("label without image", path, "no image of this name")
+
+
+def _has_rows(path: str) -> bool:
+    """Whether the first line of a text file is a box."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        fields = file.readline().split()
+    return len(fields) >= 5 and all(re.fullmatch(r"[-+.\deE]+", f) for f in fields)
 
 
 def _add_file(collector: Collector, image: int, path: str, classes: int) -> None:

@@ -96,6 +96,8 @@ def test_missing_text_file_is_background(yolo_set: Make) -> None:
 def test_label_without_image(yolo_set: Make) -> None:
     config = yolo_set({"a": GOOD})
     (Path(config.root) / "train/labels/lost.txt").write_text(GOOD)
+    (Path(config.root) / "train/labels/notes.txt").write_text("labelled by two of us in May\n")
+    (Path(config.root) / "train/labels/classes.txt").write_text("car\nbus\n")
     assert len(dropped(config, "label without image", "lost.txt")) == 1
 
 
