@@ -85,6 +85,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`; asynchronous from pinned memory."""
+        if self.images.device == device:
+            return self
         return self._map(lambda t: t.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.nn.modules.batchnorm import _NormBase
 
 from ddptrain import distributed
 from ddptrain.distributed import World
@@ -27,7 +30,8 @@ class StepReport:
     """What one step found, in host numbers that are the same on every rank.
 
     Attributes:
-        updated: False when the step was skipped (non-finite gradient or fp16 overflow).
+        updated: False when the step was skipped.
+        overflow: the step was skipped because fp16 overflowed; the next one is scaled down and likely fits.
         normalizer: the whole step's.
         grad_norm: of the normalised gradient, before clipping.
         parts: the loss parts, divided by the normalizer.
@@ -35,9 +39,11 @@ class StepReport:
         samples_by_dataset: samples of each dataset in the step, `[D]`.
         replaced: samples that stood in for unreadable ones.
         stop: some rank was asked to stop.
+        own: where the step was skipped, the losses of this rank's micro batches; else empty.
     """
 
     updated: bool
+    overflow: bool
     normalizer: float
     grad_norm: float
     parts: dict[str, float]
@@ -45,6 +51,7 @@ class StepReport:
     samples_by_dataset: list[float]
     replaced: int
     stop: bool
+    own: list[LossSum]
 
 
 @dataclass
@@ -66,44 +73,46 @@ class Stepper:
     scaler: torch.amp.GradScaler | None = field(default=None)
 
     def __post_init__(self) -> None:
+        device = self.world.device
         if self.precision == "fp16":
-            self.scaler = torch.amp.GradScaler(self.world.device.type)
-        # running statistics differ between ranks; averaged in the small all-reduce they are one model's
-        self._statistics = [
-            b for b in distributed.unwrap(self.model).buffers() if b.is_floating_point() and self.world.size > 1
-        ]
+            self.scaler = torch.amp.GradScaler(device.type)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self._statistics = _running_statistics(self.model)
+        self._before = [b.clone() for b in self._statistics]
+        self._no_flags = torch.zeros(2, device=device)
 
     def __call__(self, batches: Sequence[Batch], stop: bool = False) -> StepReport:
         """Run one step over this rank's micro batches; `stop` is this rank's wish to stop after it."""
+        if self._statistics:
+            torch._foreach_copy_(self._before, self._statistics)
         losses = [self._backward(b, last=i == len(batches) - 1) for i, b in enumerate(batches)]
-        names = list(losses[0].parts)
-        small = self._small(batches, losses, names, stop)
-        self._reduce(small)
-
-        normalizer = small[0].clamp(min=1.0)
+        small = self._reduce(self._small(batches, losses, stop))
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         grads = [p.grad for p in self._parameters if p.grad is not None]
-        factor = self.world.size / (normalizer * self._prescale())
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))).float() * factor
-        # the only wait for the device in a step: flags, sums and the norm, in one copy
-        values = torch.cat([small, norm[None], normalizer[None]]).tolist()
-        report = _report(values, names, self.datasets, updated=math.isfinite(values[-2]))
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        # the only wait for the device in a step: sums, flags and the norm, in one copy
+        *values, raw_norm = torch.cat([small, norm[None].float()]).tolist()
+
+        report = self._report(values, raw_norm, losses)
         if report.updated:
             clip = min(1.0, self.clip_norm / (report.grad_norm + 1e-6)) if self.clip_norm else 1.0
-            torch._foreach_mul_(grads, factor * clip)
-        self._update(report.updated)
-        if report.updated:
+            torch._foreach_mul_(grads, self._factor(report.normalizer) * clip)
+            self.optimizer.step()
             self.normalizer = report.normalizer
-        self.optimizer.zero_grad(set_to_none=True)
+        elif self._statistics:
+            # the forward pass has written into them: a skipped step leaves no trace
+            torch._foreach_copy_(self._statistics, self._before)
+        if self.scaler is not None:
+            # saw the same reduced gradients on every rank
+            self.scaler.update()
+        for p in self._parameters:
+            p.grad = None
         return report
 
     def _backward(self, batch: Batch, last: bool) -> LossSum:
-        amp = self.precision != "none"
-        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with distributed.no_sync(self.model, enabled=not last):
-            with torch.autocast(self.world.device.type, dtype=dtype, enabled=amp):
+            with self._autocast():
                 loss = self.loss(self.model, batch)
             total = loss.total
             if self.scaler is not None:
@@ -111,52 +120,69 @@ class Stepper:
             total.backward()
         return loss
 
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "none":
+            return nullcontext()
+        return torch.autocast(self.world.device.type, torch.float16 if self.precision == "fp16" else torch.bfloat16)
+
     def _prescale(self) -> float:
         return 2.0 ** -round(math.log2(max(self.normalizer, 1.0))) if self.scaler is not None else 1.0
 
-    def _small(self, batches: Sequence[Batch], losses: Sequence[LossSum], names: list[str], stop: bool) -> Tensor:
-        """`[normalizer, stop, replaced, parts…, loss per dataset…, samples per dataset…]`, float32, this rank's sums."""
-        device, n = self.world.device, self.datasets
-        by_dataset = torch.zeros(2, n, device=device)
-        for batch, loss in zip(batches, losses):
-            which = batch.keys[:, 1].to(device)
-            each = loss.per_sample if loss.per_sample is not None else torch.zeros(len(batch), device=device)
-            by_dataset.index_add_(1, which, torch.stack([each.float(), torch.ones_like(each, dtype=torch.float32)]))
-        head = torch.tensor([float(stop), float(sum(len(b.replaced) for b in batches))], device=device)
-        total = sum((x.normalizer.detach().float() for x in losses), start=torch.zeros((), device=device))
-        parts = [sum((x.parts[k].float() for x in losses), start=torch.zeros((), device=device)) for k in names]
-        return torch.cat([total[None], head, torch.stack(parts), by_dataset.flatten()])
+    def _factor(self, normalizer: float) -> float:
+        """What the gradients that DDP leaves behind lack to be those of the whole step's loss."""
+        return self.world.size / (normalizer * self._prescale())
 
-    def _reduce(self, small: Tensor) -> None:
-        """Sum `small` over the ranks in place and, in the same call, average the running statistics."""
+    def _small(self, batches: Sequence[Batch], losses: Sequence[LossSum], stop: bool) -> Tensor:
+        """`[normalizer, parts…, loss by dataset…, samples by dataset…, stop, replaced]`, float32, this rank's sums."""
+        sums = self._sums(batches[0], losses[0])
+        for batch, loss in zip(batches[1:], losses[1:]):
+            sums += self._sums(batch, loss)
+        replaced = sum(len(b.replaced) for b in batches)
+        flags = self._no_flags
+        if stop or replaced:
+            flags = torch.tensor([float(stop), float(replaced)], device=sums.device)
+        return torch.cat([sums, flags])
+
+    def _sums(self, batch: Batch, loss: LossSum) -> Tensor:
+        each = loss.per_sample if loss.per_sample is not None else torch.zeros(len(batch), device=self.world.device)
+        by_dataset = torch.zeros(2, self.datasets, device=self.world.device)
+        by_dataset.index_add_(1, batch.keys[:, 1], torch.stack([each, torch.ones_like(each)]))
+        return torch.cat([torch.stack([loss.normalizer, *loss.parts.values()]), by_dataset.flatten()]).float()
+
+    def _reduce(self, small: Tensor) -> Tensor:
+        """`small` summed over the ranks; in the same call the running statistics, which differ between ranks, become their
+        mean: those of one model."""
         if self.world.size == 1:
-            return
+            return small
         tensors = [small, *self._statistics]
         flat = distributed.all_reduce_sum(_flatten_dense_tensors([t.float() for t in tensors]))
-        summed = _unflatten_dense_tensors(flat, tensors)
-        small.copy_(summed[0])
-        for buffer, value in zip(self._statistics, summed[1:]):
-            buffer.copy_(value / self.world.size)
+        summed, *statistics = _unflatten_dense_tensors(flat, tensors)
+        if statistics:
+            torch._foreach_copy_(self._statistics, torch._foreach_div(statistics, self.world.size))
+        return summed
 
-    def _update(self, finite: bool) -> None:
-        if self.scaler is not None:
-            # the scaler saw the same reduced gradients on every rank: it skips on all or on none
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        elif finite:
-            self.optimizer.step()
+    def _report(self, values: list[float], raw_norm: float, losses: list[LossSum]) -> StepReport:
+        names, n = list(losses[0].parts), self.datasets
+        normalizer = max(values[0], 1.0)
+        grad_norm = raw_norm * self._factor(normalizer)
+        finite_loss = math.isfinite(sum(values))
+        updated = finite_loss and math.isfinite(grad_norm)
+        first = 1 + len(names)
+        return StepReport(
+            updated=updated,
+            overflow=finite_loss and not updated and self.scaler is not None and self.scaler.get_scale() > 1,
+            normalizer=normalizer,
+            grad_norm=grad_norm,
+            parts={k: v / normalizer for k, v in zip(names, values[1:first])},
+            loss_by_dataset=values[first : first + n],
+            samples_by_dataset=values[first + n : first + 2 * n],
+            replaced=int(values[-1]),
+            stop=values[-2] > 0,
+            own=[] if updated else losses,
+        )
 
 
-def _report(values: list[float], names: list[str], datasets: int, updated: bool) -> StepReport:
-    normalizer, stop, replaced = values[-1], values[1], values[2]
-    parts, rest = values[3 : 3 + len(names)], values[3 + len(names) :]
-    return StepReport(
-        updated=updated,
-        normalizer=normalizer,
-        grad_norm=values[-2],
-        parts={k: v / normalizer for k, v in zip(names, parts)},
-        loss_by_dataset=rest[:datasets],
-        samples_by_dataset=rest[datasets : 2 * datasets],
-        replaced=int(replaced),
-        stop=stop > 0,
-    )
+def _running_statistics(model: nn.Module) -> list[Tensor]:
+    """The floating-point buffers that a forward pass in training mode writes into."""
+    norms = [m for m in model.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+    return [b for m in norms for b in m.buffers(recurse=False) if b.is_floating_point()]

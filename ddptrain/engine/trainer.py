@@ -59,11 +59,11 @@ def train(config: RunConfig, stop: StopFlag) -> int:
             )
         )
         monitor.show_inputs(state)
-        stopped = _loop(config, task, world, state, loader, saver, monitor, stop)
+        stopped = run_steps(config, task, world, state, loader, saver, monitor, stop)
         return saver.finish(stopped, monitor.console.line)
 
 
-def _loop(
+def run_steps(
     config: RunConfig,
     task: Task,
     world: World,
@@ -73,7 +73,7 @@ def _loop(
     monitor: Monitor,
     stop: StopFlag,
 ) -> str:
-    """Run to the end or to a stop; returns the name of the signal that stopped the run, or nothing."""
+    """Step to the end of the run or to a stop; returns the name of the signal that stopped it, or nothing."""
     batches = monitor.timing.wait_for(loader)
     first = True
     while state.step < state.steps and not state.out_of_patience:

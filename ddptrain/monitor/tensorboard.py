@@ -58,17 +58,19 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, resumed: int | None = None) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
+        self._summary, self._point = Summary, Summary.Value
         # the points of the checkpoint's own step were written before it and stay
         purge = None if resumed is None else resumed + 1
         self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=30)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Points of the curves; what is not finite is left out, since TensorBoard cannot draw it."""
-        for tag, value in values.items():
-            if math.isfinite(value):
-                self._writer.add_scalar(tag, value, step)
+        points = [self._point(tag=tag, simple_value=value) for tag, value in values.items() if math.isfinite(value)]
+        # one event for all: an event costs the loop 30 µs, a value in it 1 µs
+        self._writer._get_file_writer().add_summary(self._summary(value=points), step)
 
     def image(self, tag: str, image: np.ndarray, step: int) -> None:
         """A picture, uint8 `[H, W, 3]` RGB."""

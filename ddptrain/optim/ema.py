@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from ddptrain.config import EmaConfig
 
 
-def _tensors(model: nn.Module) -> list[Tensor]:
-    """Parameters, each once, then the buffers that a checkpoint holds; in a fixed order."""
+def _tensors(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Parameters, each once, and buffers that a checkpoint holds, in a fixed order: the floating-point ones, and the others."""
     kept = model.state_dict().keys()
-    return [p.detach() for p in model.parameters()] + [b for name, b in model.named_buffers() if name in kept]
+    every = [*model.parameters(), *(b for name, b in model.named_buffers() if name in kept)]
+    return [t for t in every if t.is_floating_point()], [t for t in every if not t.is_floating_point()]
 
 
 class Ema:
@@ -30,19 +31,19 @@ class Ema:
         """Start from `model` as it is, on its device; it must not be wrapped by DDP."""
         self.decay, self.tau = config.decay, config.tau
         self.model = copy.deepcopy(model).float().eval().requires_grad_(False)
+        # walking through the modules costs more than the average: once a run
+        self._own, self._source, self._theirs = _tensors(self.model), model, _tensors(model)
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Take in `model` after its update number `step`, counted from 1."""
+        if model is not self._source:
+            self._source, self._theirs = model, _tensors(model)
         decay = self.decay * (1 - exp(-step / self.tau))
-        averages, values = [], []
-        for average, value in zip(_tensors(self.model), _tensors(model), strict=True):
-            if average.is_floating_point():
-                averages.append(average)
-                values.append(value.to(average.dtype))
-            else:
-                average.copy_(value)
-        torch._foreach_lerp_(averages, values, 1 - decay)
+        values = [v if v.dtype == torch.float32 else v.float() for v in self._theirs[0]]
+        torch._foreach_lerp_(self._own[0], values, 1 - decay)
+        for average, value in zip(self._own[1], self._theirs[1], strict=True):
+            average.copy_(value)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors of the average by name, in full precision; they are the live ones, not copies."""
