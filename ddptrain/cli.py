@@ -46,6 +46,19 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--schema", action="store_true", help="print the JSON Schema, for editors")
     p.set_defaults(run=config)
 
+    p = commands.add_parser("convert", help="convert a detection dataset to another format")
+    p.add_argument("--from", dest="source", required=True, metavar="FORMAT", help="format of SRC")
+    p.add_argument("--to", dest="target", required=True, metavar="FORMAT", help="format of DST")
+    p.add_argument("src", metavar="SRC", help="folder of the dataset")
+    p.add_argument("dst", metavar="DST", help="new folder")
+    p.add_argument("--split", action="append", metavar="NAME", help="only this split; may be given several times")
+    p.add_argument("--names", metavar="A,B,C", help="class names in the order of the ids, where the format has none")
+    p.add_argument("--annotations", metavar="PATH", help="annotations relative to SRC, where not at the usual place")
+    p.add_argument("--images", metavar="PATH", help="images relative to SRC, where not at the usual place")
+    p.add_argument("--drop", action="store_true", help="leave faulty images and rows out instead of refusing the dataset")
+    p.add_argument("--copy", action="store_true", help="copy the images instead of linking them")
+    p.set_defaults(run=convert)
+
     add_commands(commands)
     return parser
 
@@ -124,4 +137,25 @@ def config(args: argparse.Namespace) -> int:
         print(docs.to_yaml(load_config(args.config, args.overrides)), end="")
     else:
         print(docs.describe(), end="")
+    return 0
+
+
+def convert(args: argparse.Namespace) -> int:
+    """Convert a dataset; a line for each split, with what the new format cannot hold."""
+    from ddptrain.data.convert import convert as convert_dataset
+
+    done = convert_dataset(
+        args.source,
+        args.target,
+        args.src,
+        args.dst,
+        splits=tuple(args.split) if args.split else None,
+        annotations=args.annotations,
+        images=args.images,
+        names=tuple(args.names.split(",")) if args.names else None,
+        on_fault="drop" if args.drop else "error",
+        copy=args.copy,
+    )
+    for split in done:
+        print(split.text())
     return 0

@@ -19,6 +19,12 @@ def data_root() -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Parsed tables are cached in a folder of this test run, not in the user's."""
+    os.environ["DDPTRAIN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _no_leaked_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test started inside torchrun or srun must not believe that it is a rank."""

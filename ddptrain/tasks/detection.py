@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ddptrain.config import RunConfig, TorchvisionConfig
 from ddptrain.data.augment.pipeline import fit_detection
+from ddptrain.data.cache import read_cached
 from ddptrain.data.detection import DetectionSamples
-from ddptrain.data.formats.build import read
 from ddptrain.data.images import BadImage, read_image
 from ddptrain.data.labels import LabelSpace
 from ddptrain.data.table import AnnotationTable
@@ -112,7 +112,7 @@ class DetectionTask(DetectionModel):
         datasets = getattr(self.config.data, part)
         read_tables = []
         for d in datasets:
-            table, faults = read(d, self.config.data.on_fault)
+            table, faults = read_cached(d, self.config.data.on_fault)
             read_tables.append(table)
             self.notes.append(f"{part} {d.name}: {len(table)} images, {len(table.boxes)} boxes; {faults.text()}")
         space = LabelSpace.build(self.config.classes, datasets, read_tables)
