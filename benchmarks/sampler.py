@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
 RATE_OVER = 1_000_000  # indices
 
@@ -27,15 +28,17 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte / 1e6
 
 
-def contestants(n: int) -> dict[str, Callable[[], Iterator[int]]]:
-    """What is measured, by name: each makes a sampler over n samples and an iterator of it."""
-    import numpy as np
+def contestants(n: int, weights: Any = None) -> dict[str, Callable[[], Iterator[int]]]:
+    """What is measured, by name: each makes a sampler over n samples and an iterator of it.
+
+    Args:
+        weights: float64 `[n]`, for those that weigh samples.
+    """
     from torch.utils.data import DistributedSampler, WeightedRandomSampler
 
     from ddptrain.data import DistributedWeightedSampler
 
     sizes = [n - n // 10 - n // 100, n // 10, n // 100]
-    weights = np.arange(n) % 7 + 1.0
 
     class Samples:
         def __len__(self) -> int:
@@ -58,10 +61,12 @@ def contestants(n: int) -> dict[str, Callable[[], Iterator[int]]]:
 
 def measure(name: str, n: int) -> dict[str, float | str]:
     """CPU seconds to the first index, MB of memory for it, indices per second after it."""
+    import numpy as np
     import torch
 
     torch.set_num_threads(1)
-    make = contestants(n)[name]
+    weigh = name in ("torch WeightedRandomSampler", "ddptrain, sample weights")
+    make = contestants(n, np.tile(np.arange(1.0, 8.0), n // 7 + 1)[:n] if weigh else None)[name]
     before = peak_mb()
     start = time.process_time()
     try:

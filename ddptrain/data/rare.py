@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 I64 = NDArray[np.int64]
 _LEAST = 1 << 14  # draws per span, so that the rounding at the cuts costs little
-_LONGEST = 1 << 20  # rare draws per span, some seconds of work
+_LONGEST = 1 << 22  # rare draws per span, some ten seconds of work
 _KEEP = 16
 
 

@@ -213,6 +213,7 @@ def _worker(rank: int, size: int, folder: str) -> None:
     assert rank_and_size() == (rank, size)
     s = DistributedWeightedSampler([60, 9], [2, 1], block=8, samples_per_epoch=64)
     torch.save(list(s), f"{folder}/{rank}.pt")
+    torch.distributed.barrier()  # no rank leaves while another still connects
     torch.distributed.destroy_process_group()
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ddptrain.data.rare import Timetable, two_way_round
@@ -11,7 +11,7 @@ from ddptrain.data.schedule import Schedule, scaled_floor
 PLACES = st.one_of(st.just(0), st.integers(0, 10**6), st.integers(10**11, 10**15))
 WEIGHTS = st.one_of(
     st.lists(st.integers(0, 30), min_size=1, max_size=9),
-    st.lists(st.integers(1, 10**17), min_size=1, max_size=6).filter(lambda w: sum(w) < 10**4 * min(w)),
+    st.lists(st.integers(1, 10**17), min_size=1, max_size=6),
     st.tuples(st.integers(1, 10**17), st.integers(1, 10**17), st.integers(1, 10**9)).map(list),
     st.lists(st.sampled_from([1, 10, 100, 1000]), min_size=3, max_size=7),
 ).filter(any)
@@ -30,6 +30,8 @@ def assert_exact(weights: list[int], block: int, blocks: np.ndarray) -> None:
 @settings(deadline=None, max_examples=150)
 @given(WEIGHTS, st.sampled_from([1, 2, 3, 7, 8, 16, 64, 256, 1000]), PLACES)
 def test_off_by_less_than_one_at_every_block(weights: list[int], block: int, place: int) -> None:
+    rare = [w for w in weights if 0 < w * block < sum(weights)]
+    assume(len(rare) < 3 or sum(weights) < 10**4 * min(rare))  # a longer timetable is right too, but slow
     assert_exact(weights, block, place // block + np.arange(100))
 
 
