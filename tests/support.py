@@ -98,7 +98,7 @@ def summary(run: Path) -> dict[str, Any]:
 
 
 def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    """Largest difference of two model states, relative to each tensor's largest value."""
+    """Largest difference of two model states: absolute for values below 1, relative above."""
     assert a.keys() == b.keys()
     pairs = [(a[k].double(), b[k].double()) for k in a if a[k].numel()]
-    return max(float((x - y).abs().max() / x.abs().max().clamp(min=1e-3)) for x, y in pairs)
+    return max(float(((x - y).abs() / x.abs().clamp(min=1.0)).max()) for x, y in pairs)
