@@ -61,6 +61,8 @@ class Agent:
                 self._pass_on()
         if tail:
             tail.show(sys.stdout, end=True)
+        if self._stops:
+            self._say(f"ranks ended {time.monotonic() - self._stops[0][0]:.1f} s after the signal")
         for number, handler in before.items():
             signal.signal(number, handler)
         if self.report:

@@ -184,8 +184,11 @@ def finish(folder: Path, code: int) -> int:
         exclude += cluster.hostnames(mine.options.exclude)
     say("queued again" + (f", without {' '.join(exclude)}" if exclude else ""))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cluster.requeue(number, exclude if bad else ())
-    time.sleep(60)  # Slurm ends this script
+    try:
+        cluster.requeue(number, exclude if bad else ())
+        time.sleep(60)  # Slurm ends this script
+    except UserError as e:
+        say(f"not queued again: {e}")
     return status
 
 

@@ -11,6 +11,8 @@ from typing import TextIO
 
 _NAME = re.compile(r"r(?P<restart>\d+)\.a(?P<attempt>\d+)\.(?P<node>.+)\.rank(?P<rank>\d+)$")
 
+_KILLED = re.compile(r"killed by (?!SIGTERM|SIGUSR1|SIGINT)")
+
 
 @dataclass(frozen=True)
 class RankLog:
@@ -72,12 +74,13 @@ def note_failure(folder: Path, restart: int, node: str, rank: int, how: str) -> 
 def root_failure(folder: Path) -> tuple[RankLog, str] | None:
     """The rank whose end brought the others down in the newest start that failed, and how it ended.
 
-    A rank killed from outside comes before ranks that ended with an error (they lost their peer), then the earliest.
+    A rank killed from outside comes before ranks that ended with an error (they lost their peer) and ranks that their
+    agent ended, then the earliest.
     """
     notes = rank_logs(folder, ".failed")
     if not notes:
         return None
     newest = max((n.restart, n.attempt) for n in notes)
     read = [(n, json.loads(n.path.read_text())) for n in notes if (n.restart, n.attempt) == newest]
-    first, note = min(read, key=lambda x: ("killed" not in x[1].get("how", ""), x[1]["time"]))
+    first, note = min(read, key=lambda x: (not _KILLED.search(x[1].get("how", "")), x[1]["time"]))
     return first, note.get("how", "") + (f": {note['error']}" if "error" in note else "")

@@ -67,6 +67,9 @@ def main() -> int:
         if log:
             log.with_suffix(".failed").write_text(json.dumps({"time": time.time(), "error": repr(e)}))
         raise
+    finally:
+        for number in STOP_SIGNALS:  # Python's own end puts back the defaults of all but ignored ones: a stop would kill
+            signal.signal(number, signal.SIG_IGN)
 
 
 def log_path(folder: Path, restart: int, attempt: int, node: str, rank: int) -> Path:

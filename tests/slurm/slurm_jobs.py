@@ -49,27 +49,24 @@ class Jobs:
         self.cluster.run("scancel", "-f", "-u", str(os.getuid()), check=False)
         wait_for("idle nodes", self.cluster._idle)
 
-    def gloo(
-        self,
-        name: str = "run",
-        *,
-        way: ModuleType = sbatch,
-        nodes: int = 2,
-        ranks: int = 1,
-        run: dict[str, object] | None = None,
-        **slurm: Any,
-    ) -> Submitted:
-        """Submit the small run of gloo_run.py; `run` are its options, the rest keys of the slurm section."""
+    def prepare(
+        self, name: str = "run", *, nodes: int = 2, ranks: int = 1, run: dict[str, object] | None = None, **slurm: Any
+    ) -> Job:
+        """The job folder of a small run of gloo_run.py; `run` are its options, the rest keys of the slurm section."""
         folder = self.folder / name
         options = ["train", str(folder), *(f"{k}={v}" for k, v in (run or {}).items()), "resume=auto"]
         given = {"nodes": nodes, "gpus_per_node": 0, "ranks_per_node": ranks, "time": "20:00", "check": False} | slurm
         mine = Job(
-            name=name, folder=str(job.new_folder(folder, code=self.code)), run=str(folder), module="gloo_run",
+            name=Path(name).name, folder=str(job.new_folder(folder, code=self.code)), run=str(folder), module="gloo_run",
             arguments=tuple(options), cwd=str(self.folder), slurm=SlurmConfig.model_validate(given).model_dump(mode="json"),
             cpus=2, python=sys.executable, agent_python=sys.executable,
         )  # fmt: skip
         job.write(mine)
-        return self.submit(mine, way)
+        return mine
+
+    def gloo(self, name: str = "run", *, way: ModuleType = sbatch, **options: Any) -> Submitted:
+        """Prepare and submit a small run."""
+        return self.submit(self.prepare(name, **options), way)
 
     def submit(self, mine: Job, way: ModuleType = sbatch) -> Submitted:
         number = way.submit(mine)

@@ -1,0 +1,190 @@
+"""What a user does at a login node: submit, look, cancel, sweep; and what the job then really runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from private_slurm import wait_for
+from slurm_jobs import Jobs, Submitted
+
+from launch import job, sbatch, snapshot
+from launch import slurm as submitit
+
+WAYS = pytest.mark.parametrize("way", [sbatch, submitit], ids=["sbatch", "submitit"])
+ROOT = snapshot.source_root()
+
+
+def ddptrain(*arguments: object, code: int = 0) -> str:
+    """What the command prints."""
+    done = subprocess.run([sys.executable, "-m", "ddptrain", *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic images in Pascal VOC form."""
+    from ddptrain.data.synthetic import write_demo
+
+    folder = tmp_path_factory.mktemp("scenes")
+    write_demo(folder, 16)
+    return folder / "streets"
+
+
+@pytest.fixture
+def config(slurm: Jobs, scenes: Path) -> Path:
+    """A run of the real engine that takes seconds."""
+    dataset = {"name": "streets", "format": "voc", "root": str(scenes)}
+    values = {
+        "name": "tiny", "classes": ["car", "bus"],
+        "data": {
+            "train": [dataset | {"split": "train"}], "val": [dataset | {"split": "val"}], "image_size": 64, "workers": 0,
+        },
+        "train": {"steps": 6, "global_batch": 4, "micro_batch": 2, "device": "cpu"},
+        "eval": {"every_epochs": None}, "monitor": {"tensorboard": False, "images": 0},
+        "checkpoint": {"every_steps": 1},
+        "slurm": {"nodes": 2, "gpus_per_node": 0, "time": "20:00", "check": False},
+    }  # fmt: skip
+    path = slurm.folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def submitted(slurm: Jobs, said: str) -> Submitted:
+    number = re.search(r"^job (\d+)", said, re.MULTILINE)
+    assert number, said
+    return Submitted(slurm.cluster, job.find(number[1]), number[1])
+
+
+def test_submit_watch_and_read(slurm: Jobs, config: Path) -> None:
+    """The whole way of a user, with the real engine."""
+    script = ddptrain("submit", config, "--time", "30:00", "--dry-run")
+    assert "#SBATCH --time=30:00" in script
+    assert "to start at" in script.splitlines()[-1]  # Slurm's own judgement
+    assert "invalid partition" in ddptrain("submit", config, "--partition", "no", "--dry-run", code=2)
+    assert "nearest that do: 2 and 4" in ddptrain("submit", config, "train.global_batch=3", code=2)
+    said = ddptrain("submit", config, "--slurm", "begin=now+3")
+    assert "PENDING" in ddptrain("jobs")
+    mine = submitted(slurm, said)
+    assert mine.folder.as_posix() in said
+    assert mine.end() == ("COMPLETED", 0), mine.log
+    line = ddptrain("jobs").splitlines()[-1].split()
+    assert line[:6] == [mine.id, "tiny", "finished", "6/6", "COMPLETED", "1"]
+    logs = ddptrain("logs", mine.id)
+    assert "finished (srun: 0)" in logs
+    assert "start 0.0" in ddptrain("logs", mine.id, "--rank", 1)
+    assert "has ended already" in ddptrain("cancel", mine.id)
+    described = json.loads((mine.folder / "code.json").read_text())
+    assert set(described) == {"root", "commit", "edited"}
+
+
+def test_sbatch_by_hand_and_evaluation(slurm: Jobs, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPTRAIN_PYTHON", sys.executable)
+    options = ["--parsable", "-N2", "--cpus-per-task=2", "-o", str(slurm.folder / "out-%j.txt")]
+    number = subprocess.run(
+        ["sbatch", *options, str(ROOT / "slurm" / "train.sbatch"), str(config), "train.steps=3"],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    wait_for("job folder", (job.registry() / number).exists, 120)
+    mine = Submitted(slurm.cluster, job.find(number), number)
+    assert mine.end() == ("COMPLETED", 0), mine.log
+    assert "2 x 1 ranks" in mine.log
+    assert str(mine.folder / "log.txt") in (slurm.folder / f"out-{number}.txt").read_text()
+    options[1] = "-N1"
+    number = subprocess.run(
+        ["sbatch", *options, str(ROOT / "slurm" / "eval.sbatch"), str(mine.run)], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    wait_for("job folder", (job.registry() / number).exists, 120)
+    evaluation = Submitted(slurm.cluster, job.find(number), number)
+    assert evaluation.end() == ("COMPLETED", 0), evaluation.log
+    assert "AP" in evaluation.log
+
+
+def test_sweep_is_one_array_and_leaves_a_table(slurm: Jobs, config: Path) -> None:
+    said = ddptrain("sweep", config, "train.steps=2", "--grid", "optimizer.lr=0.01,0.02", "--nodes", 1, "--parallel", 1)
+    number = re.search(r"^job (\d+): 2 runs, configs in (.*)$", said, re.MULTILINE)
+    assert number, said
+    folder = Path(number[2])
+    shown = slurm.cluster.run("scontrol", "show", "job", number[1])
+    assert shown.count("JobId=") <= 2
+    assert "ArrayTaskThrottle=1" in shown
+    wait_for(
+        "table of both", lambda: (folder / "table.md").exists() and (folder / "table.md").read_text().count("1/1") == 2, 300
+    )
+    assert [line.split("|")[1].strip() for line in (folder / "table.md").read_text().splitlines()[2:]] == ["0.01", "0.02"]
+    assert ddptrain("sweep", folder, "--table") == (folder / "table.md").read_text()
+    assert ddptrain("jobs").count("finished") == 2
+
+
+@WAYS
+def test_any_path_and_value_arrives(slurm: Jobs, way: ModuleType) -> None:
+    nasty = "a b'c\"d$HOME;touch x`y`\n&|>#é\\ 100%"
+    here = slurm.folder / nasty
+    here.mkdir()
+    mine = slurm.gloo(f"{nasty}/run", way=way, nodes=1, run={"steps": 2, "note": nasty}, env={"NASTY": nasty})
+    assert mine.end() == ("COMPLETED", 0), mine.log
+    assert f"note={nasty!r}" in mine.log
+    assert not (slurm.folder / "x").exists()
+    assert not (here / "x").exists()
+
+
+@WAYS
+def test_edit_after_submission_does_not_arrive(slurm: Jobs, way: ModuleType) -> None:
+    repo = slurm.folder / "repo"
+    for package in ("ddptrain", "launch"):
+        shutil.copytree(ROOT / package, repo / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (repo / "launch" / "words.py").write_text("def main(argv):\n    print('the old words')\n    return 0\n")
+    mine = slurm.prepare("run", nodes=1)
+    (mine.path / "code").unlink()
+    snapshot.take(mine.path, repo)
+    mine = replace(
+        mine, module="launch.words", arguments=("say",), slurm=mine.slurm | {"extra": {"begin": "now+3"}}, cwd=str(repo)
+    )
+    job.write(mine)
+    queued = slurm.submit(mine, way)
+    (repo / "launch" / "words.py").write_text("def main(argv):\n    print('the new words')\n    return 0\n")
+    assert queued.end() == ("COMPLETED", 0), queued.log
+    assert "the old words" in queued.log
+
+
+def test_submitting_from_inside_a_job(slurm: Jobs) -> None:
+    """The inner job asks for two nodes, the outer one has one; nothing of the outer may reach the inner."""
+    mine = slurm.prepare("inner", run={"steps": 2})
+    program = f"from launch import job, sbatch; m = job.find({mine.folder!r}); job.register(m, sbatch.submit(m))"
+    command = f"cd {ROOT} && {sys.executable} -c {program!r}"
+    outer = slurm.cluster.run(
+        "sbatch", "--parsable", "-N1", "-n3", "-o", str(slurm.folder / "outer.txt"), "--wrap", f"srun -n1 {command}"
+    )
+    wait_for("inner job", lambda: mine.id, 60)
+    inner = Submitted(slurm.cluster, mine, mine.id or "")
+    assert inner.id != outer
+    assert inner.end() == ("COMPLETED", 0), inner.log
+    assert inner.log.count("start rank=") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="all tests run as an ordinary user already")
+def test_as_an_ordinary_user(tmp_path: Path) -> None:
+    """The whole of it, cluster included, as a user who owns nothing but a folder."""
+    home = Path("/tmp") / f"ddp-user-{os.getpid()}"
+    shutil.copytree(ROOT, home, ignore=shutil.ignore_patterns(".git", "__pycache__", "runs"), symlinks=True)
+    subprocess.run(["chown", "-R", "65534:65534", str(home)], check=True)
+    try:
+        environ = dict(os.environ, HOME=str(home), PYTHONPATH=str(home))
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        tests = ["tests/slurm/test_rules.py", "-k", "test_requeue_saves_and_goes_on"]
+        pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(home / "tmp")]
+        done = subprocess.run([*user, *pytest_, *tests], cwd=home, env=environ, capture_output=True, text=True)
+        assert "2 passed" in done.stdout, done.stdout + done.stderr
+    finally:
+        shutil.rmtree(home)
