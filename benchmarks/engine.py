@@ -32,9 +32,10 @@ from torch.nn import functional as F
 
 from ddptrain import distributed
 from ddptrain.config import resolve
-from ddptrain.data.mixture import Mixture
+from ddptrain.data.sampler import DistributedWeightedSampler
 from ddptrain.engine.monitoring import Monitor
 from ddptrain.engine.preemption import StopFlag
+from ddptrain.engine.saving import Saver
 from ddptrain.engine.split import split_batch
 from ddptrain.engine.state import build_state
 from ddptrain.engine.trainer import run_steps
@@ -69,8 +70,11 @@ class TinyTask:
     """As much of a task as the loop of training asks for: two datasets, one loss."""
 
     classes = tuple("0123456789")
-    mixture = Mixture(names=["a", "b"], sizes=[1000, 1000], shares=[1.0, 1.0], samples_per_epoch=2000)
     notes: tuple[str, ...] = ()
+    train = None  # only asked for the names of unreadable images
+
+    def __init__(self) -> None:
+        self.sampler = DistributedWeightedSampler([1000, 1000], [1, 1], block=BATCH, num_replicas=1, rank=0, names=["a", "b"])
 
     def build_model(self) -> nn.Module:
         """The same network as everybody's."""
@@ -146,19 +150,25 @@ def ours(feed: Feed) -> None:
                 "classes": list(TinyTask.classes),
                 "data": {"train": [dataset], "val": [dataset]},
                 "train": {"steps": 10**6, "global_batch": BATCH, "micro_batch": BATCH, "device": "cpu", "clip_norm": CLIP},
-                "optimizer": {"lr": LR, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY, "scale_weight_decay": False},
+                "optimizer": {
+                    "name": "sgd",
+                    "lr": LR,
+                    "momentum": MOMENTUM,
+                    "weight_decay": WEIGHT_DECAY,
+                    "scale_weight_decay": False,
+                },
                 "eval": {"every_epochs": None},
                 "checkpoint": {"every_epochs": None},
                 "monitor": {"every_steps": 50},
             }
         )
-        config.folder.mkdir()
         task: Any = TinyTask()
-        nobody: Any = None  # nothing is saved before the last step
         world = distributed.discover("cpu")
         state = build_state(config, task, world, split_batch(BATCH, BATCH, 1))
+        saver = Saver(config, world, state, [1000, 1000])
+        saver.open()
         with StopFlag() as stop, Monitor(config, task, world, state) as monitor:
-            run_steps(config, task, world, state, feed, nobody, monitor, stop)
+            run_steps(config, task, world, state, feed, saver, monitor, stop)
 
 
 def with_accelerate(feed: Feed) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ddptrain import __version__
-from ddptrain.errors import UserError
+from ddptrain.errors import RankFailed, RunFailed, UserError
 from launch.cli import add_commands
 
 
@@ -39,6 +39,16 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--score", type=float, default=0.25, help="draw detections from this score on (default 0.25)")
     p.add_argument("--limit", type=int, metavar="N", help="take only N images, evenly spread")
     p.set_defaults(run=predict)
+
+    p = commands.add_parser("verify", help="try the promise on a config: a few steps both ways, then compare")
+    p.add_argument("config", type=Path, help="YAML config of the run")
+    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    way = p.add_mutually_exclusive_group(required=True)
+    way.add_argument("--resume", dest="way", action="store_const", const="resume", help="going on from a checkpoint")
+    way.add_argument("--split", dest="way", action="store_const", const="split", help="other ranks and accumulation")
+    way.add_argument("--workers", dest="way", action="store_const", const="workers", help="other numbers of loader workers")
+    p.add_argument("--steps", type=int, default=4, metavar="N", help="steps of each run (default 4)")
+    p.set_defaults(run=verify)
 
     p = commands.add_parser("config", help="print all keys, a config as it is resolved, or the JSON Schema")
     p.add_argument("config", nargs="?", help="YAML config to resolve; without it all keys with their docs are printed")
@@ -82,6 +92,10 @@ def main(argv: list[str] | None = None) -> int:
         if _speaks():
             print(f"ddptrain: error: {e}", file=sys.stderr)
         return 2
+    except RunFailed as e:
+        if isinstance(e, RankFailed) or _speaks():
+            print(f"ddptrain: failed: {e}", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         return 1
 
@@ -116,6 +130,14 @@ def evaluate(args: argparse.Namespace) -> int:
     from ddptrain.engine.inference import evaluate_run
 
     return evaluate_run(args.folder, args.overrides, args.json)
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Compare short runs that must end alike."""
+    from ddptrain.config import load_config
+    from ddptrain.engine.verify import verify as verify_run
+
+    return verify_run(load_config(args.config, args.overrides), args.way, args.steps)
 
 
 def predict(args: argparse.Namespace) -> int:

@@ -11,19 +11,22 @@ import os
 import re
 import socket
 import subprocess
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import signature
+from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ddptrain.errors import UserError
+from ddptrain import last_words
+from ddptrain.errors import RankFailed, UserError
 
 T = TypeVar("T")
 
@@ -90,6 +93,12 @@ def discover(device: str = "auto", environ: Mapping[str, str] = os.environ) -> W
     return World(rank, size, local_rank, local_size, _pick_device(device, local_rank, local_size), launcher)
 
 
+def alone(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a command that is no rank of whatever launcher started this process."""
+    ours = ("SLURM_", "TORCHELASTIC_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    return {k: v for k, v in environ.items() if not k.startswith(ours)}
+
+
 def _pick_device(device: str, local_rank: int, local_size: int) -> torch.device:
     count = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
     if device == "cuda" and count < local_size:
@@ -124,11 +133,49 @@ def process_group(world: World, timeout_s: float) -> Iterator[None]:
         )
     except ValueError as e:
         raise UserError(f"process group: {e}; set MASTER_ADDR and MASTER_PORT, or start with torchrun") from None
+    except dist.DistError as e:
+        line = " ".join(str(e).split())[:200]
+        raise RankFailed(f"rank {world.rank} of {world.size} waited {timeout_s:g} s for the others to start: {line}") from None
     try:
         yield
+    except RankLost:
+        raise
+    except BaseException as e:
+        # the others will miss this rank, and ask
+        last_words.leave(_store(), dist.get_rank(), f"ended with {type(e).__name__}: {' '.join(str(e).split())[:200]}")
+        raise
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+class RankLost(RankFailed):
+    """A collective failed because some rank did not come."""
+
+
+class Waiting:
+    """Around a collective: when it fails, say which rank waited, for how long, in what, and who did not come.
+
+    With gloo the wait ends as soon as a rank is gone, or after `timeout_s` for one that is only slow. NCCL ends the process by
+    itself after `timeout_s`, with its own message.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        self._since = time.monotonic()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
+            waited = f"waited {time.monotonic() - self._since:.1f} s in {self.what}"
+            others = last_words.ask(_store(), dist.get_rank(), dist.get_world_size(), waited)
+            raise RankLost(f"rank {dist.get_rank()} {waited}; {others}") from error
+
+
+def _store() -> Any:
+    """The store through which the ranks met; None where there is none any more."""
+    return dist.distributed_c10d._get_default_store() if dist.is_initialized() else None
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -164,32 +211,54 @@ def _scontrol(*arguments: str) -> str:
         return ""
 
 
-def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Sum `tensor` over the ranks, in place. Every rank must call it in the same order."""
+def all_reduce_sum(tensor: Tensor, what: str) -> Tensor:
+    """Sum `tensor` over the ranks, in place. Every rank must call it in the same order.
+
+    Args:
+        what: names the call in a message, should it fail; so in all functions below.
+    """
     if dist.is_initialized():
-        dist.all_reduce(tensor)
+        with Waiting(what):
+            dist.all_reduce(tensor)
     return tensor
 
 
-def gather_objects(obj: Any) -> list[Any]:
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return all_reduce_sum(tensor.clone(), "the statistics of a batch norm")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return all_reduce_sum(grads[0].clone(), "the gradient of a batch norm's statistics")
+
+
+def differentiable_sum(tensor: Tensor) -> Tensor:
+    """The sum of `tensor` over the ranks; its gradient is the sum of the ranks' gradients."""
+    return cast(Tensor, _SumOverRanks.apply(tensor))
+
+
+def gather_objects(obj: Any, what: str) -> list[Any]:
     """One picklable object per rank, in the order of ranks, on every rank."""
     if not dist.is_initialized():
         return [obj]
     out: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(out, obj)
+    with Waiting(what):
+        dist.all_gather_object(out, obj)
     return out
 
 
-def broadcast_object(obj: Any) -> Any:
+def broadcast_object(obj: Any, what: str) -> Any:
     """Rank 0's picklable object, on every rank."""
     if not dist.is_initialized():
         return obj
     box = [obj]
-    dist.broadcast_object_list(box, src=0)
+    with Waiting(what):
+        dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
-def agree(build: Callable[[], T]) -> T:
+def agree(build: Callable[[], T], what: str) -> T:
     """Run `build` on every rank; a UserError on any of them is raised on all of them, so that none waits for ever."""
     result: T | None = None
     error: str | None = None
@@ -197,22 +266,23 @@ def agree(build: Callable[[], T]) -> T:
         result = build()
     except UserError as e:
         error = str(e)
-    errors = gather_objects(error)
+    errors = gather_objects(error, what)
     for rank, message in enumerate(errors):
         if message is not None:
             raise UserError(message if rank == 0 else f"rank {rank}: {message}")
     return cast(T, result)
 
 
-def first_true(value: str) -> str:
+def first_true(value: str, what: str) -> str:
     """The first non-empty string over the ranks, on every rank."""
-    return next((v for v in gather_objects(value) if v), "")
+    return next((v for v in gather_objects(value, what) if v), "")
 
 
-def barrier() -> None:
+def barrier(what: str) -> None:
     """Wait for all ranks."""
     if dist.is_initialized():
-        dist.barrier()
+        with Waiting(what):
+            dist.barrier()
 
 
 def data_parallel(model: nn.Module, world: World) -> nn.Module:
@@ -227,7 +297,8 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     # renamed in torch 2.15
     name = "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"
     buffers: dict[str, Any] = {name: False}
-    return ddp(model, device_ids=ids, gradient_as_bucket_view=True, **buffers)
+    with Waiting("the comparison of the models"):
+        return ddp(model, device_ids=ids, gradient_as_bucket_view=True, **buffers)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

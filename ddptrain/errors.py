@@ -6,3 +6,14 @@ class UserError(Exception):
 
     The command line prints the line and exits with status 2, without a traceback.
     """
+
+
+class RunFailed(Exception):
+    """The run cannot go on, told in one line: what, where, what to do. Raised on every rank alike.
+
+    The command line prints the line and exits with status 1, without a traceback.
+    """
+
+
+class RankFailed(RunFailed):
+    """One rank cannot go on; it says so itself, whatever the others say. They end by themselves when they miss it."""

@@ -81,5 +81,8 @@ class DataConfig(Section):
     """Loader processes per rank; 0 loads in the training process. The samples do not depend on it."""
     on_fault: Literal["error", "drop"] = "error"
     """What a faulty image or label does at the start: end the run with a list, or be left out and counted."""
+    max_bad_samples: int = Field(default=100, ge=0)
+    """Training samples that may turn out unreadable during the run, each one replaced by another of its dataset, before it
+    ends."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of the training images."""

@@ -26,6 +26,8 @@ class TrainConfig(Section):
     """Stop after this many evaluations without a better AP; null for never."""
     channels_last: bool = True
     """Store images and weights channels-last, faster on CUDA and on the CPU."""
+    max_bad_steps: int = Field(default=10, ge=0)
+    """Steps in a row without a finite loss and gradient, each one skipped, after which the run ends."""
     timeout_s: float = Field(default=1800.0, gt=0)
     """Seconds that ranks wait for the slowest one before the run ends."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -64,6 +64,10 @@ class DetectionSamples:
                 return sample
             return self._next_readable(key, str(e))
 
+    def source(self, key: SampleKey) -> str:
+        """Path of the image."""
+        return self.tables[key.dataset].path(key.index)
+
     def _next_readable(self, key: SampleKey, why: str) -> Sample:
         size = len(self.tables[key.dataset])
         for step in range(1, min(size, MAX_TRIES)):

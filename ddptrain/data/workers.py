@@ -24,7 +24,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader
 
-from ddptrain.errors import UserError
+from ddptrain.errors import RankFailed, UserError
 from ddptrain.structures import Batch, Sample, SampleKey
 
 _PREFETCH = 2
@@ -33,7 +33,7 @@ _PATIENCE_S = 3.0
 _IGNORED = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, n)]
 
 
-class LoaderError(UserError):
+class LoaderError(RankFailed):
     """A worker process died."""
 
 
@@ -45,6 +45,9 @@ class Samples(Protocol):
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Join samples."""
+
+    def source(self, key: SampleKey) -> str:
+        """Where the sample is read from (a path), for messages."""
 
 
 class Loader:
@@ -93,7 +96,8 @@ class Loader:
         """The next batch.
 
         Raises:
-            UserError: a worker died (`LoaderError`), or the samples cannot be read.
+            LoaderError: a worker died.
+            UserError: the samples cannot be read.
         """
         if self._iterator is None:
             raise StopIteration

@@ -70,9 +70,9 @@ def evaluate(task: Task, model: nn.Module, world: World, *, batch: int, workers:
     """
     model.eval()
     shard = predict_shard(task, model, world, batch=batch, workers=workers, precision=precision)
-    shards = distributed.gather_objects(shard)
+    shards = distributed.gather_objects(shard, "gathering the predictions of an evaluation")
     merged: list[Mapping[int, Prediction]] = []
     if world.main:
         merged = [{k: v for part, _ in shards for k, v in part[number].items()} for number in range(len(task.val))]
-    metrics = distributed.broadcast_object(task.metrics(merged) if world.main else None)
+    metrics = distributed.broadcast_object(task.metrics(merged) if world.main else None, "the metrics of an evaluation")
     return Evaluation(metrics, merged, [line for _, lines in shards for line in lines])

@@ -44,7 +44,7 @@ def check_ranks(config: RunConfig, world: World, state: RunState, batches: Seque
         "step": str(state.step),
     }
     positions = [p for b in batches for p in b.keys[:, 0].tolist()]
-    ranks = distributed.gather_objects((mine, positions))
+    ranks = distributed.gather_objects((mine, positions), "the comparison of the ranks")
     for rank, (theirs, _) in enumerate(ranks):
         for what, value in ranks[0][0].items():
             if theirs[what] != value:

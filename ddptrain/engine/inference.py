@@ -33,7 +33,7 @@ def evaluate_run(run: Path, overrides: Sequence[str], as_json: bool) -> int:
     config = resolve(json.loads(config.model_dump_json()), overrides, source=str(file))
     world = distributed.discover(config.train.device)
     with distributed.process_group(world, config.train.timeout_s):
-        task = distributed.agree(lambda: build_task(config))
+        task = distributed.agree(lambda: build_task(config), "reading the datasets")
         model = task.build_model()
         model.load_state_dict(weights)
         evaluation = evaluate(

@@ -83,12 +83,9 @@ class Monitor:
     def after_step(self, state: RunState, report: StepReport) -> None:
         """Count a step; at every `monitor.every_steps` say and write what the window brought."""
         self.timing.step(state.split.global_batch)
-        self.ledger.add(report.loss_by_dataset, report.samples_by_dataset)
         if not report.updated:
-            self.console.line(
-                f"warning: after step {state.step}: gradient is not finite, update skipped ({state.skipped} so far)"
-            )
             return
+        self.ledger.add(report.loss_by_dataset, report.samples_by_dataset)
         self.console.step(state.step)
         self._steps += 1
         for name, value in report.parts.items():

@@ -69,13 +69,13 @@ class Saver:
         Raises:
             UserError: the folder is taken, there is nothing to resume, or it is another run's; on every rank alike.
         """
-        found = distributed.agree(self._find)
-        state = distributed.broadcast_object(found)
+        found = distributed.agree(self._find, "the search for a checkpoint")
+        state = distributed.broadcast_object(found, "the broadcast of the checkpoint")
         if state is not None:
-            distributed.agree(lambda: self._load(state))
+            distributed.agree(lambda: self._load(state), "loading the checkpoint")
         if self._world.main:
             self._make_folder()
-        distributed.barrier()
+        distributed.barrier("making the run folder")
 
     def _find(self) -> dict[str, Any] | None:
         """Rank 0: the checkpoint to start from, or None for a fresh start."""
@@ -160,7 +160,7 @@ class Saver:
         if self._writer is not None:
             self._writer.wait()
             failed = self._writer.failed
-        failed = bool(distributed.broadcast_object(failed))
+        failed = bool(distributed.broadcast_object(failed, "the last save"))
         state: State = "failed" if failed else "stopped" if stopped else "finished"
         if self._world.main:
             reason = "the last checkpoint could not be written" if failed else stopped

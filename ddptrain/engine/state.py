@@ -31,7 +31,7 @@ class RunState:
         step: updates made; skipped: steps that made none (their samples are spent).
         best: best value of the task's metric, None before the first evaluation; stale: evaluations since then.
         replaced: samples that stood in for unreadable ones.
-        loss_by_dataset, samples_by_dataset: sums over the run, by dataset.
+        loss_by_dataset, samples_by_dataset: sums over the run, by dataset; losses of skipped steps are left out.
     """
 
     model: nn.Module
@@ -78,10 +78,10 @@ class RunState:
             self.step += 1
             if self.ema is not None:
                 self.ema.update(self.model, self.step)
+            self.loss_by_dataset = [a + b for a, b in zip(self.loss_by_dataset, report.loss_by_dataset)]
         else:
             self.skipped += 1
         self.replaced += report.replaced
-        self.loss_by_dataset = [a + b for a, b in zip(self.loss_by_dataset, report.loss_by_dataset)]
         self.samples_by_dataset = [a + b for a, b in zip(self.samples_by_dataset, report.samples_by_dataset)]
 
     def judge(self, value: float) -> bool:

@@ -79,6 +79,9 @@ class Stepper:
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._statistics = _running_statistics(self.model)
         self._before = [b.clone() for b in self._statistics]
+        self._gradients: AbstractContextManager[Any] = (
+            distributed.Waiting("the gradients of a step") if self.world.size > 1 else nullcontext()
+        )
         self._no_flags = torch.zeros(2, device=device)
 
     def __call__(self, batches: Sequence[Batch], stop: bool = False) -> StepReport:
@@ -117,7 +120,8 @@ class Stepper:
             total = loss.total
             if self.scaler is not None:
                 total = self.scaler.scale(total * self._prescale())
-            total.backward()
+            with self._gradients if last else nullcontext():
+                total.backward()
         return loss
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -155,7 +159,7 @@ class Stepper:
         if self.world.size == 1:
             return small
         tensors = [small, *self._statistics]
-        flat = distributed.all_reduce_sum(_flatten_dense_tensors([t.float() for t in tensors]))
+        flat = distributed.all_reduce_sum(_flatten_dense_tensors([t.float() for t in tensors]), "the sums of a step")
         summed, *statistics = _unflatten_dense_tensors(flat, tensors)
         if statistics:
             torch._foreach_copy_(self._statistics, torch._foreach_div(statistics, self.world.size))

@@ -15,6 +15,7 @@ from ddptrain.data.loader import train_loader
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import evaluate
 from ddptrain.engine.handshake import check_ranks
+from ddptrain.engine.incidents import Incidents
 from ddptrain.engine.monitoring import Monitor
 from ddptrain.engine.preemption import StopFlag
 from ddptrain.engine.saving import Saver
@@ -39,8 +40,8 @@ def train(config: RunConfig, stop: StopFlag) -> int:
     split = split_batch(config.train.global_batch, config.train.micro_batch, world.size)
     with ExitStack() as stack:
         stack.enter_context(distributed.process_group(world, config.train.timeout_s))
-        task = distributed.agree(lambda: build_task(config))
-        state = distributed.agree(lambda: build_state(config, task, world, split))
+        task = distributed.agree(lambda: build_task(config), "reading the datasets")
+        state = distributed.agree(lambda: build_state(config, task, world, split), "building the model")
         saver = stack.enter_context(Saver(config, world, state, list(task.sampler.mixture.sizes)))
         saver.open()
         monitor = stack.enter_context(Monitor(config, task, world, state))
@@ -75,6 +76,7 @@ def run_steps(
 ) -> str:
     """Step to the end of the run or to a stop; returns the name of the signal that stopped it, or nothing."""
     batches = monitor.timing.wait_for(loader)
+    incidents = Incidents(config, task.train, world, monitor.console.line)
     first = True
     while state.step < state.steps and not state.out_of_patience:
         seeding.seed_torch(config.seed, state.step + state.skipped, world.rank)
@@ -86,6 +88,7 @@ def run_steps(
         report = state.stepper(micro, stop=stop.requested)
         state.count(report)
         monitor.after_step(state, report)
+        incidents.after_step(state, report, micro)
 
         if first:
             saver.reserve()
@@ -101,7 +104,7 @@ def run_steps(
             with monitor.timing.pause():
                 saver.save(best=better)
         if report.stop and not last:
-            return distributed.first_true(stop.reason)
+            return distributed.first_true(stop.reason, "agreeing on the stop")
     return ""
 
 

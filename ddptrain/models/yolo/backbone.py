@@ -14,6 +14,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from torchvision.ops import FrozenBatchNorm2d
 
 from ddptrain.errors import UserError
+from ddptrain.models.norms import sync_batch_norms
 from ddptrain.models.pretrained import with_weights_hint
 from ddptrain.models.yolo.blocks import ConvNormAct, CspStage, Norm, PyramidPool
 
@@ -102,7 +103,7 @@ class TorchvisionBackbone(nn.Module):
         nodes, self.channels = _feature_nodes(model, name, strides)
         self.body = create_feature_extractor(model, return_nodes=nodes, suppress_diff_warning=True)
         if norm == "sync":
-            self.body = nn.SyncBatchNorm.convert_sync_batchnorm(self.body)
+            sync_batch_norms(self.body)
         elif norm == "frozen":
             freeze_batch_norms(self.body)
         if in_channels != 3:

@@ -1,0 +1,218 @@
+"""`ddptrain verify`: try the promise on a user's own config, by short real runs that must end alike.
+
+    --resume    all steps at once, against going on from the checkpoint in the middle: bit-equal
+    --workers   0 loader workers, against 1 and 3: bit-equal
+    --split     the config's split on one rank, against smaller micro batches and against two ranks: equal up to rounding
+
+The runs are those of `ddptrain train`, in a temporary folder, with `train.steps` set to a few, evaluated only at the end. Where
+runs that must be bit-equal are not (kernels of CUDA add in any order), the first one is repeated as it is, and what two equal
+runs differ by is taken for the noise of the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
+
+from ddptrain import distributed
+from ddptrain.config import RunConfig, resolve
+from ddptrain.config.docs import to_yaml
+from ddptrain.engine import checkpoint
+from ddptrain.engine.split import split_batch
+from ddptrain.errors import RunFailed, UserError
+from ddptrain.tasks.build import load_predictor
+
+Way = Literal["resume", "split", "workers"]
+
+ROUNDING = 1e-3
+"""Largest relative difference that other splits may make over a few steps in float32; a mistake in the arithmetic makes 0.1."""
+SYNC = """\
+  model.norm=sync takes its statistics over the micro batches of all ranks at once: compared are splits over ranks. Another
+  accumulation is another model; with group, frozen and none no split matters."""
+BATCH = """\
+  It must: the model has batch norms, which normalise over one micro batch of one rank, so that its size is part of the model.
+  Set model.norm=sync (equal over ranks for the same accumulation), or group, frozen or none (equal for every split), or keep
+  train.micro_batch and the number of ranks as they are."""
+NOISE = 10.0
+"""How many times the machine's own noise a difference may be."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The tensor in which two states differ most: by how much, relative to the largest value in it."""
+
+    value: float
+    name: str
+
+    def __str__(self) -> str:
+        return f"largest difference {self.value:.2g} in {self.name}" if self.value else "bit-equal"
+
+
+def verify(config: RunConfig, way: Way, steps: int) -> int:
+    """Run both ways and print the verdict.
+
+    Args:
+        steps: length of each run, at least 2.
+
+    Returns:
+        0 when the promise holds, 1 when it is broken.
+
+    Raises:
+        UserError: the config cannot be tried this way.
+        RunFailed: a run ended with an error.
+    """
+    if steps < 2:
+        raise UserError(f"--steps {steps}: at least 2 are needed")
+    with tempfile.TemporaryDirectory(prefix="ddptrain-verify-") as folder:
+        return {"resume": _resume, "split": _split, "workers": _workers}[way](_Runs(config, steps, Path(folder)))
+
+
+class _Runs:
+    """Short runs of one config in a temporary folder."""
+
+    def __init__(self, config: RunConfig, steps: int, folder: Path) -> None:
+        self.config, self.steps, self._folder = config, steps, folder
+        self._common = [
+            f"output={folder}",
+            "resume=null",
+            f"train.steps={steps}",
+            "train.patience=null",
+            "eval.every_epochs=null",
+            "eval.every_steps=null",
+            f"checkpoint.every_steps={steps // 2}",
+            "checkpoint.keep_last=3",
+            "monitor.tensorboard=false",
+            "monitor.images=0",
+        ]
+
+    def run(self, what: str, *overrides: str, ranks: int = 1) -> dict[str, Any]:
+        """Train under other settings; `what` names the run. Returns its last checkpoint."""
+        name = what.replace(" ", "_")
+        config = resolve(self.config.model_dump(mode="json"), [*self._common, f"name={name}", *overrides])
+        file = self._folder / f"{name}.yaml"
+        file.write_text(to_yaml(config), encoding="utf-8")
+        command = [sys.executable, "-m", "ddptrain", "train", str(file), *(["--nproc", str(ranks)] if ranks > 1 else [])]
+        print(f"  {what}: {self.steps} steps …", flush=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=distributed.alone(os.environ))
+        if done.returncode:
+            said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+            raise RunFailed(f"the run “{what}” ended with status {done.returncode}: {' | '.join(said[-3:])}")
+        return checkpoint.load(self.path(what), print)[1]
+
+    def path(self, what: str) -> Path:
+        """The folder of a run."""
+        return self._folder / what.replace(" ", "_")
+
+
+def _resume(runs: _Runs) -> int:
+    half = runs.steps // 2
+    through = runs.run("all at once")
+    middle = runs.path("all at once") / "checkpoints" / f"step_{half:08d}.pt"
+    resumed = runs.run(f"resumed at step {half}", f"resume={middle}")
+    return _bit_equal(runs, "all at once", through, {f"resumed at step {half}": resumed}, "resuming")
+
+
+def _workers(runs: _Runs) -> int:
+    first = runs.run("0 workers", "data.workers=0")
+    others = {f"{n} workers": runs.run(f"{n} workers", f"data.workers={n}") for n in (1, 3)}
+    return _bit_equal(runs, "0 workers", first, others, "the number of loader workers", "data.workers=0")
+
+
+def _bit_equal(
+    runs: _Runs, name: str, first: dict[str, Any], others: dict[str, dict[str, Any]], what: str, *setting: str
+) -> int:
+    found = {other: largest_difference(first, state) for other, state in others.items()}
+    allowed = 0.0
+    if any(d.value for d in found.values()):
+        noise = largest_difference(first, runs.run(f"{name} again", *setting))
+        print(f"  the same run twice: {noise}")
+        allowed = NOISE * noise.value
+    return _verdict(found, allowed, f"{what} changes nothing", f"{what} changes what is learned")
+
+
+def _split(runs: _Runs) -> int:
+    config = runs.config
+    batch, micro = config.train.global_batch, split_batch(config.train.global_batch, config.train.micro_batch, 1).micro_batch
+    kind = _batch_norms(config)
+    candidates = list(_splits(config, batch, micro, kind))
+    if not candidates:
+        raise UserError(f"train.global_batch: {batch} can be split in one way only on this machine; nothing to compare")
+    name = f"1 rank x micro batch {micro}"
+    first = runs.run(name, f"train.micro_batch={micro}")
+    found = {}
+    for ranks, size in candidates:
+        other = f"{ranks} rank{'s' * (ranks > 1)} x micro batch {size}"
+        found[other] = largest_difference(first, runs.run(other, f"train.micro_batch={size}", ranks=ranks))
+    if kind == "sync":
+        print(SYNC)
+    code = _verdict(found, ROUNDING, "the split changes nothing", "the split changes what is learned")
+    if code and kind == "batch":
+        print(BATCH)
+    return code
+
+
+def _splits(config: RunConfig, batch: int, micro: int, kind: str) -> Iterator[tuple[int, int]]:
+    """(ranks, micro batch) of other splits that this machine can run."""
+    if kind != "sync" and micro > 1:
+        yield 1, next(m for m in range(micro // 2, 0, -1) if batch % m == 0)
+    gpus = torch.cuda.device_count()
+    enough = gpus >= 2 or config.train.device == "cpu" or gpus == 0
+    if batch % 2 == 0 and enough and micro % 2 == 0:
+        yield 2, micro // 2
+
+
+def _batch_norms(config: RunConfig) -> str:
+    """ "batch", "sync" or "" by the norm layers of the config's model that look at other samples."""
+    norms = [m for m in load_predictor(config).build_model().modules() if isinstance(m, _BatchNorm)]
+    if any(not isinstance(m, SyncBatchNorm) for m in norms):
+        return "batch"
+    return "sync" if norms else ""
+
+
+def largest_difference(a: dict[str, Any], b: dict[str, Any]) -> Difference:
+    """The largest difference between the tensors of two checkpoints: weights, averages and the optimizer's state.
+
+    Raises:
+        RunFailed: they do not hold the same tensors, or counted differently.
+    """
+    for key in ("step", "skipped", "position", "samples_by_dataset"):
+        if a[key] != b[key]:
+            raise RunFailed(f"the runs differ in {key}: {a[key]} and {b[key]}")
+    ours, theirs = dict(_tensors(a)), dict(_tensors(b))
+    if ours.keys() != theirs.keys():
+        raise RunFailed(f"the runs hold different tensors: {sorted(ours.keys() ^ theirs.keys())[0]}")
+    worst = Difference(0.0, "")
+    for name, x in ours.items():
+        if x.numel() and not torch.equal(x, theirs[name]):
+            x, y = x.double(), theirs[name].double()
+            value = float((x - y).abs().max() / x.abs().max().clamp(min=1e-12))
+            # nan is the worst there is
+            if not value <= worst.value:
+                worst = Difference(value, name)
+    return worst
+
+
+def _tensors(state: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    for part in ("model", "ema"):
+        yield from ((f"{part} {name}", t) for name, t in (state[part] or {}).items())
+    for number, values in state["optimizer"]["state"].items():
+        yield from ((f"optimizer {number} {k}", v) for k, v in values.items() if isinstance(v, Tensor))
+
+
+def _verdict(found: dict[str, Difference], allowed: float, holds: str, broken: str) -> int:
+    for name, difference in found.items():
+        print(f"  {name}: {difference}")
+    ok = all(d.value <= allowed for d in found.values())
+    limit = f" (allowed: {allowed:.2g})" if allowed else ""
+    print(f"{'holds' if ok else 'BROKEN'}: {holds if ok else broken}{limit}")
+    return 0 if ok else 1

@@ -1,0 +1,44 @@
+"""How each rank ended, left in the store through which the ranks met, so that those that miss a rank can say why.
+
+A store is torch's (`set`, `get`, `check`). Nothing is written or read before a rank ends or is missed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+_WAITED = "waited"
+_GONE = "the rank that holds the store (rank 0, or torchrun's agent) is gone"
+
+
+def leave(store: Any, rank: int, text: str) -> bool:
+    """Leave word of this rank's end; False where the store is gone."""
+    try:
+        store.set(f"end/{rank}", text)
+    except (RuntimeError, AttributeError):
+        return False
+    return True
+
+
+def ask(store: Any, rank: int, size: int, own: str, patience_s: float = 2.0) -> str:
+    """What the other ranks say about their end.
+
+    Args:
+        own: what this rank waited in, "waited 5.0 s in ..."; ranks that say the same kind of thing are not to blame and left
+            out.
+        patience_s: time for the others to notice.
+    """
+    if not leave(store, rank, own):
+        return _GONE
+    ends: dict[int, str] = {}
+    others = [r for r in range(size) if r != rank]
+    until = time.monotonic() + patience_s
+    try:
+        while len(ends) < len(others) and time.monotonic() < until:
+            ends |= {r: store.get(f"end/{r}").decode() for r in others if r not in ends and store.check([f"end/{r}"])}
+            time.sleep(0.05)
+    except RuntimeError:
+        return _GONE
+    to_blame = [f"rank {r} {ends.get(r, 'did not come')}" for r in others if not ends.get(r, "").startswith(_WAITED)]
+    return "; ".join(to_blame or [f"rank {r} {text}" for r, text in ends.items()])
