@@ -50,6 +50,16 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=4, metavar="N", help="steps of each run (default 4)")
     p.set_defaults(run=verify)
 
+    p = commands.add_parser("check", help="look for mistakes in a config and its datasets before training")
+    p.add_argument("config", help="YAML config of the run")
+    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    p.add_argument("--out", type=Path, default=Path("check.html"), help="the page that is written (default check.html)")
+    p.add_argument(
+        "--images", type=int, default=4000, metavar="N", help="open N images to find duplicates (default 4000; 0: all)"
+    )
+    p.add_argument("--json", action="store_true", help="print everything as JSON")
+    p.set_defaults(run=check)
+
     p = commands.add_parser("config", help="print all keys, a config as it is resolved, or the JSON Schema")
     p.add_argument("config", nargs="?", help="YAML config to resolve; without it all keys with their docs are printed")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
@@ -145,6 +155,14 @@ def predict(args: argparse.Namespace) -> int:
     from ddptrain.engine.inference import predict_run
 
     return predict_run(args.folder, args.images, args.out, args.score, args.limit)
+
+
+def check(args: argparse.Namespace) -> int:
+    """Look at a run before it is started: 0 where it can train, warnings or not, 1 where it cannot."""
+    from ddptrain.config import load_config
+    from ddptrain.engine.check import check_run
+
+    return check_run(load_config(args.config, args.overrides), args.config, args.out, args.json, args.images)
 
 
 def config(args: argparse.Namespace) -> int:

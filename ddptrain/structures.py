@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+COCO_AREAS = (32.0**2, 96.0**2)
+"""Square pixels at which COCO's small objects end and its large ones begin."""
+
 
 class SampleKey(NamedTuple):
     """Names one draw of the global stream.

@@ -115,9 +115,8 @@ class Agent:
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: TID251
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch  # noqa: TID251
 
-        logging.getLogger("torch.distributed.elastic.multiprocessing.api").addFilter(
-            lambda record: "running on a child thread" not in record.getMessage()
-        )
+        # what it warns of, `_record` says in a line of its own
+        logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
         address, store = plan.address, None
         test = self._start_check() if plan.check else None
         configs: dict[str, Any] = {"join_timeout": 600, "read_timeout": 60}
@@ -180,7 +179,8 @@ class Agent:
             how = f"status {failure.exitcode}"
             if failure.exitcode < 0:
                 how = f"killed by {signal.Signals(-failure.exitcode).name}"
-            self._say(f"rank {rank} failed: {how}")
+            if self.code != 2:  # a user's mistake was told by the rank that met it
+                self._say(f"rank {rank} failed: {how}")
             if self.plan.logs:
                 logs.note_failure(Path(self.plan.logs), self.plan.restart, self.node, rank, how)
 

@@ -111,9 +111,13 @@ def save(path: Path, image: np.ndarray) -> None:
     """
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"{path}: pictures are written as .png or .jpg; change the name")
-    _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.tobytes())
+    path.write_bytes(encode(image, path.suffix.lower()))
+
+
+def encode(image: np.ndarray, suffix: str) -> bytes:
+    """The bytes of an image file; `suffix` is `.png` or `.jpg`."""
+    return bytes(cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1])
 
 
 def _three_channels(image: np.ndarray) -> np.ndarray:

@@ -3,9 +3,11 @@
 from ddptrain.config import RunConfig
 from ddptrain.tasks.base import Model, Task
 from ddptrain.tasks.detection import DetectionModel, DetectionTask
+from ddptrain.tasks.inspection import Inspection, inspect_detection
 
 TASKS = {"detection": DetectionTask}
 MODELS = {"detection": DetectionModel}
+INSPECTIONS = {"detection": inspect_detection}
 
 
 def build_task(config: RunConfig) -> Task:
@@ -20,3 +22,13 @@ def build_task(config: RunConfig) -> Task:
 def load_predictor(config: RunConfig) -> Model:
     """The part of the task that needs no datasets, to use a trained run."""
     return MODELS[config.task](config)
+
+
+def inspect(config: RunConfig, images: int) -> Inspection:
+    """What the task finds in a run's datasets; nothing for a task that does not look.
+
+    Args:
+        images: how many are opened to look for duplicates; 0 for all.
+    """
+    look = INSPECTIONS.get(config.task)
+    return Inspection() if look is None else look(config, images)

@@ -1,0 +1,54 @@
+"""The page is well-formed, holds what it was given, and lets nothing of it act as HTML."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+
+from ddptrain.monitor.page import UNKNOWN, Section, details, histogram, page, picture
+
+
+def test_the_page_tells_all_and_escapes_it() -> None:
+    sections = [
+        Section("Sizes <b>", ["a line"], ("dataset", "n"), [["<script>", 1234], ["b", UNKNOWN], ["c", None]]),
+        Section("Empty", figures=[details("more", ["x & y"])]),
+    ]
+    text = page("run", "of c.yaml", ["bad <thing>"], [], sections)
+    assert "<script>" not in text
+    for piece in (
+        "&lt;script&gt;",
+        "1,234",
+        "bad &lt;thing&gt;",
+        "x &amp; y",
+        "Sizes &lt;b&gt;",
+        'class="number unknown"',
+        "–",
+    ):
+        assert piece in text
+    assert "no errors" not in text
+    assert "no errors, no warnings" in page("run", "", [], [], [])
+
+
+def test_histogram_bars_are_as_high_as_their_numbers() -> None:
+    svg = histogram([("a", [0.5, 0.0, 0.25]), ("b", [0.0, 1.0, 0.0])], ["1", "2"], "px", [(1.5, "here")])
+    root = ElementTree.fromstring(svg)
+    bars = [r for r in root.iter("rect") if r.find("title") is not None]
+    heights = {r.findtext("title"): float(r.get("height", 0)) for r in bars}
+    assert heights["b: 100.0%"] == 2 * heights["a: 50.0%"] == 4 * heights["a: 25.0%"]
+    assert {t.text for t in root.iter("text")} >= {"1", "2", "px", "here", "a", "b", "100%"}
+    width, height = (float(v) for v in re.findall(r"[\d.]+", root.get("viewBox", ""))[2:])
+    for r in bars:
+        assert 0 <= float(r.get("x", -1)) <= width
+        assert 0 <= float(r.get("y", -1)) + float(r.get("height", 0)) <= height
+
+
+def test_a_histogram_of_nothing() -> None:
+    ElementTree.fromstring(histogram([("a", [0.0, 0.0])], ["1"], "px"))
+
+
+def test_pictures_stand_inside_the_page() -> None:
+    html = picture(np.zeros((8, 8, 3), np.uint8), 'a "quoted" text')
+    assert "data:image/jpeg;base64,/9j/" in html
+    assert "&quot;quoted&quot;" in html
