@@ -58,7 +58,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, resumed: int | None = None) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+        from tensorboard.compat.proto.summary_pb2 import Summary
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
         self._summary, self._point = Summary, Summary.Value
