@@ -110,13 +110,22 @@ class DetectionTask(DetectionModel):
 
     def _tables(self, part: str) -> tuple[list[AnnotationTable], LabelSpace]:
         datasets = getattr(self.config.data, part)
-        read_tables = []
-        for d in datasets:
-            table, faults = read_cached(d, self.config.data.on_fault)
-            read_tables.append(table)
-            self.notes.append(f"{part} {d.name}: {len(table)} images, {len(table.boxes)} boxes; {faults.text()}")
-        space = LabelSpace.build(self.config.classes, datasets, read_tables)
-        return [space.apply(t) for t in read_tables], space
+        found = [read_cached(d, self.config.data.on_fault) for d in datasets]
+        space = LabelSpace.build(self.config.classes, datasets, [table for table, _ in found])
+        applied = [space.apply(table) for table, _ in found]
+        for d, (table, faults), kept, annotated in zip(datasets, found, applied, space.annotated):
+            ignored = int(kept.ignore.sum())
+            dropped = len(table.boxes) - len(kept.boxes)
+            self.notes.append(
+                f"{part} {d.name}: {len(kept)} images, {len(kept.boxes) - ignored} boxes"
+                + (f", {ignored} ignore regions" if ignored else "")
+                + (f", {dropped} boxes of dropped classes left out" if dropped else "")
+                + f"; {faults.text()}"
+            )
+            unknown = [c for c, known in zip(self.classes, annotated) if not known]
+            if unknown:
+                self.notes.append(f"{part} {d.name}: {', '.join(unknown)} not annotated: unknown there, not background")
+        return applied, space
 
     def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
         """COCO AP in all, per dataset and per class."""
