@@ -13,9 +13,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -40,6 +42,7 @@ class Agent:
         self.code = 1
         self._stops: list[tuple[float, int]] = []
         self._told: set[int] = set()
+        self._starts = ""
 
     def run(self) -> int:
         """Start the ranks and wait for them.
@@ -83,6 +86,7 @@ class Agent:
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             sys.stdout.flush()
+            shutil.rmtree(self._starts, ignore_errors=True)
             os._exit(1)
         new = [pid for pid in pids if pid not in self._told]
         if new:
@@ -100,7 +104,8 @@ class Agent:
 
     def _elastic(self) -> None:
         try:
-            self._meet_and_run()
+            with tempfile.TemporaryDirectory(prefix="ddptrain-") as self._starts:
+                self._meet_and_run()
         except Exception:
             traceback.print_exc()
             self.code = 1
@@ -169,6 +174,7 @@ class Agent:
             "env": {"OMP_NUM_THREADS": threads} | plan.env,
             "logs": plan.logs,
             "restart": plan.restart,
+            "starts": self._starts,
             "node": self.node,
         }
 

@@ -47,7 +47,7 @@ def main() -> int:
     trains = arguments[:1] == ["train"]
     early = EarlySignals() if trains else None  # other commands have nothing to save and simply end
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    attempt = count_starts(Path(spec["starts"]))
     log = None
     if spec["logs"]:
         log = log_path(Path(spec["logs"]), spec["restart"], attempt, spec["node"], int(os.environ["RANK"]))
@@ -70,6 +70,16 @@ def main() -> int:
     finally:
         for number in STOP_SIGNALS:  # Python's own end puts back the defaults of all but ignored ones: a stop would kill
             signal.signal(number, signal.SIG_IGN)
+
+
+def count_starts(folder: Path) -> int:
+    """How often this rank of the machine was started before in this folder's time.
+
+    torchrun's own count does not grow on machines that only lost a peer.
+    """
+    with open(folder / os.environ["LOCAL_RANK"], "ab") as f:
+        f.write(b".")
+        return f.tell() - 1
 
 
 def log_path(folder: Path, restart: int, attempt: int, node: str, rank: int) -> Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -29,10 +31,26 @@ sys.exit(code or outcome(Path(sys.argv[2])))
 """
 
 
-def start(folder: Path, *options: str, restarts: int = 0) -> subprocess.Popen[str]:
+class Process(subprocess.Popen[str]):
+    """A Python program; what it says goes to a file, `said`."""
+
+    def __init__(self, program: str, *arguments: str, environ: dict[str, str] = ENVIRON) -> None:
+        number, self._path = tempfile.mkstemp(prefix="agents-")
+        super().__init__([sys.executable, "-c", program, *arguments], env=environ, stdout=number, stderr=number, text=True)
+        os.close(number)
+
+    @property
+    def said(self) -> str:
+        return Path(self._path).read_text()
+
+    def end(self) -> int:
+        """The exit status."""
+        return self.wait(WAIT)
+
+
+def start(folder: Path, *options: str, restarts: int = 0) -> Process:
     """Two ranks on this machine."""
-    command = [sys.executable, "-c", START, str(restarts), str(folder), *options]
-    return subprocess.Popen(command, env=ENVIRON, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Process(START, str(restarts), str(folder), *options)
 
 
 def wait_for_ranks(folder: Path, since: float = 0.0) -> list[int]:
@@ -46,11 +64,19 @@ def wait_for_ranks(folder: Path, since: float = 0.0) -> list[int]:
     return [int(f.read_text().split()[0]) for f in files]
 
 
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("calm")
     process = start(folder, "steps=40", "dt=0")
-    assert process.wait(WAIT) == 0, process.communicate()[0]
+    assert process.end() == 0, process.said
     return (folder / "weights").read_text()
 
 
@@ -59,13 +85,13 @@ def test_signal_saves_and_run_goes_on(tmp_path: Path, calm: str, number: signal.
     process = start(tmp_path, "steps=40", "workers=1", "every=1000")
     wait_for_ranks(tmp_path)
     process.send_signal(number)
-    assert process.wait(WAIT) == 75, process.communicate()[0]
+    assert process.end() == 75, process.said
     status = read_status(tmp_path)
     assert status
     assert status.state == "stopped"
     assert 0 < status.step < 40
     again = start(tmp_path, "steps=40", "dt=0", "resume=auto")
-    assert again.wait(WAIT) == 0, again.communicate()[0]
+    assert again.end() == 0, again.said
     assert (tmp_path / "weights").read_text() == calm
 
 
@@ -77,7 +103,7 @@ def test_signal_before_the_ranks_listen_is_kept(tmp_path: Path) -> None:
         assert time.monotonic() < end
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(WAIT) == 75, process.communicate()[0]
+    assert process.end() == 75, process.said
     status = read_status(tmp_path)
     assert status
     assert status.step < 20
@@ -89,17 +115,19 @@ def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 1
+    assert process.end() == 1
     time.sleep(0.5)
-    assert not [p for p in pids if Path(f"/proc/{p}").exists()]
+    assert not any(alive(p) for p in pids)
 
 
 def test_killed_rank_restarts_from_the_checkpoint(tmp_path: Path, calm: str) -> None:
-    process = start(tmp_path, "steps=40", "every=1", restarts=1)
+    process = start(tmp_path, "steps=40", "every=1", "resume=null", restarts=1)
     os.kill(wait_for_ranks(tmp_path)[1], signal.SIGKILL)
-    assert process.wait(WAIT) == 0, process.communicate()[0]
+    assert process.end() == 0, process.said
     assert (tmp_path / "weights").read_text() == calm
-    assert "attempt=1" in process.communicate()[0]
+    starts = re.findall(r"start rank=\d size=2 step=(\d+)", process.said)
+    assert starts[:2] == ["0", "0"] != starts[2:]
+    assert len(starts) == 4
 
 
 def test_ranks_end_with_their_agent(tmp_path: Path) -> None:
@@ -108,16 +136,43 @@ def test_ranks_end_with_their_agent(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     end = time.monotonic() + 20
-    while any(Path(f"/proc/{p}").exists() and "Z" not in Path(f"/proc/{p}/stat").read_text().split()[2] for p in pids):
+    while any(alive(p) for p in pids):
         assert time.monotonic() < end, "ranks outlived their agent"
         time.sleep(0.1)
 
 
 def test_mistake_and_crash_have_their_own_statuses(tmp_path: Path) -> None:
     mistake, crash = start(tmp_path / "a", "mistake=1"), start(tmp_path / "b", "fail=1")
-    assert mistake.wait(WAIT) == 2
-    assert crash.wait(WAIT) == 1
-    assert "rank 1 failed: status 1" in crash.communicate()[0]
+    assert mistake.end() == 2
+    assert crash.end() == 1
+    assert "rank 1 failed: status 1" in crash.said
+
+
+SLOW_END = """
+import pathlib, time
+class Slow:
+    def __del__(self, touch=pathlib.Path.touch, path=pathlib.Path(FOLDER, "ending"), sleep=time.sleep):
+        touch(path)
+        sleep(4)
+def main(argv):
+    global slow
+    slow = Slow()
+    return 0
+"""
+
+
+def test_rank_at_its_very_end_is_not_killed_by_a_stop(tmp_path: Path) -> None:
+    """While Python takes itself down, its signal handlers are gone already."""
+    (tmp_path / "slow_end.py").write_text(SLOW_END.replace("FOLDER", repr(str(tmp_path))))
+    program = "import sys; from launch.torchrun import start; sys.exit(start(['train'], 1, module='slow_end'))"
+    environ = ENVIRON | {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    process = Process(program, environ=environ)
+    end = time.monotonic() + WAIT
+    while not (tmp_path / "ending").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.end() == 0, process.said
 
 
 AGENT = (
@@ -136,14 +191,10 @@ def test_two_jobs_with_the_same_ports_never_join(tmp_path: Path) -> None:
             host="one", ports=ports, addresses={"one": "localhost", "two": "localhost"},
         )  # fmt: skip
         for node in ("two", "one"):
-            command = [sys.executable, "-c", AGENT, plan.dumps()]
-            environ = ENVIRON | {"SLURMD_NODENAME": f"{node}"}
-            processes.append(
-                subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            )
-    said = [p.communicate(timeout=WAIT)[0] for p in processes]
+            processes.append(Process(AGENT, plan.dumps(), environ=ENVIRON | {"SLURMD_NODENAME": node}))
+    codes, said = [p.end() for p in processes], [p.said for p in processes]
     service.close()
-    assert [p.returncode for p in processes] == [0, 0, 0, 0], "\n".join(said)
+    assert codes == [0, 0, 0, 0], "\n".join(said)
     assert all("size=2" in s for s in said)
     met = [{line.split()[-1] for line in s.splitlines() if "meets at" in line} for s in said]
     assert met[0] == met[1] != met[2] == met[3]

@@ -44,9 +44,8 @@ def main(argv: list[str]) -> int:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done = state["step"]
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT")
     node = os.environ.get("SLURMD_NODENAME", "")
-    print(f"start rank={rank} size={size} step={done} node={node} attempt={attempt}")
+    print(f"start rank={rank} size={size} step={done} node={node}")
     gpus, threads = os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"]
     print(f"has gpus={gpus} threads={threads} note={options.get('note')!r} cwd={os.getcwd()!r}")
 

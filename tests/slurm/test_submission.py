@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -161,11 +162,10 @@ def test_submitting_from_inside_a_job(slurm: Jobs) -> None:
     """The inner job asks for two nodes, the outer one has one; nothing of the outer may reach the inner."""
     mine = slurm.prepare("inner", run={"steps": 2})
     program = f"from launch import job, sbatch; m = job.find({mine.folder!r}); job.register(m, sbatch.submit(m))"
-    command = f"cd {ROOT} && {sys.executable} -c {program!r}"
-    outer = slurm.cluster.run(
-        "sbatch", "--parsable", "-N1", "-n3", "-o", str(slurm.folder / "outer.txt"), "--wrap", f"srun -n1 {command}"
-    )
-    wait_for("inner job", lambda: mine.id, 60)
+    command = f"cd {ROOT} && srun -n1 {sys.executable} -c {shlex.quote(program)}"
+    said = slurm.folder / "outer.txt"
+    outer = slurm.cluster.run("sbatch", "--parsable", "-N1", "-n3", "-o", str(said), "--wrap", command)
+    wait_for("inner job", lambda: mine.id, 120)
     inner = Submitted(slurm.cluster, mine, mine.id or "")
     assert inner.id != outer
     assert inner.end() == ("COMPLETED", 0), inner.log
