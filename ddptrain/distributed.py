@@ -278,13 +278,6 @@ def first_true(value: str, what: str) -> str:
     return next((v for v in gather_objects(value, what) if v), "")
 
 
-def barrier(what: str) -> None:
-    """Wait for all ranks."""
-    if dist.is_initialized():
-        with Waiting(what):
-            dist.barrier()
-
-
 def data_parallel(model: nn.Module, world: World) -> nn.Module:
     """The model in DDP when there is more than one process, else the model itself.
 
