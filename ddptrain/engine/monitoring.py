@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from types import TracebackType
 
 import numpy as np
+import torch
 
 from ddptrain import __version__, distributed
 from ddptrain.config import RunConfig
@@ -77,6 +78,8 @@ class Monitor:
             f"global batch {split.global_batch} = micro batch {split.micro_batch} × accumulation {split.accumulation} "
             f"× {split.world_size} rank{'s'[: world.size - 1]} ({world.launcher}, {world.device.type})"
         )
+        if world.device.type == "cpu" and self._config.train.device == "auto" and torch.cuda.is_available():
+            say(f"warning: {world.local_size} ranks on this machine and fewer GPUs: all compute on the CPU; start fewer ranks")
         parameters = sum(p.numel() for p in distributed.unwrap(state.model).parameters())
         say(f"model {self._config.model.name}: {parameters / 1e6:.2f} M parameters, {len(self._task.classes)} classes")
         for note in self._task.notes:

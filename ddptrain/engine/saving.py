@@ -206,6 +206,9 @@ def load_weights(path: Path) -> tuple[RunConfig, dict[str, Any], Path]:
         UserError: there is no such checkpoint, or another version of the package wrote a config that this one does not know.
     """
     file, state = checkpoint.load(path, warn, best=True)
-    config = resolve(json.loads(state["config"]), source=str(file))
+    data = json.loads(state["config"])
+    # published weights were the start; what they became is in the checkpoint
+    data["model"] |= {key: False for key in ("pretrained", "pretrained_backbone") if key in data["model"]}
+    config = resolve(data, source=str(file))
     weights: dict[str, Any] = state["ema"] if state["ema"] is not None else state["model"]
     return config, weights, file

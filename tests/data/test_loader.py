@@ -23,7 +23,7 @@ from ddptrain.data.detection import DetectionSamples
 from ddptrain.data.formats.build import read
 from ddptrain.data.loader import Loader, LoaderError, eval_loader, train_loader
 from ddptrain.data.table import AnnotationTable
-from ddptrain.errors import UserError
+from ddptrain.errors import RankFailed, UserError
 from ddptrain.structures import Batch, Sample, SampleKey
 
 SIZES = [24, 24]
@@ -237,14 +237,14 @@ def test_a_killed_worker_is_told_in_one_line(when: str) -> None:
     assert "SIGKILL" in line
     assert "ran out of memory" in line
     assert "data.workers is 2" in line
-    assert isinstance(caught.value, UserError)
+    assert isinstance(caught.value, RankFailed)
     assert not any(p.is_alive() for p in loader.processes)
 
 
 def test_a_users_error_in_a_worker_comes_through_as_it_is() -> None:
     loader = stream(Numbers(at=8, action="refuse"), workers=2)
     next(loader)
-    with pytest.raises(UserError, match=r"^a\.jpg: the disk is gone$"):
+    with pytest.raises(RankFailed, match=r"^a\.jpg: the disk is gone$"):
         next(loader)
     assert not any(p.is_alive() for p in loader.processes)
 

@@ -132,7 +132,9 @@ def test_sgd_is_nesterov_and_decays_by_batch() -> None:
     for scale, decay in ((True, 0.5), (False, 0.25)):
         model = nn.Linear(1, 1, bias=False)
         nn.init.constant_(model.weight, 2.0)
-        config = OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=0.25, scale_weight_decay=scale, nominal_batch=64)
+        config = OptimizerConfig(
+            name="sgd", lr=0.1, momentum=0.9, weight_decay=0.25, scale_weight_decay=scale, nominal_batch=64
+        )
         optimizer = build_optimizer(config, model, 128)
         model(torch.ones(1, 1)).sum().backward()
         optimizer.step()
@@ -142,7 +144,7 @@ def test_sgd_is_nesterov_and_decays_by_batch() -> None:
 def test_momentum_zero_is_plain_sgd() -> None:
     model = nn.Linear(1, 1, bias=False)
     start = model.weight.item()
-    optimizer = build_optimizer(OptimizerConfig(lr=0.1, momentum=0.0, weight_decay=0.0), model, 64)
+    optimizer = build_optimizer(OptimizerConfig(name="sgd", lr=0.1, momentum=0.0, weight_decay=0.0), model, 64)
     model(torch.ones(1, 1)).sum().backward()
     optimizer.step()
     assert model.weight.item() == pytest.approx(start - 0.1)

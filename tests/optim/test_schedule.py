@@ -14,7 +14,7 @@ from ddptrain.optim.build import build_optimizer
 from ddptrain.optim.groups import GROUPS
 from ddptrain.optim.schedule import SCHEDULES, Schedule
 
-SGD = OptimizerConfig(lr=0.02, momentum=0.9)
+SGD = OptimizerConfig(name="sgd", lr=0.02, momentum=0.9)
 
 
 def rates(steps: int, optimizer: OptimizerConfig = SGD, **settings: object) -> list[float]:
