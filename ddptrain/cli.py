@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import signal
 import sys
 from pathlib import Path
 
 from ddptrain import __version__
 from ddptrain.errors import RankFailed, RunFailed, UserError
 from launch.cli import add_commands
+
+
+def positive(text: str) -> int:
+    """A number of things on the command line: 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = commands.add_parser("train", help="train, or go on with a run (resume=auto)")
     p.add_argument("config", help="YAML config of the run")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, such as train.epochs=10")
-    p.add_argument("--nproc", type=int, metavar="N", help="start N ranks on this machine through torchrun")
+    p.add_argument("--nproc", type=positive, metavar="N", help="start N ranks on this machine through torchrun")
     p.set_defaults(run=train)
 
     p = commands.add_parser("eval", help="evaluate a run on its validation datasets")
@@ -37,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
     p.add_argument("--out", type=Path, help="folder for pictures and predictions.json (default: RUN/predictions)")
     p.add_argument("--score", type=float, default=0.25, help="draw detections from this score on (default 0.25)")
-    p.add_argument("--limit", type=int, metavar="N", help="take only N images, evenly spread")
+    p.add_argument("--limit", type=positive, metavar="N", help="take only N images, evenly spread")
     p.set_defaults(run=predict)
 
     p = commands.add_parser("verify", help="try the promise on a config: a few steps both ways, then compare")
@@ -96,10 +106,12 @@ def main(argv: list[str] | None = None) -> int:
         args.overrides = [*args.overrides, *rest]
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(args.run(args))
     except UserError as e:
-        if _speaks():
+        if _speaks() or (not e.everywhere and _speaks("LOCAL_RANK", "SLURM_LOCALID")):
             print(f"ddptrain: error: {e}", file=sys.stderr)
         return 2
     except RunFailed as e:
@@ -107,14 +119,17 @@ def main(argv: list[str] | None = None) -> int:
             print(f"ddptrain: failed: {e}", file=sys.stderr)
         return 1
     except BrokenPipeError:
+        # whoever read has left; Python must not try to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except KeyboardInterrupt:  # `train` has handlers of its own
+        print("ddptrain: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
-def _speaks() -> bool:
-    """Of several ranks that fail alike, one speaks."""
-    from os import environ
-
-    return environ.get("RANK", environ.get("SLURM_PROCID", "0")) == "0"
+def _speaks(torchrun: str = "RANK", srun: str = "SLURM_PROCID") -> bool:
+    """Of several ranks that fail alike, one speaks: that with number 0."""
+    return os.environ.get(torchrun, os.environ.get(srun, "0")) == "0"
 
 
 def train(args: argparse.Namespace) -> int:

@@ -72,7 +72,7 @@ def discover(device: str = "auto", environ: Mapping[str, str] = os.environ) -> W
     """
     keys = {
         "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-        "srun": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+        "srun": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
     }
     launcher = "single"
     if "RANK" in environ and "WORLD_SIZE" in environ:
@@ -85,12 +85,24 @@ def discover(device: str = "auto", environ: Mapping[str, str] = os.environ) -> W
         r, w, lr, lw = keys[launcher]
         try:
             rank, size, local_rank = int(environ[r]), int(environ[w]), int(environ.get(lr, 0))
-            local_size = int(environ.get(lw, size))
+            local_size = _tasks_here(environ[lw], environ) if lw in environ else size
         except (KeyError, ValueError) as e:
             raise UserError(f"environment of {launcher}: {e}; set {r}, {w} and {lr}, or unset them all") from None
         if not 0 <= rank < size:
             raise UserError(f"environment of {launcher}: {r}={rank} is outside 0..{w}-1={size - 1}")
-    return World(rank, size, local_rank, local_size, _pick_device(device, local_rank, local_size), launcher)
+    # srun --gpus-per-task=1 and its like show each task one GPU, which is number 0 to it
+    bound = launcher == "srun" and int(environ.get("SLURM_GPUS_ON_NODE", "0")) >= local_size
+    return World(rank, size, local_rank, local_size, _pick_device(device, local_rank, local_size, bound), launcher)
+
+
+def _tasks_here(counts: str, environ: Mapping[str, str]) -> int:
+    """This node's number in a list such as Slurm's `4(x2),3`: two nodes with 4 tasks and one with 3; or the only number."""
+    found = re.findall(r"(\d+)(?:\(x(\d+)\))?", counts)
+    each = [int(n) for n, times in found for _ in range(int(times or 1))]
+    node = int(environ.get("SLURM_NODEID", "0"))
+    if not each:
+        raise ValueError(f"{counts!r} is no number of tasks")
+    return each[min(node, len(each) - 1)]
 
 
 def alone(environ: Mapping[str, str]) -> dict[str, str]:
@@ -99,10 +111,14 @@ def alone(environ: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in environ.items() if not k.startswith(ours)}
 
 
-def _pick_device(device: str, local_rank: int, local_size: int) -> torch.device:
+def _pick_device(device: str, local_rank: int, local_size: int, bound: bool) -> torch.device:
     count = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
+    if bound and count == 1:
+        return torch.device("cuda", 0)
     if device == "cuda" and count < local_size:
-        raise UserError(f"device: cuda asked for {local_size} GPUs on this machine, {count} seen; use --nproc {max(count, 1)}")
+        raise UserError(
+            f"train.device: cuda asks for {local_size} GPUs on this machine, {count} seen; start {max(count, 1)} ranks on it"
+        )
     if count >= local_size and count > 0:
         return torch.device("cuda", local_rank)
     return torch.device("cpu")
@@ -269,20 +285,15 @@ def agree(build: Callable[[], T], what: str) -> T:
     errors = gather_objects(error, what)
     for rank, message in enumerate(errors):
         if message is not None:
-            raise UserError(message if rank == 0 else f"rank {rank}: {message}")
+            agreed = UserError(message if rank == 0 else f"rank {rank}: {message}")
+            agreed.everywhere = True
+            raise agreed
     return cast(T, result)
 
 
 def first_true(value: str, what: str) -> str:
     """The first non-empty string over the ranks, on every rank."""
     return next((v for v in gather_objects(value, what) if v), "")
-
-
-def barrier(what: str) -> None:
-    """Wait for all ranks."""
-    if dist.is_initialized():
-        with Waiting(what):
-            dist.barrier()
 
 
 def data_parallel(model: nn.Module, world: World) -> nn.Module:
@@ -292,7 +303,7 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     """
     if world.size == 1:
         return model
-    ids = [world.local_rank] if world.device.type == "cuda" else None
+    ids = [world.device] if world.device.type == "cuda" else None
     ddp = nn.parallel.DistributedDataParallel
     # renamed in torch 2.15
     name = "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"

@@ -5,7 +5,12 @@ class UserError(Exception):
     """A mistake of the user, told in one line: what, where (file, key, line), what is allowed, what to do.
 
     The command line prints the line and exits with status 2, without a traceback.
+
+    Attributes:
+        everywhere: all ranks raise it alike, so that one of them speaks for all; otherwise one on each machine does.
     """
+
+    everywhere = False
 
 
 class RunFailed(Exception):

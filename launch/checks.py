@@ -14,6 +14,8 @@ def check_batch(config: RunConfig, nodes: int, ranks_per_node: int) -> None:
     Raises:
         UserError: names the nearest sizes that do.
     """
+    if nodes < 1 or ranks_per_node < 1:
+        raise UserError(f"{nodes} machines with {ranks_per_node} ranks each: both must be 1 or more")
     ranks = nodes * ranks_per_node
     local, rest = divmod(config.train.global_batch, ranks)
     if rest or local == 0:

@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# how long one example takes says something about the machine, not about the code
+settings.register_profile("ddptrain", deadline=None)
+settings.load_profile("ddptrain")
 
 ROOT = Path(__file__).resolve().parents[1]
 

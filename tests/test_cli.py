@@ -16,6 +16,8 @@ from support import train
 
 from ddptrain.cli import main
 from ddptrain.data.synthetic import write_demo
+from ddptrain.engine import checkpoint
+from ddptrain.engine.saving import load_weights
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -173,3 +175,32 @@ def test_nproc_starts_the_ranks_itself(config: Path, tmp_path: Path) -> None:
     assert "6 and 8" in wrong.stderr
     assert "Traceback" not in wrong.stderr
     shutil.rmtree(tmp_path / "run")
+
+
+def test_a_trained_run_needs_no_published_weights_and_refuses_another_model(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(1, config, "train.steps=1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    state = checkpoint.load(tmp_path / "run", print)[1]
+    started = json.loads(state["config"])
+    started["model"] |= {"backbone": None, "pretrained": True}
+    checkpoint.save(tmp_path / "run/checkpoints", state | {"config": json.dumps(started)}, 1)
+    assert load_weights(tmp_path / "run")[0].model.pretrained is False
+    line = refused(capsys, "eval", str(tmp_path / "run"), "model.size=s")
+    assert "weights do not fit the model of the config" in line
+
+
+@pytest.mark.parametrize("arguments", [["train", "x.yaml", "--nproc", "0"], ["predict", "run", "a.jpg", "--limit", "-1"]])
+def test_a_number_below_one_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "whole number from 1" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = f"{sys.executable} -m ddptrain config | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""

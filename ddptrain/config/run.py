@@ -22,7 +22,8 @@ class ResumeConfig(Section):
     """`auto` goes on from the newest checkpoint of this run (or starts it), a path from that checkpoint or run."""
     # not strict: behind the validator below a YAML list is a Python list, which is no tuple
     allow: tuple[Literal["datasets", "classes", "global_batch", "seed"], ...] = Field(default=(), strict=False)
-    """Differences from the checkpoint's config that are accepted."""
+    """Differences from the checkpoint's config that are accepted. With another global batch the steps so far are counted anew
+    in batches of the new size."""
 
     @model_validator(mode="before")
     @classmethod

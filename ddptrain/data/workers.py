@@ -97,7 +97,7 @@ class Loader:
 
         Raises:
             LoaderError: a worker died.
-            UserError: the samples cannot be read.
+            RankFailed: the samples cannot be read.
         """
         if self._iterator is None:
             raise StopIteration
@@ -113,7 +113,7 @@ class Loader:
             raise
         if isinstance(batch, UserError):
             self.close()
-            raise batch
+            raise RankFailed(str(batch))
         return batch
 
     def close(self) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from ddptrain import distributed
 from ddptrain.config import resolve
@@ -16,6 +18,7 @@ from ddptrain.errors import UserError
 from ddptrain.monitor.console import Console
 from ddptrain.monitor.history import plain
 from ddptrain.monitor.pictures import save
+from ddptrain.tasks.base import Model
 from ddptrain.tasks.build import build_task, load_predictor
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -34,8 +37,7 @@ def evaluate_run(run: Path, overrides: Sequence[str], as_json: bool) -> int:
     world = distributed.discover(config.train.device)
     with distributed.process_group(world, config.train.timeout_s):
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
-        model = task.build_model()
-        model.load_state_dict(weights)
+        model = trained(task, weights, file)
         evaluation = evaluate(
             task,
             model.to(world.device),
@@ -50,6 +52,23 @@ def evaluate_run(run: Path, overrides: Sequence[str], as_json: bool) -> int:
         with Console(None, total_steps=0, steps_per_epoch=1) as console:
             console.table(str(file), *task.summary(evaluation.metrics))
     return 0
+
+
+def trained(task: Model, weights: dict[str, Any], file: Path) -> nn.Module:
+    """The task's model with a checkpoint's weights, on the CPU.
+
+    Raises:
+        UserError: they are another model's (the config was changed by overrides).
+    """
+    model = task.build_model()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as e:
+        line = " ".join(str(e).split())[:200]
+        raise UserError(
+            f"{file}: its weights do not fit the model of the config: {line}; leave model and classes as they were"
+        ) from None
+    return model
 
 
 def predict_run(run: Path, images: Sequence[Path], out: Path | None, score: float, limit: int | None) -> int:
@@ -68,8 +87,7 @@ def predict_run(run: Path, images: Sequence[Path], out: Path | None, score: floa
     config, weights, file = load_weights(run)
     out = out or (run if run.is_dir() else file.parent) / "predictions"
     predictor = load_predictor(config)
-    model = predictor.build_model()
-    model.load_state_dict(weights)
+    model = trained(predictor, weights, file)
     world = distributed.discover(config.train.device)
     model = model.to(world.device).eval()
     found = {}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 
 import numpy as np
+import torch
 
 from ddptrain import __version__, distributed
 from ddptrain.config import RunConfig
@@ -35,7 +37,8 @@ class Monitor:
 
     def __init__(self, config: RunConfig, task: Task, world: World, state: RunState) -> None:
         self._config, self._task, self._world = config, task, world
-        folder, resumed = config.folder, state.step or None
+        # a run that resumes may have been stopped before its first checkpoint: then it goes on from step 0
+        folder, resumed = config.folder, None if config.resume is None else state.step
         self._stack = ExitStack()
         self.console = self._stack.enter_context(
             Console(
@@ -45,7 +48,12 @@ class Monitor:
                 stream=sys.stdout if world.main else None,
             )
         )
-        self.board = open_board(folder / "tensorboard", enabled=world.main and config.monitor.tensorboard, resumed=resumed)
+        self.board = open_board(
+            folder / "tensorboard",
+            enabled=world.main and config.monitor.tensorboard,
+            resumed=resumed,
+            report=self.console.line,
+        )
         self._stack.callback(self.board.close)
         self._history = History(folder / "history.csv" if world.main else None, resumed)
         self.ledger = Ledger(task.sampler.mixture.plan())
@@ -70,6 +78,8 @@ class Monitor:
             f"global batch {split.global_batch} = micro batch {split.micro_batch} × accumulation {split.accumulation} "
             f"× {split.world_size} rank{'s'[: world.size - 1]} ({world.launcher}, {world.device.type})"
         )
+        if world.device.type == "cpu" and self._config.train.device == "auto" and torch.cuda.is_available():
+            say(f"warning: {world.local_size} ranks on this machine and fewer GPUs: all compute on the CPU; start fewer ranks")
         parameters = sum(p.numel() for p in distributed.unwrap(state.model).parameters())
         say(f"model {self._config.model.name}: {parameters / 1e6:.2f} M parameters, {len(self._task.classes)} classes")
         for note in self._task.notes:
@@ -133,12 +143,20 @@ class Monitor:
         header, rows = self._task.summary(metrics)
         mark = "  (best so far)" if better else ""
         self.console.table(f"evaluation after step {state.step}, epoch {state.epoch:.1f}{mark}", header, rows)
-        self._history.append({"step": state.step, "epoch": round(state.epoch, 4), "samples": state.position, **metrics})
+        row = {"step": state.step, "epoch": round(state.epoch, 4), "samples": state.position, **metrics}
+        self._try("history.csv", lambda: self._history.append(row))
         self.board.scalars({f"eval/{name}": value for name, value in metrics.items()}, state.step)
         if self._config.monitor.images and self._config.monitor.tensorboard:
             self.board.image("eval/truth and prediction", grid(self._pictures(evaluation)), state.step)
         self.board.flush()
-        self.write_summary(state)
+        self._try("summary.json", lambda: self.write_summary(state))
+
+    def _try(self, name: str, write: Callable[[], None]) -> None:
+        """A full disk must not end the training; the next evaluation writes the whole file again."""
+        try:
+            write()
+        except OSError as e:
+            self.console.line(f"warning: {self._config.folder / name}: not written ({e.strerror}); training goes on")
 
     def _pictures(self, evaluation: Evaluation) -> list[np.ndarray]:
         keys = [SampleKey(0, number, index) for number, found in enumerate(evaluation.predictions) for index in sorted(found)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ddptrain import distributed
-from ddptrain.config import RunConfig
+from ddptrain.config import RunConfig, resolve
 from ddptrain.config.docs import to_yaml
 from ddptrain.distributed import World
 from ddptrain.engine import checkpoint
@@ -73,9 +74,7 @@ class Saver:
         state = distributed.broadcast_object(found, "the broadcast of the checkpoint")
         if state is not None:
             distributed.agree(lambda: self._load(state), "loading the checkpoint")
-        if self._world.main:
-            self._make_folder()
-        distributed.barrier("making the run folder")
+        distributed.agree(self._make_folder, "making the run folder")
 
     def _find(self) -> dict[str, Any] | None:
         """Rank 0: the checkpoint to start from, or None for a fresh start."""
@@ -101,6 +100,12 @@ class Saver:
         return state
 
     def _load(self, state: dict[str, Any]) -> None:
+        rule, own = json.loads(state["config"])["optimizer"]["name"], self._config.optimizer.name
+        if rule != own:
+            raise UserError(
+                f"checkpoint of step {state['step']}: cannot go on, optimizer.name was {rule} and is {own}: its state does not "
+                f"fit; restore it, or start a new run"
+            )
         try:
             self._state.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as e:
@@ -110,6 +115,8 @@ class Saver:
             ) from None
 
     def _make_folder(self) -> None:
+        if not self._world.main:
+            return
         folder = self._config.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -194,8 +201,14 @@ def load_weights(path: Path) -> tuple[RunConfig, dict[str, Any], Path]:
 
     Returns:
         (the config it was trained with, the model's state, the checkpoint's path).
+
+    Raises:
+        UserError: there is no such checkpoint, or another version of the package wrote a config that this one does not know.
     """
     file, state = checkpoint.load(path, warn, best=True)
-    config = RunConfig.model_validate_json(state["config"])
+    data = json.loads(state["config"])
+    # published weights were the start; what they became is in the checkpoint
+    data["model"] |= {key: False for key in ("pretrained", "pretrained_backbone") if key in data["model"]}
+    config = resolve(data, source=str(file))
     weights: dict[str, Any] = state["ema"] if state["ema"] is not None else state["model"]
     return config, weights, file

@@ -29,6 +29,7 @@ class RunState:
         model: not wrapped in DDP; `stepper.model` is the wrapped one.
         steps: length of the run; samples_per_epoch: length of an epoch.
         step: updates made; skipped: steps that made none (their samples are spent).
+        position: samples of the global stream that are spent.
         best: best value of the task's metric, None before the first evaluation; stale: evaluations since then.
         replaced: samples that stood in for unreadable ones.
         loss_by_dataset, samples_by_dataset: sums over the run, by dataset; losses of skipped steps are left out.
@@ -46,16 +47,12 @@ class RunState:
     patience: int | None
     step: int = 0
     skipped: int = 0
+    position: int = 0
     best: float | None = None
     stale: int = 0
     replaced: int = 0
     loss_by_dataset: list[float] = field(default_factory=list)
     samples_by_dataset: list[float] = field(default_factory=list)
-
-    @property
-    def position(self) -> int:
-        """Samples of the global stream that are spent."""
-        return (self.step + self.skipped) * self.split.global_batch
 
     @property
     def epoch(self) -> float:
@@ -81,6 +78,7 @@ class RunState:
             self.loss_by_dataset = [a + b for a, b in zip(self.loss_by_dataset, report.loss_by_dataset)]
         else:
             self.skipped += 1
+        self.position += self.split.global_batch
         self.replaced += report.replaced
         self.samples_by_dataset = [a + b for a, b in zip(self.samples_by_dataset, report.samples_by_dataset)]
 
@@ -98,9 +96,11 @@ class RunState:
             "step": self.step,
             "skipped": self.skipped,
             "position": self.position,
+            "global_batch": self.split.global_batch,
             "best": self.best,
             "stale": self.stale,
             "replaced": self.replaced,
+            "datasets": list(self.sampler.mixture.names),
             "loss_by_dataset": self.loss_by_dataset,
             "samples_by_dataset": self.samples_by_dataset,
             "normalizer": self.stepper.normalizer,
@@ -112,16 +112,29 @@ class RunState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a checkpoint of a run with the same model and optimizer."""
+        """Take over a checkpoint of a run with the same model and update rule.
+
+        The optimizer's settings (decay, momentum) are those of the config. With another global batch the stream goes on at
+        the same position, and the steps before it are counted as if they had been of the new size, so that schedule and
+        length of the run in epochs still hold. Sums by dataset follow the datasets' names.
+        """
         self.model.load_state_dict(state["model"])
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, own in zip(self.optimizer.param_groups, settings):
+            group.update(own)
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"] if state["ema"] is not None else state["model"])
         if self.stepper.scaler is not None and state["scaler"] is not None:
             self.stepper.scaler.load_state_dict(state["scaler"])
         self.stepper.normalizer = state["normalizer"]
-        for key in ("step", "skipped", "best", "stale", "replaced", "loss_by_dataset", "samples_by_dataset"):
+        for key in ("position", "best", "stale", "replaced"):
             setattr(self, key, state[key])
+        for key in ("step", "skipped"):
+            setattr(self, key, round(state[key] * state["global_batch"] / self.split.global_batch))
+        for key in ("loss_by_dataset", "samples_by_dataset"):
+            known = dict(zip(state["datasets"], state[key]))
+            setattr(self, key, [known.get(name, 0.0) for name in self.sampler.mixture.names])
 
 
 def build_state(config: RunConfig, task: Task, world: World, split: Split) -> RunState:

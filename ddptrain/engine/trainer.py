@@ -44,7 +44,7 @@ def train(config: RunConfig, stop: StopFlag) -> int:
         state = distributed.agree(lambda: build_state(config, task, world, split), "building the model")
         saver = stack.enter_context(Saver(config, world, state, list(task.sampler.mixture.sizes)))
         saver.open()
-        monitor = stack.enter_context(Monitor(config, task, world, state))
+        monitor = stack.enter_context(distributed.agree(lambda: Monitor(config, task, world, state), "opening the logs"))
         loader = stack.enter_context(
             train_loader(
                 task.train,

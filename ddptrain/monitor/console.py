@@ -17,7 +17,8 @@ class Console:
     """The voice of rank 0.
 
     Args:
-        log: `log.txt`, appended to, each line with its time; None for no log.
+        log: `log.txt`, appended to, each line with its time; None for no log. Lines that cannot be written (disk full) are
+            lost, which is said once.
         total_steps: length of the run.
         steps_per_epoch: may be a fraction.
         stream: the terminal or file that a person reads; None for silence (any rank but 0, with no log).
@@ -26,7 +27,9 @@ class Console:
     def __init__(
         self, log: Path | None, *, total_steps: int, steps_per_epoch: float, stream: TextIO | None = sys.stdout
     ) -> None:
-        self._log = log.open("a", encoding="utf-8", buffering=1) if log is not None else None
+        # a file's name may hold bytes that are no UTF-8; unbuffered, or a line that failed would come back at every other one
+        self._log = log.open("ab", buffering=0) if log is not None else None
+        self._log_failed = False
         self._total, self._per_epoch = total_steps, steps_per_epoch
         terminal = stream is not None and stream.isatty()
         self._face: Face = Terminal(stream, total_steps) if stream and terminal else Plain(stream, total_steps)
@@ -88,7 +91,13 @@ class Console:
     def _write(self, text: str) -> None:
         if self._log is not None:
             now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-            self._log.write("".join(f"{now}  {part}".rstrip() + "\n" for part in text.splitlines()))
+            lines = "".join(f"{now}  {part}".rstrip() + "\n" for part in text.splitlines())
+            try:
+                self._log.write(lines.encode("utf-8", "backslashreplace"))
+            except OSError as e:
+                if not self._log_failed:
+                    self._log_failed = True
+                    self._face.line(f"warning: {self._log.name}: lines are lost ({e.strerror}); training goes on")
 
 
 def _cell(value: Any) -> str:

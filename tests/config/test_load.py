@@ -183,6 +183,12 @@ def test_dumped_values_are_read_back_equal(value: object) -> None:
     assert "\n" not in dump_inline(value)
 
 
+def test_a_line_end_stays_in_one_line() -> None:
+    value = {"k\nk": "a\nb", "x" * 200: ["\n"]}
+    assert "\n" not in dump_inline(value)
+    assert parse_yaml(dump_inline(value), "t") == parse_yaml(dump_yaml(value), "t") == value
+
+
 @pytest.mark.parametrize("text", ["1e-3", "24:00:00", "007", "no", "null", "2024-01-01", "0x1F", "1_000", "~", "- a", "1."])
 def test_dumped_text_stays_text_for_any_yaml_reader(text: str) -> None:
     import yaml

@@ -244,7 +244,7 @@ def test_a_killed_worker_is_told_in_one_line(when: str) -> None:
 def test_a_users_error_in_a_worker_comes_through_as_it_is() -> None:
     loader = stream(Numbers(at=8, action="refuse"), workers=2)
     next(loader)
-    with pytest.raises(UserError, match=r"^a\.jpg: the disk is gone$"):
+    with pytest.raises(RankFailed, match=r"^a\.jpg: the disk is gone$"):
         next(loader)
     assert not any(p.is_alive() for p in loader.processes)
 

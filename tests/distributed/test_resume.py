@@ -110,5 +110,7 @@ def test_a_run_folder_is_never_overwritten_and_another_run_never_resumed(config:
     assert "resume.allow=[global_batch]" in text
     assert len(text.strip().splitlines()) == 1
     assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == before
+    text = train(1, config, "train.steps=4", "optimizer.name=adamw", "resume=auto", expect=2)
+    assert "optimizer.name was sgd and is adamw" in text
     train(1, config, "train.steps=4", "train.global_batch=24", "resume.source=auto", "resume.allow=[global_batch]")
     assert "nothing" not in train(1, config, "train.steps=4", "train.global_batch=24", "resume=auto")
