@@ -297,6 +297,10 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     # renamed in torch 2.15
     name = "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"
     buffers: dict[str, Any] = {name: False}
+    if world.device.type == "cpu" and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
+        raise UserError(
+            "model.norm: sync on the CPUs of a machine with GPUs: set train.device=cuda, or hide them (CUDA_VISIBLE_DEVICES=)"
+        )
     with Waiting("the comparison of the models"):
         return ddp(model, device_ids=ids, gradient_as_bucket_view=True, **buffers)
 

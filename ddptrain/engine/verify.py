@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ddptrain import distributed
 from ddptrain.config import RunConfig, resolve
@@ -30,6 +30,7 @@ from ddptrain.config.docs import to_yaml
 from ddptrain.engine import checkpoint
 from ddptrain.engine.split import split_batch
 from ddptrain.errors import RunFailed, UserError
+from ddptrain.models.norms import SYNC_BATCH_NORMS
 from ddptrain.tasks.build import load_predictor
 
 Way = Literal["resume", "split", "workers"]
@@ -174,7 +175,7 @@ def _splits(config: RunConfig, batch: int, micro: int, kind: str) -> Iterator[tu
 def _batch_norms(config: RunConfig) -> str:
     """ "batch", "sync" or "" by the norm layers of the config's model that look at other samples."""
     norms = [m for m in load_predictor(config).build_model().modules() if isinstance(m, _BatchNorm)]
-    if any(not isinstance(m, SyncBatchNorm) for m in norms):
+    if any(not isinstance(m, SYNC_BATCH_NORMS) for m in norms):
         return "batch"
     return "sync" if norms else ""
 
