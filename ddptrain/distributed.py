@@ -93,12 +93,6 @@ def discover(device: str = "auto", environ: Mapping[str, str] = os.environ) -> W
     return World(rank, size, local_rank, local_size, _pick_device(device, local_rank, local_size), launcher)
 
 
-def alone(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a command that is no rank of whatever launcher started this process."""
-    ours = ("SLURM_", "TORCHELASTIC_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    return {k: v for k, v in environ.items() if not k.startswith(ours)}
-
-
 def _pick_device(device: str, local_rank: int, local_size: int) -> torch.device:
     count = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
     if device == "cuda" and count < local_size:
