@@ -105,12 +105,6 @@ def _tasks_here(counts: str, environ: Mapping[str, str]) -> int:
     return each[min(node, len(each) - 1)]
 
 
-def alone(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a command that is no rank of whatever launcher started this process."""
-    ours = ("SLURM_", "TORCHELASTIC_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    return {k: v for k, v in environ.items() if not k.startswith(ours)}
-
-
 def _pick_device(device: str, local_rank: int, local_size: int, bound: bool) -> torch.device:
     count = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
     if bound and count == 1:
@@ -308,6 +302,10 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     # renamed in torch 2.15
     name = "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"
     buffers: dict[str, Any] = {name: False}
+    if world.device.type == "cpu" and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
+        raise UserError(
+            "model.norm: sync on the CPUs of a machine with GPUs: set train.device=cuda, or hide them (CUDA_VISIBLE_DEVICES=)"
+        )
     with Waiting("the comparison of the models"):
         return ddp(model, device_ids=ids, gradient_as_bucket_view=True, **buffers)
 

@@ -77,8 +77,10 @@ class Stepper:
         if self.precision == "fp16":
             self.scaler = torch.amp.GradScaler(device.type)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self._statistics = _running_statistics(self.model)
-        self._before = [b.clone() for b in self._statistics]
+        buffers = _running_statistics(self.model)
+        self._statistics = [b for b in buffers if b.is_floating_point()]
+        counts = [b for b in buffers if not b.is_floating_point()]
+        self._touched = [(group, [b.clone() for b in group]) for group in (self._statistics, counts) if group]
         self._gradients: AbstractContextManager[Any] = (
             distributed.Waiting("the gradients of a step") if self.world.size > 1 else nullcontext()
         )
@@ -86,8 +88,8 @@ class Stepper:
 
     def __call__(self, batches: Sequence[Batch], stop: bool = False) -> StepReport:
         """Run one step over this rank's micro batches; `stop` is this rank's wish to stop after it."""
-        if self._statistics:
-            torch._foreach_copy_(self._before, self._statistics)
+        for buffers, before in self._touched:
+            torch._foreach_copy_(before, buffers)
         losses = [self._backward(b, last=i == len(batches) - 1) for i, b in enumerate(batches)]
         small = self._reduce(self._small(batches, losses, stop))
         if self.scaler is not None:
@@ -103,9 +105,10 @@ class Stepper:
             torch._foreach_mul_(grads, self._factor(report.normalizer) * clip)
             self.optimizer.step()
             self.normalizer = report.normalizer
-        elif self._statistics:
-            # the forward pass has written into them: a skipped step leaves no trace
-            torch._foreach_copy_(self._statistics, self._before)
+        else:
+            # the forward pass has written into the running statistics: a skipped step leaves no trace
+            for buffers, before in self._touched:
+                torch._foreach_copy_(buffers, before)
         if self.scaler is not None:
             # saw the same reduced gradients on every rank
             self.scaler.update()
@@ -148,7 +151,7 @@ class Stepper:
         return torch.cat([sums, flags])
 
     def _sums(self, batch: Batch, loss: LossSum) -> Tensor:
-        each = loss.per_sample if loss.per_sample is not None else torch.zeros(len(batch), device=self.world.device)
+        each = torch.zeros(len(batch), device=self.world.device) if loss.per_sample is None else loss.per_sample.float()
         by_dataset = torch.zeros(2, self.datasets, device=self.world.device)
         by_dataset.index_add_(1, batch.keys[:, 1], torch.stack([each, torch.ones_like(each)]))
         return torch.cat([torch.stack([loss.normalizer, *loss.parts.values()]), by_dataset.flatten()]).float()
@@ -187,6 +190,6 @@ class Stepper:
 
 
 def _running_statistics(model: nn.Module) -> list[Tensor]:
-    """The floating-point buffers that a forward pass in training mode writes into."""
+    """The buffers that a forward pass in training mode writes into."""
     norms = [m for m in model.modules() if isinstance(m, _NormBase) and m.track_running_stats]
-    return [b for m in norms for b in m.buffers(recurse=False) if b.is_floating_point()]
+    return [b for m in norms for b in m.buffers(recurse=False)]

@@ -4,32 +4,36 @@
     --workers   0 loader workers, against 1 and 3: bit-equal
     --split     the config's split on one rank, against smaller micro batches and against two ranks: equal up to rounding
 
-The runs are those of `ddptrain train`, in a temporary folder, with `train.steps` set to a few, evaluated only at the end. Where
-runs that must be bit-equal are not (kernels of CUDA add in any order), the first one is repeated as it is, and what two equal
-runs differ by is taken for the noise of the machine.
+The runs are those of `ddptrain train`, in a temporary folder, stopped after a few steps as a signal would stop them. Where runs
+that must be bit-equal are not (kernels of CUDA add in any order), the first one is repeated as it is, and what two equal runs
+differ by is taken for the noise of the machine. Weights, averages and the optimizer's state are compared: early in a warm-up
+the weights hardly move, but the optimizer has seen every gradient.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from ddptrain import distributed
-from ddptrain.config import RunConfig, resolve
+from ddptrain.config import RunConfig, load_config, resolve
 from ddptrain.config.docs import to_yaml
 from ddptrain.engine import checkpoint
+from ddptrain.engine.preemption import StopFlag
 from ddptrain.engine.split import split_batch
 from ddptrain.errors import RunFailed, UserError
+from ddptrain.models.norms import SYNC_BATCH_NORMS
+from ddptrain.status import FINISHED, STOPPED
 from ddptrain.tasks.build import load_predictor
 
 Way = Literal["resume", "split", "workers"]
@@ -85,8 +89,6 @@ class _Runs:
         self._common = [
             f"output={folder}",
             "resume=null",
-            f"train.steps={steps}",
-            "train.patience=null",
             "eval.every_epochs=null",
             "eval.every_steps=null",
             f"checkpoint.every_steps={steps // 2}",
@@ -95,18 +97,26 @@ class _Runs:
             "monitor.images=0",
         ]
 
-    def run(self, what: str, *overrides: str, ranks: int = 1) -> dict[str, Any]:
+    def run(self, what: str, *overrides: str, ranks: int = 1, steps: int | None = None) -> dict[str, Any]:
         """Train under other settings; `what` names the run. Returns its last checkpoint."""
+        steps = steps or self.steps
         name = what.replace(" ", "_")
         config = resolve(self.config.model_dump(mode="json"), [*self._common, f"name={name}", *overrides])
         file = self._folder / f"{name}.yaml"
         file.write_text(to_yaml(config), encoding="utf-8")
-        command = [sys.executable, "-m", "ddptrain", "train", str(file), *(["--nproc", str(ranks)] if ranks > 1 else [])]
-        print(f"  {what}: {self.steps} steps …", flush=True)
-        done = subprocess.run(command, capture_output=True, text=True, env=distributed.alone(os.environ))
-        if done.returncode:
-            said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            raise RunFailed(f"the run “{what}” ended with status {done.returncode}: {' | '.join(said[-3:])}")
+        print(f"  {what}: {steps} steps …", flush=True)
+        command = [sys.executable, "-m", "ddptrain.engine.verify", str(file), str(steps)]
+        logs = [self._folder / f"{name}.{rank}.txt" for rank in range(ranks)]
+        environments = _environments(os.environ, ranks)
+        processes = []
+        for log, environ in zip(logs, environments):
+            with log.open("w") as out:
+                processes.append(subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environ))
+        codes = [process.wait() for process in processes]
+        for code, log in zip(codes, logs):
+            if code not in (FINISHED, STOPPED):
+                said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+                raise RunFailed(f"{what}: ended with status {code}: {' | '.join(said[-3:])}")
         return checkpoint.load(self.path(what), print)[1]
 
     def path(self, what: str) -> Path:
@@ -114,11 +124,60 @@ class _Runs:
         return self._folder / what.replace(" ", "_")
 
 
+class _StopAfter(StopFlag):
+    """Asks a run to stop after so many steps, as a signal would; the loop looks at it once a step."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._left = steps
+
+    @property
+    def requested(self) -> bool:
+        """True from the last of the steps on."""
+        self._left -= 1
+        return self._left <= 0
+
+    @property
+    def reason(self) -> str:
+        """What the run says about its end."""
+        return "verify"
+
+
+def _environments(environ: Mapping[str, str], size: int) -> list[dict[str, str]]:
+    """The environments of `size` ranks on this machine, free of whatever launcher started this process."""
+    launchers = (
+        "SLURM_",
+        "TORCHELASTIC_",
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    )
+    plain = {k: v for k, v in environ.items() if not k.startswith(launchers)}
+    if size == 1:
+        return [plain]
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    plain |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    return [plain | {"RANK": str(r), "LOCAL_RANK": str(r)} for r in range(size)]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """One rank of a short run: the path of its config, and the number of steps."""
+    from ddptrain.engine.trainer import train
+
+    path, steps = arguments
+    return train(load_config(path), _StopAfter(int(steps)))
+
+
 def _resume(runs: _Runs) -> int:
     half = runs.steps // 2
     through = runs.run("all at once")
     middle = runs.path("all at once") / "checkpoints" / f"step_{half:08d}.pt"
-    resumed = runs.run(f"resumed at step {half}", f"resume={middle}")
+    resumed = runs.run(f"resumed at step {half}", f"resume={middle}", steps=runs.steps - half)
     return _bit_equal(runs, "all at once", through, {f"resumed at step {half}": resumed}, "resuming")
 
 
@@ -174,7 +233,7 @@ def _splits(config: RunConfig, batch: int, micro: int, kind: str) -> Iterator[tu
 def _batch_norms(config: RunConfig) -> str:
     """ "batch", "sync" or "" by the norm layers of the config's model that look at other samples."""
     norms = [m for m in load_predictor(config).build_model().modules() if isinstance(m, _BatchNorm)]
-    if any(not isinstance(m, SyncBatchNorm) for m in norms):
+    if any(not isinstance(m, SYNC_BATCH_NORMS) for m in norms):
         return "batch"
     return "sync" if norms else ""
 
@@ -216,3 +275,7 @@ def _verdict(found: dict[str, Difference], allowed: float, holds: str, broken: s
     limit = f" (allowed: {allowed:.2g})" if allowed else ""
     print(f"{'holds' if ok else 'BROKEN'}: {holds if ok else broken}{limit}")
     return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

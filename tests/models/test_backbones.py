@@ -7,6 +7,7 @@ from torchvision.models import get_model_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 from ddptrain.errors import UserError
+from ddptrain.models.norms import SYNC_BATCH_NORMS
 from ddptrain.models.yolo.backbone import TorchvisionBackbone
 from ddptrain.models.yolo.detector import Yolo
 
@@ -42,7 +43,7 @@ def test_a_detector_on_a_foreign_backbone():
     assert "layer4" not in " ".join(n for n, _ in model.named_parameters())
 
 
-@pytest.mark.parametrize(("norm", "kind"), [("sync", nn.SyncBatchNorm), ("frozen", FrozenBatchNorm2d)])
+@pytest.mark.parametrize(("norm", "kind"), [("sync", SYNC_BATCH_NORMS), ("frozen", FrozenBatchNorm2d)])
 def test_norms_are_converted(norm, kind):
     body = TorchvisionBackbone("resnet18", (8, 16, 32), 3, norm, False)
     assert any(isinstance(m, kind) for m in body.modules())

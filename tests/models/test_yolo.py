@@ -6,7 +6,7 @@ from torch import nn
 
 from ddptrain.config import LossConfig
 from ddptrain.losses.detection import detection_loss
-from ddptrain.models.norms import SyncBatchNorm
+from ddptrain.models.norms import sync_batch_norm
 from ddptrain.models.postprocess import detections
 from ddptrain.models.yolo.detector import Yolo
 from ddptrain.structures import DensePrediction
@@ -107,7 +107,7 @@ def test_signals_keep_their_size_through_all_layers(size, norm):
 def test_norms_are_what_was_asked_for():
     kinds = {
         "batch": nn.BatchNorm2d,
-        "sync": SyncBatchNorm,
+        "sync": type(sync_batch_norm(8)),
         "group": nn.GroupNorm,
     }
     for norm, kind in kinds.items():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
-from ddptrain.models.norms import SyncBatchNorm
+from ddptrain.models.norms import sync_batch_norm
 
 Norm = Literal["batch", "sync", "group", "frozen", "none"]
 
@@ -20,7 +20,7 @@ _GROUP = 8  # channels that share statistics in `group`; every width of the dete
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": lambda c: nn.BatchNorm2d(c, eps=BN_EPS, momentum=BN_MOMENTUM),
-    "sync": lambda c: SyncBatchNorm(c, eps=BN_EPS, momentum=BN_MOMENTUM),
+    "sync": lambda c: sync_batch_norm(c, eps=BN_EPS, momentum=BN_MOMENTUM),
     "group": lambda c: nn.GroupNorm(c // _GROUP, c),
     "frozen": lambda c: FrozenBatchNorm2d(c, eps=BN_EPS),
     "none": lambda c: nn.Identity(),
