@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -86,7 +85,6 @@ class Agent:
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             sys.stdout.flush()
-            shutil.rmtree(self._starts, ignore_errors=True)
             os._exit(1)
         new = [pid for pid in pids if pid not in self._told]
         if new:
@@ -104,8 +102,13 @@ class Agent:
 
     def _elastic(self) -> None:
         try:
-            with tempfile.TemporaryDirectory(prefix="ddptrain-") as self._starts:
+            if self.plan.logs:
+                self._starts = f"{self.plan.logs}/.r{self.plan.restart}.{self.node}.starts"
                 self._meet_and_run()
+            else:
+                with tempfile.TemporaryDirectory(prefix="ddptrain-") as folder:
+                    self._starts = f"{folder}/starts"
+                    self._meet_and_run()
         except Exception:
             traceback.print_exc()
             self.code = 1
