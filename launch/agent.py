@@ -10,10 +10,10 @@ later are told too.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -84,9 +84,8 @@ class Agent:
             why = "interrupted again" if interrupts > 1 else f"no save within {self.plan.grace_s:.0f} s"
             self._say(f"{why}: killing ranks {pids}")
             for pid in pids:
-                os.kill(pid, signal.SIGKILL)
+                _send(pid, signal.SIGKILL)
             sys.stdout.flush()
-            shutil.rmtree(self._starts, ignore_errors=True)
             os._exit(1)
         new = [pid for pid in pids if pid not in self._told]
         if new:
@@ -94,18 +93,20 @@ class Agent:
             self._say(f"{signal.Signals(number).name}: asking processes {new} to save and stop{again}")
         for pid in new:
             self._told.add(pid)
-            try:
-                os.kill(pid, signal.SIGUSR1)
-            except ProcessLookupError:
-                continue
+            _send(pid, signal.SIGUSR1)
 
     def _say(self, text: str) -> None:
         print(f"[{self.node}] agent: {text}", flush=True)
 
     def _elastic(self) -> None:
         try:
-            with tempfile.TemporaryDirectory(prefix="ddptrain-") as self._starts:
+            if self.plan.logs:
+                self._starts = f"{self.plan.logs}/.r{self.plan.restart}.{self.node}.starts"
                 self._meet_and_run()
+            else:
+                with tempfile.TemporaryDirectory(prefix="ddptrain-") as folder:
+                    self._starts = f"{folder}/starts"
+                    self._meet_and_run()
         except Exception:
             traceback.print_exc()
             self.code = 1
@@ -120,8 +121,9 @@ class Agent:
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: TID251
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch  # noqa: TID251
 
-        # what it warns of, `_record` says in a line of its own
-        logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+        # what it says of the last failure, `_record` says in a line of its own; of those before a restart it alone speaks
+        level = logging.ERROR if plan.max_restarts else logging.CRITICAL
+        logging.getLogger("torch.distributed.elastic").setLevel(level)
         address, store = plan.address, None
         test = self._start_check() if plan.check else None
         configs: dict[str, Any] = {"join_timeout": 600, "read_timeout": 60}
@@ -189,6 +191,11 @@ class Agent:
                 self._say(f"rank {rank} failed: {how}")
             if self.plan.logs:
                 logs.note_failure(Path(self.plan.logs), self.plan.restart, self.node, rank, how)
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def worker_pids() -> list[int]:

@@ -50,7 +50,9 @@ def run(
         max_restarts=max_restarts,
         grace_s=grace_s,
     )
-    return code if code else outcome(config.folder)
+    if code or (nnodes > 1 and not config.folder.exists()):  # a machine that does not share the run's folder
+        return code
+    return outcome(config.folder)
 
 
 def start(arguments: Sequence[str], nproc: int, *, module: str = "ddptrain.cli", **options: Any) -> int:

@@ -47,7 +47,7 @@ def main() -> int:
     trains = arguments[:1] == ["train"]
     early = EarlySignals() if trains else None  # other commands have nothing to save and simply end
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    attempt = count_starts(Path(spec["starts"]))
+    attempt = count_starts(spec["starts"])
     log = None
     if spec["logs"]:
         log = log_path(Path(spec["logs"]), spec["restart"], attempt, spec["node"], int(os.environ["RANK"]))
@@ -72,12 +72,12 @@ def main() -> int:
             signal.signal(number, signal.SIG_IGN)
 
 
-def count_starts(folder: Path) -> int:
-    """How often this rank of the machine was started before in this folder's time.
+def count_starts(path: str) -> int:
+    """How often this rank of the machine was started before by its agent, which counts in files that begin so.
 
     torchrun's own count does not grow on machines that only lost a peer.
     """
-    with open(folder / os.environ["LOCAL_RANK"], "ab") as f:
+    with open(f"{path}.{os.environ['LOCAL_RANK']}", "ab") as f:
         f.write(b".")
         return f.tell() - 1
 

@@ -7,6 +7,7 @@ each other's jobs. Everything that was started is ended by its own process id.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import secrets
@@ -41,6 +42,11 @@ def wait_for(what: str, true: Callable[[], object], timeout_s: float = 60.0) -> 
         if time.monotonic() > end:
             raise TimeoutError(f"no {what} within {timeout_s:.0f} s")
         time.sleep(0.1)
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to end this process when the tests are killed (prctl PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 class PrivateSlurm:
@@ -124,9 +130,11 @@ class PrivateSlurm:
     def _start(self, *command: str) -> None:
         with open(self.base / "log" / f"{command[0]}.out", "ab") as log:
             environ = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")} | self.environ
-            self._daemons.append(
-                subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-            )
+            daemon = subprocess.Popen(
+                command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )  # fmt: skip
+        self._daemons.append(daemon)
 
     def _idle(self) -> bool:
         dead = [d.args for d in self._daemons if d.poll() is not None]

@@ -16,6 +16,7 @@ from private_slurm import PrivateSlurm, missing, wait_for
 from ddptrain.config import SlurmConfig
 from ddptrain.status import read_status
 from launch import job, sbatch, snapshot
+from launch import slurm as submitit
 from launch.job import Job
 
 HERE = Path(__file__).parent
@@ -67,6 +68,10 @@ class Jobs:
     def gloo(self, name: str = "run", *, way: ModuleType = sbatch, **options: Any) -> Submitted:
         """Prepare and submit a small run."""
         return self.submit(self.prepare(name, **options), way)
+
+    def both(self, name: str = "run", **options: Any) -> list[Submitted]:
+        """The same small run submitted both ways, to run side by side."""
+        return [self.gloo(f"{name}-{way.__name__.split('.')[-1]}", way=way, **options) for way in (sbatch, submitit)]
 
     def submit(self, mine: Job, way: ModuleType = sbatch) -> Submitted:
         number = way.submit(mine)

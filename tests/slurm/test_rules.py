@@ -9,16 +9,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from private_slurm import PrivateSlurm, trackers, wait_for
 from slurm_jobs import Jobs, Submitted, need_slurm
 
-from launch import jobs, logs, sbatch, snapshot
-from launch import slurm as submitit
+from launch import jobs, logs, snapshot
 
-WAYS = pytest.mark.parametrize("way", [sbatch, submitit], ids=["sbatch", "submitit"])
 STEPS = 60
 
 
@@ -33,78 +30,84 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / "weights").read_text()
 
 
-def stop_and_go(job: Submitted) -> Submitted:
-    """Ask a running job to save and to be queued again."""
-    assert "queued again" in jobs.requeue(job.training().id)
-    return job
+def test_two_nodes_train(slurm: Jobs, calm: str) -> None:
+    for job in slurm.both(check=True, gpus_per_node=0, extra={"gpus-per-node": 2}, run={"steps": STEPS, "dt": 0.01}):
+        assert job.end() == ("COMPLETED", 0), job.log
+        assert job.status == "finished"
+        assert job.weights == calm
+        assert job.log.count("has gpus=0,1 threads=1") == 2, job.log  # all GPUs of the node, not one per task
+        # NodeAddr: the names resolve nowhere
+        assert re.search(r"at 127\.0\.0\.1:(2\d{4}|3[012]\d{3})$", job.log, re.MULTILINE), job.log
+        reports = [json.loads(p.read_text()) for p in job.folder.glob("agent.r0.*.json")]
+        assert sorted((r["node"], r["check"], r["code"]) for r in reports) == [(n, "passed", 0) for n in slurm.cluster.nodes]
 
 
-@WAYS
-def test_two_nodes_train(slurm: Jobs, way: ModuleType, calm: str) -> None:
-    job = slurm.gloo(way=way, ranks=1, gpus_per_node=2, ranks_per_node=1, run={"steps": STEPS, "dt": 0.01})
-    assert job.end() == ("COMPLETED", 0), job.log
-    assert job.status == "finished"
-    assert job.weights == calm
-    assert job.log.count("has gpus=0,1 threads=1") == 2, job.log  # all GPUs of the node, not one per task
-    assert re.search(r"at 127\.0\.0\.1:(2\d{4}|3[012]\d{3})$", job.log, re.M), job.log  # NodeAddr: the names resolve nowhere
-
-
-@WAYS
-def test_requeue_saves_and_goes_on(slurm: Jobs, way: ModuleType, calm: str) -> None:
-    job = stop_and_go(slurm.gloo(way=way, run={"steps": STEPS, "workers": 1}))
+def went_on(job: Submitted, calm: str) -> None:
+    """The job stopped once, all ranks after the same step, and went on from exactly there to the calm run's weights."""
     assert job.end() == ("COMPLETED", 1), job.log
     assert job.weights == calm
-    stops = [int(s) for s in re.findall(r"stopped rank=\d step=(\d+)", job.log)]
-    starts = [int(s) for s in re.findall(r"start rank=\d size=2 step=(\d+)", job.log)]
-    assert starts == [0, 0, *stops], job.log
+    stops = re.findall(r"stopped rank=\d step=(\d+)", job.log)
+    starts = re.findall(r"start rank=\d size=2 step=(\d+)", job.log)
+    assert starts == ["0", "0", *stops], job.log
     assert len(stops) == 2
-    assert stops[0] == stops[1] > 0
+    assert stops[0] == stops[1]
 
 
-@WAYS
-def test_preemption_saves_and_goes_on(slurm: Jobs, way: ModuleType, calm: str) -> None:
-    job = slurm.gloo(way=way, partition="low", run={"steps": STEPS, "workers": 1, "every": 1000}).training()
+def test_requeue_saves_and_goes_on(slurm: Jobs, calm: str) -> None:
+    both = slurm.both(run={"steps": STEPS, "workers": 1, "every": 1000})
+    for job in both:
+        assert "queued again" in jobs.requeue(job.training().id)
+    for job in both:
+        went_on(job, calm)
+
+
+def preempt(slurm: Jobs) -> None:
+    """A job of a higher partition wants all nodes."""
     slurm.cluster.run("sbatch", "-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
-    assert job.end() == ("COMPLETED", 1), job.log
-    assert job.weights == calm
-    assert "step=0 " not in job.log.split("start 1 of job")[1], job.log
 
 
+def test_preemption_saves_and_goes_on(slurm: Jobs, calm: str) -> None:
+    both = [job.training() for job in slurm.both(partition="low", run={"steps": STEPS, "workers": 1, "every": 1000})]
+    preempt(slurm)
+    for job in both:
+        went_on(job, calm)
+
+
+@pytest.mark.slow
 def test_preemption_without_grace_saves_and_goes_on(slurm: Jobs, calm: str) -> None:
     job = slurm.gloo(partition="rude", run={"steps": STEPS, "workers": 1, "every": 1000}).training()
-    slurm.cluster.run("sbatch", "-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
-    assert job.end() == ("COMPLETED", 1), job.log
-    assert job.weights == calm
-    assert "step=0 " not in job.log.split("start 1 of job")[1], job.log
+    preempt(slurm)
+    went_on(job, calm)
 
 
-@WAYS
-def test_scancel_saves_and_is_final(slurm: Jobs, way: ModuleType) -> None:
-    job = slurm.gloo(way=way, run={"steps": 1000, "workers": 1, "every": 1000}).training()
-    slurm.cluster.run("scancel", job.id)
-    assert job.end() == ("CANCELLED", 0), job.log
-    wait_for("save", lambda: job.status == "stopped", 30)
+def test_scancel_saves_and_is_final(slurm: Jobs) -> None:
+    both = [job.training() for job in slurm.both(run={"steps": 1000, "workers": 1, "every": 1000})]
+    slurm.cluster.run("scancel", *(job.id for job in both))
+    for job in both:
+        assert job.end() == ("CANCELLED", 0), job.log
+        wait_for("save", lambda job=job: job.status == "stopped", 30)
 
 
-@WAYS
-def test_cancel_waits_for_a_slow_save(slurm: Jobs, way: ModuleType) -> None:
+def test_cancel_waits_for_a_slow_save(slurm: Jobs) -> None:
     """Slurm itself leaves KillWait, 6 s here; this save takes longer."""
-    job = slurm.gloo(way=way, run={"steps": 1000, "save_s": 10, "every": 1000}).training()
-    assert "saves" in jobs.cancel(job.id)
-    assert job.end() == ("CANCELLED", 0), job.log
-    assert job.status == "stopped"
-    assert "ended already (CANCELLED)" in jobs.cancel(job.id)
+    both = [job.training() for job in slurm.both(run={"steps": 1000, "save_s": 8, "every": 1000})]
+    assert all("saves" in jobs.cancel(job.id) for job in both)
+    for job in both:
+        assert job.end() == ("CANCELLED", 0), job.log
+        assert job.status == "stopped"
+        assert "ended already (CANCELLED)" in jobs.cancel(job.id)
 
 
-@WAYS
-def test_scontrol_requeue_saves_and_goes_on(slurm: Jobs, way: ModuleType, calm: str) -> None:
-    job = slurm.gloo(way=way, run={"steps": STEPS, "every": 1000}).training()
-    slurm.cluster.run("scontrol", "requeue", job.id)
-    assert job.end() == ("COMPLETED", 1), job.log
-    assert job.weights == calm
-    assert "step=0 " not in job.log.split("start 1 of job")[1], job.log
+@pytest.mark.slow
+def test_scontrol_requeue_saves_and_goes_on(slurm: Jobs, calm: str) -> None:
+    both = [job.training() for job in slurm.both(run={"steps": STEPS, "every": 1000})]
+    for job in both:
+        slurm.cluster.run("scontrol", "requeue", job.id)
+    for job in both:
+        went_on(job, calm)
 
 
+@pytest.mark.slow
 def test_lost_node_leads_to_a_new_start(slurm: Jobs, calm: str) -> None:
     job = slurm.gloo(run={"steps": STEPS, "every": 1}).training()
     lost = slurm.cluster.nodes[1]
@@ -115,33 +118,31 @@ def test_lost_node_leads_to_a_new_start(slurm: Jobs, calm: str) -> None:
     assert job.weights == calm
 
 
-@WAYS
-def test_crash_loop_ends_and_chains_are_true(slurm: Jobs, way: ModuleType) -> None:
-    job = slurm.gloo(way=way, max_crashes=1, max_restarts=0, run={"fail": 1, "fails": "always"})
-    chained = {"dependency": f"afterok:{job.id}", "kill-on-invalid-dep": "yes"}
+def test_crash_loop_ends_and_chains_are_true(slurm: Jobs) -> None:
+    both = slurm.both(max_crashes=1, max_restarts=0, run={"fail": 1, "fails": "always"})
+    chained = {"dependency": f"afterok:{both[0].id}", "kill-on-invalid-dep": "yes"}
     after = slurm.gloo("after", nodes=1, extra=chained)
-    assert job.end() == ("FAILED", 1), job.log
-    assert "2 crashes without a new checkpoint" in job.log
+    for job in both:
+        assert job.end() == ("FAILED", 1), job.log
+        assert "2 crashes without a new checkpoint" in job.log
+        failure = logs.root_failure(job.folder / "logs")
+        assert failure
+        assert (failure[0].rank, "rank 1 was told to fail" in failure[1]) == (1, True)
+        names = sorted(p.name for p in (job.folder / "logs").glob("*.log"))
+        assert [n.split(".")[0] for n in names] == ["r0", "r0", "r1", "r1"]
+        assert {n.split(".")[2] for n in names} == set(slurm.cluster.nodes)
     assert after.end()[0] == "CANCELLED"
-    failure = logs.root_failure(job.folder / "logs")
-    assert failure
-    assert (failure[0].rank, "rank 1 was told to fail" in failure[1]) == (1, True)
-    names = sorted(p.name for p in (job.folder / "logs").glob("*.log"))
-    assert [n.split(".")[0] for n in names] == ["r0", "r0", "r1", "r1"]
-    assert {n.split(".")[2] for n in names} == set(slurm.cluster.nodes)
 
 
-def test_stops_have_a_budget_and_exit_75(slurm: Jobs) -> None:
-    job = stop_and_go(slurm.gloo(max_stops=0, run={"steps": 1000}))
-    assert job.end() == ("FAILED", 0), job.log
-    assert (job.status, job.show()["ExitCode"]) == ("stopped", "75:0")
-    assert "1 stops, slurm.max_stops is 0" in job.log
-
-
-def test_users_mistake_is_not_tried_again(slurm: Jobs) -> None:
-    job = slurm.gloo(run={"mistake": 1})
-    assert job.end() == ("FAILED", 0), job.log
-    assert job.show()["ExitCode"] == "2:0"
+def test_exit_statuses_of_a_stop_and_a_mistake(slurm: Jobs) -> None:
+    stopped = slurm.gloo("stopped", max_stops=0, run={"steps": 1000})
+    mistake = slurm.gloo("mistake", run={"mistake": 1})
+    jobs.requeue(stopped.training().id)
+    assert stopped.end() == ("FAILED", 0), stopped.log
+    assert (stopped.status, stopped.show()["ExitCode"]) == ("stopped", "75:0")
+    assert "1 stops, slurm.max_stops is 0" in stopped.log
+    assert mistake.end() == ("FAILED", 0), mistake.log
+    assert mistake.show()["ExitCode"] == "2:0"
 
 
 def test_killed_rank_restarts_in_place(slurm: Jobs, calm: str) -> None:
@@ -169,13 +170,6 @@ def test_bad_node_is_excluded(slurm: Jobs) -> None:
     assert shown["ExcNodeList"] == first[1] != shown["NodeList"]
 
 
-def test_preflight_reaches_over_the_nodes(slurm: Jobs) -> None:
-    job = slurm.gloo(check=True, run={"steps": 3})
-    assert job.end() == ("COMPLETED", 0), job.log
-    reports = [json.loads(p.read_text()) for p in job.folder.glob("agent.r0.*.json")]
-    assert sorted((r["node"], r["check"], r["code"]) for r in reports) == [(n, "passed", 0) for n in slurm.cluster.nodes]
-
-
 @pytest.mark.parametrize("tracker", [t for t in trackers() if t != trackers()[0]])
 def test_save_under_other_trackers(tracker: str, code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """linuxproc sends a signal to the whole tree, loader workers included; pgid and cgroup to the agents only."""
@@ -190,12 +184,10 @@ def test_save_under_other_trackers(tracker: str, code: Path, tmp_path: Path, mon
 
 
 @pytest.mark.slow
-@WAYS
-def test_time_limit_saves_and_goes_on(slurm: Jobs, way: ModuleType) -> None:
+def test_time_limit_saves_and_goes_on(slurm: Jobs) -> None:
     """Slurm looks at time limits every 30 s, and may send the signal up to a minute early."""
-    job = slurm.gloo(way=way, time="1:00", signal_s=30, run={"steps": 1200, "every": 10_000})
-    state, starts = job.end(600)
-    assert (state, starts >= 1) == ("COMPLETED", True), job.log
-    stops = [int(s) for s in re.findall(r"stopped rank=0 step=(\d+)", job.log)]
-    begins = [int(s) for s in re.findall(r"start rank=0 size=2 step=(\d+)", job.log)]
-    assert begins == [0, *stops], job.log
+    for job in slurm.both(time="1:00", signal_s=30, run={"steps": 1200, "every": 10_000}):
+        assert job.end(600) == ("COMPLETED", 1), job.log
+        stops = re.findall(r"stopped rank=0 step=(\d+)", job.log)
+        starts = re.findall(r"start rank=0 size=2 step=(\d+)", job.log)
+        assert starts == ["0", *stops], job.log
