@@ -64,6 +64,12 @@ class AugmentConfig(Section):
     """Saturation gain drawn from 1 ± hsv_s."""
     hsv_v: float = Field(default=0.4, ge=0, le=1)
     """Brightness gain drawn from 1 ± hsv_v."""
+    mosaic: float = Field(default=0.0, ge=0, le=1)
+    """Probability that four images are put together in one."""
+    mixup: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a second image (or mosaic) is blended in."""
+    close_epochs: float = Field(default=10.0, ge=0)
+    """Last epochs of the run without mosaic and mixup."""
 
 
 class DataConfig(Section):
@@ -84,5 +90,8 @@ class DataConfig(Section):
     max_bad_samples: int = Field(default=100, ge=0)
     """Training samples that may turn out unreadable during the run, each one replaced by another of its dataset, before it
     ends."""
+    allow_missing_annotations: bool = False
+    """Train a torchvision detector, whose loss cannot leave out a class, on datasets that do not label all classes: it
+    learns the unlabelled objects there as background."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of the training images."""

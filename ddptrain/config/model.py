@@ -79,6 +79,17 @@ ModelConfig = Annotated[
 ]
 
 
+class SizeWeights(Section):
+    """Factors on the box loss and the distribution focal loss of an object, by its size."""
+
+    small: float = Field(default=1.0, ge=0)
+    """Objects below 32² square pixels of the network's input."""
+    medium: float = Field(default=1.0, ge=0)
+    """Objects from 32² to 96² square pixels."""
+    large: float = Field(default=1.0, ge=0)
+    """Objects of 96² square pixels and more."""
+
+
 class LossConfig(Section):
     """Gains of the detection loss (the package's own detector; torchvision's detectors bring their own loss)."""
 
@@ -94,3 +105,5 @@ class LossConfig(Section):
     """Exponent of the score in the alignment metric."""
     beta: float = Field(default=6.0, gt=0)
     """Exponent of the IoU in the alignment metric."""
+    size_weights: SizeWeights = SizeWeights()
+    """Weights by size; `ddptrain check` tells what part of the box loss each size gets."""
