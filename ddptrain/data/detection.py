@@ -109,31 +109,31 @@ class DetectionSamples:
     def _plain(self, key: SampleKey) -> Sample:
         fault = None
         try:
-            source = self._source(key)
+            source = self._load(key)
         except BadImage as e:
             width, height = self.tables[key.dataset].sizes[key.index]
-            source = self._source(key, np.full((height, width, 3), BORDER, np.uint8))
+            source = self._load(key, np.full((height, width, 3), BORDER, np.uint8))
             fault = f"{e}; a grey image takes its place"
         return make_sample(key, fit_detection(source, self.image_size), source.size, fault)
 
     def _readable(self, key: SampleKey) -> tuple[Source, SampleKey, str | None]:
         """The image of `key`, or the next of its dataset that can be read; with its key, and the fault."""
         try:
-            return self._source(key), key, None
+            return self._load(key), key, None
         except BadImage as e:
             why = str(e)
         size = len(self.tables[key.dataset])
         for step in range(1, min(size, MAX_TRIES)):
             other = key._replace(index=(key.index + step) % size)
             try:
-                source = self._source(other)
+                source = self._load(other)
             except BadImage:
                 continue
             return source, other, f"{why}; {self.tables[key.dataset].path(other.index)} takes its place"
         tried = min(size, MAX_TRIES)
         raise UserError(f"{why}; nor can any of {tried} images in a row be read: is the disk still there?")
 
-    def _source(self, key: SampleKey, image: np.ndarray | None = None) -> Source:
+    def _load(self, key: SampleKey, image: np.ndarray | None = None) -> Source:
         """What the table knows of an image, with its pixels, which are read unless they are given."""
         table = self.tables[key.dataset]
         image = self._read(key) if image is None else image
