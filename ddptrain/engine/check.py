@@ -26,7 +26,7 @@ from ddptrain.structures import SampleKey
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task, inspect
 from ddptrain.tasks.inspection import Inspection
-from ddptrain.tasks.stream import run_steps
+from ddptrain.tasks.stream import run_length
 
 PICTURES = 4
 """Samples of each training dataset that are drawn."""
@@ -89,7 +89,7 @@ def _look_at_task(config: RunConfig, found: Inspection) -> None:
 
 
 def _mixture(config: RunConfig, plan: Sequence[PlanRow], samples: int, found: Inspection) -> None:
-    steps = run_steps(config, samples)
+    steps = run_length(config, samples)
     epochs = steps * config.train.global_batch / samples
     line = f"{steps} steps of {config.train.global_batch} samples, {epochs:.4g} epochs of {samples} samples."
     found.sections.append(Section("Mixture", [line], ledger.COLUMNS, ledger.plan_table(plan)))

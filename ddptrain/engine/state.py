@@ -19,7 +19,7 @@ from ddptrain.optim.build import build_optimizer
 from ddptrain.optim.ema import Ema
 from ddptrain.optim.schedule import Schedule
 from ddptrain.tasks.base import Task
-from ddptrain.tasks.stream import run_steps
+from ddptrain.tasks.stream import run_length
 
 
 @dataclass
@@ -135,7 +135,7 @@ def build_state(config: RunConfig, task: Task, world: World, split: Split) -> Ru
     ema = Ema(model, config.ema) if config.ema.enabled else None
     mixture = task.sampler.mixture
     samples_per_epoch = mixture.samples_per_epoch
-    steps = run_steps(config, samples_per_epoch)
+    steps = run_length(config, samples_per_epoch)
     stepper = Stepper(
         model=distributed.data_parallel(model, world),
         loss=task.loss,

@@ -27,7 +27,7 @@ from ddptrain.models.torchvision import TorchvisionDetector
 from ddptrain.monitor import pictures
 from ddptrain.structures import Batch, Detections, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
-from ddptrain.tasks.stream import build_sampler, run_steps
+from ddptrain.tasks.stream import build_sampler, run_length
 
 DRAWN_SCORE = 0.25
 """Detections from this score on are drawn."""
@@ -123,7 +123,7 @@ class DetectionTask(DetectionModel):
         augment, epoch = self.config.data.augment, self.sampler.mixture.samples_per_epoch
         if not (augment.mosaic or augment.mixup):
             return None
-        end = run_steps(self.config, epoch) * self.config.train.global_batch
+        end = run_length(self.config, epoch) * self.config.train.global_batch
         until = max(0.0, end - augment.close_epochs * epoch)
         chances = f"mosaic of {augment.mosaic:.0%} and mixup of {augment.mixup:.0%} of the samples"
         self.notes.append(f"{chances} in the first {until / epoch:.4g} of {end / epoch:.4g} epochs")

@@ -38,6 +38,6 @@ def build_sampler(config: RunConfig, sizes: Sequence[int], sample_weights: Any =
         raise UserError(f"data.train: {e}") from None
 
 
-def run_steps(config: RunConfig, samples_per_epoch: int) -> int:
+def run_length(config: RunConfig, samples_per_epoch: int) -> int:
     """Length of a run in steps."""
     return config.train.steps or math.ceil(config.train.epochs * samples_per_epoch / config.train.global_batch)
