@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ddptrain.config.section import Section
 
@@ -41,6 +41,22 @@ class DatasetConfig(Section):
     annotated: Literal["all"] | tuple[str, ...] | None = None
     """Classes of the run that this dataset labels; a class outside them is unknown there, not absent. Default: the
     classes its names map to."""
+    depth: str | None = None
+    """Folder of depth maps, relative to `root`: 8- or 16-bit files (PNG, TIFF) with the images' names; for a model with
+    `in_channels` 4 (depth) or 5 (depth, and whether it is known)."""
+    depth_range: tuple[float, float] | None = None
+    """Values in the files that become the ends of the 8-bit range, nearest first. Default: 0 and the largest."""
+    depth_invalid: tuple[int, ...] = (0,)
+    """Values in the files that mean that nothing is known."""
+    depth_missing: Literal["error", "zeros"] = "error"
+    """An image without a depth map: a fault like a missing image, or unknown everywhere (with `in_channels` 5)."""
+
+    @field_validator("depth_range")
+    @classmethod
+    def _range(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] == value[1]:
+            raise ValueError("the two ends must differ")
+        return value
 
 
 class AugmentConfig(Section):

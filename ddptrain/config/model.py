@@ -29,7 +29,9 @@ class YoloConfig(Section):
     strides: tuple[int, ...] = (8, 16, 32)
     """Strides of the head's levels, in pixels: [8, 16, 32], [4, 8, 16] or [4, 8, 16, 32] (small objects)."""
     in_channels: int = Field(default=3, ge=1, le=64)
-    """Channels of the input image."""
+    """Channels of the input image: 3 (RGB), 4 (and depth) or 5 (and whether the depth is known)."""
+    fusion: Literal["early", "add"] = "early"
+    """Where depth comes in: as channels of the one stem, or through a stem of its own whose output is added."""
     backbone: str | None = None
     """A torchvision classification model (`resnet18`, `mobilenet_v3_large`, `convnext_tiny` …) in the place of the
     own backbone."""

@@ -10,6 +10,7 @@ import torch
 from ddptrain.config.data import AugmentConfig
 from ddptrain.data.augment.geometry import BORDER
 from ddptrain.data.augment.pipeline import Augmented, Source, augment_detection, fit_detection
+from ddptrain.data.depth import DepthMaps
 from ddptrain.data.images import BadImage, read_image
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
@@ -70,6 +71,8 @@ class DetectionSamples:
         augment: AugmentConfig | None,
         seed: int = 0,
         partners: Partners | None = None,
+        depth: Sequence[DepthMaps | None] = (),
+        channels: int = 3,
     ) -> None:
         """
         Args:
@@ -79,6 +82,8 @@ class DetectionSamples:
             augment: None for evaluation: letterbox only, all boxes kept.
             seed: the run's seed; every draw is a function of it and the key's position.
             partners: where mosaic and mixup take their images from; None for neither.
+            depth: the depth maps of each dataset, None for none.
+            channels: of the samples: 3, with depth 4, with its validity 5.
         """
         self.tables = list(tables)
         self.annotated = annotated
@@ -86,6 +91,8 @@ class DetectionSamples:
         self.augment = augment
         self.seed = seed
         self.partners = partners
+        self.depth = list(depth)
+        self.channels = channels
 
     def __getitem__(self, key: SampleKey) -> Sample:
         """The sample of `key`; its own `key` names the image that was really read.
@@ -98,7 +105,9 @@ class DetectionSamples:
         layers = [[key]] if self.partners is None else self.partners(key, self.augment, self.seed)
         loaded = [[self._readable(k) for k in layer] for layer in layers]
         sources = [[source for source, _, _ in layer] for layer in loaded]
-        seen = augment_detection(sources, self.augment, self.image_size, seed=self.seed, position=key.position)
+        seen = augment_detection(
+            sources, self.augment, self.image_size, seed=self.seed, position=key.position, channels=self.channels
+        )
         faults = [fault for layer in loaded for _, _, fault in layer if fault is not None]
         return make_sample(loaded[0][0][1], seen, sources[0][0].size, "; ".join(faults) or None)
 
@@ -114,7 +123,7 @@ class DetectionSamples:
             width, height = self.tables[key.dataset].sizes[key.index]
             source = self._load(key, np.full((height, width, 3), BORDER, np.uint8))
             fault = f"{e}; a grey image takes its place"
-        return make_sample(key, fit_detection(source, self.image_size), source.size, fault)
+        return make_sample(key, fit_detection(source, self.image_size, self.channels), source.size, fault)
 
     def _readable(self, key: SampleKey) -> tuple[Source, SampleKey, str | None]:
         """The image of `key`, or the next of its dataset that can be read; with its key, and the fault."""
@@ -135,12 +144,17 @@ class DetectionSamples:
 
     def _load(self, key: SampleKey, image: np.ndarray | None = None) -> Source:
         """What the table knows of an image, with its pixels, which are read unless they are given."""
-        table = self.tables[key.dataset]
+        table, depth = self.tables[key.dataset], None
+        maps = self.depth[key.dataset] if self.depth and image is None else None
         image = self._read(key) if image is None else image
+        if self.channels > 3:
+            path = "" if maps is None else maps.path(key.index)
+            height, width = image.shape[:2]
+            depth = maps.read(path, (width, height)) if maps and path else np.zeros((height, width), np.uint8)
         rows = table.rows(key.index)
         out = table.ignore[rows] | table.crowd[rows]
         boxes, labels = table.boxes[rows], table.labels[rows]
-        return Source(image, boxes[~out], labels[~out], boxes[out], self.annotated[key.dataset])
+        return Source(image, boxes[~out], labels[~out], boxes[out], self.annotated[key.dataset], depth)
 
     def _read(self, key: SampleKey) -> np.ndarray:
         table = self.tables[key.dataset]

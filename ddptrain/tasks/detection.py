@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import RunConfig, TorchvisionConfig
+from ddptrain.config import RunConfig, TorchvisionConfig, YoloConfig
 from ddptrain.data.augment.pipeline import Source, fit_detection
 from ddptrain.data.cache import read_cached
+from ddptrain.data.depth import DepthMaps, depth_of_file, find_depth
 from ddptrain.data.detection import DetectionSamples, Partners, make_sample
 from ddptrain.data.images import BadImage, read_image
 from ddptrain.data.labels import LabelSpace
@@ -43,6 +44,7 @@ class DetectionModel:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.classes = config.classes
+        self.channels = config.model.in_channels if isinstance(config.model, YoloConfig) else 3
         self._loss, self._detect = HEADS["torchvision" if isinstance(config.model, TorchvisionConfig) else "yolo"]
 
     def build_model(self) -> nn.Module:
@@ -68,11 +70,16 @@ class DetectionModel:
         """Boxes in pixels of the file (with EXIF orientation applied), best first, and the picture."""
         try:
             image = read_image(str(path))
+            depth = None
+            if self.channels > 3:
+                data = self.config.data
+                depth = depth_of_file(str(path), (image.shape[1], image.shape[0]), [*data.val, *data.train], self.channels)
         except BadImage as e:
             raise UserError(str(e)) from None
         none = np.zeros((0, 4), np.float32)
-        source = Source(image, none, np.zeros(0, np.int64), none, np.ones(len(self.classes), bool))
-        sample = make_sample(SampleKey(0, 0, 0), fit_detection(source, self.config.data.image_size), source.size)
+        source = Source(image, none, np.zeros(0, np.int64), none, np.ones(len(self.classes), bool), depth)
+        seen = fit_detection(source, self.config.data.image_size, self.channels)
+        sample = make_sample(SampleKey(0, 0, 0), seen, source.size)
         found = self.predict(model, DetectionSamples.collate([sample]).to(device))[0]
         shown = found["scores"] >= score
         picture = pictures.draw(
@@ -93,15 +100,24 @@ class DetectionTask(DetectionModel):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.notes: list[str] = []
-        train_tables, train_space = self._tables("train")
-        self.val_tables, self.val_space = self._tables("val")
+        train_tables, train_depth, train_space = self._tables("train")
+        self.val_tables, val_depth, self.val_space = self._tables("val")
         self._refuse_missing(train_space)
         self.sampler = build_sampler(config, [len(t) for t in train_tables])
         size = config.data.image_size
         self.train = DetectionSamples(
-            train_tables, train_space.annotated, size, config.data.augment, config.seed, self._partners()
+            train_tables,
+            train_space.annotated,
+            size,
+            config.data.augment,
+            config.seed,
+            self._partners(),
+            train_depth,
+            self.channels,
         )
-        self.val_samples = DetectionSamples(self.val_tables, self.val_space.annotated, size, None, config.seed)
+        self.val_samples = DetectionSamples(
+            self.val_tables, self.val_space.annotated, size, None, config.seed, None, val_depth, self.channels
+        )
         self.val = [(d.name, len(t)) for d, t in zip(config.data.val, self.val_tables)]
 
     def _refuse_missing(self, space: LabelSpace) -> None:
@@ -131,7 +147,7 @@ class DetectionTask(DetectionModel):
             self.notes.append("warning: no mosaic and no mixup: data.augment.close_epochs is as long as the run")
         return Partners(self.sampler.keys, epoch, until)
 
-    def _tables(self, part: str) -> tuple[list[AnnotationTable], LabelSpace]:
+    def _tables(self, part: str) -> tuple[list[AnnotationTable], list[DepthMaps | None], LabelSpace]:
         datasets = getattr(self.config.data, part)
         found = [read_cached(d, self.config.data.on_fault) for d in datasets]
         space = LabelSpace.build(self.config.classes, datasets, [table for table, _ in found])
@@ -148,7 +164,9 @@ class DetectionTask(DetectionModel):
             unknown = [c for c, known in zip(self.classes, annotated) if not known]
             if unknown:
                 self.notes.append(f"{part} {d.name}: {', '.join(unknown)} not annotated: unknown there, not background")
-        return applied, space
+        tables, depth, notes = find_depth(datasets, applied, self.channels, self.config.data.on_fault)
+        self.notes += notes
+        return tables, depth, space
 
     def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
         """COCO AP in all, per dataset and per class; further protocols per dataset, and their means."""

@@ -194,6 +194,18 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> Patch:
     return Patch(pixels.reshape(bottom - top, right - left, channels), left, top)
 
 
+def warp_nearest(values: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Numbers that must not be mixed, under `matrix`: each pixel of a square takes the nearest one, 0 outside.
+
+    Args:
+        values: uint8 `[H, W]`.
+        matrix: float64 `[3, 3]` from pixels of `values` to pixels of the square.
+        size: side of the square in pixels.
+    """
+    centres = _shift(-0.5, -0.5) @ matrix @ _shift(0.5, 0.5)
+    return cv2.warpAffine(values, centres[:2], (size, size), flags=cv2.INTER_NEAREST, borderValue=(0,))
+
+
 def _shift(x: float, y: float) -> np.ndarray:
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
 

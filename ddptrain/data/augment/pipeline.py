@@ -10,7 +10,7 @@ import numpy as np
 
 from ddptrain.config.data import AugmentConfig
 from ddptrain.data.augment.color import adjust_hsv
-from ddptrain.data.augment.geometry import BORDER, letterbox, quarter, random_affine, snap, transform_boxes, warp
+from ddptrain.data.augment.geometry import BORDER, letterbox, quarter, random_affine, snap, transform_boxes, warp, warp_nearest
 from ddptrain.seeding import rng
 
 MIXUP_BETA = 32.0
@@ -26,6 +26,7 @@ class Source(NamedTuple):
         labels: int `[n]`.
         ignore_boxes: float32 `[k, 4]` in pixels of `image`.
         annotated: bool `[classes]`: the classes that its dataset labels.
+        depth: uint8 `[H, W]`, 0 where nothing is known; None where the model takes none.
     """
 
     image: np.ndarray
@@ -33,6 +34,7 @@ class Source(NamedTuple):
     labels: np.ndarray
     ignore_boxes: np.ndarray
     annotated: np.ndarray
+    depth: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -44,7 +46,7 @@ class Augmented(NamedTuple):
     """An image as the network sees it, with what is on it.
 
     Attributes:
-        image: uint8 `[size, size, 3]`, RGB.
+        image: uint8 `[size, size, channels]`, RGB, depth (1 to 255, 0 where nothing is known), 255 where it is known.
         boxes: float32 `[n, 4]` in pixels of `image`.
         labels: int64 `[n]`.
         ignore_boxes: float32 `[k, 4]` in pixels of `image`.
@@ -65,11 +67,12 @@ class Augmented(NamedTuple):
     matrix: np.ndarray
 
 
-def fit_detection(source: Source, image_size: int) -> Augmented:
+def fit_detection(source: Source, image_size: int, channels: int = 3) -> Augmented:
     """The centred letterbox, without any draw; every box stays."""
     matrix = snap(letterbox(source.size, image_size), source.size)
+    depth = None if source.depth is None else warp_nearest(source.depth, matrix, image_size)
     return Augmented(
-        warp(source.image, matrix, image_size).on_square(image_size),
+        _with_depth(warp(source.image, matrix, image_size).on_square(image_size), depth, channels),
         transform_boxes(source.boxes, matrix, image_size)[0],
         source.labels.astype(np.int64),
         transform_boxes(source.ignore_boxes, matrix, image_size)[0],
@@ -79,7 +82,13 @@ def fit_detection(source: Source, image_size: int) -> Augmented:
 
 
 def augment_detection(
-    layers: Sequence[Sequence[Source]], config: AugmentConfig, image_size: int, *, seed: int, position: int
+    layers: Sequence[Sequence[Source]],
+    config: AugmentConfig,
+    image_size: int,
+    *,
+    seed: int,
+    position: int,
+    channels: int = 3,
 ) -> Augmented:
     """Letterbox, or mosaic of four, then random affine and flips, in one warp for each image; then the colour gains; then
     mixup where there are two layers.
@@ -92,14 +101,18 @@ def augment_detection(
         image_size: side of the network's input in pixels.
         seed: the run's seed.
         position: the sample's place in the global stream.
+        channels: of the result: 3, or with depth 4 or 5.
     """
     done = [_layer(sources, config, image_size, seed, position, "/2" * i) for i, sources in enumerate(layers)]
-    image = done[0].image
+    image, depth = done[0].image, done[0].depth
     if len(done) > 1:
         weight = rng(seed, position, "mixup").beta(MIXUP_BETA, MIXUP_BETA)
         image = cv2.addWeighted(image, weight, done[1].image, 1 - weight, 0)
+        if depth is not None and done[1].depth is not None:
+            known = (depth > 0) & (done[1].depth > 0)
+            depth = cv2.addWeighted(depth, weight, done[1].depth, 1 - weight, 0) * known
     return Augmented(
-        image,
+        _with_depth(image, depth, channels),
         np.concatenate([d.boxes for d in done]),
         np.concatenate([d.labels for d in done]),
         np.concatenate([d.ignore_boxes for d in done]),
@@ -113,6 +126,7 @@ class _Layer(NamedTuple):
     boxes: np.ndarray
     labels: np.ndarray
     ignore_boxes: np.ndarray
+    depth: np.ndarray | None
     matrices: list[np.ndarray]
 
 
@@ -136,7 +150,17 @@ def _layer(sources: Sequence[Source], config: AugmentConfig, size: int, seed: in
         labels.append(s.labels[kept].astype(np.int64))
         regions = transform_boxes(s.ignore_boxes, matrix, size)[0]
         ignored.append(regions[(regions[:, 2] > regions[:, 0]) & (regions[:, 3] > regions[:, 1])])
-    return _Layer(image, np.concatenate(boxes), np.concatenate(labels), np.concatenate(ignored), matrices)
+    maps = [warp_nearest(s.depth, matrix, size) for s, matrix in zip(sources, matrices) if s.depth is not None]
+    # tiles do not overlap, and around each its map is 0
+    depth = np.maximum.reduce(maps) if maps else None
+    return _Layer(image, np.concatenate(boxes), np.concatenate(labels), np.concatenate(ignored), depth, matrices)
+
+
+def _with_depth(image: np.ndarray, depth: np.ndarray | None, channels: int) -> np.ndarray:
+    if depth is None:
+        return image
+    known = np.where(depth > 0, 255, 0).astype(np.uint8)
+    return np.dstack([image, depth, known][: channels - 2])
 
 
 def _known(sources: Sequence[Source], matrices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
