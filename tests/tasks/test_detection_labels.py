@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -131,3 +132,41 @@ def test_detections_in_ignore_regions_cost_nothing(config: Path) -> None:
 def test_protocols_always_hold_coco(config: Path) -> None:
     with pytest.raises(UserError, match=r"eval.protocols.*coco must be among them"):
         load_config(config, ["eval.protocols=[visdrone]"])
+
+
+@pytest.fixture
+def with_depth(config: Path, scenes: Path, tmp_path: Path) -> list[str]:
+    """Depth maps of skyview (the brightness of its images); overrides for a model that takes depth and its validity."""
+    for path in (scenes / "skyview").rglob("images/*.jpg"):
+        target = tmp_path / "depth" / path.relative_to(scenes / "skyview").with_suffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(target), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    given = [f"data.{part}.0.depth={tmp_path / 'depth'}" for part in ("train", "val")]
+    return [*given, "data.train.1.depth_missing=zeros", "data.val.1.depth_missing=zeros", "model.in_channels=5"]
+
+
+@pytest.mark.parametrize("fusion", ["early", "add"])
+def test_a_run_with_depth(config: Path, scenes: Path, with_depth: list[str], fusion: str) -> None:
+    task = DetectionTask(load_config(config, [*with_depth, f"model.fusion={fusion}"]))
+    model = task.build_model()
+    batch = task.train.collate([task.train[SampleKey(i, i % 2, i)] for i in range(4)])
+    assert batch.images.shape == (4, 5, 64, 64)
+    assert batch.images[0, 4].any()
+    assert not batch.images[1, 3:].any()
+    loss = task.loss(model, batch)
+    loss.total.backward()
+    stem = [p for n, p in model.named_parameters() if n.startswith("backbone.") and "stem.conv.weight" in n]
+    assert sum(p.shape[1] for p in stem) == 5
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in stem)
+    image = next((scenes / "skyview").rglob("images/*.jpg"))
+    found, picture = task.predict_file(model.eval(), image, torch.device("cpu"), 0.25)
+    assert found["width"] == 192
+    assert picture.shape[2] == 3
+    assert task.picture(task.train[SampleKey(0, 0, 0)]).shape[2] == 3
+
+
+def test_a_model_without_depth_refuses_it(config: Path, with_depth: list[str]) -> None:
+    with pytest.raises(UserError, match="skyview: depth is given"):
+        DetectionTask(load_config(config, with_depth[:2]))
+    with pytest.raises(UserError, match="streets: no depth, and the model takes it"):
+        DetectionTask(load_config(config, [*with_depth[:2], "model.in_channels=4"]))
