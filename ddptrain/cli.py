@@ -70,6 +70,13 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true", help="print everything as JSON")
     p.set_defaults(run=check)
 
+    p = commands.add_parser("depth", help="make depth maps of images with a monocular model (extra [depth])")
+    p.add_argument("images", type=Path, metavar="IMAGES", help="folder of images, or one image")
+    p.add_argument("out", type=Path, metavar="OUT", help="folder of the 16-bit PNGs, for `depth` of a dataset")
+    p.add_argument("--model", required=True, help="folder or name of a depth-estimation model of transformers")
+    p.add_argument("--scale", type=float, help="values per unit of a metric model, such as 1000 for mm (default: per image)")
+    p.set_defaults(run=depth)
+
     p = commands.add_parser("config", help="print all keys, a config as it is resolved, or the JSON Schema")
     p.add_argument("config", nargs="?", help="YAML config to resolve; without it all keys with their docs are printed")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
@@ -178,6 +185,13 @@ def check(args: argparse.Namespace) -> int:
     from ddptrain.engine.check import check_run
 
     return check_run(load_config(args.config, args.overrides), args.config, args.out, args.json, args.images)
+
+
+def depth(args: argparse.Namespace) -> int:
+    """Write a depth map for every image."""
+    from ddptrain.engine.depth import write_depth
+
+    return write_depth(args.images, args.out, args.model, args.scale)
 
 
 def config(args: argparse.Namespace) -> int:

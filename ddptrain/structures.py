@@ -36,7 +36,9 @@ class Sample:
         key: which draw this is.
         image: uint8 `[H, W, C]`, RGB (further channels follow, depth first).
         targets: the task's arrays, by name. Detection: `boxes` float32 `[n, 4]` and `ignore_boxes` float32 `[k, 4]` in
-            pixels of `image`, `labels` int64 `[n]`.
+            pixels of `image`, `labels` int64 `[n]`; where images of datasets that label different classes are put
+            together, `tiles` float32 `[t, 2, 3]` and `tile_annotated` bool `[t, classes]`: parts of the image (an
+            affine map from its pixels to the unit square) in which only some of the `annotated` classes are known.
         annotated: bool `[classes]`: the classes that the sample's dataset labels; elsewhere nothing is known.
         to_native: float32 `[2, 3]`: affine map from pixels of `image` to pixels of the file.
         native_size: (width, height) of the file in pixels.
@@ -61,7 +63,8 @@ class Batch:
         keys: int64 `[B, 3]`: position, dataset, index of each sample.
         annotated: bool `[B, classes]`.
         targets: the task's tensors, by name. Detection: `boxes` float32 `[N, 4]`, `labels` int64 `[N]`, `image` int64
-            `[N]` (each box's row of `images`), `ignore_boxes` float32 `[K, 4]`, `ignore_image` int64 `[K]`.
+            `[N]` (each box's row of `images`), `ignore_boxes` float32 `[K, 4]`, `ignore_image` int64 `[K]`, `tiles`
+            float32 `[T, 2, 3]`, `tile_annotated` bool `[T, classes]`, `tile_image` int64 `[T]`.
         to_native: float32 `[B, 2, 3]`, see `Sample`.
         native_size: int64 `[B, 2]`: width, height of the files.
         replaced: a line for each image that could not be read, see `Sample`.

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ddptrain.config.section import Section
 
@@ -41,6 +41,22 @@ class DatasetConfig(Section):
     annotated: Literal["all"] | tuple[str, ...] | None = None
     """Classes of the run that this dataset labels; a class outside them is unknown there, not absent. Default: the
     classes its names map to."""
+    depth: str | None = None
+    """Folder of depth maps, relative to `root`: 8- or 16-bit files (PNG, TIFF) with the images' names; for a model with
+    `in_channels` 4 (depth) or 5 (depth, and whether it is known)."""
+    depth_range: tuple[float, float] | None = None
+    """Values in the files that become the ends of the 8-bit range, nearest first. Default: 0 and the largest."""
+    depth_invalid: tuple[int, ...] = (0,)
+    """Values in the files that mean that nothing is known."""
+    depth_missing: Literal["error", "zeros"] = "error"
+    """An image without a depth map: a fault like a missing image, or unknown everywhere (with `in_channels` 5)."""
+
+    @field_validator("depth_range")
+    @classmethod
+    def _range(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] == value[1]:
+            raise ValueError("the two ends must differ")
+        return value
 
 
 class AugmentConfig(Section):
@@ -64,6 +80,12 @@ class AugmentConfig(Section):
     """Saturation gain drawn from 1 ± hsv_s."""
     hsv_v: float = Field(default=0.4, ge=0, le=1)
     """Brightness gain drawn from 1 ± hsv_v."""
+    mosaic: float = Field(default=0.0, ge=0, le=1)
+    """Probability that four images are put together in one."""
+    mixup: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a second image (or mosaic) is blended in."""
+    close_epochs: float = Field(default=10.0, ge=0)
+    """Last epochs of the run without mosaic and mixup."""
 
 
 class DataConfig(Section):
@@ -84,5 +106,8 @@ class DataConfig(Section):
     max_bad_samples: int = Field(default=100, ge=0)
     """Training samples that may turn out unreadable during the run, each one replaced by another of its dataset, before it
     ends."""
+    allow_missing_annotations: bool = False
+    """Train a torchvision detector, whose loss cannot leave out a class, on datasets that do not label all classes: it
+    learns the unlabelled objects there as background."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of the training images."""

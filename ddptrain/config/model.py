@@ -29,7 +29,9 @@ class YoloConfig(Section):
     strides: tuple[int, ...] = (8, 16, 32)
     """Strides of the head's levels, in pixels: [8, 16, 32], [4, 8, 16] or [4, 8, 16, 32] (small objects)."""
     in_channels: int = Field(default=3, ge=1, le=64)
-    """Channels of the input image."""
+    """Channels of the input image: 3 (RGB), 4 (and depth) or 5 (and whether the depth is known)."""
+    fusion: Literal["early", "add"] = "early"
+    """Where depth comes in: as channels of the one stem, or through a stem of its own whose output is added."""
     backbone: str | None = None
     """A torchvision classification model (`resnet18`, `mobilenet_v3_large`, `convnext_tiny` …) in the place of the
     own backbone."""
@@ -79,6 +81,17 @@ ModelConfig = Annotated[
 ]
 
 
+class SizeWeights(Section):
+    """Factors on the box loss and the distribution focal loss of an object, by its size."""
+
+    small: float = Field(default=1.0, ge=0)
+    """Objects below 32² square pixels of the network's input."""
+    medium: float = Field(default=1.0, ge=0)
+    """Objects from 32² to 96² square pixels."""
+    large: float = Field(default=1.0, ge=0)
+    """Objects of 96² square pixels and more."""
+
+
 class LossConfig(Section):
     """Gains of the detection loss (the package's own detector; torchvision's detectors bring their own loss)."""
 
@@ -94,3 +107,5 @@ class LossConfig(Section):
     """Exponent of the score in the alignment metric."""
     beta: float = Field(default=6.0, gt=0)
     """Exponent of the IoU in the alignment metric."""
+    size_weights: SizeWeights = SizeWeights()
+    """Weights by size; `ddptrain check` tells what part of the box loss each size gets."""

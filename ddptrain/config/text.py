@@ -24,7 +24,7 @@ class _Dumper(yaml.SafeDumper):
         return super().represent_sequence(tag, sequence, flow_style=flat or None)
 
     def represent_scalar(self, tag: str, value: str, style: str | None = None) -> yaml.ScalarNode:
-        # PyYAML writes the last three bare and reads them back as spaces, and breaks a line that should be one at the first
+        # PyYAML writes line ends bare, and reads some of them back as spaces
         return super().represent_scalar(tag, value, '"' if any(c in value for c in "\n\x85\u2028\u2029") else style)
 
     def ignore_aliases(self, data: Any) -> bool:

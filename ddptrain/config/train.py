@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ddptrain.config.section import Section
 
@@ -49,6 +49,17 @@ class EvalConfig(Section):
     """Intersection over union above which the lower of two boxes of one class is suppressed."""
     batch: int | None = Field(default=None, ge=1)
     """Images forwarded at once. Default: train.micro_batch."""
+
+    protocols: tuple[Literal["coco", "visdrone", "voc"], ...] = ("coco",)
+    """Detection metrics: `coco` (always: AP is by its rules), and as `visdrone/AP` … and `voc/AP` … the means over the
+    datasets by the rules of the VisDrone-DET and PASCAL VOC benchmarks."""
+
+    @field_validator("protocols")
+    @classmethod
+    def _with_coco(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "coco" not in value:
+            raise ValueError("coco must be among them, the best checkpoint is chosen by its AP")
+        return value
 
 
 class CheckpointConfig(Section):

@@ -26,6 +26,7 @@ from ddptrain.structures import SampleKey
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task, inspect
 from ddptrain.tasks.inspection import Inspection
+from ddptrain.tasks.stream import run_length
 
 PICTURES = 4
 """Samples of each training dataset that are drawn."""
@@ -79,7 +80,7 @@ def _look_at_task(config: RunConfig, found: Inspection) -> None:
     """Sections that every task has: mixture, pictures, split, memory."""
     try:
         task = build_task(config)
-        _mixture(config, task.sampler.plan(), found)
+        _mixture(config, task.sampler.plan(), task.sampler.mixture.samples_per_epoch, found)
         found.warnings += task.sampler.mixture.warnings()
         _split_and_memory(config, task, found)
         found.sections.append(_pictures(task))
@@ -87,11 +88,10 @@ def _look_at_task(config: RunConfig, found: Inspection) -> None:
         found.errors.append(str(e))
 
 
-def _mixture(config: RunConfig, plan: Sequence[PlanRow], found: Inspection) -> None:
-    samples = sum(row.samples_per_epoch for row in plan)
-    steps = config.train.steps or math.ceil(config.train.epochs * samples / config.train.global_batch)
+def _mixture(config: RunConfig, plan: Sequence[PlanRow], samples: int, found: Inspection) -> None:
+    steps = run_length(config, samples)
     epochs = steps * config.train.global_batch / samples
-    line = f"{steps} steps of {config.train.global_batch} samples, {epochs:.4g} epochs of {samples:.0f} samples."
+    line = f"{steps} steps of {config.train.global_batch} samples, {epochs:.4g} epochs of {samples} samples."
     found.sections.append(Section("Mixture", [line], ledger.COLUMNS, ledger.plan_table(plan)))
     found.facts["mixture"] = [row._asdict() for row in plan]
     found.facts["steps"] = steps

@@ -19,6 +19,7 @@ from ddptrain.optim.build import build_optimizer
 from ddptrain.optim.ema import Ema
 from ddptrain.optim.schedule import Schedule
 from ddptrain.tasks.base import Task
+from ddptrain.tasks.stream import run_length
 
 
 @dataclass
@@ -147,7 +148,7 @@ def build_state(config: RunConfig, task: Task, world: World, split: Split) -> Ru
     ema = Ema(model, config.ema) if config.ema.enabled else None
     mixture = task.sampler.mixture
     samples_per_epoch = mixture.samples_per_epoch
-    steps = config.train.steps or math.ceil(config.train.epochs * samples_per_epoch / split.global_batch)
+    steps = run_length(config, samples_per_epoch)
     stepper = Stepper(
         model=distributed.data_parallel(model, world),
         loss=task.loss,

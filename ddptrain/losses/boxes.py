@@ -7,12 +7,20 @@ import math
 import torch
 from torch import Tensor
 
+from ddptrain.structures import COCO_AREAS
+
 _EPS = 1e-7
 
 
 def areas(boxes: Tensor) -> Tensor:
     """Areas `[...]` of boxes `[..., 4]`; 0 for a box turned inside out."""
     return (boxes[..., 2] - boxes[..., 0]).clamp_min(0) * (boxes[..., 3] - boxes[..., 1]).clamp_min(0)
+
+
+def by_size(boxes: Tensor, small: float, medium: float, large: float) -> Tensor:
+    """For each of the boxes `[n, 4]` one of three values, by COCO's areas; float32 `[n]`."""
+    size = torch.bucketize(areas(boxes), torch.tensor(COCO_AREAS, device=boxes.device), right=True)
+    return torch.tensor([small, medium, large], device=boxes.device)[size]
 
 
 def intersections(a: Tensor, b: Tensor) -> Tensor:

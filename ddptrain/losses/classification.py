@@ -11,7 +11,8 @@ def negative_sums(logits: Tensor, annotated: Tensor, keep: Tensor | None) -> Ten
 
     Args:
         logits: float32 `[B, A, C]`.
-        annotated: bool `[B, C]`: classes that are known in the image; the others add nothing, not even a gradient.
+        annotated: bool `[B, C]`, or `[B, A, C]` where it differs from point to point: classes that are known; the others
+            add nothing, not even a gradient.
         keep: bool `[B, A]`: points that count; None for all.
 
     Returns:
@@ -20,6 +21,8 @@ def negative_sums(logits: Tensor, annotated: Tensor, keep: Tensor | None) -> Ten
     loss = F.softplus(logits)
     if keep is not None:
         loss = loss * keep[:, :, None]
+    if annotated.ndim == 3:
+        return (loss * annotated).sum((1, 2))
     return (loss.sum(1) * annotated).sum(1)
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ddptrain.config import LossConfig
 from ddptrain.losses.assignment import assign, in_ignore_regions
-from ddptrain.losses.boxes import complete_iou
+from ddptrain.losses.boxes import by_size, complete_iou
 from ddptrain.losses.classification import negative_sums, positive_terms
 from ddptrain.structures import DensePrediction, LossSum
 
@@ -23,11 +23,14 @@ def detection_loss(
     ignore_image: Tensor,
     annotated: Tensor,
     config: LossConfig,
+    tiles: Tensor | None = None,
+    tile_annotated: Tensor | None = None,
+    tile_image: Tensor | None = None,
 ) -> LossSum:
     """Sums over a micro batch; each image's share does not depend on the other images.
 
     Points that no object got, and whose predicted box lies in an ignore region, add nothing. Classes that are not
-    annotated in an image add nothing there.
+    annotated in an image, or at a point of it, add nothing there.
 
     Args:
         pred: the prediction for B images, any float dtype; the loss is computed in float32.
@@ -35,6 +38,8 @@ def detection_loss(
         ignore_boxes, ignore_image: ignore regions, float32 `[K, 4]`, int64 `[K]`.
         annotated: bool `[B, C]`.
         config: gains and the assigner's settings.
+        tiles, tile_annotated, tile_image: parts of images in which fewer classes are annotated, float32 `[T, 2, 3]` (from
+            pixels to the unit square that is the part), bool `[T, C]`, int64 `[T]`.
 
     Returns:
         `parts` are `box`, `cls`, `dfl`; the normalizer is the sum of the target scores.
@@ -48,7 +53,13 @@ def detection_loss(
             taken = torch.zeros_like(pred.logits[..., 0]).view(-1)
             taken.index_add_(0, got.points.flatten(), got.assigned.flatten().float())
             keep = ~in_ignore_regions(decoded, ignore_boxes, ignore_image) | (taken.view(decoded.shape[:2]) > 0)
-        cls, box, dfl = _sums(pred, got.points, got.target, boxes, labels, image, annotated, keep)
+        if tiles is not None and tile_annotated is not None and tile_image is not None and len(tiles):
+            annotated = _known_at_points(pred.points, annotated, tiles, tile_annotated, tile_image)
+        gains = config.size_weights
+        factor = None
+        if not gains.small == gains.medium == gains.large == 1:
+            factor = by_size(boxes, gains.small, gains.medium, gains.large)
+        cls, box, dfl = _sums(pred, got.points, got.target, boxes, labels, image, annotated, keep, factor)
     per_image = {"box": config.box * box, "cls": config.cls * cls, "dfl": config.dfl * dfl}
     every = per_image["box"] + per_image["cls"] + per_image["dfl"]
     return LossSum(
@@ -57,6 +68,15 @@ def detection_loss(
         parts={k: v.detach().sum() for k, v in per_image.items()},
         per_sample=every.detach(),
     )
+
+
+def _known_at_points(points: Tensor, annotated: Tensor, tiles: Tensor, tile_annotated: Tensor, tile_image: Tensor) -> Tensor:
+    """bool `[B, A, C]`: `annotated` `[B, C]` of the image, less what a tile around the point `[A, 2]` does not know."""
+    place = tiles[:, :, :2] @ points.T + tiles[:, :, 2:]
+    inside = ((place >= 0) & (place <= 1)).all(1)
+    lacking = (inside[:, :, None] & ~tile_annotated[:, None]).to(torch.uint8)
+    unknown = lacking.new_zeros(len(annotated), *lacking.shape[1:]).index_add_(0, tile_image, lacking)
+    return annotated[:, None] & (unknown == 0)
 
 
 def _sums(
@@ -68,8 +88,10 @@ def _sums(
     image: Tensor,
     annotated: Tensor,
     keep: Tensor | None,
+    factor: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums `[B]` of cross entropy, 1 - complete IoU and distribution focal loss, the latter two weighted by `target`.
+    """Sums `[B]` of cross entropy, 1 - complete IoU and distribution focal loss, the latter two weighted by `target` and
+    by each object's `factor` `[N]`.
 
     Reads the prediction only at `points` `[N, k]`; with N = 0 these are empty but still part of the graph.
     """
@@ -82,12 +104,16 @@ def _sums(
     distances = pred.distances.flatten(0, 1).index_select(0, rows)
     truth = boxes.repeat_interleave(k, 0)
 
-    logits = pred.logits.flatten().index_select(0, rows * pred.logits.shape[2] + labels.repeat_interleave(k))
-    known = annotated[image, labels].repeat_interleave(k)
+    which = labels.repeat_interleave(k)
+    logits = pred.logits.flatten().index_select(0, rows * pred.logits.shape[2] + which)
+    # a class that is unknown at a point stays so for an object that reaches over from the next tile
+    known = annotated[owner, rows % a, which] if annotated.ndim == 3 else annotated[owner, which]
     zero = pred.logits.new_zeros(b)
     cls = negative_sums(pred.logits, annotated, keep)
     cls = cls + zero.index_add(0, owner, positive_terms(logits, weight * known))
 
+    if factor is not None:
+        weight = weight * factor.repeat_interleave(k)
     own = DensePrediction(logits[None], distances[None], place, stride).boxes()[0]
     box = zero.index_add(0, owner, (1 - complete_iou(own, truth)) * weight)
     dfl = zero

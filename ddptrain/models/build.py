@@ -19,6 +19,7 @@ def _yolo(config: YoloConfig, num_classes: int, image_size: int) -> nn.Module:
         size=config.size,
         strides=config.strides,
         in_channels=config.in_channels,
+        fusion=config.fusion,
         norm=config.norm,
         reg_max=config.reg_max,
         backbone=config.backbone,

@@ -10,24 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import RunConfig, TorchvisionConfig
-from ddptrain.data.augment.pipeline import fit_detection
+from ddptrain.config import RunConfig, TorchvisionConfig, YoloConfig
+from ddptrain.data.augment.pipeline import Source, fit_detection
 from ddptrain.data.cache import read_cached
-from ddptrain.data.detection import DetectionSamples
+from ddptrain.data.depth import DepthMaps, depth_of_file, find_depth
+from ddptrain.data.detection import DetectionSamples, Partners, make_sample
 from ddptrain.data.images import BadImage, read_image
 from ddptrain.data.labels import LabelSpace
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 from ddptrain.losses.detection import detection_loss
-from ddptrain.metrics import coco
-from ddptrain.metrics.arrays import DetectionArrays, GroundTruth
+from ddptrain.metrics import coco, visdrone, voc
+from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics
 from ddptrain.models.build import build_model
 from ddptrain.models.postprocess import detections
 from ddptrain.models.torchvision import TorchvisionDetector
 from ddptrain.monitor import pictures
 from ddptrain.structures import Batch, Detections, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
-from ddptrain.tasks.stream import build_sampler
+from ddptrain.tasks.stream import build_sampler, run_length
 
 DRAWN_SCORE = 0.25
 """Detections from this score on are drawn."""
@@ -43,6 +44,7 @@ class DetectionModel:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.classes = config.classes
+        self.channels = config.model.in_channels if isinstance(config.model, YoloConfig) else 3
         self._loss, self._detect = HEADS["torchvision" if isinstance(config.model, TorchvisionConfig) else "yolo"]
 
     def build_model(self) -> nn.Module:
@@ -68,18 +70,16 @@ class DetectionModel:
         """Boxes in pixels of the file (with EXIF orientation applied), best first, and the picture."""
         try:
             image = read_image(str(path))
+            depth = None
+            if self.channels > 3:
+                data = self.config.data
+                depth = depth_of_file(str(path), (image.shape[1], image.shape[0]), [*data.val, *data.train], self.channels)
         except BadImage as e:
             raise UserError(str(e)) from None
         none = np.zeros((0, 4), np.float32)
-        seen = fit_detection(image, none, np.zeros(0, np.int64), none, self.config.data.image_size)
-        sample = Sample(
-            key=SampleKey(0, 0, 0),
-            image=seen.image,
-            targets={"boxes": seen.boxes, "labels": seen.labels, "ignore_boxes": seen.ignore_boxes},
-            annotated=np.ones(len(self.classes), bool),
-            to_native=np.linalg.inv(seen.matrix)[:2].astype(np.float32),
-            native_size=(image.shape[1], image.shape[0]),
-        )
+        source = Source(image, none, np.zeros(0, np.int64), none, np.ones(len(self.classes), bool), depth)
+        seen = fit_detection(source, self.config.data.image_size, self.channels)
+        sample = make_sample(SampleKey(0, 0, 0), seen, source.size)
         found = self.predict(model, DetectionSamples.collate([sample]).to(device))[0]
         shown = found["scores"] >= score
         picture = pictures.draw(
@@ -100,15 +100,54 @@ class DetectionTask(DetectionModel):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.notes: list[str] = []
-        train_tables, train_space = self._tables("train")
-        self.val_tables, self.val_space = self._tables("val")
+        train_tables, train_depth, train_space = self._tables("train")
+        self.val_tables, val_depth, self.val_space = self._tables("val")
+        self._refuse_missing(train_space)
         self.sampler = build_sampler(config, [len(t) for t in train_tables])
         size = config.data.image_size
-        self.train = DetectionSamples(train_tables, train_space.annotated, size, config.data.augment, config.seed)
-        self.val_samples = DetectionSamples(self.val_tables, self.val_space.annotated, size, None, config.seed)
+        self.train = DetectionSamples(
+            train_tables,
+            train_space.annotated,
+            size,
+            config.data.augment,
+            config.seed,
+            self._partners(),
+            train_depth,
+            self.channels,
+        )
+        self.val_samples = DetectionSamples(
+            self.val_tables, self.val_space.annotated, size, None, config.seed, None, val_depth, self.channels
+        )
         self.val = [(d.name, len(t)) for d, t in zip(config.data.val, self.val_tables)]
 
-    def _tables(self, part: str) -> tuple[list[AnnotationTable], LabelSpace]:
+    def _refuse_missing(self, space: LabelSpace) -> None:
+        """The models of torchvision cannot leave out what a dataset does not label."""
+        data, name = self.config.data, self.config.model.name
+        missing = [
+            (d.name, self.classes[int(row.argmin())])
+            for d, row in zip(data.train, space.annotated)
+            if d.share != 0 and not row.all()
+        ]
+        if not isinstance(self.config.model, TorchvisionConfig) or not missing:
+            return
+        line = f"{name} learns what a dataset does not label as background, and {missing[0][0]} does not label {missing[0][1]}"
+        if not data.allow_missing_annotations:
+            raise UserError(f"model.name: {line}; use model.name=yolo, or accept it with data.allow_missing_annotations=true")
+        self.notes.append(f"warning: {line}")
+
+    def _partners(self) -> Partners | None:
+        augment, epoch = self.config.data.augment, self.sampler.mixture.samples_per_epoch
+        if not (augment.mosaic or augment.mixup):
+            return None
+        end = run_length(self.config, epoch) * self.config.train.global_batch
+        until = max(0.0, end - augment.close_epochs * epoch)
+        chances = f"mosaic of {augment.mosaic:.0%} and mixup of {augment.mixup:.0%} of the samples"
+        self.notes.append(f"{chances} in the first {until / epoch:.4g} of {end / epoch:.4g} epochs")
+        if not until:
+            self.notes.append("warning: no mosaic and no mixup: data.augment.close_epochs is as long as the run")
+        return Partners(self.sampler.keys, epoch, until)
+
+    def _tables(self, part: str) -> tuple[list[AnnotationTable], list[DepthMaps | None], LabelSpace]:
         datasets = getattr(self.config.data, part)
         found = [read_cached(d, self.config.data.on_fault) for d in datasets]
         space = LabelSpace.build(self.config.classes, datasets, [table for table, _ in found])
@@ -125,15 +164,22 @@ class DetectionTask(DetectionModel):
             unknown = [c for c, known in zip(self.classes, annotated) if not known]
             if unknown:
                 self.notes.append(f"{part} {d.name}: {', '.join(unknown)} not annotated: unknown there, not background")
-        return applied, space
+        tables, depth, notes = find_depth(datasets, applied, self.channels, self.config.data.on_fault)
+        self.notes += notes
+        return tables, depth, space
 
     def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
-        """COCO AP in all, per dataset and per class."""
+        """COCO AP in all, per dataset and per class; further protocols per dataset, and their means."""
         truths = [
             GroundTruth(name, t.boxes, t.labels, t.ignore, t.crowd, t.area, t.offsets, annotated)
             for (name, _), t, annotated in zip(self.val, self.val_tables, self.val_space.annotated)
         ]
-        return coco.evaluate(truths, [_flat(found) for found in predictions], self.classes)
+        found = [_flat(p) for p in predictions]
+        metrics = coco.evaluate(truths, found, self.classes)
+        for protocol, evaluate in PROTOCOLS.items():
+            if protocol in self.config.eval.protocols:
+                metrics |= _by_protocol(protocol, truths, [evaluate(t, f, self.classes) for t, f in zip(truths, found)])
+        return metrics
 
     def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:
         """Truth on the sample's image; with a prediction, that beside it (from score 0.25 on)."""
@@ -171,6 +217,13 @@ class DetectionTask(DetectionModel):
         rows: list[list[Any]] = [[name, n, *(metrics.get(f"dataset/{name}/{k}") for k in keys)] for name, n in self.val]
         rows.append(["all", sum(n for _, n in self.val), *(metrics.get(k) for k in keys)])
         return ["dataset", "images", *keys], rows
+
+
+def _by_protocol(protocol: str, truths: Sequence[GroundTruth], values: Sequence[Metrics]) -> Metrics:
+    """`dataset/<name>/<protocol>/<key>`, and `<protocol>/<key>`: the mean of the datasets that have truth."""
+    own = {f"dataset/{t.name}/{protocol}/{k}": v for t, m in zip(truths, values) for k, v in m.items()}
+    known = {k: [m[k] for m in values if not np.isnan(m[k])] for k in values[0]}
+    return {f"{protocol}/{k}": float(np.mean(v)) if v else float("nan") for k, v in known.items()} | own
 
 
 def to_native(boxes: Tensor, matrix: Tensor, size: Tensor) -> Tensor:
@@ -228,3 +281,8 @@ def _torchvision_detect(config: RunConfig, model: nn.Module, batch: Batch) -> li
 
 
 HEADS: dict[str, Head] = {"yolo": (_yolo_loss, _yolo_detect), "torchvision": (_torchvision_loss, _torchvision_detect)}
+PROTOCOLS: dict[str, Callable[[GroundTruth, DetectionArrays, Sequence[str]], Metrics]] = {
+    "visdrone": lambda truth, found, classes: visdrone.evaluate(truth, found),
+    "voc": voc.evaluate,
+}
+"""Metrics of one dataset that are offered beside COCO's."""

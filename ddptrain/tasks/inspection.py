@@ -20,6 +20,8 @@ from ddptrain.monitor.page import UNKNOWN, Section, details, histogram
 
 SHOWN_FAULTS = 50
 SIZES = ("small", "medium", "large")
+MOST = 0.9
+"""Part of the box loss that one size should not get by its weight."""
 
 
 @dataclass
@@ -147,6 +149,7 @@ def _sizes(config: RunConfig, sets: Sequence[_Set], out: Inspection) -> None:
             if s.part == "train" and f.below_8 > total / 2:
                 out.warnings.append(f"{line}; a larger data.image_size or finer model.strides shows more of them")
     section.rows = rows
+    _box_loss(config, sets, found, section, out)
     _too_long(config, sets, found, out)
     section.figures.append(_sizes_figure(sets, found, size))
     out.sections.append(section)
@@ -155,6 +158,34 @@ def _sizes(config: RunConfig, sets: Sequence[_Set], out: Inspection) -> None:
         | {"native": dict(zip(SIZES, f.native.tolist())), "network": dict(zip(SIZES, f.network.tolist()))}
         for s, f in zip(sets, found)
     ]
+
+
+def _box_loss(config: RunConfig, sets: Sequence[_Set], found: Sequence[Sizes], section: Section, out: Inspection) -> None:
+    """What part of the box loss each size gets: its boxes in a drawn sample, times its weight."""
+    if not isinstance(config.model, YoloConfig):
+        return
+    boxes = np.zeros(3)
+    for s, f in zip(sets, found):
+        if s.part == "train":
+            share = len(s.table) if s.config.share is None else s.config.share
+            boxes += share * f.network / len(s.table)
+    weights = config.loss.size_weights
+    factors = np.array([weights.small, weights.medium, weights.large])
+    if not boxes.sum() or not (boxes * factors).sum():
+        return
+    plain, weighted = boxes / boxes.sum(), boxes * factors / (boxes * factors).sum()
+    texts = [", ".join(f"{100 * p:.1f} % {n}" for p, n in zip(parts, SIZES)) for parts in (plain, weighted)]
+    section.lines.append(f"A drawn sample's boxes, and so the box loss: {texts[0]}.")
+    out.facts["box_loss"] = dict(zip(SIZES, weighted.round(4).tolist()))
+    if (factors != factors[0]).any():
+        named = ", ".join(f"{n} {f:g}" for n, f in zip(SIZES, factors))
+        section.lines.append(f"loss.size_weights ({named}) make that {texts[1]}.")
+        top = int(weighted.argmax())
+        if weighted[top] > MOST and factors[top] > factors.min():
+            out.warnings.append(
+                f"loss.size_weights give {SIZES[top]} boxes {100 * weighted[top]:.0f} % of the box loss, with"
+                f" {100 * plain[top]:.1f} % of the boxes; the others are hardly learned; lower loss.size_weights.{SIZES[top]}"
+            )
 
 
 def _too_long(config: RunConfig, sets: Sequence[_Set], found: Sequence[Sizes], out: Inspection) -> None:

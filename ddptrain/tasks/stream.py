@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,3 +36,8 @@ def build_sampler(config: RunConfig, sizes: Sequence[int], sample_weights: Any =
         )
     except ValueError as e:
         raise UserError(f"data.train: {e}") from None
+
+
+def run_length(config: RunConfig, samples_per_epoch: int) -> int:
+    """Length of a run in steps."""
+    return config.train.steps or math.ceil(config.train.epochs * samples_per_epoch / config.train.global_batch)

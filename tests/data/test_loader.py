@@ -44,10 +44,11 @@ class Numbers:
         if key.position == self.at:
             self.act()
         nothing = {"boxes": np.zeros((0, 4), np.float32), "labels": np.zeros(0, np.int64)}
+        no_tiles = {"tiles": np.zeros((0, 2, 3), np.float32), "tile_annotated": np.zeros((0, 1), bool)}
         return Sample(
             key=key,
             image=np.full((4, 4, 3), key.position % 256, np.uint8),
-            targets={**nothing, "ignore_boxes": np.zeros((0, 4), np.float32)},
+            targets={**nothing, "ignore_boxes": np.zeros((0, 4), np.float32), **no_tiles},
             annotated=np.ones(1, bool),
             to_native=np.eye(3, dtype=np.float32)[:2],
             native_size=(4, 4),

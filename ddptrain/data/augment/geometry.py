@@ -40,6 +40,25 @@ def letterbox(native_size: tuple[int, int], size: int) -> np.ndarray:
     return np.array([[scale, 0, left], [0, scale, top], [0, 0, 1]], np.float64)
 
 
+def quarter(native_size: tuple[int, int], size: int, number: int, x: float, y: float) -> np.ndarray:
+    """Matrix that scales an image to fit a square and puts one of its corners at a point: a tile of a mosaic.
+
+    Args:
+        native_size: (width, height) of the image in pixels.
+        size: side of the square in pixels.
+        number: 0 to 3: the tile lies to the top left, top right, bottom left or bottom right of the point.
+        x, y: the point, in pixels of the square that is seen.
+
+    Returns:
+        float64 `[3, 3]`.
+    """
+    width, height = native_size
+    scale = min(size / width, size / height)
+    left = x if number % 2 else x - width * scale
+    top = y if number // 2 else y - height * scale
+    return np.array([[scale, 0, left], [0, scale, top], [0, 0, 1]], np.float64)
+
+
 def random_affine(config: AugmentConfig, size: int, generator: np.random.Generator) -> np.ndarray:
     """Draw a matrix from the letterboxed square to itself: shear, turn and zoom about the centre, then shift, then flip.
 
@@ -81,10 +100,30 @@ class Patch(NamedTuple):
 
     def on_square(self, size: int) -> np.ndarray:
         """uint8 `[size, size, C]` with the patch on a grey ground."""
-        height, width, channels = self.pixels.shape
-        square = np.full((size, size, channels), BORDER, np.uint8)
-        square[self.top : self.top + height, self.left : self.left + width] = self.pixels
+        square = np.full((size, size, self.pixels.shape[2]), BORDER, np.uint8)
+        self.onto(square)
         return square
+
+    def onto(self, square: np.ndarray, matrix: np.ndarray | None = None, native_size: tuple[int, int] = (0, 0)) -> None:
+        """Put the patch on an image, in place: with a matrix that turns or shears only where its original is, without its
+        border.
+
+        Args:
+            square: uint8 `[size, size, C]`.
+            matrix: float64 `[3, 3]` from pixels of the file to pixels of the square, with which the patch was made.
+            native_size: (width, height) of the file in pixels.
+        """
+        height, width = self.pixels.shape[:2]
+        part = square[self.top : self.top + height, self.left : self.left + width]
+        if matrix is None or not (matrix[0, 1] or matrix[1, 0]):
+            part[:] = self.pixels
+            return
+        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * native_size @ matrix[:2, :2].T + matrix[:2, 2]
+        inside = np.zeros((height, width), np.uint8)
+        # in sixteenths of a pixel; OpenCV's pixel i is the point i
+        places = np.rint((corners - (self.left, self.top) - 0.5) * 16).astype(np.int32)
+        cv2.fillConvexPoly(inside, places, 1, shift=4)
+        np.copyto(part, self.pixels, where=inside[..., None].astype(bool))
 
 
 def snap(matrix: np.ndarray, native_size: tuple[int, int]) -> np.ndarray:
@@ -153,6 +192,18 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> Patch:
         window = (right - left, bottom - top)
         pixels = cv2.warpAffine(image, centres[:2], window, flags=cv2.INTER_LINEAR, borderValue=(BORDER,) * 4)
     return Patch(pixels.reshape(bottom - top, right - left, channels), left, top)
+
+
+def warp_nearest(values: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Numbers that must not be mixed, under `matrix`: each pixel of a square takes the nearest one, 0 outside.
+
+    Args:
+        values: uint8 `[H, W]`.
+        matrix: float64 `[3, 3]` from pixels of `values` to pixels of the square.
+        size: side of the square in pixels.
+    """
+    centres = _shift(-0.5, -0.5) @ matrix @ _shift(0.5, 0.5)
+    return cv2.warpAffine(values, centres[:2], (size, size), flags=cv2.INTER_NEAREST, borderValue=(0,))
 
 
 def _shift(x: float, y: float) -> np.ndarray:

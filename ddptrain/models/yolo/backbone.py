@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from ddptrain.errors import UserError
 from ddptrain.models.norms import sync_batch_norms
 from ddptrain.models.pretrained import with_weights_hint
 from ddptrain.models.yolo.blocks import ConvNormAct, CspStage, Norm, PyramidPool
+
+Fusion = Literal["early", "add"]
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,14 @@ class CspBackbone(nn.Module):
     It ends at the coarsest of `strides`: with (4, 8, 16) there is no stage of stride 32.
     """
 
-    def __init__(self, size: Size, strides: tuple[int, ...], in_channels: int, norm: Norm) -> None:
+    def __init__(self, size: Size, strides: tuple[int, ...], in_channels: int, norm: Norm, fusion: Fusion = "early") -> None:
         super().__init__()
         self.strides = strides
         w = dict(zip((2, 4, 8, 16, 32), size.widths))
         self.channels = tuple(w[s] for s in strides)
-        self.stem = ConvNormAct(in_channels, w[2], 3, norm, stride=2)
+        added = max(in_channels - 3, 0) if fusion == "add" else 0
+        self.stem = ConvNormAct(in_channels - added, w[2], 3, norm, stride=2)
+        self.added_stem = ConvNormAct(added, w[2], 3, norm, stride=2) if added else None
         self.stages = nn.ModuleDict()
         for stride, depth in zip((4, 8, 16, 32), size.depths):
             if stride <= max(strides):
@@ -67,7 +71,10 @@ class CspBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images `[B, C, H, W]` → one map `[B, channels[i], H / strides[i], W / strides[i]]` per stride."""
-        x = self.stem(images)
+        if self.added_stem is None:
+            x = self.stem(images)
+        else:
+            x = self.stem(images[:, :3]) + self.added_stem(images[:, 3:])
         out = []
         for stride, stage in self.stages.items():
             x = stage(x)
@@ -85,6 +92,8 @@ class TorchvisionBackbone(nn.Module):
         name: torchvision's name of the model.
         pretrained: start from its default published weights.
         norm: "batch" leaves its norm layers alone, "sync" and "frozen" convert its batch norms.
+        fusion: "early" inflates the first convolution to further channels; "add" gives these a convolution of their
+            own, which starts from 0, and adds it.
 
     Raises:
         UserError: unknown name, no feature maps at these strides, no weights, or a norm it cannot have.
@@ -93,7 +102,15 @@ class TorchvisionBackbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, strides: tuple[int, ...], in_channels: int, norm: Norm, pretrained: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        strides: tuple[int, ...],
+        in_channels: int,
+        norm: Norm,
+        pretrained: bool,
+        fusion: Fusion = "early",
+    ) -> None:
         super().__init__()
         if norm in ("group", "none"):
             raise UserError(
@@ -106,7 +123,9 @@ class TorchvisionBackbone(nn.Module):
             sync_batch_norms(self.body)
         elif norm == "frozen":
             freeze_batch_norms(self.body)
-        if in_channels != 3:
+        if in_channels > 3 and fusion == "add":
+            _add_stem(self.body, in_channels - 3)
+        elif in_channels != 3:
             _inflate_stem(self.body, in_channels)
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
         for key, v in (("mean", mean), ("std", std)):
@@ -183,21 +202,54 @@ def freeze_batch_norms(module: nn.Module) -> None:
             freeze_batch_norms(child)
 
 
-def _inflate_stem(module: nn.Module, in_channels: int) -> None:
-    """Let the first convolution take `in_channels`: its weights repeat, scaled so that the sum stays."""
-    name, conv = next((n, m) for n, m in module.named_modules() if isinstance(m, nn.Conv2d))
-    new = nn.Conv2d(
+class _AddedStem(nn.Module):
+    """A convolution of the first channels and one of the others, added."""
+
+    def __init__(self, first: nn.Conv2d, others: int) -> None:
+        super().__init__()
+        self.first = first
+        self.added = _like(first, others, bias=False)
+        nn.init.zeros_(self.added.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        split = self.first.in_channels
+        return self.first(x[:, :split]) + self.added(x[:, split:])
+
+
+def _first_convolution(module: nn.Module) -> tuple[str, nn.Conv2d]:
+    return next((n, m) for n, m in module.named_modules() if isinstance(m, nn.Conv2d))
+
+
+def _like(conv: nn.Conv2d, in_channels: int, bias: bool) -> nn.Conv2d:
+    """A fresh convolution of the same shape with other input channels."""
+    return nn.Conv2d(
         in_channels,
         conv.out_channels,
         conv.kernel_size,  # type: ignore[arg-type]
         conv.stride,  # type: ignore[arg-type]
         conv.padding,  # type: ignore[arg-type]
-        bias=conv.bias is not None,
+        bias=bias,
     )
+
+
+def _replace(module: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(parent), leaf, new)
+
+
+def _add_stem(module: nn.Module, others: int) -> None:
+    """Give further channels a first convolution of their own; as it starts from 0, what is pretrained stays as it is."""
+    name, conv = _first_convolution(module)
+    _replace(module, name, _AddedStem(conv, others))
+
+
+def _inflate_stem(module: nn.Module, in_channels: int) -> None:
+    """Let the first convolution take `in_channels`: its weights repeat, scaled so that the sum stays."""
+    name, conv = _first_convolution(module)
+    new = _like(conv, in_channels, bias=conv.bias is not None)
     with torch.no_grad():
         repeats = -(-in_channels // conv.in_channels)
         new.weight.copy_(conv.weight.repeat(1, repeats, 1, 1)[:, :in_channels] * (conv.in_channels / in_channels))
         if conv.bias is not None and new.bias is not None:
             new.bias.copy_(conv.bias)
-    parent, _, leaf = name.rpartition(".")
-    setattr(module.get_submodule(parent), leaf, new)
+    _replace(module, name, new)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ddptrain.models.yolo.backbone import SIZES, CspBackbone, TorchvisionBackbone
+from ddptrain.models.yolo.backbone import SIZES, CspBackbone, Fusion, TorchvisionBackbone
 from ddptrain.models.yolo.blocks import Norm, scale_to_unit_variance
 from ddptrain.models.yolo.head import DecoupledHead
 from ddptrain.models.yolo.neck import PathAggregation
@@ -26,6 +26,7 @@ class Yolo(nn.Module):
         backbone: a torchvision classification model in the place of the own backbone.
         pretrained: start that backbone from its published weights.
         image_size: nominal side of the input in pixels; only the prior of the first scores depends on it.
+        fusion: `add` gives the channels behind the first three a stem of their own, whose output is added.
 
     Raises:
         UserError: the torchvision backbone is unknown, unfit or its weights are not to be had.
@@ -42,11 +43,12 @@ class Yolo(nn.Module):
         backbone: str | None = None,
         pretrained: bool = False,
         image_size: int = 640,
+        fusion: Fusion = "early",
     ) -> None:
         super().__init__()
         dims = SIZES[size]
-        own = CspBackbone(dims, strides, in_channels, norm) if backbone is None else None
-        self.backbone = own or TorchvisionBackbone(str(backbone), strides, in_channels, norm, pretrained)
+        own = CspBackbone(dims, strides, in_channels, norm, fusion) if backbone is None else None
+        self.backbone = own or TorchvisionBackbone(str(backbone), strides, in_channels, norm, pretrained, fusion)
         channels = tuple(w for s, w in zip((2, 4, 8, 16, 32), dims.widths) if s in strides)
         self.neck = PathAggregation(self.backbone.channels, channels, dims.neck_depth, norm)
         self.head = DecoupledHead(channels, strides, num_classes, reg_max, norm, image_size)

@@ -1,0 +1,137 @@
+"""Mosaic and mixup: boxes, pixels, ignore regions and what is labelled travel together; partners are a formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ddptrain.config.data import AugmentConfig
+from ddptrain.data.augment.pipeline import Augmented, Source, augment_detection
+from ddptrain.data.detection import Partners
+from ddptrain.data.sampler import DistributedWeightedSampler
+from ddptrain.structures import SampleKey
+
+SIZE = 128
+COLOURS = np.array([[250, 30, 30], [30, 250, 30], [30, 30, 250], [240, 240, 40]], np.uint8)
+STILL = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}
+
+
+def source(number: int, annotated: tuple[bool, ...] = (True, True)) -> Source:
+    """A dark image of a size of its own, with a box in one of four colours and an ignore region in white."""
+    r = np.random.default_rng(number)
+    width, height = (int(v) for v in r.integers(150, 400, 2))
+    image = np.full((height, width, 3), 5, np.uint8)
+    x, y = int(r.integers(5, width // 2 - 45)), int(r.integers(5, height - 50))
+    box, region = (x, y, x + 40, y + 40), (width // 2 + 5, y, width // 2 + 45, y + 40)
+    image[box[1] : box[3], box[0] : box[2]] = COLOURS[number % 4]
+    image[region[1] : region[3], region[0] : region[2]] = 255
+    return Source(
+        image,
+        np.array([box], np.float32),
+        np.array([number % 4], np.int32),
+        np.array([region], np.float32),
+        np.array(annotated),
+    )
+
+
+def mosaic(position: int, sources: list[Source], **config: float) -> Augmented:
+    return augment_detection([sources], AugmentConfig(**STILL | config), SIZE, seed=1, position=position)
+
+
+@pytest.mark.parametrize("turn", [0.0, 30.0])
+def test_pixels_and_boxes_travel_together(turn: float) -> None:
+    seen = ignored = 0
+    for position in range(40):
+        out = mosaic(position, [source(i) for i in range(4)], rotate=turn, vflip=0.3)
+        for box, label in zip(out.boxes, out.labels):
+            ys, xs = np.nonzero(np.abs(out.image.astype(int) - COLOURS[label]).max(-1) < 90)
+            found = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+            # the box around a turned box is larger than what is seen of it where the edge cuts it
+            inside = box.min() > 0 and box.max() < SIZE
+            if inside or not turn:
+                assert np.abs(found - box).max() <= 2, (position, label)
+                seen += 1
+        white = (out.image > 230).all(-1)
+        for x1, y1, x2, y2 in out.ignore_boxes.round().astype(int):
+            if not turn and min(x2 - x1, y2 - y1) > 4:
+                assert white[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].all()
+                ignored += 1
+    assert seen > 45
+    assert turn or ignored > 60
+
+
+@pytest.mark.parametrize("turn", [0.0, 30.0])
+def test_tiles_say_where_each_image_lies(turn: float) -> None:
+    """Every image is flat in a colour of its own; a pixel shows it exactly where its tile is."""
+    sources = []
+    for i in range(4):
+        plain = source(i, annotated=(True, i == 0))
+        sources.append(plain._replace(image=np.broadcast_to(COLOURS[i], plain.image.shape).copy()))
+    ys, xs = np.mgrid[:SIZE, :SIZE] + 0.5
+    for position in range(10):
+        out = mosaic(position, sources, rotate=turn)
+        assert out.annotated.tolist() == [True, True]
+        assert out.tile_annotated.tolist() == [[True, False]] * 3
+        wrong = 0
+        for number, m in enumerate(out.tiles, start=1):
+            u = m[0, 0] * xs + m[0, 1] * ys + m[0, 2]
+            v = m[1, 0] * xs + m[1, 1] * ys + m[1, 2]
+            inside = (u >= 0) & (u <= 1) & (v >= 0) & (v <= 1)
+            shown = np.abs(out.image.astype(int) - COLOURS[number]).max(-1) < 60
+            wrong += int((inside != shown).sum())
+        # along an edge a pixel may go to either side
+        assert wrong < 4 * SIZE
+
+
+def test_images_that_label_the_same_need_no_tiles() -> None:
+    out = mosaic(3, [source(i, annotated=(True, False)) for i in range(4)])
+    assert out.annotated.tolist() == [True, False]
+    assert out.tiles.shape == (0, 2, 3)
+    assert out.tile_annotated.shape == (0, 2)
+
+
+def test_mixup_keeps_the_first_image_where_it_is_and_all_boxes() -> None:
+    config = AugmentConfig(**STILL)
+    a, b = source(0, (True, False)), source(1, (False, True))
+    alone = augment_detection([[a]], config, SIZE, seed=2, position=5)
+    both = augment_detection([[a], [b]], config, SIZE, seed=2, position=5)
+    n = len(alone.boxes)
+    np.testing.assert_array_equal(both.boxes[:n], alone.boxes)
+    assert both.labels.tolist()[n:] == [1] * (len(both.boxes) - n)
+    assert len(both.ignore_boxes) >= len(alone.ignore_boxes)
+    assert (both.annotated.tolist(), both.tile_annotated.tolist()) == ([True, True], [[True, False], [False, True]])
+    # near one half of each
+    x1, y1, x2, y2 = alone.boxes[0].round().astype(int)
+    red = both.image[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2, 0].mean()
+    assert 70 < red < 200
+
+
+SAMPLER = DistributedWeightedSampler([1000, 50], [3, 1], samples_per_epoch=400, num_replicas=1, rank=0, seed=3)
+
+
+def test_partners_are_a_formula_and_keep_the_shares() -> None:
+    partners = Partners(SAMPLER.keys, 400, until=1e9)
+    config = AugmentConfig(mosaic=0.5, mixup=0.5)
+    drawn = []
+    kinds: dict[tuple[int, ...], int] = {}
+    for position in range(2000):
+        key = SampleKey(position, 0, 7)
+        layers = partners(key, config, seed=4)
+        assert layers == partners(key, config, seed=4)
+        assert layers[0][0] == key
+        kind = tuple(map(len, layers))
+        kinds[kind] = kinds.get(kind, 0) + 1
+        drawn += [k for layer in layers for k in layer][1:]
+    assert kinds.keys() == {(1,), (4,), (1, 1), (4, 4)}
+    assert all(0.2 < n / 2000 < 0.3 for n in kinds.values())
+    assert abs(np.mean([k.dataset for k in drawn]) - 0.25) < 0.02
+    assert len({k.index for k in drawn if k.dataset == 0}) > 900
+    always = AugmentConfig(mosaic=1.0)
+    assert partners(SampleKey(9, 0, 1), always, seed=5) != partners(SampleKey(9, 0, 1), always, seed=6)
+
+
+def test_the_last_epochs_are_without() -> None:
+    partners = Partners(SAMPLER.keys, 400, until=800)
+    config = AugmentConfig(mosaic=1.0)
+    assert len(partners(SampleKey(799, 0, 1), config, seed=0)[0]) == 4
+    assert partners(SampleKey(800, 0, 1), config, seed=0) == [[SampleKey(800, 0, 1)]]
