@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from runs import summary_of, table
+from short_runs import summary_of, table
 
 from ddptrain.data.synthetic import write_visdrone
 

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from runs import summary_of, table
+from short_runs import summary_of, table
 
 CLASSES = ["RBC", "WBC", "Platelets"]
 HALVES = {"no_wbc": "WBC", "no_platelets": "Platelets"}
