@@ -75,3 +75,9 @@ def test_config_is_free_of_torch(path: Path) -> None:
 @pytest.mark.parametrize("path", modules("ddptrain") + modules("launch"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_hold_one_idea(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 330, "a file past 300 lines is usually two ideas"
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by bare name, so that helpers beside them can be imported."""
+    names = [p.name for p in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({n for n in names if names.count(n) > 1}) == []
