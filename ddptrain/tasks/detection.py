@@ -102,6 +102,12 @@ class DetectionTask(DetectionModel):
         self.notes: list[str] = []
         train_tables, train_space = self._tables("train")
         self.val_tables, self.val_space = self._tables("val")
+        unsure = not train_space.annotated.all() or any((t.ignore | t.crowd).any() for t in train_tables)
+        if unsure and isinstance(config.model, TorchvisionConfig):
+            self.notes.append(
+                f"warning: {config.model.name}: torchvision's losses know neither classes that are not annotated nor ignore "
+                f"regions, both are background to them in training; model.name=yolo leaves them out"
+            )
         self.sampler = build_sampler(config, [len(t) for t in train_tables])
         size = config.data.image_size
         self.train = DetectionSamples(train_tables, train_space.annotated, size, config.data.augment, config.seed)
