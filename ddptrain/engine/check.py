@@ -82,6 +82,7 @@ def _look_at_task(config: RunConfig, found: Inspection) -> None:
         task = build_task(config)
         _mixture(config, task.sampler.plan(), task.sampler.mixture.samples_per_epoch, found)
         found.warnings += task.sampler.mixture.warnings()
+        found.warnings += [n.removeprefix("warning: ") for n in task.notes if n.startswith("warning: ")]
         _split_and_memory(config, task, found)
         found.sections.append(_pictures(task))
     except UserError as e:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ddptrain.config import load_config
+from ddptrain.data.loader import train_loader
 from ddptrain.errors import UserError
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.detection import DetectionTask
@@ -62,6 +63,23 @@ def test_in_a_mosaic_it_is_zero_where_the_dataset_is(config: Path) -> None:
     assert mixed > 6
     grad = class_bias_gradient(task, [SampleKey(i, 0, i) for i in range(4)])
     assert (grad > 0).all()
+
+
+def test_a_mosaic_does_not_depend_on_the_workers(config: Path) -> None:
+    task = DetectionTask(
+        load_config(config, ["data.augment.mosaic=0.5", "data.augment.mixup=0.5", "data.augment.close_epochs=0"])
+    )
+    seen = []
+    for workers in (0, 2):
+        with train_loader(
+            task.train, task.sampler.keys, position=24, steps=2, global_batch=12, accumulation=2, rank=0, world_size=1,
+            workers=workers,
+        ) as loader:  # fmt: skip
+            seen.append(list(loader))
+    for a, b in zip(*seen):
+        assert torch.equal(a.images, b.images)
+        assert a.targets.keys() == b.targets.keys()
+        assert all(torch.equal(v, b.targets[k]) for k, v in a.targets.items())
 
 
 def test_mosaic_ends_before_the_last_epochs(config: Path) -> None:
