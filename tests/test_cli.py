@@ -15,9 +15,11 @@ import pytest
 from support import train
 
 from ddptrain.cli import main
+from ddptrain.config import load_config
 from ddptrain.data.synthetic import write_demo
 from ddptrain.engine import checkpoint
 from ddptrain.engine.saving import load_weights
+from ddptrain.tasks.build import build_task
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -204,3 +206,10 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
+
+
+def test_a_library_loss_that_knows_no_ignore_regions_is_told(config: Path) -> None:
+    words = "learns what is in ignore regions and crowds as background"
+    library = ["model={name: ssdlite320_mobilenet_v3_large}", "data.allow_missing_annotations=true"]
+    assert sum(words in note for note in build_task(load_config(config, library)).notes) == 1
+    assert not any(words in note for note in build_task(load_config(config)).notes)

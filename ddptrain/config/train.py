@@ -46,7 +46,8 @@ class EvalConfig(Section):
     score_threshold: float = Field(default=0.001, ge=0, lt=1)
     """Detections below this score are dropped before the non-maximum suppression."""
     nms_iou: float = Field(default=0.7, gt=0, le=1)
-    """Intersection over union above which the lower of two boxes of one class is suppressed."""
+    """Intersection over union above which the lower of two boxes of one class is suppressed; torchvision's
+    detectors keep their own."""
     batch: int | None = Field(default=None, ge=1)
     """Images forwarded at once. Default: train.micro_batch."""
 

@@ -58,36 +58,6 @@ def plan_markdown(plan: Sequence[PlanRow]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [COLUMNS, ["---"] * len(COLUMNS), *rows])
 
 
-def plan_warnings(plan: Sequence[PlanRow], unlisted: Mapping[str, Sequence[str]] | None = None) -> list[str]:
-    """What looks unintended, a sentence each.
-
-    Args:
-        plan: the mixture's plan.
-        unlisted: by dataset, its own class names that the run neither learns nor ignores nor drops.
-    """
-    out = []
-    for r in plan:
-        if r.share == 0:
-            out.append(f"{r.name}: its share is 0, none of its {r.size} images is ever seen; take it out of data.train")
-        elif r.passes_per_epoch > 10:
-            out.append(
-                f"{r.name}: each of its {r.size} images is seen {r.passes_per_epoch:.1f} times an epoch, the model may "
-                f"learn them by heart; a smaller share, or a smaller data.samples_per_epoch, mends it"
-            )
-        elif r.passes_per_epoch < 0.1:
-            out.append(
-                f"{r.name}: an epoch sees {r.passes_per_epoch:.1%} of its {r.size} images, one pass takes "
-                f"{r.epochs_per_pass:.0f} epochs; a larger share, or a larger data.samples_per_epoch, mends it"
-            )
-    for name, classes in (unlisted or {}).items():
-        if classes:
-            out.append(
-                f"{name}: labels of {', '.join(classes)} are in its files and not in classes; "
-                f"add them to classes, or name them under rename, ignore or drop"
-            )
-    return out
-
-
 @dataclass(frozen=True)
 class DatasetLoss:
     """Loss of one dataset's samples in a window.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from ddptrain.monitor.ledger import COLUMNS, Ledger, plan_markdown, plan_table, plan_warnings
+from ddptrain.monitor.ledger import COLUMNS, Ledger, plan_markdown, plan_table
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,6 @@ def test_the_plan_as_a_table() -> None:
     lines = plan_markdown(PLAN).splitlines()
     assert len(lines) == 2 + len(PLAN)
     assert {line.count("|") for line in lines} == {len(COLUMNS) + 1}
-
-
-def test_warnings_name_what_looks_unintended_and_nothing_else() -> None:
-    warnings = plan_warnings(PLAN, {"mid": ["dog", "cat"], "tiny": []})
-    assert [w.split(":")[0] for w in warnings] == ["big", "tiny", "off", "mid"]
-    assert "0.5% of its 100000 images" in warnings[0]
-    assert "20.0 times an epoch" in warnings[1]
-    assert "dog, cat" in warnings[3]
-    assert plan_warnings([Row("a", 100, 0.5), Row("b", 2000, 0.5)]) == []
 
 
 def test_losses_per_dataset() -> None:
