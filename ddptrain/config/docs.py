@@ -111,7 +111,8 @@ def _comment(text: str, depth: int) -> list[str]:
 
 def _inner(annotation: Any) -> list[type[BaseModel]]:
     """The sections inside an annotation, in their order."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    # Python 3.10 takes tuple[int, ...] for a type
+    if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [s for a in get_args(annotation) for s in _inner(a)]
 

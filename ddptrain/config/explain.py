@@ -107,7 +107,8 @@ def known_keys(loc: Sequence[str | int]) -> list[str]:
 
 def _sections(annotation: Any, tag: str | None = None) -> list[tuple[str | None, type[BaseModel]]]:
     """The section classes inside an annotation, `tuple[DatasetConfig, ...]` or a tagged union included."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    # Python 3.10 takes tuple[int, ...] for a type
+    if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [(tag, annotation)]
     if get_origin(annotation) is Annotated:
         tag = next((m.tag for m in annotation.__metadata__ if isinstance(m, Tag)), tag)

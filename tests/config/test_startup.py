@@ -1,9 +1,8 @@
 """The config and the help come up at once: nothing heavy is imported for them."""
 
-import statistics
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -29,10 +28,11 @@ def test_nothing_heavy_is_imported(code: str) -> None:
 
 
 def test_it_is_fast() -> None:
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
+    used = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", COMMANDS[0]], check=True)
-        times.append(time.perf_counter() - start)
-    # 0.25 s on an idle machine, 0.4 s is what we promise; tests run on busy ones
-    assert statistics.median(times) < 2.0, times
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    # 0.25 s on an idle machine, 0.4 s is what we promise; processor time, since tests run on busy ones, where it may double
+    assert min(used) < 1.0, used
