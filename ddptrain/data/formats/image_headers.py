@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
+import cv2
+import numpy as np
 from PIL import Image
 
 TAIL = 512
@@ -26,7 +30,8 @@ def inspect_image(path: str) -> tuple[int, int] | str:
                 width, height = image.size
                 # a PNG without this check would be decoded in full to look for a late EXIF chunk
                 turned = "exif" in image.info or image.format == "TIFF"
-                if turned and image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
+                heeded = image.format != "WEBP" or _turns_webp()
+                if turned and heeded and image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
                     width, height = height, width
                 marker = END_MARKERS.get(image.format or "")
                 if marker:
@@ -42,6 +47,16 @@ def inspect_image(path: str) -> tuple[int, int] | str:
         return "not an image" if os.path.getsize(path) else "empty file"
     except Exception as e:  # decoders of broken files raise nearly anything
         return " ".join(str(e).split()) or type(e).__name__
+
+
+@cache
+def _turns_webp() -> bool:
+    """Whether the OpenCV that decodes later heeds the EXIF orientation of WebP: 5.0 does, 4.12 does not."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[EXIF_ORIENTATION] = 6
+    Image.new("RGB", (2, 1)).save(file, "WEBP", exif=exif)
+    decoded = cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), cv2.IMREAD_COLOR)
+    return decoded is not None and decoded.shape[0] == 2
 
 
 def inspect_images(paths: Sequence[str], threads: int = 16) -> list[tuple[int, int] | str]:
