@@ -104,10 +104,7 @@ class DetectionTask(DetectionModel):
         self.val_tables, val_depth, self.val_space = self._tables("val")
         self._refuse_missing(train_space)
         if isinstance(config.model, TorchvisionConfig) and any((t.ignore | t.crowd).any() for t in train_tables):
-            self.notes.append(
-                f"warning: {config.model.name}: torchvision's losses know no ignore regions, they are background to them in "
-                f"training; model.name=yolo leaves them out"
-            )
+            self.notes.append(f"warning: {config.model.name} learns what is in ignore regions and crowds as background")
         self.sampler = build_sampler(config, [len(t) for t in train_tables])
         size = config.data.image_size
         self.train = DetectionSamples(

@@ -47,7 +47,7 @@ def error(folder: Path, text: str, *overrides: str) -> str:
             "model.size: unknown key; known keys: name, pretrained, pretrained_backbone",
         ),
         ("model: {name: fcos_resnet50_fpn, pretraned: true}", "model.pretraned: unknown key; did you mean pretrained?"),
-        ("model: {yolo: 1}", "model.yolo: unknown key; known keys: backbone, in_channels, name,"),
+        ("model: {yolo: 1}", "model.yolo: unknown key; known keys: backbone, fusion, in_channels, name,"),
         ("1: 2", "1: unknown key; known keys: "),
     ],
 )
