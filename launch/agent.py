@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 import traceback
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,7 @@ class Agent:
         # may move to another machine while agents remember the first one's store
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
         os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "15")
+        from torch.distributed import TCPStore  # noqa: TID251
         from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs  # noqa: TID251  # not of a rank
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: TID251
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch  # noqa: TID251
@@ -124,16 +126,18 @@ class Agent:
         # what it says of the last failure, `_record` says in a line of its own; of those before a restart it alone speaks
         level = logging.ERROR if plan.max_restarts else logging.CRITICAL
         logging.getLogger("torch.distributed.elastic").setLevel(level)
-        address, store = plan.address, None
+        address, store, announced = plan.address, None, None
         test = self._start_check() if plan.check else None
         configs: dict[str, Any] = {"join_timeout": 600, "read_timeout": 60}
         if plan.endpoint is not None:
             endpoint = plan.endpoint
         else:
             if plan.host in ("", self.node):
-                store, port = rendezvous.host_store(plan.ports, plan.token)
+                store, port = rendezvous.open_store(plan.ports)
+                announced = rendezvous.announce(plan.ports, plan.token, port) if plan.nnodes > 1 else None
             else:
-                store, port = rendezvous.find_store(address, plan.ports, plan.token)
+                port = rendezvous.find_store(address, plan.ports, plan.token)
+                store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=60))
             endpoint, configs["is_host"] = f"{address}:{port}", "0"
             if plan.nnodes > 1:
                 self._say(f"meets at {endpoint}")
@@ -161,6 +165,8 @@ class Agent:
             self._record(e.failures)
         if store and plan.nnodes > 1 and self.code == 0:  # the machine that holds the store leaves last
             rendezvous.leave(store, self.node, list(plan.addresses) if plan.host == self.node else [])
+        if announced:
+            announced.close()
 
     def _start_check(self) -> subprocess.Popen[bytes]:
         """The pre-flight, in a process of its own: a GPU it touched must be free when the ranks come."""

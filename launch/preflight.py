@@ -64,7 +64,7 @@ def all_reduce(plan: Plan) -> None:
     import torch
     import torch.distributed as dist  # noqa: TID251  # between machines, before any rank exists
 
-    _, port = rendezvous.find_store(plan.address, plan.ports, plan.token, PATIENCE_S)
+    port = rendezvous.find_store(plan.address, plan.ports, plan.token, PATIENCE_S)
     wait = timedelta(seconds=PATIENCE_S)
     store = dist.TCPStore(plan.address, port, is_master=False, timeout=wait)
     device = torch.device("cuda", 0) if plan.gpus else torch.device("cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -51,8 +52,8 @@ def resolves(name: str) -> bool:
     return True
 
 
-def host_store(ports: tuple[int, ...], token: str) -> tuple[TCPStore, int]:
-    """Open the job's store on the first port that can be bound; a taken one fails at once and the next is tried.
+def open_store(ports: Sequence[int]) -> tuple[TCPStore, int]:
+    """Open a store on the first port that can be bound; a taken one fails at once and the next is tried.
 
     The store must be kept for as long as the agents meet in it.
     """
@@ -61,31 +62,58 @@ def host_store(ports: tuple[int, ...], token: str) -> tuple[TCPStore, int]:
     for port in ports:
         try:
             store = TCPStore("localhost", port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
-        except (RuntimeError, ValueError) as e:
-            print(f"agent: port {port} is taken ({str(e).splitlines()[0][:120]}); trying the next", flush=True)
+        except (RuntimeError, ValueError):
+            print(f"agent: port {port} is taken, trying the next", flush=True)
             continue
-        store.set("ddptrain", token)
         return store, store.port
     raise RuntimeError(f"none of the ports {', '.join(map(str, ports))} can be bound on this machine")
 
 
-def find_store(address: str, ports: tuple[int, ...], token: str, timeout_s: float = 600.0) -> tuple[TCPStore, int]:
-    """The job's own store and its port. A foreign store or service on a candidate port is passed over."""
-    from torch.distributed import TCPStore  # noqa: TID251
+def announce(ports: Sequence[int], token: str, store_port: int) -> socket.socket:
+    """Tell everyone who connects to the first free one of the ports which job this is and where its store is.
 
+    Agents look for the store this way since torch's own client waits for ever on a foreign service that says nothing,
+    and joins a foreign store without a word. The socket must be kept; closing it ends the announcement.
+    """
+    for port in ports:
+        try:
+            server = socket.create_server(("", port), backlog=1024)
+        except OSError:
+            continue
+        threading.Thread(target=_answer, args=(server, f"{token} {store_port}\n".encode()), daemon=True).start()
+        return server
+    raise RuntimeError(f"none of the ports {', '.join(map(str, ports))} can be bound on this machine")
+
+
+def _answer(server: socket.socket, line: bytes) -> None:
+    while True:
+        try:
+            with server.accept()[0] as connection:
+                connection.sendall(line)
+        except OSError:
+            if server.fileno() < 0:
+                return
+
+
+def find_store(address: str, ports: Sequence[int], token: str, timeout_s: float = 600.0) -> int:
+    """The port of the job's own store. Foreign stores and services on the candidate ports are passed over."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         for port in ports:
-            if not _listens(address, port):
-                continue
-            try:
-                store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))
-                if store.check(["ddptrain"]) and store.get("ddptrain").decode() == token:
-                    return store, port
-            except (RuntimeError, ValueError):
-                continue
+            said = _ask(address, port).split()
+            if len(said) == 2 and said[0] == token:
+                return int(said[1])
         time.sleep(0.2)
     raise RuntimeError(f"no store of this job on {address} after {timeout_s:.0f} s, ports {', '.join(map(str, ports))}")
+
+
+def _ask(address: str, port: int) -> str:
+    """The line that a service says on its own within 2 s; empty where there is none."""
+    try:
+        with socket.create_connection((address, port), timeout=2) as connection:
+            return connection.makefile(errors="replace").readline(200)
+    except OSError:
+        return ""
 
 
 def leave(store: TCPStore, me: str, wait_for: Sequence[str], timeout_s: float = 15.0) -> None:
@@ -97,11 +125,3 @@ def leave(store: TCPStore, me: str, wait_for: Sequence[str], timeout_s: float = 
             time.sleep(0.1)
     except RuntimeError:  # the machine that holds it has gone
         return
-
-
-def _listens(address: str, port: int) -> bool:
-    try:
-        with socket.create_connection((address, port), timeout=5):
-            return True
-    except OSError:
-        return False

@@ -201,23 +201,39 @@ def test_two_jobs_with_the_same_ports_never_join(tmp_path: Path) -> None:
     assert sum(f"port {ports[0]} is taken" in s for s in said) == 2
 
 
-def test_foreign_store_is_passed_over() -> None:
-    other, port = rendezvous.host_store((0,), "theirs")
-    mine, my_port = rendezvous.host_store((port, 0), "mine")
-    assert my_port != port
-    assert rendezvous.find_store("localhost", (port, my_port), "mine")[1] == my_port
-    with pytest.raises(RuntimeError, match="no store of this job"):
-        rendezvous.find_store("localhost", (port,), "mine", timeout_s=0.5)
-    del other, mine
+def test_foreign_stores_and_services_are_passed_over() -> None:
+    """A silent service, another job's store and another job's announcement stand before the job's own."""
+    other, port = rendezvous.open_store((0,))
+    theirs = rendezvous.announce((0,), "theirs", port)
+    with socket.create_server(("", 0)) as silent:
+        foreign = [s.getsockname()[1] for s in (silent, theirs)] + [port]
+        mine = rendezvous.announce((*foreign, 0), "mine", 1234)
+        ports = (*foreign, mine.getsockname()[1])
+        assert ports[-1] not in foreign
+        assert rendezvous.find_store("localhost", ports, "mine") == 1234
+        with pytest.raises(RuntimeError, match="no store of this job"):
+            rendezvous.find_store("localhost", foreign, "mine", timeout_s=0.5)
+    mine.close()
+    theirs.close()
+    del other
+
+
+def test_taken_port_of_a_store_is_passed_over() -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert rendezvous.open_store((port, 0))[1] != port
+        with pytest.raises(RuntimeError, match="can be bound"):
+            rendezvous.open_store((port,))
 
 
 def test_store_that_opens_late_is_waited_for() -> None:
     ports = rendezvous.free_first(rendezvous.candidate_ports("late"))[:2]
-    held = []
-    timer = threading.Timer(1.0, lambda: held.append(rendezvous.host_store(ports, "mine")))
+    held: list[socket.socket] = []
+    timer = threading.Timer(1.0, lambda: held.append(rendezvous.announce(ports, "mine", 1234)))
     timer.start()
-    assert rendezvous.find_store("localhost", ports, "mine", timeout_s=30)[1] == ports[0]
+    assert rendezvous.find_store("localhost", ports, "mine", timeout_s=30) == 1234
     timer.join()
+    held[0].close()
 
 
 def test_ports_are_below_the_ephemeral_range() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddptrain.config import SlurmConfig, resolve
@@ -73,6 +73,7 @@ def test_wrong_slurm_keys_are_told_in_one_line() -> None:
     assert [resolve(SMALL, [f"slurm.time={t}"]).slurm.time for t in ("24:00:00", "30")] == ["24:00:00", "30"]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 64), st.integers(1, 16), st.integers(1, 8), st.integers(1, 8))
 def test_batch_is_refused_here_as_it_would_be_there(global_batch: int, micro: int, nodes: int, ranks: int) -> None:
     config = resolve(SMALL, [f"train.global_batch={global_batch}", f"train.micro_batch={micro}"])
