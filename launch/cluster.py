@@ -16,6 +16,8 @@ _STRIPPED = re.compile(
     r"(SLURM_|SLURMD_|SRUN_|SUBMITIT_|TORCHELASTIC_|PMI|OMPI_)"
     r"|((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_ADDR|MASTER_PORT)$"
 )
+_BUSY = re.compile(r"timed out|unable to contact|connect failure|connection refused|zero bytes|temporarily", re.IGNORECASE)
+PATIENCE_S = 60.0
 _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 
 
@@ -36,21 +38,27 @@ def present() -> bool:
 
 
 def call(*command: str, timeout_s: float = 60.0) -> str:
-    """Output of a Slurm command.
+    """Output of a Slurm command. Inside a job a busy controller is asked again for a minute: the job's future hangs on it.
 
     Raises:
         UserError: it is not there, or failed; says what Slurm said.
     """
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
-    except FileNotFoundError:
-        raise UserError(f"{command[0]}: not found; run this where Slurm's commands are, on a login node") from None
-    except subprocess.TimeoutExpired:
-        raise UserError(f"{command[0]}: no answer in {timeout_s:.0f} s; is the Slurm controller up?") from None
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise UserError(f"{command[0]}: {said or f'status {done.returncode}'}")
-    return done.stdout
+    end = time.monotonic() + (PATIENCE_S if "SLURM_JOB_ID" in os.environ else 0)
+    while True:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
+        except FileNotFoundError:
+            raise UserError(f"{command[0]}: not found; run this where Slurm's commands are, on a login node") from None
+        except subprocess.TimeoutExpired:
+            said, again = f"no answer in {timeout_s:.0f} s; is the Slurm controller up?", True
+        else:
+            if done.returncode == 0:
+                return done.stdout
+            said = " ".join((done.stderr or done.stdout).split()) or f"status {done.returncode}"
+            again = done.returncode < 0 or bool(_BUSY.search(said))
+        if not again or time.monotonic() > end:
+            raise UserError(f"{command[0]}: {said}")
+        time.sleep(1)
 
 
 def inside_job(environ: Mapping[str, str] = os.environ) -> list[str]:

@@ -194,6 +194,25 @@ def test_variables_of_a_surrounding_job_are_stripped() -> None:
     assert kept == {"SLURM_CONF", "SBATCH_ACCOUNT", "NCCL_DEBUG", "GLOO_SOCKET_IFNAME", "HOME", "RANKING"}
 
 
+@pytest.mark.parametrize(("inside", "said"), [(True, "JobState=RUNNING"), (False, "Socket timed out")])
+def test_busy_controller_is_asked_again_inside_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool, said: str
+) -> None:
+    program = tmp_path / "scontrol"
+    program.write_text(
+        f"#!/bin/sh\nif [ ! -e {tmp_path}/asked ]; then touch {tmp_path}/asked\n"
+        "echo 'slurm_load_jobs error: Socket timed out on send/recv operation' >&2; exit 1; fi\necho '   JobState=RUNNING'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if inside:
+        monkeypatch.setenv("SLURM_JOB_ID", "1")
+        assert said in cluster.call("scontrol", "show", "job", "1")
+    else:
+        with pytest.raises(UserError, match=said):
+            cluster.call("scontrol", "show", "job", "1")
+
+
 def test_threads_are_shared_out() -> None:
     assert threads_per_rank(4, {"SLURM_CPUS_PER_TASK": "32"}) == 8
     assert threads_per_rank(64, {"SLURM_CPUS_PER_TASK": "32"}) == 1

@@ -177,10 +177,13 @@ class PrivateSlurm:
             except OSError:
                 continue
 
-    def run(self, *command: str, check: bool = True, timeout_s: float = 60) -> str:
-        """Output of a Slurm command."""
+    def run(self, *command: str, check: bool = True, timeout_s: float = 60, attempts: int = 1) -> str:
+        """Output of a Slurm command; a crowded machine may need more than one attempt."""
         environ = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")} | self.environ
         done = subprocess.run(command, env=environ, text=True, capture_output=True, timeout=timeout_s)
+        if done.returncode and attempts > 1:
+            time.sleep(1)
+            return self.run(*command, check=check, timeout_s=timeout_s, attempts=attempts - 1)
         if check and done.returncode:
             raise RuntimeError(f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done.stdout.strip()

@@ -87,7 +87,7 @@ class Submitted:
         self.run, self.folder = Path(mine.run), mine.path
 
     def show(self) -> dict[str, str]:
-        text = self.cluster.run("scontrol", "-o", "show", "job", self.id)
+        text = self.cluster.run("scontrol", "-o", "show", "job", self.id, attempts=5)
         return dict(t.split("=", 1) for t in text.split() if "=" in t)
 
     @property
@@ -123,7 +123,7 @@ class Submitted:
             raise AssertionError(f"{e}\n{self.show()}\n{self.log}") from None
         return self
 
-    def end(self, timeout_s: float = 240) -> tuple[str, int]:
+    def end(self, timeout_s: float = 280) -> tuple[str, int]:
         """Wait for the end; returns Slurm's state and how often the job was queued again."""
         try:
             wait_for("end", lambda: self.show()["JobState"] in ENDED, timeout_s)

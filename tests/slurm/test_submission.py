@@ -176,15 +176,17 @@ def test_submitting_from_inside_a_job(slurm: Jobs) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="all tests run as an ordinary user already")
 def test_as_an_ordinary_user(tmp_path: Path) -> None:
     """The whole of it, cluster included, as a user who owns nothing but a folder."""
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    if subprocess.run([*user, "sh", "-c", f"{shlex.quote(sys.executable)} -c 'import torch'"], capture_output=True).returncode:
+        pytest.skip(f"an ordinary user cannot run {sys.executable} here; put the environment where everybody may read")
     home = Path("/tmp") / f"ddp-user-{os.getpid()}"
     shutil.copytree(ROOT, home, ignore=shutil.ignore_patterns(".git", "__pycache__", "runs"), symlinks=True)
     subprocess.run(["chown", "-R", "65534:65534", str(home)], check=True)
     try:
         environ = dict(os.environ, HOME=str(home), PYTHONPATH=str(home))
-        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         tests = ["tests/slurm/test_rules.py", "-k", "test_requeue_saves_and_goes_on"]
         pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(home / "tmp")]
         done = subprocess.run([*user, *pytest_, *tests], cwd=home, env=environ, capture_output=True, text=True)
-        assert "2 passed" in done.stdout, done.stdout + done.stderr
+        assert "1 passed" in done.stdout, done.stdout + done.stderr
     finally:
         shutil.rmtree(home)
