@@ -100,9 +100,9 @@ def find_store(address: str, ports: Sequence[int], token: str, timeout_s: float 
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         for port in ports:
-            said = _ask(address, port).split()
-            if len(said) == 2 and said[0] == token:
-                return int(said[1])
+            said, _, store_port = _ask(address, port).strip().rpartition(" ")
+            if said == token and store_port.isdigit():
+                return int(store_port)
         time.sleep(0.2)
     raise RuntimeError(f"no store of this job on {address} after {timeout_s:.0f} s, ports {', '.join(map(str, ports))}")
 

@@ -21,7 +21,7 @@ from launch.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRON = dict(os.environ, PYTHONPATH=f"{ROOT}:{ROOT / 'tests' / 'slurm'}", OMP_NUM_THREADS="1")
-WAIT = 300  # seconds that nothing here takes, but on a machine with other work
+WAIT = 240  # seconds that nothing here takes, but on a machine with other work
 START = """
 import sys
 from launch.torchrun import outcome, start
@@ -44,8 +44,12 @@ class Process(subprocess.Popen[str]):
         return Path(self._path).read_text()
 
     def end(self) -> int:
-        """The exit status."""
-        return self.wait(WAIT)
+        """The exit status; what does not end is killed, and says so."""
+        try:
+            return self.wait(WAIT)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.wait()
 
 
 def start(folder: Path, *options: str, restarts: int = 0) -> Process:
