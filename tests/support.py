@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -102,3 +103,30 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
     assert a.keys() == b.keys()
     pairs = [(a[k].double(), b[k].double()) for k in a if a[k].numel()]
     return max(float(((x - y).abs() / x.abs().clamp(min=1.0)).max()) for x, y in pairs)
+
+
+def equal(a: Any, b: Any, where: str = "") -> None:
+    """Every tensor and number of two checkpoints is the same, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            if key not in ("config", "name"):
+                equal(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b)):
+            equal(x, y, f"{where}.{i}")
+    else:
+        assert a == b, where
+
+
+def cut_back(run: Path, copy: Path, step: int) -> None:
+    """What a run would have left behind, had it been killed right after the checkpoint of `step`."""
+    shutil.copytree(run, copy, symlinks=True)
+    folder = copy / "checkpoints"
+    for path in folder.iterdir():
+        if path.is_symlink() or int(path.name[5:13]) > step:
+            path.unlink()
+    assert (folder / f"step_{step:08d}.pt").is_file()

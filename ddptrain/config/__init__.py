@@ -2,7 +2,15 @@
 
 from ddptrain.config.data import AugmentConfig, DataConfig, DatasetConfig
 from ddptrain.config.load import load_config, resolve
-from ddptrain.config.model import LossConfig, TorchvisionConfig, YoloConfig
+from ddptrain.config.loss import ImageLossConfig, LossConfig, PixelLossConfig
+from ddptrain.config.model import (
+    ClassifierConfig,
+    LeNetConfig,
+    SegmenterConfig,
+    SmallResNetConfig,
+    TorchvisionConfig,
+    YoloConfig,
+)
 from ddptrain.config.optim import EmaConfig, OptimizerConfig, ScheduleConfig
 from ddptrain.config.run import RunConfig
 from ddptrain.config.slurm import SlurmConfig
@@ -11,16 +19,22 @@ from ddptrain.config.train import CheckpointConfig, EvalConfig, MonitorConfig, T
 __all__ = [
     "AugmentConfig",
     "CheckpointConfig",
+    "ClassifierConfig",
     "DataConfig",
     "DatasetConfig",
     "EmaConfig",
     "EvalConfig",
+    "ImageLossConfig",
+    "LeNetConfig",
     "LossConfig",
     "MonitorConfig",
     "OptimizerConfig",
+    "PixelLossConfig",
     "RunConfig",
     "ScheduleConfig",
+    "SegmenterConfig",
     "SlurmConfig",
+    "SmallResNetConfig",
     "TorchvisionConfig",
     "TrainConfig",
     "YoloConfig",

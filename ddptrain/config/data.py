@@ -6,7 +6,10 @@ from pydantic import Field, field_validator
 
 from ddptrain.config.section import Section
 
-Format = Literal["coco", "yolo", "voc", "visdrone", "visdrone-vid", "uavdt", "uavdt-xml", "auair", "csv"]
+Format = Literal[
+    "coco", "yolo", "voc", "visdrone", "visdrone-vid", "uavdt", "uavdt-xml", "auair", "csv",
+    "folder", "mnist", "masks", "camvid", "ade20k", "jrdb",
+]  # fmt: skip
 
 
 class DatasetConfig(Section):
@@ -21,7 +24,8 @@ class DatasetConfig(Section):
     split: str | None = None
     """Which part: VOC `ImageSets/Main/<split>.txt`; YOLO the key of data.yaml or the folder; COCO
     `annotations/instances_<split>.json`; VisDrone `VisDrone2019-DET-<split>` or `-VID-`; UAVDT `M_attr/<split>` or a
-    list of sequences `<split>.txt`; AU-AIR a list of images `<split>.txt`; CSV `<split>.csv`."""
+    list of sequences `<split>.txt`; AU-AIR a list of images `<split>.txt`; CSV `<split>.csv`; folder and masks the
+    subfolder; MNIST train or t10k; JRDB a list of sequences `<split>.txt`."""
     annotations: str | None = None
     """File or folder of the annotations, relative to `root`, where it is not at the format's usual place."""
     images: str | None = None
@@ -58,6 +62,15 @@ class DatasetConfig(Section):
             raise ValueError("the two ends must differ")
         return value
 
+    holdout: float | None = Field(default=None, gt=0, lt=1)
+    """Classification from folders or a CSV without a split of their own: this part of each class, drawn by file name,
+    is the split `val`, the rest is `train`."""
+    void: int | None = Field(default=None, ge=0, le=255)
+    """Segmentation: the value of pixels that are of no class, neither right nor wrong. Default: 255, CamVid 11,
+    ADE20K 0."""
+    sequences: tuple[str, ...] | None = None
+    """Interaction: the sequences that are read. Default: those of the split, or all."""
+
 
 class AugmentConfig(Section):
     """Augmentation of training images; every draw is a function of the seed and the sample's position in the stream."""
@@ -81,11 +94,32 @@ class AugmentConfig(Section):
     hsv_v: float = Field(default=0.4, ge=0, le=1)
     """Brightness gain drawn from 1 ± hsv_v."""
     mosaic: float = Field(default=0.0, ge=0, le=1)
-    """Probability that four images are put together in one."""
+    """Probability that four images are put together in one (detection)."""
     mixup: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a second image (or mosaic) is blended in."""
+    """Probability that a second image (or mosaic) is blended in (detection and classification)."""
+    cutmix: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a box of a second image is pasted in, instead (classification)."""
+    mix_alpha: float = Field(default=1.0, gt=0)
+    """Classification: the second image's part in mixup, and its area in cutmix, are drawn from Beta(mix_alpha, mix_alpha)."""
     close_epochs: float = Field(default=10.0, ge=0)
-    """Last epochs of the run without mosaic and mixup."""
+    """Last epochs of the run without mosaic, mixup and cutmix."""
+
+
+class PairsConfig(Section):
+    """Interaction: which pairs of people are looked at."""
+
+    distance_multiplier: float = Field(default=3.0, gt=0)
+    """Two people are a candidate when the horizontal distance of their centres, around the panorama's seam, is below
+    this many mean widths of their two boxes."""
+    use_group_sampling: bool = False
+    """Of a group (people connected by interactions) of n, only max_group_samples_ratio × n interacting pairs are
+    learned from."""
+    max_group_samples_ratio: float = Field(default=1.0, gt=0)
+    """See use_group_sampling."""
+    max_negatives_per_frame: int | None = Field(default=None, ge=0)
+    """Candidates without interaction that are learned from, per frame; null for all."""
+    balance_ratio: float | None = Field(default=None, gt=0)
+    """Candidates without interaction for each interacting pair, over the whole training set; null for all."""
 
 
 class DataConfig(Section):
@@ -109,5 +143,10 @@ class DataConfig(Section):
     allow_missing_annotations: bool = False
     """Train a torchvision detector, whose loss cannot leave out a class, on datasets that do not label all classes: it
     learns the unlabelled objects there as background."""
+    balance: Literal["none", "oversample", "undersample"] = "none"
+    """Classification and interaction: draw all classes equally often, in epochs as long as the largest (oversample) or
+    the smallest (undersample) class asks for."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of the training images."""
+    pairs: PairsConfig = PairsConfig()
+    """Interaction: which pairs of people are looked at."""

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from ddptrain.config.explain import explain
 from ddptrain.config.run import RunConfig
+from ddptrain.config.tasks import fill_in
 from ddptrain.config.text import parse_yaml
 from ddptrain.errors import UserError
 
@@ -49,7 +50,7 @@ def resolve(
     data = json.loads(json.dumps(data, default=str))
     for override in overrides:
         _apply(data, override)
-    data = _expand(data, environ, source, "")
+    data = fill_in(_expand(data, environ, source, ""))
     try:
         return RunConfig.model_validate_json(json.dumps(data))
     except ValidationError as e:

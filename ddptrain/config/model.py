@@ -1,4 +1,4 @@
-"""`model` and `loss`."""
+"""`model`: every network, told apart by its name."""
 
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,27 @@ TORCHVISION_DETECTORS = (
     "retinanet_resnet50_fpn_v2",
     "ssdlite320_mobilenet_v3_large",
 )
+TORCHVISION_CLASSIFIERS = (
+    "alexnet", "convnext_tiny", "convnext_small", "convnext_base", "convnext_large", "densenet121", "densenet161",
+    "densenet169", "densenet201", "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
+    "efficientnet_b4", "efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_s",
+    "efficientnet_v2_m", "efficientnet_v2_l", "mnasnet0_5", "mnasnet1_0", "mobilenet_v2", "mobilenet_v3_small",
+    "mobilenet_v3_large", "regnet_x_400mf", "regnet_x_1_6gf", "regnet_y_400mf", "regnet_y_800mf", "regnet_y_1_6gf",
+    "regnet_y_3_2gf", "regnet_y_8gf", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+    "resnext50_32x4d", "resnext101_32x8d", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "squeezenet1_1", "swin_t",
+    "swin_s", "swin_b", "swin_v2_t", "swin_v2_s", "swin_v2_b", "vgg11_bn", "vgg16", "vgg16_bn", "vit_b_16",
+    "vit_b_32", "vit_l_16", "wide_resnet50_2", "wide_resnet101_2",
+)  # fmt: skip
+TORCHVISION_SEGMENTERS = (
+    "lraspp_mobilenet_v3_large",
+    "deeplabv3_mobilenet_v3_large",
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
+    "fcn_resnet50",
+    "fcn_resnet101",
+)
+CLASSIFIERS = ("resnet18", "lenet", "small_resnet", *(n for n in TORCHVISION_CLASSIFIERS if n != "resnet18"))
+SEGMENTERS = (*TORCHVISION_SEGMENTERS,)
 
 
 class YoloConfig(Section):
@@ -47,7 +68,7 @@ class YoloConfig(Section):
     @classmethod
     def _known(cls, value: Any) -> Any:
         if value != "yolo":
-            names = ", ".join(("yolo", *TORCHVISION_DETECTORS))
+            names = ", ".join(("yolo", *TORCHVISION_DETECTORS, *CLASSIFIERS, *SEGMENTERS))
             raise PydanticCustomError("unknown_model", "allowed: {names}", {"names": names})
         return value
 
@@ -71,41 +92,72 @@ class TorchvisionConfig(Section):
     """Start the backbone from torchvision's ImageNet weights."""
 
 
+class ClassifierConfig(Section):
+    """Classification: a model of torchvision, its last layer replaced by one for the run's classes."""
+
+    name: Literal[TORCHVISION_CLASSIFIERS]  # type: ignore[valid-type]
+    """The model's torchvision name."""
+    pretrained: bool = False
+    """Start from torchvision's ImageNet weights, all but the last layer (from torchvision's cache, else downloaded)."""
+    weights: str | None = None
+    """Start from a file of the model's weights (a state dict, `.pt` or `.pth`), all but a last layer of other classes."""
+
+
+class LeNetConfig(Section):
+    """Classification: LeNet-5 with ReLU and max-pooling, for images of 32 × 32 pixels."""
+
+    name: Literal["lenet"] = "lenet"
+    """The model's name."""
+
+
+class SmallResNetConfig(Section):
+    """Classification: the residual network of the ResNet paper for CIFAR, for images of about 32 × 32 pixels."""
+
+    name: Literal["small_resnet"] = "small_resnet"
+    """The model's name."""
+    blocks: int = Field(default=2, ge=1, le=50)
+    """Residual blocks at each of the three resolutions; the network has 6 × blocks + 2 layers."""
+    width: int = Field(default=32, ge=8, multiple_of=8)
+    """Channels at the first resolution; twice and four times as many at the others."""
+    norm: Literal["batch", "group"] = "batch"
+    """Normalisation layers: `batch` over a micro batch, `group` within one sample."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Part of the pooled features that is dropped before the last layer."""
+
+
+class SegmenterConfig(Section):
+    """Segmentation: a model of torchvision, its last layers replaced by ones for the run's classes."""
+
+    name: Literal[TORCHVISION_SEGMENTERS]  # type: ignore[valid-type]
+    """The model's torchvision name."""
+    pretrained: bool = False
+    """Start from torchvision's COCO weights, all but the last layers (from torchvision's cache, else downloaded)."""
+    pretrained_backbone: bool = False
+    """Start the backbone from torchvision's ImageNet weights."""
+    aux: bool = False
+    """Add the auxiliary head that DeepLab and FCN know (`loss.aux`)."""
+
+
+_KINDS = {
+    "lenet": "lenet",
+    "small_resnet": "small_resnet",
+    **dict.fromkeys(TORCHVISION_DETECTORS, "torchvision"),
+    **dict.fromkeys(TORCHVISION_CLASSIFIERS, "classifier"),
+    **dict.fromkeys(TORCHVISION_SEGMENTERS, "segmenter"),
+}
+
+
 def _kind(value: Any) -> str:
     name = value.get("name", "yolo") if isinstance(value, dict) else getattr(value, "name", "yolo")
-    return "torchvision" if name in TORCHVISION_DETECTORS else "yolo"
+    return _KINDS.get(str(name), "yolo")
 
 
 ModelConfig = Annotated[
-    Annotated[YoloConfig, Tag("yolo")] | Annotated[TorchvisionConfig, Tag("torchvision")], Discriminator(_kind)
+    Annotated[YoloConfig, Tag("yolo")]
+    | Annotated[TorchvisionConfig, Tag("torchvision")]
+    | Annotated[ClassifierConfig, Tag("classifier")]
+    | Annotated[LeNetConfig, Tag("lenet")]
+    | Annotated[SmallResNetConfig, Tag("small_resnet")]
+    | Annotated[SegmenterConfig, Tag("segmenter")],
+    Discriminator(_kind),
 ]
-
-
-class SizeWeights(Section):
-    """Factors on the box loss and the distribution focal loss of an object, by its size."""
-
-    small: float = Field(default=1.0, ge=0)
-    """Objects below 32² square pixels of the network's input."""
-    medium: float = Field(default=1.0, ge=0)
-    """Objects from 32² to 96² square pixels."""
-    large: float = Field(default=1.0, ge=0)
-    """Objects of 96² square pixels and more."""
-
-
-class LossConfig(Section):
-    """Gains of the detection loss (the package's own detector; torchvision's detectors bring their own loss)."""
-
-    box: float = Field(default=7.5, ge=0)
-    """Gain of the box loss (complete IoU)."""
-    cls: float = Field(default=0.5, ge=0)
-    """Gain of the classification loss (binary cross entropy)."""
-    dfl: float = Field(default=1.5, ge=0)
-    """Gain of the distribution focal loss."""
-    topk: int = Field(default=10, ge=1, le=100)
-    """Anchor points that the task-aligned assigner gives to each object at most."""
-    alpha: float = Field(default=0.5, gt=0)
-    """Exponent of the score in the alignment metric."""
-    beta: float = Field(default=6.0, gt=0)
-    """Exponent of the IoU in the alignment metric."""
-    size_weights: SizeWeights = SizeWeights()
-    """Weights by size; `ddptrain check` tells what part of the box loss each size gets."""

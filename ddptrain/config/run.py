@@ -8,10 +8,12 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ddptrain.config.data import DataConfig
-from ddptrain.config.model import LossConfig, ModelConfig, YoloConfig
+from ddptrain.config.loss import AnyLossConfig, LossConfig
+from ddptrain.config.model import ModelConfig, YoloConfig
 from ddptrain.config.optim import EmaConfig, OptimizerConfig, ScheduleConfig
 from ddptrain.config.section import Section
 from ddptrain.config.slurm import SlurmConfig
+from ddptrain.config.tasks import TaskName, check_task
 from ddptrain.config.train import CheckpointConfig, EvalConfig, MonitorConfig, TrainConfig
 
 
@@ -42,19 +44,23 @@ class RunConfig(Section):
     """Name of the run; its folder is output/name."""
     output: str = Field(default="runs", min_length=1)
     """Folder that holds the runs."""
-    task: Literal["detection"] = "detection"
-    """What is learned."""
+    task: TaskName = "detection"
+    """What is learned; it decides which formats, models and losses there are."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of everything random: weights, order, augmentation."""
     resume: ResumeConfig | None = Field(default=None, json_schema_extra=_or_text)
     """Go on from a checkpoint: `auto`, a path, or the keys below."""
+    init_from: str | None = None
+    """Run or checkpoint whose weights this run starts from; every tensor must fit."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the model that stay as they are, by the beginning of their parameters' names: [backbone]."""
     classes: tuple[str, ...] = Field(min_length=1)
     """The classes that the model learns, in the order of their numbers."""
     data: DataConfig
     """Datasets, sizes and augmentation."""
     model: ModelConfig = YoloConfig()
     """The network."""
-    loss: LossConfig = LossConfig()
+    loss: AnyLossConfig = LossConfig()
     """Gains of the loss."""
     train: TrainConfig = TrainConfig()
     """Length, batch and precision."""
@@ -102,4 +108,5 @@ class RunConfig(Section):
             raise ValueError(f"data.train: {given[0]} has a share and {lacking} has none; give every dataset a share, or none")
         if given and not any(d.share for d in self.data.train):
             raise ValueError("data.train: all shares are 0; at least one must be above")
+        check_task(self)
         return self

@@ -50,6 +50,10 @@ class EvalConfig(Section):
     detectors keep their own."""
     batch: int | None = Field(default=None, ge=1)
     """Images forwarded at once. Default: train.micro_batch."""
+    window: Literal["whole", "slide"] = "whole"
+    """Segmentation: predict the whole image scaled to image_size, or its native pixels in windows of image_size."""
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+    """Segmentation: overlap of neighbouring windows, as a fraction of their side."""
 
     protocols: tuple[Literal["coco", "visdrone", "voc"], ...] = ("coco",)
     """Detection metrics: `coco` (always: AP is by its rules), and as `visdrone/AP` … and `voc/AP` … the means over the
@@ -74,6 +78,9 @@ class CheckpointConfig(Section):
     """Newest checkpoints that are kept; older ones are deleted."""
     keep_every: int | None = Field(default=None, ge=1)
     """Checkpoints whose step is a multiple of this are kept for good."""
+    monitor: tuple[str, ...] = ()
+    """Further metrics whose best checkpoint is kept as `best_<metric>.pt`, beside `best.pt`, the one of the task's own
+    metric; lower is better for `loss`, higher for all others."""
 
 
 class MonitorConfig(Section):

@@ -49,11 +49,15 @@ class Partners:
         count = width * (2 if mixup < config.mixup else 1)
         if count == 1:
             return [[key]]
-        first = key.position // self.samples_per_epoch * self.samples_per_epoch
-        drawn = first + rng(seed, key.position, "partner positions").integers(0, self.samples_per_epoch, count - 1)
-        found = zip(*(part.tolist() for part in self.keys_of(drawn)))
-        keys = [key, *(SampleKey(key.position, dataset, index) for dataset, index in found)]
+        keys = [key, *self.draw(key, seed, count - 1)]
         return [keys[i : i + width] for i in range(0, count, width)]
+
+    def draw(self, key: SampleKey, seed: int, count: int) -> list[SampleKey]:
+        """So many partners of a key, whatever the probabilities; their position is that of the key."""
+        first = key.position // self.samples_per_epoch * self.samples_per_epoch
+        drawn = first + rng(seed, key.position, "partner positions").integers(0, self.samples_per_epoch, count)
+        found = zip(*(part.tolist() for part in self.keys_of(drawn)))
+        return [SampleKey(key.position, dataset, index) for dataset, index in found]
 
 
 class DetectionSamples:

@@ -21,6 +21,7 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "missing image": Kind(True, "image left out"),
+    "empty class folder": Kind(True, "class left out"),
     "unreadable image": Kind(True, "image left out"),
     "size mismatch": Kind(True, "image left out"),
     "image without label": Kind(True, "image left out"),

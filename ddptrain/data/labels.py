@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,18 @@ from ddptrain.errors import UserError
 
 DROP, IGNORE = -1, -2
 OTHERS = "*"  # in `ignore` or `drop`: all own classes that neither the config nor `ignored_names` names
+
+
+class Named(Protocol):
+    """A table as it was read, of any task."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The dataset's own classes."""
+
+    @property
+    def ignored_names(self) -> tuple[str, ...]:
+        """Those that its benchmark ignores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +46,7 @@ class LabelSpace:
     annotated: npt.NDArray[np.bool_]
 
     @classmethod
-    def build(cls, classes: Sequence[str], configs: Sequence[DatasetConfig], tables: Sequence[AnnotationTable]) -> LabelSpace:
+    def build(cls, classes: Sequence[str], configs: Sequence[DatasetConfig], tables: Sequence[Named]) -> LabelSpace:
         """The label space of tables as they were read, one per config. `UserError` where an own class would vanish in
         silence, or where a config names a class that is not there."""
         maps = [_map(tuple(classes), c, t) for c, t in zip(configs, tables, strict=True)]
@@ -58,7 +71,7 @@ class LabelSpace:
         return mapped if keep.all() else mapped.keep_rows(keep)  # without a copy, columns stay mapped from the cache
 
 
-def _map(classes: tuple[str, ...], config: DatasetConfig, table: AnnotationTable) -> npt.NDArray[np.int32]:
+def _map(classes: tuple[str, ...], config: DatasetConfig, table: Named) -> npt.NDArray[np.int32]:
     own = table.names
     for key, named in (("rename", config.rename), ("ignore", config.ignore), ("drop", config.drop)):
         for name in named:
@@ -106,5 +119,5 @@ def _annotated(classes: tuple[str, ...], config: DatasetConfig, mapping: npt.NDA
     contradicted = np.flatnonzero(mapped & ~given)
     if len(contradicted):
         name = classes[contradicted[0]]
-        raise UserError(f"{config.name}: has boxes of {name!r}, which annotated leaves out; add it there or drop it")
+        raise UserError(f"{config.name}: has labels of {name!r}, which annotated leaves out; add it there or drop it")
     return given

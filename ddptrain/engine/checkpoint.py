@@ -7,6 +7,7 @@
         step_00000200.pt.sha256
         last.pt -> step_00000200.pt  relative symbolic links, swapped by one rename: free, and never half-written.
         best.pt -> step_00000100.pt  What they point to is not pruned. Copies where a file system has no links
+        best_loss.pt -> step_0000…   the same for each further metric that the config names
         .step_00000300.pt.tmp        a save that was cut off; the next prune removes it
         aside/                       checkpoints later than the one that a run was told to go back to
 
@@ -21,7 +22,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -37,7 +38,7 @@ FORMAT = "ddptrain checkpoint 1"
 _NAME = re.compile(r"step_(\d+)\.pt")
 
 
-def save(folder: Path, state: dict[str, Any], step: int, best: bool = False) -> Path:
+def save(folder: Path, state: dict[str, Any], step: int, best: bool = False, links: Sequence[str] = ()) -> Path:
     """Write a checkpoint and wait until it is on disk.
 
     Args:
@@ -45,6 +46,7 @@ def save(folder: Path, state: dict[str, Any], step: int, best: bool = False) -> 
         state: dict, list, tuple, str, int, float, bool, None and tensors, nested at will.
         step: steps done, >= 0; a checkpoint of the same step is replaced.
         best: let `best.pt` point to it, too.
+        links: further names, `best_<metric>.pt`, that shall point to it.
 
     Returns:
         The path of the checkpoint.
@@ -54,10 +56,10 @@ def save(folder: Path, state: dict[str, Any], step: int, best: bool = False) -> 
         TypeError: something in `state` is not of a plain type.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return write(folder, snapshot(state), step, best)
+    return write(folder, snapshot(state), step, best, links)
 
 
-def write(folder: Path, state: dict[str, Any], step: int, best: bool = False) -> Path:
+def write(folder: Path, state: dict[str, Any], step: int, best: bool = False, links: Sequence[str] = ()) -> Path:
     """`save` without the copy, of a state that is a snapshot already, into a folder that is there."""
     path = path_of(folder, step)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -77,7 +79,7 @@ def write(folder: Path, state: dict[str, Any], step: int, best: bool = False) ->
         with suppress(OSError):  # the folder may be what is gone
             temporary.unlink()
         raise
-    for link in ("last.pt", "best.pt") if best else ("last.pt",):
+    for link in ("last.pt", *(("best.pt",) if best else ()), *links):
         _point(folder / link, path.name)
     sync_folder(folder)
     return path
@@ -146,10 +148,10 @@ def prune(folder: Path, keep_last: int, keep_every: int | None = None) -> list[P
         keep_every: those whose step is a multiple of this stay for good; None for no such rule.
 
     Returns:
-        The checkpoints that were deleted. What `last.pt` and `best.pt` point to stays.
+        The checkpoints that were deleted. What `last.pt`, `best.pt` and `best_<metric>.pt` point to stays.
     """
     paths = _steps(folder)
-    kept = set(paths[-keep_last:]) | {(folder / name).resolve() for name in ("last.pt", "best.pt")}
+    kept = set(paths[-keep_last:]) | {link.resolve() for link in (folder / "last.pt", *_bests(folder))}
     kept |= {p for p in paths if keep_every and _step(p) % keep_every == 0}
     gone = [p for p in paths if p not in kept and p.resolve() not in kept]
     for path in gone:
@@ -166,18 +168,19 @@ def set_aside(folder: Path, step: int) -> list[Path]:
     """Move the checkpoints later than `step` to `aside/`: they are of a course that the run leaves by going back.
 
     Returns:
-        Where they are now. `best.pt` follows its checkpoint, `last.pt` goes back to the newest that remains.
+        Where they are now. `best.pt` and its kind follow their checkpoints, `last.pt` goes back to the newest that remains.
     """
     paths = _steps(folder)
     later = [p for p in paths if _step(p) > step]
-    best = (folder / "best.pt").resolve()
+    bests = {link: link.resolve() for link in _bests(folder)}
     for path in later:
         (folder / "aside").mkdir(exist_ok=True)
         for name in (path.name + ".sha256", path.name):
             if (folder / name).exists():
                 os.replace(folder / name, folder / "aside" / name)
-        if best == path.resolve():
-            _point(folder / "best.pt", f"aside/{path.name}")
+        for link, target in bests.items():
+            if target == folder.resolve() / path.name:
+                _point(link, f"aside/{path.name}")
     if later:
         (folder / "last.pt").unlink(missing_ok=True)
         if len(paths) > len(later):
@@ -281,6 +284,11 @@ def _step(path: Path) -> int:
     match = _NAME.fullmatch(path.name)
     assert match is not None
     return int(match[1])
+
+
+def _bests(folder: Path) -> list[Path]:
+    """`best.pt` and `best_<metric>.pt`, those that are there."""
+    return sorted((*folder.glob("best.pt"), *folder.glob("best_*.pt")))
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -61,6 +61,7 @@ class Monitor:
         self._steps = 0
         self._images_per_second = 0.0
         self._metrics: dict[str, float] = {}
+        self._last: Evaluation | None = None
         self._say_start(state)
         self.timing = Timing(state.steps, state.step)
 
@@ -140,9 +141,12 @@ class Monitor:
         self._metrics = metrics = evaluation.metrics
         for line in evaluation.replaced:
             self.console.line(f"warning: {line}")
+        self._last = evaluation
         header, rows = self._task.summary(metrics)
         mark = "  (best so far)" if better else ""
         self.console.table(f"evaluation after step {state.step}, epoch {state.epoch:.1f}{mark}", header, rows)
+        for remark in self._task.remarks(metrics):
+            self.console.line(f"warning: {remark}")
         row = {"step": state.step, "epoch": round(state.epoch, 4), "samples": state.position, **metrics}
         self._try("history.csv", lambda: self._history.append(row))
         self.board.scalars({f"eval/{name}": value for name, value in metrics.items()}, state.step)
@@ -157,6 +161,16 @@ class Monitor:
             write()
         except OSError as e:
             self.console.line(f"warning: {self._config.folder / name}: not written ({e.strerror}); training goes on")
+
+    def report(self) -> None:
+        """At the end of a run: the task's report on the last evaluation, in `report/` of the run folder."""
+        last, folder = self._last, self._config.folder / "report"
+        if last is None:
+            return
+        try:
+            self._try("report", lambda: self._task.report(folder, last.predictions, self._history.table))
+        except ImportError as e:
+            self.console.line(f"no report/: {e.name} is not installed; pip install 'ddptrain[report]'")
 
     def _pictures(self, evaluation: Evaluation) -> list[np.ndarray]:
         keys = [SampleKey(0, number, index) for number, found in enumerate(evaluation.predictions) for index in sorted(found)]

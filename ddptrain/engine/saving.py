@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -130,11 +130,16 @@ class Saver:
         except OSError as e:
             raise UserError(f"{folder}: cannot be written ({e.strerror}); set output to another folder") from None
 
-    def save(self, best: bool = False) -> None:
-        """Hand the state to the writer: training waits only for the copy to host memory."""
+    def save(self, best: Sequence[str] = ()) -> None:
+        """Hand the state to the writer: training waits only for the copy to host memory.
+
+        Args:
+            best: the monitored metrics by which this state is the best so far.
+        """
         if self._writer is None:
             return
-        self._writer.submit(self._state_dict(), self._state.step, best)
+        links = [f"best_{name}.pt" for name in best if name in self._config.checkpoint.monitor]
+        self._writer.submit(self._state_dict(), self._state.step, self._state.monitored[0] in best, links)
         self._status("running")
 
     def reserve(self) -> None:

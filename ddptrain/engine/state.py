@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +15,10 @@ from ddptrain import distributed
 from ddptrain.config import RunConfig
 from ddptrain.data.sampler import DistributedWeightedSampler
 from ddptrain.distributed import World
+from ddptrain.engine.initial import freeze, load_initial
 from ddptrain.engine.split import Split
 from ddptrain.engine.step import Stepper, StepReport
+from ddptrain.errors import UserError
 from ddptrain.optim.build import build_optimizer
 from ddptrain.optim.ema import Ema
 from ddptrain.optim.schedule import Schedule
@@ -31,7 +35,9 @@ class RunState:
         steps: length of the run; samples_per_epoch: length of an epoch.
         step: updates made; skipped: steps that made none (their samples are spent).
         position: samples of the global stream that are spent.
-        best: best value of the task's metric, None before the first evaluation; stale: evaluations since then.
+        monitored: metrics by which checkpoints are compared; the first, the task's own, decides about patience.
+        bests: best value of each of them so far; stale: evaluations since the first one's.
+        frozen: parts of the model that stay in eval mode.
         replaced: samples that stood in for unreadable ones.
         loss_by_dataset, samples_by_dataset: sums over the run, by dataset; losses of skipped steps are left out.
     """
@@ -46,10 +52,12 @@ class RunState:
     steps: int
     samples_per_epoch: int
     patience: int | None
+    monitored: Sequence[str]
+    frozen: Sequence[nn.Module] = ()
     step: int = 0
     skipped: int = 0
     position: int = 0
-    best: float | None = None
+    bests: dict[str, float] = field(default_factory=dict)
     stale: int = 0
     replaced: int = 0
     loss_by_dataset: list[float] = field(default_factory=list)
@@ -64,6 +72,11 @@ class RunState:
     def evaluated_model(self) -> nn.Module:
         """The averaged weights, or the weights themselves where there is no average."""
         return self.ema.model if self.ema is not None else self.model
+
+    @property
+    def best(self) -> float | None:
+        """Best value of the task's own metric, None before there is one."""
+        return self.bests.get(self.monitored[0])
 
     @property
     def out_of_patience(self) -> bool:
@@ -83,12 +96,17 @@ class RunState:
         self.replaced += report.replaced
         self.samples_by_dataset = [a + b for a, b in zip(self.samples_by_dataset, report.samples_by_dataset)]
 
-    def judge(self, value: float) -> bool:
-        """Note an evaluation; True when it is the best so far."""
-        better = math.isfinite(value) and (self.best is None or value > self.best)
-        if better or self.best is None:
-            self.best = value if math.isfinite(value) else self.best
-        self.stale = 0 if better else self.stale + 1
+    def train_mode(self) -> None:
+        """Put the model into train mode, all but its frozen parts (whose running statistics must not move)."""
+        self.model.train()
+        for part in self.frozen:
+            part.eval()
+
+    def judge(self, metrics: Mapping[str, float]) -> list[str]:
+        """Note an evaluation; the monitored metrics that are the best so far."""
+        better = [name for name in self.monitored if _is_better(name, metrics[name], self.bests.get(name))]
+        self.bests |= {name: metrics[name] for name in better}
+        self.stale = 0 if self.monitored[0] in better else self.stale + 1
         return better
 
     def state_dict(self) -> dict[str, Any]:
@@ -98,7 +116,7 @@ class RunState:
             "skipped": self.skipped,
             "position": self.position,
             "global_batch": self.split.global_batch,
-            "best": self.best,
+            "bests": self.bests,
             "stale": self.stale,
             "replaced": self.replaced,
             "datasets": list(self.sampler.mixture.names),
@@ -129,7 +147,7 @@ class RunState:
         if self.stepper.scaler is not None and state["scaler"] is not None:
             self.stepper.scaler.load_state_dict(state["scaler"])
         self.stepper.normalizer = state["normalizer"]
-        for key in ("position", "best", "stale", "replaced"):
+        for key in ("position", "bests", "stale", "replaced"):
             setattr(self, key, state[key])
         for key in ("step", "skipped"):
             setattr(self, key, round(state[key] * state["global_batch"] / self.split.global_batch))
@@ -141,7 +159,11 @@ class RunState:
 def build_state(config: RunConfig, task: Task, world: World, split: Split) -> RunState:
     """A fresh state: weights from the seed, step 0."""
     torch.manual_seed(config.seed)
-    model = task.build_model().to(world.device)
+    model = task.build_model()
+    if config.init_from is not None:
+        load_initial(model, Path(config.init_from))
+    frozen = freeze(model, config.freeze)
+    model = model.to(world.device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(config.optimizer, model, config.train.global_batch)
@@ -158,7 +180,7 @@ def build_state(config: RunConfig, task: Task, world: World, split: Split) -> Ru
         clip_norm=config.train.clip_norm,
         precision=config.train.precision,
     )
-    return RunState(
+    state = RunState(
         model=model,
         stepper=stepper,
         optimizer=optimizer,
@@ -169,6 +191,22 @@ def build_state(config: RunConfig, task: Task, world: World, split: Split) -> Ru
         steps=steps,
         samples_per_epoch=samples_per_epoch,
         patience=config.train.patience,
+        monitored=_monitored(config, task),
+        frozen=frozen,
         loss_by_dataset=[0.0] * len(mixture.names),
         samples_by_dataset=[0.0] * len(mixture.names),
     )
+    state.train_mode()
+    return state
+
+
+def _monitored(config: RunConfig, task: Task) -> tuple[str, ...]:
+    unknown = [name for name in config.checkpoint.monitor if name not in task.monitors]
+    if unknown:
+        raise UserError(f"checkpoint.monitor: no metric {unknown[0]!r}; there are {', '.join(task.monitors)}")
+    return tuple(dict.fromkeys((task.monitors[0], *config.checkpoint.monitor)))
+
+
+def _is_better(name: str, value: float, best: float | None) -> bool:
+    """Lower is better for `loss`, higher for all others; what is not finite never is."""
+    return math.isfinite(value) and (best is None or (value < best if name == "loss" else value > best))

@@ -61,6 +61,8 @@ def train(config: RunConfig, stop: StopFlag) -> int:
         )
         monitor.show_inputs(state)
         stopped = run_steps(config, task, world, state, loader, saver, monitor, stop)
+        if not stopped:
+            monitor.report()
         return saver.finish(stopped, monitor.console.line)
 
 
@@ -94,7 +96,8 @@ def run_steps(
             saver.reserve()
             first = False
 
-        last, better = state.step == state.steps, False
+        last = state.step == state.steps
+        better: list[str] = []
         if last or _due(config.eval.every_steps, config.eval.every_epochs, state, before, report):
             with monitor.timing.pause():
                 better = _evaluate(config, task, world, state, monitor)
@@ -118,8 +121,8 @@ def _due(every_steps: int | None, every_epochs: float | None, state: RunState, b
     return int(state.position // interval) > int(before // interval)
 
 
-def _evaluate(config: RunConfig, task: Task, world: World, state: RunState, monitor: Monitor) -> bool:
-    """Evaluate the averaged weights; True when they are the best so far."""
+def _evaluate(config: RunConfig, task: Task, world: World, state: RunState, monitor: Monitor) -> list[str]:
+    """Evaluate the averaged weights; the monitored metrics by which they are the best so far."""
     monitor.console.status("evaluating")
     evaluation = evaluate(
         task,
@@ -129,8 +132,8 @@ def _evaluate(config: RunConfig, task: Task, world: World, state: RunState, moni
         workers=config.data.workers,
         precision=config.train.precision,
     )
-    state.model.train()
-    better = state.judge(evaluation.metrics[task.best_metric])
-    monitor.after_evaluation(state, evaluation, better)
+    state.train_mode()
+    better = state.judge(evaluation.metrics)
+    monitor.after_evaluation(state, evaluation, state.monitored[0] in better)
     monitor.console.status("")
     return better

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,10 @@ class CheckpointWriter:
         """
         self._start(snapshot, state, self._buffers)
 
-    def submit(self, state: dict[str, Any], step: int, best: bool = False) -> None:
+    def submit(self, state: dict[str, Any], step: int, best: bool = False, links: Sequence[str] = ()) -> None:
         """Copy `state` and write it in the background (see `checkpoint.save`); waits for the save before."""
         self.wait()
-        self._start(self._save, snapshot(state, self._buffers), step, best)
+        self._start(self._save, snapshot(state, self._buffers), step, best, links)
 
     def wait(self) -> None:
         """Wait until the save that is on its way is on disk, or has failed."""
@@ -74,9 +74,9 @@ class CheckpointWriter:
         self._thread = threading.Thread(target=work, args=args, name="checkpoint")
         self._thread.start()
 
-    def _save(self, state: dict[str, Any], step: int, best: bool) -> None:
+    def _save(self, state: dict[str, Any], step: int, best: bool, links: Sequence[str]) -> None:
         try:
-            checkpoint.write(self._folder, state, step, best)
+            checkpoint.write(self._folder, state, step, best, links)
             self._failed = False
         except Exception as e:  # whatever it is, training goes on and the run ends non-zero
             self._failed = True

@@ -52,6 +52,11 @@ class History:
                 if step <= resumed:
                     self.rows.append(row)
 
+    @property
+    def table(self) -> dict[str, list[float]]:
+        """The columns by name, `step` first; empty cells as nan."""
+        return {name: [float(row.get(name) or "nan") for row in self.rows] for name in self.columns}
+
     def append(self, row: Mapping[str, Any]) -> None:
         """Add an evaluation; it replaces a row of the same step (evaluated again after a resume).
 

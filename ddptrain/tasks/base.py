@@ -61,8 +61,8 @@ class Task(Model, Protocol):
         ...
 
     @property
-    def best_metric(self) -> str:
-        """The metric by which checkpoints are compared; higher is better."""
+    def monitors(self) -> Sequence[str]:
+        """Metrics by which checkpoints can be compared, the task's own first; lower is better for `loss`, else higher."""
         ...
 
     @property
@@ -88,4 +88,18 @@ class Task(Model, Protocol):
 
     def summary(self, metrics: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
         """Header and rows of the table a person reads after an evaluation."""
+        ...
+
+    def remarks(self, metrics: Mapping[str, float]) -> Sequence[str]:
+        """What the metrics hide from a hasty reader, a line each."""
+        ...
+
+    def report(
+        self, folder: Path, predictions: Sequence[Mapping[int, Prediction]], history: Mapping[str, Sequence[float]]
+    ) -> None:
+        """Write figures and text about the last evaluation of a run; `history` holds the columns of history.csv.
+
+        Raises:
+            ImportError: a package for figures is not installed.
+        """
         ...

@@ -1,12 +1,21 @@
 """Every task by its name in the config."""
 
+from collections.abc import Callable
+
 from ddptrain.config import RunConfig
 from ddptrain.tasks.base import Model, Task
+from ddptrain.tasks.classification import ClassificationModel, ClassificationTask
 from ddptrain.tasks.detection import DetectionModel, DetectionTask
 from ddptrain.tasks.inspection import Inspection, inspect_detection
 
-TASKS = {"detection": DetectionTask}
-MODELS = {"detection": DetectionModel}
+TASKS: dict[str, Callable[[RunConfig], Task]] = {
+    "classification": ClassificationTask,
+    "detection": DetectionTask,
+}
+MODELS: dict[str, Callable[[RunConfig], Model]] = {
+    "classification": ClassificationModel,
+    "detection": DetectionModel,
+}
 INSPECTIONS = {"detection": inspect_detection}
 
 

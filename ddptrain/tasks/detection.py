@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import RunConfig, TorchvisionConfig, YoloConfig
+from ddptrain.config import LossConfig, RunConfig, TorchvisionConfig, YoloConfig
 from ddptrain.data.augment.pipeline import Source, fit_detection
 from ddptrain.data.cache import read_cached
 from ddptrain.data.depth import DepthMaps, depth_of_file, find_depth
@@ -25,10 +25,10 @@ from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics
 from ddptrain.models.build import build_model
 from ddptrain.models.postprocess import detections
 from ddptrain.models.torchvision import TorchvisionDetector
-from ddptrain.monitor import pictures
+from ddptrain.monitor import pictures, report
 from ddptrain.structures import Batch, Detections, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
-from ddptrain.tasks.stream import build_sampler, run_length
+from ddptrain.tasks.stream import build_partners, build_sampler, run_length
 
 DRAWN_SCORE = 0.25
 """Detections from this score on are drawn."""
@@ -49,6 +49,7 @@ class DetectionModel:
 
     def build_model(self) -> nn.Module:
         """The network of `config.model`."""
+        assert isinstance(self.config.model, (YoloConfig, TorchvisionConfig))
         return build_model(self.config.model, len(self.classes), self.config.data.image_size)
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
@@ -95,7 +96,7 @@ class DetectionModel:
 class DetectionTask(DetectionModel):
     """See `tasks.base.Task` for what each member means."""
 
-    best_metric = "AP"
+    monitors = ("AP", "AP50", "AP75")
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
@@ -139,15 +140,15 @@ class DetectionTask(DetectionModel):
 
     def _partners(self) -> Partners | None:
         augment, epoch = self.config.data.augment, self.sampler.mixture.samples_per_epoch
-        if not (augment.mosaic or augment.mixup):
+        partners = build_partners(self.config, self.sampler, augment.mosaic + augment.mixup)
+        if partners is None:
             return None
         end = run_length(self.config, epoch) * self.config.train.global_batch
-        until = max(0.0, end - augment.close_epochs * epoch)
         chances = f"mosaic of {augment.mosaic:.0%} and mixup of {augment.mixup:.0%} of the samples"
-        self.notes.append(f"{chances} in the first {until / epoch:.4g} of {end / epoch:.4g} epochs")
-        if not until:
+        self.notes.append(f"{chances} in the first {partners.until / epoch:.4g} of {end / epoch:.4g} epochs")
+        if not partners.until:
             self.notes.append("warning: no mosaic and no mixup: data.augment.close_epochs is as long as the run")
-        return Partners(self.sampler.keys, epoch, until)
+        return partners
 
     def _tables(self, part: str) -> tuple[list[AnnotationTable], list[DepthMaps | None], LabelSpace]:
         datasets = getattr(self.config.data, part)
@@ -220,6 +221,16 @@ class DetectionTask(DetectionModel):
         rows.append(["all", sum(n for _, n in self.val), *(metrics.get(k) for k in keys)])
         return ["dataset", "images", *keys], rows
 
+    def remarks(self, metrics: Mapping[str, float]) -> list[str]:
+        """None."""
+        return []
+
+    def report(
+        self, folder: Path, predictions: Sequence[Mapping[int, Prediction]], history: Mapping[str, Sequence[float]]
+    ) -> None:
+        """The curves of training."""
+        report.training_curves(folder / "training_curves.png", history, self.monitors)
+
 
 def _by_protocol(protocol: str, truths: Sequence[GroundTruth], values: Sequence[Metrics]) -> Metrics:
     """`dataset/<name>/<protocol>/<key>`, and `<protocol>/<key>`: the mean of the datasets that have truth."""
@@ -254,6 +265,7 @@ def _flat(found: Mapping[int, Prediction]) -> DetectionArrays:
 
 
 def _yolo_loss(config: RunConfig, model: nn.Module, batch: Batch) -> LossSum:
+    assert isinstance(config.loss, LossConfig)
     loss = detection_loss(model(_normalise(batch)), **batch.targets, annotated=batch.annotated, config=config.loss)
     # YOLO's scale: the gradient of a step is that of global_batch times the mean loss, which lr and clip_norm are made for
     return loss.scaled(config.train.global_batch)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddptrain.config import DatasetConfig, RunConfig, YoloConfig
+from ddptrain.config import DatasetConfig, LossConfig, RunConfig, YoloConfig
 from ddptrain.data.cache import read_cached
 from ddptrain.data.duplicates import Twins, find_twins
 from ddptrain.data.faults import KINDS, Faults
@@ -162,7 +162,7 @@ def _sizes(config: RunConfig, sets: Sequence[_Set], out: Inspection) -> None:
 
 def _box_loss(config: RunConfig, sets: Sequence[_Set], found: Sequence[Sizes], section: Section, out: Inspection) -> None:
     """What part of the box loss each size gets: its boxes in a drawn sample, times its weight."""
-    if not isinstance(config.model, YoloConfig):
+    if not (isinstance(config.model, YoloConfig) and isinstance(config.loss, LossConfig)):
         return
     boxes = np.zeros(3)
     for s, f in zip(sets, found):

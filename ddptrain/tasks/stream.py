@@ -7,16 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from ddptrain.config import RunConfig
+from ddptrain.data.detection import Partners
 from ddptrain.data.sampler import DistributedWeightedSampler
 from ddptrain.errors import UserError
 
 
-def build_sampler(config: RunConfig, sizes: Sequence[int], sample_weights: Any = None) -> DistributedWeightedSampler:
+def build_sampler(
+    config: RunConfig, sizes: Sequence[int], sample_weights: Any = None, epoch: int | None = None
+) -> DistributedWeightedSampler:
     """The stream over the datasets of `data.train`; positions are cut into ranks by the loader, so this one has rank 0 of 1.
 
     Args:
         sizes: number of samples of each dataset.
         sample_weights: see `DistributedWeightedSampler`.
+        epoch: samples per epoch where the config gives none; default: the sum of the sizes.
 
     Raises:
         UserError: shares or weights that cannot be drawn.
@@ -27,7 +31,7 @@ def build_sampler(config: RunConfig, sizes: Sequence[int], sample_weights: Any =
             sizes,
             shares or None,
             sample_weights=sample_weights,
-            samples_per_epoch=config.data.samples_per_epoch,
+            samples_per_epoch=config.data.samples_per_epoch or epoch,
             block=config.train.global_batch,
             num_replicas=1,
             rank=0,
@@ -36,6 +40,15 @@ def build_sampler(config: RunConfig, sizes: Sequence[int], sample_weights: Any =
         )
     except ValueError as e:
         raise UserError(f"data.train: {e}") from None
+
+
+def build_partners(config: RunConfig, sampler: DistributedWeightedSampler, chance: float) -> Partners | None:
+    """Where mosaic, mixup and cutmix take their further images from; None where their chance is 0."""
+    if not chance:
+        return None
+    epoch = sampler.mixture.samples_per_epoch
+    end = run_length(config, epoch) * config.train.global_batch
+    return Partners(sampler.keys, epoch, max(0.0, end - config.data.augment.close_epochs * epoch))
 
 
 def run_length(config: RunConfig, samples_per_epoch: int) -> int:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from ddptrain.config import RunConfig, docs, load_config, resolve
+from ddptrain.config import ImageLossConfig, RunConfig, docs, load_config, resolve
 from ddptrain.config.model import TORCHVISION_DETECTORS, TorchvisionConfig
+from ddptrain.config.tasks import KITS
 from ddptrain.config.text import parse_yaml
 
 
@@ -63,18 +64,30 @@ def test_every_key_is_documented(described: str) -> None:
             assert f"{name}:" in described
 
 
-def test_the_alternative_model_is_a_valid_one(described: str) -> None:
-    lines = described.splitlines()
-    start = next(i for i, line in enumerate(lines) if line == "# model:")
-    block = []
-    for line in lines[start:]:
-        if not line.startswith("#"):
+def alternatives(described: str, key: str) -> list[dict[str, Any]]:
+    """The commented sections that could stand in the place of `key`."""
+    found: list[list[str]] = []
+    for line in described.splitlines():
+        if line == f"# {key}:":
+            found.append([line[2:]])
+        elif found and line.startswith("#   "):
+            found[-1].append(line[2:])
+        elif found and not line.startswith("#"):
             break
-        block.append(line[2:])
+    return [parse_yaml("\n".join(block), "d")[key] for block in found]
+
+
+def test_every_alternative_section_is_a_valid_one(described: str) -> None:
     base = parse_yaml(described, "d")
-    model = resolve(base | parse_yaml("\n".join(block), "d")).model
-    assert isinstance(model, TorchvisionConfig)
-    assert model == TorchvisionConfig(name=TORCHVISION_DETECTORS[0])
+    models, losses = alternatives(described, "model"), alternatives(described, "loss")
+    assert resolve(base | {"model": models[0]}).model == TorchvisionConfig(name=TORCHVISION_DETECTORS[0])
+    assert {m["name"] for m in models} >= {"lenet", "small_resnet"}
+    data = [{"name": "d", "format": "folder", "root": "r"}]
+    image = {"task": "classification", "classes": ["a"], "data": {"train": data, "val": data}}
+    for model in models:
+        if model["name"] in KITS["classification"].models:
+            assert resolve(image | {"model": model}).model.model_dump()["name"] == model["name"]
+    assert resolve(image | {"loss": losses[0]}).loss == ImageLossConfig()
 
 
 @pytest.mark.parametrize(
@@ -116,10 +129,8 @@ def test_schema_covers_every_section() -> None:
         for p in properties.values():  # pydantic leaves out what the section says in the same words
             assert "description" in p or "description" in definitions[p["$ref"].rsplit("/", 1)[1]]
     assert set(schema["required"]) == {"classes", "data"}
-    assert {m["$ref"].rsplit("/", 1)[1] for m in schema["properties"]["model"]["oneOf"]} == {
-        "YoloConfig",
-        "TorchvisionConfig",
-    }
+    models = {m["$ref"].rsplit("/", 1)[1] for m in schema["properties"]["model"]["oneOf"]}
+    assert models >= {"YoloConfig", "TorchvisionConfig", "ClassifierConfig", "SmallResNetConfig"}
     assert schema["properties"]["classes"] | {"title": ""} == {
         "title": "",
         "type": "array",

@@ -120,7 +120,7 @@ def test_annotated(annotated: object, expected: list[bool]) -> None:
 
 
 def test_annotated_may_not_leave_out_a_class_that_has_boxes() -> None:
-    with pytest.raises(UserError, match="has boxes of 'car', which annotated leaves out"):
+    with pytest.raises(UserError, match="has labels of 'car', which annotated leaves out"):
         build(table_of(("car",), [0]), annotated=("bus",))
 
 

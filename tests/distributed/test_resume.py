@@ -7,30 +7,12 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from support import Ranks, command_line, final_state, train
+from support import Ranks, command_line, equal, final_state, train
 
 RUN = ("train.steps=12", "checkpoint.every_steps=3", "eval.every_steps=6", "model.norm=batch", "train.precision=none")
-
-
-def equal(a: Any, b: Any, where: str = "") -> None:
-    """Every tensor and number of two checkpoints is the same, bit for bit."""
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            if key not in ("config", "name"):
-                equal(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b)):
-            equal(x, y, f"{where}.{i}")
-    else:
-        assert a == b, where
 
 
 def break_off(ranks: Ranks, run: Path, how: signal.Signals, whom: str, after_step: int) -> list[int]:

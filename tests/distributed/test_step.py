@@ -64,6 +64,7 @@ def state(world: World, norm: bool = True, precision: str = "none") -> RunState:
         steps=100,
         samples_per_epoch=40,
         patience=None,
+        monitored=("AP",),
         loss_by_dataset=[0.0, 0.0],
         samples_by_dataset=[0.0, 0.0],
     )
@@ -98,7 +99,7 @@ def everything(run: RunState) -> dict[str, Any]:
     flat = {**{f"model.{k}": v for k, v in found["model"].items()}, **{f"ema.{k}": v for k, v in found["ema"].items()}}
     for number, values in found["optimizer"]["state"].items():
         flat |= {f"optimizer.{number}.{k}": v for k, v in values.items() if isinstance(v, torch.Tensor)}
-    numbers = {k: found[k] for k in ("step", "best", "stale", "replaced", "loss_by_dataset", "normalizer")}
+    numbers = {k: found[k] for k in ("step", "bests", "stale", "replaced", "loss_by_dataset", "normalizer")}
     return {k: v.clone() for k, v in flat.items()} | numbers
 
 

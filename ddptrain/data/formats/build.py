@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import KINDS, Faults, OnFault
@@ -73,7 +73,7 @@ def parse(config: DatasetConfig) -> tuple[AnnotationTable, Faults]:
     return READERS[config.format](config, faults), faults
 
 
-def check(config: DatasetConfig, table: AnnotationTable, faults: Faults, on_fault: OnFault) -> None:
+def check(config: DatasetConfig, table: Sized, faults: Faults, on_fault: OnFault) -> None:
     """Raise `UserError` as `read` does; it tells the first fault that ends a run and the counts of all such kinds."""
     first = next(faults.errors(), None)
     if first is not None and on_fault == "error":

@@ -1,0 +1,97 @@
+"""What belongs to which task: formats, models, losses, and the keys that only some tasks know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pydantic import BaseModel
+
+from ddptrain.config.model import CLASSIFIERS, SEGMENTERS, TORCHVISION_DETECTORS
+
+if TYPE_CHECKING:
+    from ddptrain.config.run import RunConfig
+
+TaskName = Literal["detection", "classification"]
+
+
+class Kit(NamedTuple):
+    """What a task works with; the first model and loss are its defaults."""
+
+    formats: tuple[str, ...]
+    models: tuple[str, ...]
+    losses: tuple[str, ...]
+
+
+KITS: Mapping[str, Kit] = {
+    "detection": Kit(
+        ("coco", "yolo", "voc", "visdrone", "visdrone-vid", "uavdt", "uavdt-xml", "auair", "csv"),
+        ("yolo", *TORCHVISION_DETECTORS),
+        ("detection",),
+    ),
+    "classification": Kit(("folder", "csv", "mnist"), CLASSIFIERS, ("cross_entropy", "focal", "bce")),
+    "segmentation": Kit(("masks", "camvid", "ade20k"), SEGMENTERS, ("pixels",)),
+}
+ONLY: Mapping[str, tuple[str, ...]] = {
+    "data.balance": ("classification", "interaction"),
+    "data.pairs": ("interaction",),
+    "data.allow_missing_annotations": ("detection",),
+    "data.augment.mosaic": ("detection",),
+    "data.augment.mixup": ("detection", "classification"),
+    "data.augment.cutmix": ("classification",),
+    "data.augment.mix_alpha": ("classification",),
+    "eval.window": ("segmentation",),
+    "eval.overlap": ("segmentation",),
+    "eval.max_detections": ("detection",),
+    "eval.score_threshold": ("detection",),
+    "eval.nms_iou": ("detection",),
+}
+ONLY_OF_DATASETS: Mapping[str, tuple[str, ...]] = {
+    "depth": ("detection",),
+    "depth_range": ("detection",),
+    "depth_invalid": ("detection",),
+    "depth_missing": ("detection",),
+    "holdout": ("classification",),
+    "void": ("segmentation",),
+    "sequences": ("interaction",),
+}
+"""Keys that the other tasks refuse to see changed."""
+
+
+def fill_in(data: Any) -> Any:
+    """The config with the names of the task's default model and loss where it gives none."""
+    kit = KITS.get(str(data.get("task", "detection")))
+    for key, names in (("model", kit.models), ("loss", kit.losses)) if kit else ():
+        section = data.setdefault(key, {})
+        if isinstance(section, dict) and "name" not in section:
+            data[key] = {"name": names[0], **section}
+    return data
+
+
+def check_task(config: RunConfig) -> None:
+    """Raise ValueError where the config uses what its task does not know."""
+    kit, task = KITS[config.task], config.task
+    for key, name, allowed in (("model", config.model.name, kit.models), ("loss", config.loss.name, kit.losses)):
+        if name not in allowed:
+            raise ValueError(f"{key}.name: {name} does not do {task}; allowed: {', '.join(allowed)}")
+    for key in ("class_weights", "pos_weight"):
+        given = getattr(config.loss, key, "none")
+        if isinstance(given, tuple) and (len(given) != len(config.classes) or not max(given) > 0 or min(given) < 0):
+            raise ValueError(f"loss.{key}: give one number >= 0 for each of the {len(config.classes)} classes, some above 0")
+    for key, tasks in ONLY.items():
+        _refuse_change(config, key, tasks, task, key)
+    for part in ("train", "val"):
+        for i, d in enumerate(getattr(config.data, part)):
+            where = f"data.{part}.{i}"
+            if d.format not in kit.formats:
+                raise ValueError(f"{where}.format: {d.format} does not do {task}; allowed: {', '.join(kit.formats)}")
+            for key, tasks in ONLY_OF_DATASETS.items():
+                _refuse_change(d, key, tasks, task, f"{where}.{key}")
+
+
+def _refuse_change(section: BaseModel, key: str, tasks: tuple[str, ...], task: str, name: str) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        section = getattr(section, part)
+    if task not in tasks and getattr(section, last) != type(section).model_fields[last].get_default():
+        raise ValueError(f"{name}: only for {' and '.join(tasks)}, not for {task}; take it out")

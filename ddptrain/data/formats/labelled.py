@@ -1,0 +1,195 @@
+"""Images with labels of their whole: a folder for each class, a CSV, or MNIST's idx files."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import struct
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ddptrain.config.data import DatasetConfig
+from ddptrain.data.faults import Faults, OnFault
+from ddptrain.data.formats.build import check
+from ddptrain.data.formats.csv import COLUMNS, csv_files
+from ddptrain.data.formats.files import class_names, dataset_root, files_below, image_folders, image_path, is_image, no_split
+from ddptrain.data.image_table import ImageTable, LabelCollector
+from ddptrain.errors import UserError
+
+SPLITS = ("train", "val")
+"""The splits that `holdout` makes."""
+
+
+def read_labelled(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[ImageTable, Faults]:
+    """The table of one dataset and the faults that were found in it; raises `UserError` like `formats.build.read`."""
+    faults = Faults()
+    table = READERS[config.format](config, faults)
+    check(config, table, faults, on_fault)
+    return table, faults
+
+
+def read_folder(config: DatasetConfig, faults: Faults) -> ImageTable:
+    """`<root>/<split>/<class>/…` or `<root>/<class>/…`; images may lie in further subfolders of their class."""
+    root = dataset_root(config)
+    base, split = root, config.split
+    if split is not None and config.holdout is None:
+        base = root / split
+        if not base.is_dir():
+            raise no_split(config, (p.name for p in root.iterdir() if p.is_dir()))
+    folders = sorted(p for p in base.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not folders:
+        raise UserError(f"{config.name}: no folder of a class in {base}; correct root or split")
+    collector = LabelCollector(faults)
+    groups: dict[str, str] = {}
+    for label, folder in enumerate(folders):
+        files = files_below(folder, is_image)
+        if not files:
+            faults.add("empty class folder", str(folder), "a class folder without images")
+        for path in files:
+            collector.label(collector.image(path, str(folder)), label)
+            groups[path] = folder.name
+    names = class_names(config, (p.name for p in folders), str(base))
+    return collector.table(config.name, str(root), names, _chosen(config, groups))
+
+
+def read_label_csv(config: DatasetConfig, faults: Faults) -> ImageTable:
+    """`path, class` in each row, under a header or in this order. An image of several classes stands in several rows,
+    or has them in one, `a|b`; a row without a class is an image of none."""
+    file = _csv_file(config)
+    rows = list(_rows(config, file, faults))
+    occurring = sorted({label for _, _, labels in rows for label in labels})
+    names = class_names(config, config.names or occurring, str(file))
+    numbers = {name: i for i, name in enumerate(names)}
+    folders = image_folders(config, config.split or file.stem, file.parent)
+    collector = LabelCollector(faults)
+    groups: dict[str, str] = {}
+    for where, name, labels in rows:
+        path = image_path(name, folders)
+        image = collector.image(path, where)
+        groups[path] = "|".join(labels)
+        for label in labels:
+            if label in numbers:
+                collector.label(image, numbers[label])
+            else:
+                faults.add("unknown class", where, repr(label))
+    return collector.table(config.name, str(dataset_root(config)), names, _chosen(config, groups))
+
+
+def _csv_file(config: DatasetConfig) -> Path:
+    if config.annotations is not None:
+        file = dataset_root(config) / config.annotations
+        if not file.is_file():
+            raise UserError(f"{config.name}: annotations {file} is no file; give the CSV file, relative to the root")
+        return file
+    found = csv_files(config)
+    if len(found) == 1 and (config.split is None or config.holdout is not None):
+        return next(iter(found.values()))
+    if config.split not in found:
+        raise no_split(config, found)
+    return found[config.split]
+
+
+def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[tuple[str, str, list[str]]]:
+    """(`file:line`, path, classes) of each row."""
+    with file.open(newline="", encoding="utf-8-sig") as text:
+        reader = csv.reader(text)
+        path_at, class_at = 0, 1
+        for number, fields in enumerate(reader):
+            values = [f.strip() for f in fields]
+            lower = [v.lower() for v in values]
+            if number == 0 and any(v in COLUMNS["path"] for v in lower):
+                path_at = _column(config, file, lower, "path")
+                class_at = _column(config, file, lower, "class")
+            elif any(values):
+                where = f"{file}:{reader.line_num}"
+                if len(values) <= max(path_at, class_at) or not values[path_at]:
+                    faults.add("malformed row", where, ",".join(fields))
+                    continue
+                yield where, values[path_at], [v for v in values[class_at].split("|") if v]
+
+
+def _column(config: DatasetConfig, file: Path, header: list[str], column: str) -> int:
+    places = [i for i, name in enumerate(header) if name in COLUMNS[column]]
+    if not places:
+        raise UserError(f"{config.name}: {file}: no column {column}; its header may call it {', '.join(COLUMNS[column])}")
+    return places[0]
+
+
+def _chosen(config: DatasetConfig, groups: dict[str, str]) -> Callable[[str], bool]:
+    """Which images are of the split: all, or where `holdout` makes the splits, those of them, by class and file name."""
+    if config.holdout is None:
+        return lambda path: True
+    if config.split not in SPLITS:
+        raise UserError(f"{config.name}: holdout makes the splits train and val; set split to one of them")
+    held = _held_out(groups, config.holdout, Path(config.root))
+    return lambda path: (path in held) == (config.split == "val")
+
+
+def _held_out(groups: dict[str, str], part: float, root: Path) -> Collection[str]:
+    """The paths held out: of each class the nearest number to its part, in the order of the names' hashes."""
+
+    def mixed(path: str) -> bytes:
+        name = Path(path).relative_to(root).as_posix()
+        return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+
+    held: set[str] = set()
+    for group in sorted(set(groups.values())):
+        paths = sorted((p for p, g in groups.items() if g == group), key=mixed)
+        held |= set(paths[: round(part * len(paths))])
+    return held
+
+
+def read_mnist(config: DatasetConfig, faults: Faults) -> ImageTable:
+    """`<split>-images-idx3-ubyte` and `<split>-labels-idx1-ubyte` (`train` or `t10k`), plain or gzipped."""
+    split = {"test": "t10k", "val": "t10k", None: "train"}.get(config.split, config.split)
+    pixels, file = _read_idx(config, f"{split}-images", 3)
+    labels, label_file = _read_idx(config, f"{split}-labels", 1)
+    if len(pixels) != len(labels):
+        raise UserError(f"{config.name}: {file} has {len(pixels)} images and {label_file} {len(labels)} labels")
+    faults.looked_in.add(str(file.parent))
+    highest = int(labels.max(initial=0))
+    names = config.names or tuple(str(i) for i in range(max(10, highest + 1)))
+    if highest >= len(names):
+        raise UserError(f"{config.name}: {label_file} has the label {highest}, names has {len(names)} classes")
+    return ImageTable(
+        name=config.name,
+        root=str(file),
+        names=names,
+        path_bytes=np.zeros(0, np.uint8),
+        path_offsets=np.zeros(1, np.int64),
+        sizes=np.tile(np.array([pixels.shape[2], pixels.shape[1]], np.int32), (len(pixels), 1)),
+        offsets=np.arange(len(pixels) + 1, dtype=np.int64),
+        labels=labels.astype(np.int32),
+        pixels=pixels,
+    )
+
+
+def _read_idx(config: DatasetConfig, stem: str, dimensions: int) -> tuple[np.ndarray, Path]:
+    """uint8 array of one idx file (its format is on MNIST's own page) and the file."""
+    root = dataset_root(config)
+    usual = [root / folder / f"{stem}{dash}idx{dimensions}-ubyte{end}" for folder, dash, end in _spellings()]
+    file = next((p for p in usual if p.is_file()), None)
+    if file is None:
+        raise UserError(f"{config.name}: no file {usual[0]} (nor gzipped); set split to train or t10k")
+    try:
+        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        shape = struct.unpack(f">{dimensions}I", data[4 : 4 + 4 * dimensions])
+        if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) != 4 + 4 * dimensions + int(np.prod(shape)):
+            raise ValueError("its header does not fit its length")
+    except (OSError, EOFError, struct.error, ValueError) as e:
+        raise UserError(f"{config.name}: {file} is no idx file of {dimensions} dimensions, or cut short ({e})") from None
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape), file
+
+
+def _spellings() -> Iterable[tuple[str, str, str]]:
+    return [(folder, dash, end) for folder in (".", "raw", "MNIST/raw") for dash in ("-", ".") for end in ("", ".gz")]
+
+
+READERS: dict[str, Callable[[DatasetConfig, Faults], ImageTable]] = {
+    "csv": read_label_csv,
+    "folder": read_folder,
+    "mnist": read_mnist,
+}

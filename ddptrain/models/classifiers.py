@@ -1,0 +1,175 @@
+"""Networks that say what a whole image shows: torchvision's, and two for small images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import get_model, get_model_weights
+
+from ddptrain.config import ClassifierConfig, LeNetConfig, SmallResNetConfig
+from ddptrain.errors import UserError
+from ddptrain.models.pretrained import with_weights_hint
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's pixels in 0..1; what torchvision's weights were trained with."""
+
+
+class Normalised(nn.Module):
+    """A network behind the usual normalisation of its input: float `[B, 3 k, S, S]` in 0..1 (k images in the channels)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Any:
+        """What the network says of the normalised images."""
+        copies = images.shape[1] // 3
+        return self.model((images - self.mean.repeat(copies, 1, 1)) / self.std.repeat(copies, 1, 1))
+
+
+class LeNet(nn.Sequential):
+    """LeNet-5 (LeCun et al., "Gradient-based learning applied to document recognition", 1998) as it is built today: three
+    input channels, ReLU and max-pooling. Logits `[B, classes]` of images `[B, 3, 32, 32]`."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(
+            nn.Conv2d(3, 6, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16 * 5 * 5, 120),
+            nn.ReLU(),
+            nn.Linear(120, 84),
+            nn.ReLU(),
+            nn.Linear(84, num_classes),
+        )
+
+
+class _Block(nn.Module):
+    """Two 3 × 3 convolutions around an identity; the first norm comes before the first convolution (arXiv 1603.05027)."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, norm: str) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = _norm(norm, c_in), _norm(norm, c_out)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False) if stride > 1 or c_in != c_out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(x))
+        out: Tensor = self.conv2(F.relu(self.norm2(self.conv1(y)))) + self.shortcut(x)
+        return out
+
+
+class SmallResNet(nn.Module):
+    """The three-stage residual network for CIFAR (arXiv 1512.03385, section 4.2) with norms before convolutions.
+
+    Logits `[B, classes]` of images `[B, 3, S, S]`, S a multiple of 4.
+    """
+
+    def __init__(self, config: SmallResNetConfig, num_classes: int) -> None:
+        super().__init__()
+        widths = [config.width, config.width, 2 * config.width, 4 * config.width]
+        self.stem = nn.Conv2d(3, config.width, 3, 1, 1, bias=False)
+        self.stages = nn.Sequential(
+            *(
+                _Block(widths[s] if b == 0 else widths[s + 1], widths[s + 1], 2 if b == 0 and s > 0 else 1, config.norm)
+                for s in range(3)
+                for b in range(config.blocks)
+            )
+        )
+        self.norm = _norm(config.norm, widths[-1])
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(widths[-1], num_classes)
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stages(self.stem(x)))).mean((2, 3))
+        out: Tensor = self.head(self.dropout(x))
+        return out
+
+
+def _norm(kind: str, channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(8, channels)
+
+
+def build_classifier(
+    config: ClassifierConfig | LeNetConfig | SmallResNetConfig, num_classes: int, image_size: int
+) -> nn.Module:
+    """A network whose forward gives logits `[B, num_classes]` of float images `[B, 3, S, S]` in 0..1.
+
+    Raises:
+        UserError: weights that are not to be had or do not fit, or an image size that the network cannot take.
+    """
+    if isinstance(config, LeNetConfig):
+        if image_size != 32:
+            raise UserError(f"model.name: lenet takes images of 32 pixels, data.image_size is {image_size}; set it to 32")
+        return Normalised(LeNet(num_classes))
+    if isinstance(config, SmallResNetConfig):
+        return Normalised(SmallResNet(config, num_classes))
+    return Normalised(_torchvision(config, num_classes, image_size))
+
+
+def _torchvision(config: ClassifierConfig, num_classes: int, image_size: int) -> nn.Module:
+    weights = get_model_weights(config.name).DEFAULT if config.pretrained else None
+    if config.pretrained and config.weights is not None:
+        raise UserError("model: pretrained and weights are given; keep one of them")
+    state = read_state(Path(config.weights), "model.weights") if config.weights is not None else None
+    learned = len(list(state.values())[-1]) if state else 1000 if weights else num_classes
+    # a vision transformer's position embeddings are made for one size
+    sized = {"image_size": image_size} if config.name.startswith("vit_") and weights is None else {}
+    model = with_weights_hint(lambda: get_model(config.name, weights=weights, num_classes=learned, **sized), weights)
+    if state is not None:
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as e:
+            line = " ".join(str(e).split())[:300]
+            raise UserError(f"model.weights: {config.weights} does not fit {config.name}: {line}") from None
+    if learned != num_classes:
+        _replace_last(model, num_classes)
+    return model
+
+
+def read_state(path: Path, key: str) -> dict[str, Tensor]:
+    """The state dict in a file of plain tensors, also below `state_dict`, `model` or `ema`.
+
+    Raises:
+        UserError: `key` names a file that is missing or something else.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as e:
+        raise UserError(f"{key}: {path}: {e.strerror}; give a file of the model's weights") from None
+    except Exception as e:  # torch.load raises half a dozen kinds for what is no plain archive
+        raise UserError(f"{key}: {path}: not a file of plain tensors ({' '.join(str(e).split())[:120]})") from None
+    for inner in ("state_dict", "model", "ema"):
+        if isinstance(state, dict) and isinstance(state.get(inner), dict):
+            state = state[inner]
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{key}: {path}: not a state dict (names to tensors)")
+    return state
+
+
+def _replace_last(model: nn.Module, num_classes: int) -> None:
+    """A fresh last layer; in torchvision's networks it is the last linear layer or, in one, a 1 × 1 convolution."""
+    name, last = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
+    parent = model.get_submodule(name.rpartition(".")[0])
+    if isinstance(last, nn.Linear):
+        fresh: nn.Module = nn.Linear(last.in_features, num_classes)
+    else:
+        fresh = nn.Conv2d(last.in_channels, num_classes, 1)
+    setattr(parent, name.rpartition(".")[2], fresh)

@@ -1,0 +1,50 @@
+"""A config that mixes tasks is told so in one line; one that names no model or loss gets those of its task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ddptrain.config import ImageLossConfig, LossConfig, resolve
+from ddptrain.config.tasks import KITS
+from ddptrain.errors import UserError
+
+
+def run(task: str, **keys: Any) -> dict[str, Any]:
+    data = [{"name": "d", "format": KITS[task].formats[0], "root": "r"}]
+    return {"task": task, "classes": ["a", "b"], "data": {"train": data, "val": data}, **keys}
+
+
+def test_defaults_follow_the_task() -> None:
+    assert resolve(run("detection")).loss == LossConfig()
+    found = resolve(run("classification", loss={"label_smoothing": 0.1}))
+    assert found.model.name == "resnet18"
+    assert found.loss == ImageLossConfig(label_smoothing=0.1)
+    assert resolve(run("classification"), ["loss.name=bce"]).loss == ImageLossConfig(name="bce")
+
+
+@pytest.mark.parametrize(
+    ("task", "override", "line"),
+    [
+        ("classification", "model.name=yolo", "model.name: yolo does not do classification; allowed: resnet18"),
+        ("detection", "model.name=resnet18", "model.name: resnet18 does not do detection; allowed: yolo"),
+        ("classification", "loss.box=7", "loss.box: unknown key; known keys: class_weights, gamma"),
+        ("classification", "loss.smoothing=0.1", "loss.smoothing: unknown key; did you mean label_smoothing"),
+        ("detection", "data.train.0.holdout=0.1", "data.train.0.holdout: only for classification"),
+        ("detection", "data.augment.cutmix=1", "data.augment.cutmix: only for classification"),
+        ("classification", "eval.nms_iou=0.5", "eval.nms_iou: only for detection"),
+        ("classification", "data.val.0.format=coco", "data.val.0.format: coco does not do classification; allowed: folder"),
+        (
+            "classification",
+            "loss.class_weights=[1, 2, 3]",
+            "loss.class_weights: give one number >= 0 for each of the 2 classes",
+        ),
+        ("detection", "task=dance", 'task: "dance": allowed: detection'),
+    ],
+)
+def test_what_is_of_another_task(task: str, override: str, line: str) -> None:
+    with pytest.raises(UserError) as e:
+        resolve(run(task), [override])
+    assert line in str(e.value)
+    assert "\n" not in str(e.value)

@@ -1,0 +1,180 @@
+"""Classification through the same engine: exact over splits, ranks and resumes, and it learns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support import Ranks, command_line, cut_back, equal, final_state, largest_difference, summary, train
+
+from ddptrain.cli import main
+from ddptrain.config import load_config
+from ddptrain.data.loader import train_loader
+from ddptrain.structures import SampleKey
+from ddptrain.tasks.build import build_task
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["loss.name=focal", "loss.class_weights=[1, 2, 0.5]"],
+        ["loss={name: bce, pos_weight: balanced}", "data.balance=none"],
+    ],
+    ids=["cross entropy", "focal", "bce"],
+)
+def test_ranks_and_accumulation_do_not_change_the_parameters(shapes_config: Path, tmp_path: Path, overrides: list[str]) -> None:
+    states = []
+    for world_size, micro in [(1, 12), (2, 3), (3, 4)] if not overrides else [(1, 12), (2, 2)]:
+        name = f"w{world_size}m{micro}"
+        train(world_size, shapes_config, f"name={name}", f"train.micro_batch={micro}", *overrides)
+        states.append(final_state(tmp_path / name))
+    for other in states[1:]:
+        assert largest_difference(states[0]["model"], other["model"]) < 1e-5
+        assert largest_difference(states[0]["ema"], other["ema"]) < 1e-5
+
+
+def test_metrics_on_one_two_and_three_ranks_and_a_cut_run(shapes_config: Path, tmp_path: Path) -> None:
+    steps = ("train.steps=9", "eval.every_steps=3", "checkpoint.every_steps=3", "checkpoint.keep_last=9")
+    train(1, shapes_config, "name=calm", *steps)
+    cut_back(tmp_path / "calm", tmp_path / "killed", 3)
+    train(1, shapes_config, "name=killed", *steps, "resume=auto", "data.workers=2")
+    equal(final_state(tmp_path / "calm"), final_state(tmp_path / "killed"))
+    assert (tmp_path / "calm/history.csv").read_text() == (tmp_path / "killed/history.csv").read_text()
+    found = []
+    for world_size in (1, 2, 3):
+        ranks = Ranks(world_size, command_line, ["eval", str(tmp_path / "calm"), "eval.batch=9", "--json"])
+        assert ranks.wait() == [0] * world_size, ranks.text
+        found.append(ranks.text)
+    assert json.loads(found[0])["accuracy"] is not None
+    assert found[0] == found[1] == found[2]
+
+
+def test_it_learns_reports_and_keeps_the_best_of_each_metric(shapes_config: Path, tmp_path: Path, shapes: Path) -> None:
+    pytest.importorskip("matplotlib", reason="figures of the report need the extra [report]")
+    train(
+        1,
+        shapes_config,
+        "train.steps=240",
+        "train.global_batch=24",
+        "train.micro_batch=24",
+        "optimizer={name: adamw, lr: 0.004, momentum: 0.9}",
+        "ema.decay=0.9",
+        "eval.every_steps=60",
+        "checkpoint.monitor=[loss, f1]",
+        "data.augment={mixup: 0, cutmix: 0, hsv_h: 0, scale: 0.2}",
+    )
+    run = tmp_path / "run"
+    best = summary(run)
+    assert best["best"] >= 0.8
+    with (run / "history.csv").open() as file:
+        rows = np.genfromtxt(file, delimiter=",", names=True, deletechars="")
+    links = {name: int((run / "checkpoints" / f"{name}.pt").resolve().stem[5:]) for name in ("best", "best_loss", "best_f1")}
+    assert links["best"] == rows["step"][rows["accuracy"].argmax()]
+    assert links["best_loss"] == rows["step"][rows["loss"].argmin()]
+    assert links["best_f1"] == rows["step"][rows["f1"].argmax()]
+    report = run / "report"
+    for name in ("training_curves", "confusion_matrix", "probability_distributions", "pr_curve"):
+        assert (report / f"{name}.png").stat().st_size > 5000, name
+    assert "balanced_accuracy" in (report / "evaluation_report.txt").read_text()
+    picture = shapes / "val/disc/0.png"
+    assert main(["predict", str(run), str(picture)]) == 0
+    said = json.loads((run / "predictions/predictions.json").read_text())[str(picture)]
+    assert sum(row["probability"] for row in said["classes"]) == pytest.approx(1, abs=1e-3)
+    assert (run / "predictions" / "0.jpg").is_file()
+
+
+def test_a_collapsed_classifier_is_named(shapes_config: Path, tmp_path: Path) -> None:
+    text = train(1, shapes_config, "train.steps=1", "data.balance=none", "loss.class_weights=[1, 0, 0]", "optimizer.lr=0.5")
+    assert "has collapsed: it answers disc for 100% of the images" in text
+
+
+def test_balance_draws_every_class_equally_often(shapes_config: Path) -> None:
+    for balance, each in (("oversample", 14), ("undersample", 5)):
+        task = build_task(load_config(shapes_config, [f"data.balance={balance}"]))
+        assert task.sampler.mixture.samples_per_epoch == 3 * each
+        for epoch in range(3):
+            dataset, index = task.sampler.keys(np.arange(epoch * 3 * each, (epoch + 1) * 3 * each))
+            keys = [SampleKey(0, int(d), int(i)) for d, i in zip(dataset, index)]
+            classes = np.stack([task.train[key].targets["classes"] for key in keys])
+            assert np.abs(classes.sum(0) - each).max() <= 1
+
+
+def test_what_is_mixed_in_depends_on_the_position_alone(shapes_config: Path) -> None:
+    """Neither on the batch nor on the workers; and another position mixes otherwise."""
+    task = build_task(load_config(shapes_config))
+
+    def batches(accumulation: int, workers: int) -> dict[str, torch.Tensor]:
+        keys = lambda positions: (positions * 0, positions * 0)  # noqa: E731
+        with train_loader(
+            task.train,
+            keys,
+            position=7,
+            steps=2,
+            global_batch=6,
+            accumulation=accumulation,
+            rank=0,
+            world_size=1,
+            workers=workers,
+        ) as loader:
+            found = list(loader)
+        return {k: torch.cat([b.targets[k] for b in found]) for k in found[0].targets}
+
+    one, other = batches(1, 0), batches(3, 2)
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+    assert len(one["part"].unique()) > 6
+    assert one["box"].any(1).float().mean() not in (0.0, 1.0)
+
+
+def test_several_classes_from_a_csv(tmp_path: Path, shapes: Path) -> None:
+    """Two datasets, each labelling only some classes: what one does not label is unknown there."""
+    rows = {
+        "round": [(f"disc/{i}.png", "disc") for i in range(8)] + [(f"stripes/{i}.png", "") for i in range(5)],
+        "all": [(f"square/{i}.png", "square|angular") for i in range(8)] + [(f"disc/{i}.png", "disc") for i in range(4)],
+    }
+    for name, lines in rows.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.csv").write_text("image,label\n" + "".join(f"{shapes}/train/{p},{c}\n" for p, c in lines))
+    sets = ", ".join(f"{{name: {n}, format: csv, root: {tmp_path}/{n}, split: train}}" for n in rows)
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"name: run\noutput: {tmp_path}\ntask: classification\nclasses: [disc, square, angular]\n"
+        f"data: {{train: [{sets}], val: [{sets}], image_size: 32, workers: 0}}\nmodel: {{name: lenet}}\nloss: {{name: bce}}\n"
+        "train: {steps: 3, global_batch: 8, micro_batch: 8}\nmonitor: {tensorboard: false}\neval: {batch: 7}\n"
+    )
+    train(1, config)
+    found = summary(tmp_path / "run")
+    assert found["AP"] is not None
+    task = build_task(load_config(config))
+    sample = task.train[SampleKey(0, 0, 0)]
+    assert sample.annotated.tolist() == [True, False, False]
+    model = task.build_model()
+    batch = task.train.collate([sample])
+    task.loss(model, batch).total.backward()
+    last = list(model.parameters())[-1].grad
+    assert last is not None
+    assert (last != 0).tolist() == [True, False, False]
+
+
+@pytest.mark.slow
+def test_real_images_are_learned(tmp_path: Path, data_root: Path) -> None:
+    """CIFAR images, a miniature of configs/cifar10.yaml: far above chance after some seconds."""
+    config = Path(__file__).resolve().parents[2] / "configs" / "cifar10.yaml"
+    train(
+        1,
+        config,
+        f"output={tmp_path}",
+        "train.epochs=4",
+        "data.workers=0",
+        "model={name: small_resnet, blocks: 1, width: 16}",
+        f"data.train.0.root={data_root}/cifar10_1500",
+        f"data.val.0.root={data_root}/cifar10_1500",
+        "data.augment.cutmix=0",
+        "optimizer={name: adamw, lr: 0.005, momentum: 0.9}",
+        timeout=400,
+    )
+    assert summary(tmp_path / "cifar10")["accuracy"] >= 0.25
