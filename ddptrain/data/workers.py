@@ -137,7 +137,9 @@ class Loader:
         timer.daemon = True
         timer.start()
         try:
-            iterator._shutdown_workers()
+            # a worker that died meanwhile is told by `_check_workers`, not by torch's own error
+            with contextlib.suppress(RuntimeError):
+                iterator._shutdown_workers()
         finally:
             timer.cancel()
             _kill(self.processes)
