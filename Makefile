@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 NPROC  ?= 2
 DEMO   := runs/demo-data
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test slurm lint bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -26,8 +26,11 @@ demo: $(BIN)/.ready  ## Make two small datasets, train them jointly on 2 process
 	@echo "Curves and pictures:  $(BIN)/tensorboard --logdir runs/demo/tensorboard"
 	@echo "Predictions:          runs/demo/predictions/"
 
-test: $(BIN)/.ready  ## Run the whole test suite
-	$(BIN)/python -m pytest -q $(ARGS)
+test: $(BIN)/.ready  ## Run the test suite
+	$(BIN)/python -m pytest -q --ignore tests/slurm $(ARGS)
+
+slurm: $(BIN)/.ready  ## Run the tests on a private Slurm (needs slurm-wlm and munge; long)
+	$(BIN)/python -m pytest -q tests/slurm $(ARGS)
 
 lint: $(BIN)/.ready  ## Check style, format and types
 	$(BIN)/ruff check .
