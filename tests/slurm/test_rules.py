@@ -74,6 +74,7 @@ def test_preemption_saves_and_goes_on(slurm: Jobs, calm: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_preemption_without_grace_saves_and_goes_on(slurm: Jobs, calm: str) -> None:
     job = slurm.gloo(partition="rude", run={"steps": STEPS, "workers": 1, "every": 1000}).training()
     preempt(slurm)
@@ -99,6 +100,7 @@ def test_cancel_waits_for_a_slow_save(slurm: Jobs) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_scontrol_requeue_saves_and_goes_on(slurm: Jobs, calm: str) -> None:
     both = [job.training() for job in slurm.both(run={"steps": STEPS, "every": 1000})]
     for job in both:
@@ -108,6 +110,7 @@ def test_scontrol_requeue_saves_and_goes_on(slurm: Jobs, calm: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_lost_node_leads_to_a_new_start(slurm: Jobs, calm: str) -> None:
     job = slurm.gloo(run={"steps": STEPS, "every": 1}).training()
     lost = slurm.cluster.nodes[1]
@@ -184,6 +187,7 @@ def test_save_under_other_trackers(tracker: str, code: Path, tmp_path: Path, mon
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_time_limit_saves_and_goes_on(slurm: Jobs) -> None:
     """Slurm looks at time limits every 30 s, and may send the signal up to a minute early."""
     for job in slurm.both(time="1:00", signal_s=30, run={"steps": 1200, "every": 10_000}):

@@ -173,6 +173,7 @@ def test_submitting_from_inside_a_job(slurm: Jobs) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(os.geteuid() != 0, reason="all tests run as an ordinary user already")
 def test_as_an_ordinary_user(tmp_path: Path) -> None:
     """The whole of it, cluster included, as a user who owns nothing but a folder."""
