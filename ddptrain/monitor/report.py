@@ -15,14 +15,20 @@ from ddptrain.files import write_text
 
 
 @contextmanager
-def _axes(path: Path, columns: int = 1, width: float = 5.0, height: float = 4.0) -> Iterator[list[Any]]:
-    """Axes in a row; the figure is written to `path` afterwards. Needs no display and leaves pyplot's state alone."""
+def _axes(path: Path, count: int = 1, width: float = 5.0, height: float = 4.0) -> Iterator[list[Any]]:
+    """`count` axes, at most five in a row; the figure is written to `path` afterwards. Needs no display and leaves pyplot's
+    state alone."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(columns * width, height), layout="constrained")
+    rows = -(-count // 5)
+    columns = -(-count // rows)
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
     FigureCanvasAgg(figure)
-    yield list(np.ravel(figure.subplots(1, columns)))
+    axes = list(np.ravel(figure.subplots(rows, columns)))
+    for spare in axes[count:]:
+        spare.remove()
+    yield axes[:count]
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
@@ -78,14 +84,14 @@ def probability_distributions(
 
 def pr_curve(path: Path, curves: Mapping[str, tuple[NDArray[np.floating], NDArray[np.floating], float]]) -> None:
     """Precision over recall; `curves` holds (recall, precision, average precision) by class."""
-    with _axes(path, 1, 6.5, 5.0) as (axis,):
+    with _axes(path, 1, 8.0, 5.0) as (axis,):
         for name, (recall, precision, ap) in list(curves.items())[:20]:
             if not math.isnan(ap):
-                axis.step(recall, precision, where="post", label=f"{name}  AP {ap:.3f}")
+                axis.step(recall, precision, where="pre", label=f"{name}  AP {ap:.3f}")
         axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.05))
         axis.grid(alpha=0.3)
         if axis.lines:
-            axis.legend(fontsize=8)
+            axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def classification(
@@ -93,36 +99,21 @@ def classification(
     probabilities: NDArray[np.floating],
     truth: NDArray[np.bool_],
     classes: Sequence[str],
-    several: bool,
-    history: Mapping[str, Sequence[float]],
-    curves: Sequence[str],
+    matrix: NDArray[np.integer] | None,
+    curves: Mapping[str, tuple[NDArray[np.floating], NDArray[np.floating], float]],
 ) -> None:
-    """All figures of a classifier.
+    """All figures of a classifier but the curves of its training.
 
     Args:
         probabilities: `[n, classes]`.
         truth: bool `[n, classes]`.
-        several: an image may have any number of classes; then there is no confusion matrix.
-        history: columns of history.csv.
-        curves: the metrics whose course is drawn.
+        matrix: confusion matrix, see `confusion`; None where an image may have any number of classes.
+        curves: see `pr_curve`.
     """
-    training_curves(folder / "training_curves.png", history, list(dict.fromkeys(curves)))
-    if not several:
-        cells = np.zeros((len(classes), len(classes)), np.int64)
-        np.add.at(cells, (truth.argmax(1), probabilities.argmax(1)), 1)
-        confusion(folder / "confusion_matrix.png", cells, classes)
+    if matrix is not None:
+        confusion(folder / "confusion_matrix.png", matrix, classes)
     probability_distributions(folder / "probability_distributions.png", probabilities, truth, classes)
-    shown = {c: _pr(probabilities[:, k], truth[:, k]) for k, c in enumerate(classes) if truth[:, k].any()}
-    pr_curve(folder / "pr_curve.png", shown)
-
-
-def _pr(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[NDArray[np.floating], NDArray[np.floating], float]:
-    """Recall, precision and average precision, one point for each score, falling."""
-    order = np.argsort(-scores, kind="stable")
-    hits = truth[order].cumsum()
-    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))
-    recall, precision = hits[ends] / hits[-1], hits[ends] / (ends + 1)
-    return recall, precision, float((np.diff(recall, prepend=0.0) * precision).sum())
+    pr_curve(folder / "pr_curve.png", curves)
 
 
 def text(

@@ -198,7 +198,11 @@ class ClassificationTask(ClassificationModel):
         """Curves, confusion matrix, distributions of probabilities, precision over recall, and all numbers as text."""
         logits = np.concatenate([self._logits(found) for found in predictions])
         truth = np.concatenate([t.truth() for t in self.val_tables])
-        report.classification(folder, self.probabilities(logits), truth, self.classes, self.several, history, self.monitors)
+        p, k = self.probabilities(logits), len(self.classes)
+        report.training_curves(folder / "training_curves.png", history, list(dict.fromkeys(self.monitors)))
+        matrix = None if self.several else metric.confusion_matrix(truth.argmax(1), p.argmax(1), k)
+        curves = {c: metric.precision_recall(p[:, i], truth[:, i]) for i, c in enumerate(self.classes)}
+        report.classification(folder, p, truth, self.classes, matrix, curves)
         text = self.metrics(predictions)
         report.text(folder / "evaluation_report.txt", *self.summary(text), text, self.remarks(text))
 
