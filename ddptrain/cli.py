@@ -42,6 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true", help="print all metrics as JSON")
     p.set_defaults(run=evaluate)
 
+    p = commands.add_parser("report", help="write figures and text about a run's best weights (extra [report])")
+    p.add_argument("folder", type=Path, metavar="RUN", help="run folder, or a checkpoint in it")
+    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the run's config")
+    p.add_argument("--out", type=Path, help="folder of the report (default: RUN/report)")
+    p.set_defaults(run=report)
+
     p = commands.add_parser("predict", help="draw what a run finds in images")
     p.add_argument("folder", type=Path, metavar="RUN", help="run folder, or a checkpoint in it")
     p.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
@@ -162,6 +168,13 @@ def evaluate(args: argparse.Namespace) -> int:
     from ddptrain.engine.inference import evaluate_run
 
     return evaluate_run(args.folder, args.overrides, args.json)
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write the report of a run's best weights."""
+    from ddptrain.engine.inference import report_run
+
+    return report_run(args.folder, args.overrides, args.out)
 
 
 def verify(args: argparse.Namespace) -> int:

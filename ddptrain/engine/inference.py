@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from torch import nn
 
 from ddptrain import distributed
 from ddptrain.config import resolve
-from ddptrain.engine.evaluate import evaluate
+from ddptrain.distributed import World
+from ddptrain.engine.evaluate import Evaluation, evaluate
 from ddptrain.engine.saving import load_weights
 from ddptrain.errors import UserError
 from ddptrain.monitor.console import Console
-from ddptrain.monitor.history import plain
+from ddptrain.monitor.history import History, plain
 from ddptrain.monitor.pictures import save
-from ddptrain.tasks.base import Model
+from ddptrain.tasks.base import Model, Task
 from ddptrain.tasks.build import build_task, load_predictor
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -32,6 +34,43 @@ def evaluate_run(run: Path, overrides: Sequence[str], as_json: bool) -> int:
         overrides: changes to the run's config, `key=value`.
         as_json: print all metrics as JSON (null where there is no truth to find) instead of the table.
     """
+    file, task, evaluation, world = _evaluated(run, overrides)
+    if world.main and as_json:
+        print(json.dumps(plain(evaluation.metrics), indent=1))
+    elif world.main:
+        with Console(None, total_steps=0, steps_per_epoch=1) as console:
+            console.table(str(file), *task.summary(evaluation.metrics))
+            for remark in task.remarks(evaluation.metrics):
+                console.line(f"warning: {remark}")
+    return 0
+
+
+def report_run(run: Path, overrides: Sequence[str], out: Path | None) -> int:
+    """Write the report of the best weights of a run (or of a checkpoint): figures and text of the task's own.
+
+    Args:
+        run: run folder or checkpoint.
+        overrides: changes to the run's config, `key=value`.
+        out: folder of the report; default `report` in the run folder.
+
+    Raises:
+        UserError: the package for figures is not installed.
+    """
+    file, task, evaluation, world = _evaluated(run, overrides)
+    if not world.main:
+        return 0
+    folder = run if run.is_dir() else file.parents[1]
+    history = History(folder / "history.csv", sys.maxsize).table
+    try:
+        task.report(out or folder / "report", evaluation.predictions, history)
+    except ImportError as e:
+        raise UserError(f"report: {e.name} is not installed; pip install 'ddptrain[report]'") from None
+    print(f"report on {file} in {out or folder / 'report'}")
+    return 0
+
+
+def _evaluated(run: Path, overrides: Sequence[str]) -> tuple[Path, Task, Evaluation, World]:
+    """The checkpoint that is meant, the task of its config, and the evaluation of its weights by all ranks."""
     config, weights, file = load_weights(run)
     config = resolve(json.loads(config.model_dump_json()), overrides, source=str(file))
     world = distributed.discover(config.train.device)
@@ -46,12 +85,7 @@ def evaluate_run(run: Path, overrides: Sequence[str], as_json: bool) -> int:
             workers=config.data.workers,
             precision=config.train.precision,
         )
-    if world.main and as_json:
-        print(json.dumps(plain(evaluation.metrics), indent=1))
-    elif world.main:
-        with Console(None, total_steps=0, steps_per_epoch=1) as console:
-            console.table(str(file), *task.summary(evaluation.metrics))
-    return 0
+    return file, task, evaluation, world
 
 
 def trained(task: Model, weights: dict[str, Any], file: Path) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,10 @@ def test_it_learns_reports_and_keeps_the_best_of_each_metric(shapes_config: Path
     for name in ("training_curves", "confusion_matrix", "probability_distributions", "pr_curve"):
         assert (report / f"{name}.png").stat().st_size > 5000, name
     assert "balanced_accuracy" in (report / "evaluation_report.txt").read_text()
+    assert main(["report", str(run), f"--out={tmp_path / 'again'}"]) == 0
+    assert {p.name for p in (tmp_path / "again").iterdir()} == {p.name for p in report.iterdir()}
+    said = (tmp_path / "again" / "evaluation_report.txt").read_text()
+    assert re.search(rf"^accuracy +{best['best']:.4f}$", said, re.MULTILINE)
     picture = shapes / "val/disc/0.png"
     assert main(["predict", str(run), str(picture)]) == 0
     said = json.loads((run / "predictions/predictions.json").read_text())[str(picture)]
