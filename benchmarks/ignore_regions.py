@@ -1,6 +1,6 @@
 """Crowds that nobody labelled: marked as ignore regions, or left as background.
 
-    python benchmarks/ignore_regions.py [--images 300] [--epochs 12] [--size 192] [--seeds 0 1]
+    python benchmarks/ignore_regions.py [--images 300] [--epochs 24] [--size 192] [--seeds 0 1]
 
 Half of the synthetic aerial scenes hold a crowd of 14 people without labels, beside some people with labels. The same
 budget and seeds train with the crowds marked and with the marks taken out of the files. Validation is the same for both,
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What marking unlabelled crowds as ignore regions brings.")
     parser.add_argument("--out", type=Path, default=Path("runs/ignore_regions"))
     parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--epochs", type=float, default=12)
+    parser.add_argument("--epochs", type=float, default=24)
     parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options = parser.parse_args()

@@ -87,6 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("config", nargs="?", help="YAML config to resolve; without it all keys with their docs are printed")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     p.add_argument("--schema", action="store_true", help="print the JSON Schema, for editors")
+    p.add_argument("--data", type=Path, metavar="YAML", help="turn an Ultralytics data.yaml into classes and data of a config")
+    p.add_argument("--weights", choices=["share", "multiplier"], help="what train_weights of that file mean")
     p.set_defaults(run=config)
 
     p = commands.add_parser("convert", help="convert a detection dataset to another format")
@@ -208,13 +210,19 @@ def depth(args: argparse.Namespace) -> int:
 
 
 def config(args: argparse.Namespace) -> int:
-    """Print the documentation of all keys, the JSON Schema, or a resolved config."""
+    """Print the documentation of all keys, the JSON Schema, a data.yaml as a config, or a resolved config."""
     import json
 
     from ddptrain.config import docs, load_config
 
     if args.schema:
         print(json.dumps(docs.schema(), indent=2))
+    elif args.data:
+        import yaml
+
+        from ddptrain.data.formats.ultralytics import data_section
+
+        print(yaml.safe_dump(data_section(args.data, args.weights), sort_keys=False, allow_unicode=True), end="")
     elif args.config:
         print(docs.to_yaml(load_config(args.config, args.overrides)), end="")
     else:

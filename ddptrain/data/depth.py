@@ -146,7 +146,7 @@ def _maps_of(d: DatasetConfig, table: AnnotationTable, on_fault: OnFault) -> tup
     if on_fault == "error" or missing == len(table):
         raise UserError(f"{line}; add them, set depth_missing: zeros, or leave the images out with data.on_fault=drop")
     left = table.keep_images(there)
-    return left, DepthMaps(d, [left.path(i) for i in range(len(left))]), f"{line}; left out"
+    return left, DepthMaps(d, [left.path(i) for i in range(len(left))]), f"warning: {line}; left out"
 
 
 def depth_of_file(path: str, size: tuple[int, int], datasets: Sequence[DatasetConfig], channels: int) -> np.ndarray:

@@ -119,7 +119,7 @@ def histogram(
 
     Args:
         series: (name, fraction 0..1 of each bin).
-        ticks: text under each edge between two bins, empty for none; one fewer than the bins.
+        ticks: text under each edge between two bins, one fewer than the bins, or under each bin; empty for none.
         label: of the axis.
         marks: (place counted in bins from the left, text) of vertical lines.
     """
@@ -135,11 +135,12 @@ def histogram(
     for s, (name, values) in enumerate(series):
         for b, value in enumerate(values):
             if value:
+                where = f", {escape(ticks[b])}" if len(ticks) == bins else ""
                 tall = max(height * value / high, 1.0)
                 x, y = left + b * step + step * 0.07 + s * bar, top + height - tall
                 out.append(
                     f'<rect x="{x:.1f}" y="{y:.1f}" width="{bar:.1f}" height="{tall:.1f}" fill="{COLOURS[s % len(COLOURS)]}">'
-                    f"<title>{escape(name)}: {value:.1%}</title></rect>"
+                    f"<title>{escape(name)}{where}: {value:.1%}</title></rect>"
                 )
     for place, text in marks:
         x = left + place * step
@@ -147,8 +148,10 @@ def histogram(
             f'<line x1="{x:.1f}" y1="{top - 6}" x2="{x:.1f}" y2="{top + height}" stroke="#5b6770" stroke-dasharray="4 3"/>'
         )
         out.append(f'<text x="{x + 4:.1f}" y="{top - 8}">{escape(text)}</text>')
+    first = 0.5 if len(ticks) == bins else 1.0
     for b, tick in enumerate(ticks):
-        out.append(f'<text x="{left + (b + 1) * step:.1f}" y="{top + height + 16}" text-anchor="middle">{escape(tick)}</text>')
+        x = left + (b + first) * step
+        out.append(f'<text x="{x:.1f}" y="{top + height + 16}" text-anchor="middle">{escape(tick)}</text>')
     out.append(f'<text x="{left + width / 2}" y="{top + height + 36}" text-anchor="middle">{escape(label)}</text>')
     out += _legend([name for name, _ in series], left, top + height + 58)
     rows = -(-len(series) // 4)

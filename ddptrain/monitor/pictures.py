@@ -16,6 +16,10 @@ from ddptrain.structures import Batch
 
 GRAY = (160, 160, 160)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+LINE = 4
+"""Width of the white line between two pictures, in pixels."""
+SMALL = 24
+"""Boxes with a side below so many pixels are drawn in a line of one pixel, larger ones of two."""
 
 
 def colour(label: int) -> tuple[int, int, int]:
@@ -36,6 +40,8 @@ def draw(
     min_side: int = 640,
 ) -> np.ndarray:
     """A copy of an image with its boxes on it, enlarged so that names are legible.
+
+    Where boxes are crowded, names that would hide another name or the middle of another box are left out.
 
     Args:
         image: uint8 `[H, W, C]`; of more than 3 channels the first 3 are shown, one is shown as gray.
@@ -58,23 +64,43 @@ def draw(
     corners = _corners(boxes, out, factor)
     labels = np.asarray(labels, np.int64).reshape(-1)
     for box, label in zip(corners, labels):
-        cv2.rectangle(out, box[:2], box[2:], colour(int(label)), 2, cv2.LINE_AA)
-    for i, (box, label) in enumerate(zip(corners, labels)):  # names last, so that no box crosses them
-        text = names[label] if scores is None else f"{names[label]} {np.asarray(scores)[i]:.2f}"
-        _tag(out, text, box[0], box[1], colour(int(label)))
+        wide = 2 if min(box[2] - box[0], box[3] - box[1]) >= SMALL else 1
+        cv2.rectangle(out, box[:2], box[2:], colour(int(label)), wide, cv2.LINE_AA)
+    _name(out, corners, [names[label] for label in labels], [colour(int(label)) for label in labels], scores)
     if title:
         _tag(out, title, 0, 0, (255, 255, 255))
     return out
 
 
+def _name(
+    out: np.ndarray,
+    corners: Sequence[Sequence[int]],
+    names: Sequence[str],
+    colours: Sequence[tuple[int, int, int]],
+    scores: ArrayLike | None,
+) -> None:
+    """Names above their boxes, in the order of these, after all boxes, so that none crosses them."""
+    boxes = np.array(corners, np.int64).reshape(-1, 4)
+    middle = (boxes[:, :2] + boxes[:, 2:]) // 2
+    taken = np.zeros((0, 4), np.int64)
+    for i, (name, back) in enumerate(zip(names, colours)):
+        text = name if scores is None else f"{name} {np.asarray(scores)[i]:.2f}"
+        place = np.array(_tag_box(out, text, corners[i][0], corners[i][1]))
+        hides = (middle >= place[:2]).all(1) & (middle <= place[2:]).all(1)
+        hides[i] = False
+        if not (hides.any() or ((taken[:, :2] < place[2:]) & (taken[:, 2:] > place[:2])).all(1).any()):
+            _tag(out, text, corners[i][0], corners[i][1], back)
+            taken = np.vstack([taken, place])
+
+
 def beside(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Two drawn images of one size side by side, a white line between them."""
-    line = np.full((truth.shape[0], 4, 3), 255, np.uint8)
+    line = np.full((truth.shape[0], LINE, 3), 255, np.uint8)
     return np.concatenate([truth, line, prediction], 1)
 
 
 def grid(images: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray:
-    """Images on one sheet, padded in gray to the largest.
+    """Images on one sheet, padded in gray to the largest, white lines between them.
 
     Args:
         images: at least one, uint8 `[H, W, 3]`, sizes may differ.
@@ -83,9 +109,13 @@ def grid(images: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray
     columns = columns or math.ceil(math.sqrt(len(images)))
     height, width = max(i.shape[0] for i in images), max(i.shape[1] for i in images)
     rows = math.ceil(len(images) / columns)
-    sheet = np.full((rows * height, columns * width, 3), 114, np.uint8)
+    sheet = np.full((rows * (height + LINE) - LINE, columns * (width + LINE) - LINE, 3), 114, np.uint8)
+    for row in range(1, rows):
+        sheet[row * (height + LINE) - LINE : row * (height + LINE)] = 255
+    for column in range(1, columns):
+        sheet[:, column * (width + LINE) - LINE : column * (width + LINE)] = 255
     for k, image in enumerate(images):
-        y, x = k // columns * height, k % columns * width
+        y, x = k // columns * (height + LINE), k % columns * (width + LINE)
         sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
     return sheet
 
@@ -140,12 +170,19 @@ def _hatch(out: np.ndarray, box: list[int]) -> None:
     cv2.rectangle(out, (x1, y1), (x2, y2), GRAY, 2)
 
 
-def _tag(out: np.ndarray, text: str, x: int, y: int, back: tuple[int, int, int]) -> None:
-    """Text on a coloured ground, above (x, y) where there is room, always inside the image."""
+def _tag_box(out: np.ndarray, text: str, x: int, y: int) -> tuple[int, int, int, int]:
+    """Where `_tag` puts its ground: (x1, y1, x2, y2)."""
     (w, h), base = cv2.getTextSize(text, FONT, 0.45, 1)
     w, h = w + 4, h + base + 2
     x = min(max(x, 0), max(out.shape[1] - w, 0))
     y = min(max(y - h, 0), max(out.shape[0] - h, 0))
-    cv2.rectangle(out, (x, y), (x + w, y + h), back, cv2.FILLED)
+    return x, y, x + w, y + h
+
+
+def _tag(out: np.ndarray, text: str, x: int, y: int, back: tuple[int, int, int]) -> None:
+    """Text on a coloured ground, above (x, y) where there is room, always inside the image."""
+    x1, y1, x2, y2 = _tag_box(out, text, x, y)
+    cv2.rectangle(out, (x1, y1), (x2, y2), back, cv2.FILLED)
+    base = cv2.getTextSize(text, FONT, 0.45, 1)[1]
     bright = 0.299 * back[0] + 0.587 * back[1] + 0.114 * back[2] > 128
-    cv2.putText(out, text, (x + 2, y + h - base), FONT, 0.45, (0, 0, 0) if bright else (255, 255, 255), 1, cv2.LINE_AA)
+    cv2.putText(out, text, (x1 + 2, y2 - base), FONT, 0.45, (0, 0, 0) if bright else (255, 255, 255), 1, cv2.LINE_AA)

@@ -215,10 +215,12 @@ class DetectionTask(DetectionModel):
         )
 
     def summary(self, metrics: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
-        """AP of each dataset and of all together."""
+        """AP of each dataset, of all together, and the mean of the datasets'."""
         keys = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
         rows: list[list[Any]] = [[name, n, *(metrics.get(f"dataset/{name}/{k}") for k in keys)] for name, n in self.val]
         rows.append(["all", sum(n for _, n in self.val), *(metrics.get(k) for k in keys)])
+        if len(self.val) > 1:
+            rows.append(["mean of datasets", None, metrics.get("AP_datasets"), *[None] * (len(keys) - 1)])
         return ["dataset", "images", *keys], rows
 
     def remarks(self, metrics: Mapping[str, float]) -> list[str]:

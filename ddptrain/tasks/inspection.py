@@ -20,6 +20,8 @@ from ddptrain.monitor.page import UNKNOWN, Section, details, histogram
 
 SHOWN_FAULTS = 50
 SIZES = ("small", "medium", "large")
+NAMED = 20
+"""Classes whose names have room below a figure."""
 MOST = 0.9
 """Part of the box loss that one size should not get by its weight."""
 
@@ -116,7 +118,11 @@ def _classes(config: RunConfig, sets: Sequence[_Set], out: Inspection) -> None:
         [name, *(int(n) if k else UNKNOWN for n, k in zip(counts[:, c], known[:, c]))] for c, name in enumerate(config.classes)
     ]
     lines = ["Boxes of each class. Unknown: the dataset does not label the class, it is neither learned nor scored there."]
-    out.sections.append(Section("Classes", lines, ("class", *(s.title for s in sets)), rows))
+    section = Section("Classes", lines, ("class", *(s.title for s in sets)), rows)
+    if 1 < len(config.classes) <= NAMED:
+        series = [(s.title, (n / max(n.sum(), 1)).tolist()) for s, n in zip(sets, counts)]
+        section.figures.append(histogram(series, config.classes, "part of the dataset's boxes"))
+    out.sections.append(section)
     out.facts["classes"] = [
         {"part": s.part, "name": s.config.name}
         | {"boxes": {c: int(n) if k else None for c, n, k in zip(config.classes, counts[i], known[i])}}
@@ -217,10 +223,14 @@ def _duplicates(sets: Sequence[_Set], images: int, out: Inspection) -> None:
     twins = find_twins(list(zip(titles, paths)))
     section = Section("Duplicates and leaks", columns=("images of", "also in", "looked at", "equal files", "look the same"))
     looked_at, total = sum(quota), sum(len(s.table) for s in sets)
-    section.lines.append(f"{looked_at} of {total} images were opened; --images 0 opens all." if looked_at < total else "")
-    section.lines = [line for line in section.lines if line] if twins else [*section.lines, "None was found."]
+    if looked_at < total:
+        section.lines.append(f"{looked_at} of {total} images were opened; --images 0 opens all.")
+    if not twins:
+        section.lines.append("None was found.")
     section.rows = [[t.second, t.first, t.looked_at, t.equal, t.alike] for t in twins]
-    section.figures = [details(f"{t.second} in {t.first}", [f"{b} = {a}" for a, b in t.examples]) for t in twins]
+    for t in twins:
+        where = f"within {t.second}" if t.first == t.second else f"{t.second} in {t.first}"
+        section.figures.append(details(f"{where}: examples", [f"{b} = {a}" for a, b in t.examples]))
     out.sections.append(section)
     out.facts["duplicates"] = [t._asdict() | {"examples": [list(pair) for pair in t.examples]} for t in twins]
     for t in twins:

@@ -68,6 +68,7 @@ SETS: dict[str, dict[str, Any]] = {
     "aerial_cars_yolo": {"format": "yolo", "split": "val", "names": ("car", "truck", "bus", "minibus")},
     "tiny_coco38": {"format": "coco", "split": "train2017"},
     "visdrone_native": {"format": "visdrone", "split": "train"},
+    "visdrone_vehicles_yolo": {"format": "yolo"},
     "wind_turbines": {"format": "csv", "split": "test"},
     "auair_subset": {"format": "auair"},
 }
@@ -144,6 +145,68 @@ def test_uavdt_comes_back(uavdt: DatasetConfig, tmp_path: Path) -> None:
     assert lost == {}
     assert_same(before, after, np.ones(4, bool))
     assert Path(after.path(2)).parts[-2:] == ("M0101", "img000007.jpg")
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain box of each class, an ignored one, a crowd and a region without class in every format, from COCO's."""
+    root = tmp_path_factory.mktemp("pairs")
+    (root / "src/images").mkdir(parents=True)
+    (root / "src/annotations").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (100, 80)).save(root / f"src/images/{name}.png")
+    boxes: list[dict[str, Any]] = [
+        {"category_id": 1, "bbox": [1, 2, 30.25, 40]},
+        {"category_id": 2, "bbox": [50, 2, 3, 4]},
+        {"category_id": 3, "bbox": [50, 20, 30, 10]},
+        {"category_id": 2, "bbox": [60, 40, 10, 10], "ignore": 1},
+        {"category_id": 1, "bbox": [70, 50, 20, 20], "iscrowd": 1},
+        *({"category_id": c, "bbox": [5, 60, 20, 15], "ignore": 1, "ignore_region": 1} for c in (1, 2, 3)),
+    ]
+    content = {
+        "images": [{"id": i, "file_name": f"{n}.png", "width": 100, "height": 80} for i, n in enumerate("ab")],
+        "categories": [{"id": i, "name": n} for i, n in enumerate(("car", "truck", "bus"), 1)],
+        "annotations": [{"id": i, "image_id": 0, **box} for i, box in enumerate(boxes)],
+    }
+    (root / "src/annotations/instances_all.json").write_text(json.dumps(content))
+    for fmt in write.WRITERS:
+        convert("coco", fmt, root / "src", root / fmt)
+    return root
+
+
+def fate(fmt: str, name: str, ignored: bool, crowd: bool) -> tuple[str, bool, bool] | None:
+    """What a row (class or "", flags) becomes in a format, None for left out: the table of docs/formats.md."""
+    special = ignored or crowd
+    if fmt == "coco" or not special:
+        return name, ignored, crowd
+    if fmt in PLAIN_ONLY:
+        return None
+    if fmt == "uavdt":
+        return "", True, False
+    return (name, True, False) if name or fmt == "visdrone" else None
+
+
+@pytest.mark.parametrize("target", list(write.WRITERS))
+@pytest.mark.parametrize("source", list(write.WRITERS))
+def test_every_pair_of_formats(everything: Path, tmp_path: Path, source: str, target: str) -> None:
+    (done,) = convert(source, target, everything / source, tmp_path / "out")
+    tables = [
+        read(DatasetConfig(name="x", format=fmt, root=str(root), split=done.split))[0]
+        for fmt, root in ((source, everything / source), (target, tmp_path / "out"))
+    ]
+    before, after = (
+        [
+            ((t.names[c] if c >= 0 else "", bool(g), bool(w)), tuple(np.round(box, 1).tolist()))
+            for c, g, w, box in zip(t.labels, t.ignore, t.crowd, t.boxes)
+        ]
+        for t in tables
+    )
+    expected = [(fate(target, *row), box) for row, box in before]
+    assert sorted(after) == sorted((row, box) for row, box in expected if row is not None)
+    assert len(tables[1]) == 2
+    # whatever changed or went is counted, nothing else
+    assert sum(done.lost.values()) == sum(new != old for (new, _), (old, _) in zip(expected, before))
+    assert ("warning" in done.text()) == any(done.lost.values())
 
 
 @pytest.mark.parametrize("through", ["uavdt-xml", "coco", "voc", "yolo", "csv"])

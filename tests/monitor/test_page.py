@@ -44,6 +44,14 @@ def test_histogram_bars_are_as_high_as_their_numbers() -> None:
         assert 0 <= float(r.get("y", -1)) + float(r.get("height", 0)) <= height
 
 
+def test_bins_with_names_have_them_below() -> None:
+    root = ElementTree.fromstring(histogram([("a", [0.5, 0.25])], ["car", "bus"], ""))
+    bars = {r.findtext("title"): float(r.get("x", 0)) + float(r.get("width", 0)) / 2 for r in root.iter("rect")}
+    names = {t.text: float(t.get("x", 0)) for t in root.iter("text")}
+    assert abs(bars["a, car: 50.0%"] - names["car"]) < 1
+    assert abs(bars["a, bus: 25.0%"] - names["bus"]) < 1
+
+
 def test_a_histogram_of_nothing() -> None:
     ElementTree.fromstring(histogram([("a", [0.0, 0.0])], ["1"], "px"))
 

@@ -39,6 +39,21 @@ def test_small_images_are_enlarged_in_whole_multiples() -> None:
         assert out.shape == (size[0] * factor, size[1] * factor, 3)
 
 
+def test_names_hide_no_other_name_and_no_other_box() -> None:
+    image = np.zeros((640, 640, 3), np.uint8)
+    boxes = [[100, 100, 110, 110], [104, 100, 114, 110], [300, 300, 400, 400], [310, 285, 318, 293]]
+    out = pictures.draw(image, boxes, [0, 1, 2, 1], NAMES)
+
+    def ground(label: int, x: int, y: int) -> float:
+        """Part of a name's ground left and above (x, y) that has the class's colour."""
+        return float((out[y - 14 : y - 2, x : x + 24] == pictures.colour(label)).all(-1).mean())
+
+    assert ground(0, 100, 100) > 0.5
+    assert ground(1, 104, 100) == 0, "the first of two neighbours is named"
+    assert ground(2, 300, 300) < 0.2, "its name would lie on the small box above it"
+    assert ground(1, 310, 285) > 0.5
+
+
 def test_ignore_regions_are_hatched_in_gray_and_nothing_outside_them() -> None:
     out = pictures.draw(np.zeros((100, 100, 3), np.uint8), [], [], NAMES, ignore=[[20, 30, 60, 70]], min_side=100)
     inside = out[32:68, 22:58]
@@ -66,8 +81,10 @@ def test_colours_of_neighbours_differ() -> None:
 def test_grid_and_beside_hold_their_images() -> None:
     images = [np.full((10, 20, 3), i, np.uint8) for i in range(1, 6)]
     sheet = pictures.grid(images)
-    assert sheet.shape == (20, 60, 3)
-    assert [sheet[y, x, 0] for y in (5, 15) for x in (5, 25, 45)] == [1, 2, 3, 4, 5, 114]
+    assert sheet.shape == (24, 68, 3)
+    assert [sheet[y, x, 0] for y in (5, 19) for x in (5, 29, 53)] == [1, 2, 3, 4, 5, 114]
+    assert (sheet[10:14] == 255).all()
+    assert (sheet[:, 20:24] == 255).all()
     pair = pictures.beside(images[0], images[1])
     assert pair.shape == (10, 44, 3)
     assert (pair[0, 0, 0], pair[0, 21, 0], pair[0, -1, 0]) == (1, 255, 2)
@@ -93,8 +110,8 @@ def test_a_batch_as_the_network_sees_it(channels: int) -> None:
         torch.full((n, 2), 64),
     )
     sheet = pictures.batch_grid(batch, NAMES)
-    assert sheet.shape == (1280, 1280, 3)
-    empty, boxed, ignored = sheet[100:640, :640], sheet[100:640, 640:], sheet[740:, :640]
+    assert sheet.shape == (1284, 1284, 3)
+    empty, boxed, ignored = sheet[100:640, :640], sheet[100:640, 644:], sheet[744:, :640]
     assert not empty.any()
     assert (boxed == pictures.colour(1)).all(-1).any()
     assert (ignored == pictures.GRAY).all(-1).any()

@@ -89,7 +89,7 @@ def _shares(data: DataYaml, weights: Weights | None) -> list[float]:
         raise UserError(
             f"{data.file}: train_weights {numbers} over folders of {counts} images can mean two things: shares of the"
             f" drawn samples ({told['share']}) or a multiplier for each sample ({told['multiplier']}); say which:"
-            " share or multiplier"
+            " share or multiplier (--weights)"
         )
     return readings["share"]
 

@@ -42,6 +42,8 @@ def load_data_yaml(file: Path) -> DataYaml:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise UserError(f"{file} is no YAML: {' '.join(str(e).split())}") from e
+    except OSError as e:
+        raise UserError(f"{file}: cannot be read: {e.strerror}") from e
     if not isinstance(content, dict):
         raise UserError(f"{file}: must be a mapping with train, val and names")
     names, count = content.get("names"), content.get("nc")
@@ -108,8 +110,8 @@ def _sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> list[P
     elif data and config.split in splits:
         if config.split == "train" and "train_weights" in data.content:
             raise UserError(
-                f"{config.name}: {data.file} has train_weights, which belong to a mixture; give each folder of its train"
-                " as a dataset of its own, with images and a share"
+                f"{config.name}: {data.file} has train_weights, which belong to a mixture; give each folder of its train as a"
+                f" dataset of its own, with images and a share (ddptrain config --data {data.file} writes them)"
             )
         return resolve_split(data, config.split)
     else:

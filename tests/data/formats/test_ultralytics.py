@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ddptrain.cli import main
+from ddptrain.config import load_config
 from ddptrain.config.data import DataConfig, DatasetConfig
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.ultralytics import data_section
@@ -71,6 +73,19 @@ def test_open_weights_are_refused_with_the_numbers_of_both_readings(mixture: Mak
     assert "66.7 % : 33.3 %" in message
     assert "85.7 % : 14.3 %" in message
     assert "share or multiplier" in message
+
+
+def test_the_command_line_writes_the_config(mixture: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = mixture(train_weights=[2, 1])
+    assert main(["config", "--data", str(file)]) == 2
+    assert "(--weights)" in capsys.readouterr().err
+    assert main(["config", "--data", str(file), "--weights", "multiplier"]) == 0
+    (tmp_path / "run.yaml").write_text(capsys.readouterr().out)
+    run = load_config(tmp_path / "run.yaml")
+    assert run.classes == ("car", "bus")
+    assert [d.share for d in run.data.train] == [6, 1]
+    assert main(["config", "--data", str(tmp_path / "gone.yaml")]) == 2
+    assert "gone.yaml: cannot be read" in capsys.readouterr().err
 
 
 def test_weights_that_mean_the_same_either_way_are_taken(mixture: Make) -> None:
