@@ -185,19 +185,17 @@ class DetectionTask(DetectionModel):
         return metrics
 
     def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:
-        """Truth on the sample's image; with a prediction, that beside it (from score 0.25 on)."""
+        """Truth on the sample's image, and on its depth; or with a prediction, that beside it (from score 0.25 on)."""
         t = sample.targets
-        truth = pictures.draw(
-            sample.image,
-            t["boxes"],
-            t["labels"],
-            self.classes,
-            ignore=t["ignore_boxes"],
-            title=str(tuple(sample.key)),
-            min_side=DRAWN_SIDE,
-        )
+
+        def truth_on(image: np.ndarray, title: str) -> np.ndarray:
+            return pictures.draw(
+                image, t["boxes"], t["labels"], self.classes, ignore=t["ignore_boxes"], title=title, min_side=DRAWN_SIDE
+            )
+
+        truth = truth_on(sample.image, str(tuple(sample.key)))
         if prediction is None:
-            return truth
+            return truth if self.channels == 3 else pictures.beside(truth, truth_on(sample.image[..., 3:4], "depth"))
         shown = prediction["scores"] >= DRAWN_SCORE
         to_input = np.linalg.inv(np.vstack([sample.to_native, [0, 0, 1]]))
         corners = prediction["boxes"][shown].reshape(-1, 2) @ to_input[:2, :2].T + to_input[:2, 2]
