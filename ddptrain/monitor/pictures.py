@@ -86,9 +86,9 @@ def _name(
     for i, (name, back) in enumerate(zip(names, colours)):
         text = name if scores is None else f"{name} {np.asarray(scores)[i]:.2f}"
         place = np.array(_tag_box(out, text, corners[i][0], corners[i][1]))
-        hides = (middle >= place[:2]).all(1) & (middle <= place[2:]).all(1)
-        hides[i] = False
-        if not (hides.any() or ((taken[:, :2] < place[2:]) & (taken[:, 2:] > place[:2])).all(1).any()):
+        hidden = np.flatnonzero(((middle >= place[:2]) & (middle <= place[2:])).all(1))
+        crossed = np.flatnonzero(((taken[:, :2] < place[2:]) & (taken[:, 2:] > place[:2])).all(1))
+        if not (len(crossed) or np.setdiff1d(hidden, i).size):
             _tag(out, text, corners[i][0], corners[i][1], back)
             taken = np.vstack([taken, place])
 
