@@ -61,14 +61,15 @@ def convert(
     if out.exists():
         raise UserError(f"{out} exists; give a new folder, or remove it")
     layout: dict[str, Any] = {"annotations": annotations, "images": images, "names": names}
-    base = DatasetConfig(name=out.name, format=src_format, root=str(src), **layout)  # type: ignore[arg-type]
+    name = "_".join(Path(src).resolve().name.split()) or "dataset"
+    base = DatasetConfig(name=name, format=src_format, root=str(src), **layout)  # type: ignore[arg-type]
     parts = splits if splits is not None else splits_of(base)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         done = []
         for split in parts:
-            table, faults = read(base.model_copy(update={"split": split}), on_fault)
+            table, faults = read(base.model_copy(update={"split": split}), on_fault, "leave it out with --drop")
             lost = WRITERS[dst_format](table, aside, split, _copy if copy else _link)
             done.append(Converted(split, len(table), len(table.boxes), lost, faults))
         aside.chmod(0o755)  # a temporary folder is the owner's alone

@@ -118,7 +118,7 @@ def test_visdrone_vid_becomes_det(data_root: Path, tmp_path: Path) -> None:
     assert (done.split, done.images, done.boxes) == ("train", 12, 432)
     assert "452 label without image" in done.text()
     assert len(read(DatasetConfig(name="d", format="visdrone", root=str(tmp_path / "out"), split="train"))[0].boxes) == 432
-    with pytest.raises(UserError, match="label without image"):
+    with pytest.raises(UserError, match=r"visdrone_native: .*label without image.*leave it out with --drop"):
         convert("visdrone-vid", "visdrone", root, tmp_path / "strict")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -265,8 +265,8 @@ def test_all_splits_are_converted_once(data_root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("copy", [False, True])
 def test_images_are_linked_or_copied(uavdt: DatasetConfig, tmp_path: Path, copy: bool) -> None:
-    convert("uavdt", "coco", uavdt.root, tmp_path / "out", copy=copy)
-    paths = sorted((tmp_path / "out").rglob("*.jpg"))
+    convert("uavdt", "coco", uavdt.root, tmp_path / "my set", copy=copy)
+    paths = sorted((tmp_path / "my set").rglob("*.jpg"))
     assert len(paths) == 6
     assert all(p.is_symlink() != copy for p in paths)
     original = Path(uavdt.root) / "M0101/img000001.jpg"

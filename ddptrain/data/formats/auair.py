@@ -66,7 +66,7 @@ def _frame(file: str, number: int, entry: Any) -> tuple[str, list[Any], tuple[in
         width, height = (entry.get(f"image_{k}", entry.get(f"image_{k}:")) for k in ("width", "height"))
         size = None if width is None or height is None else (int(width), int(height))
         return str(entry["image_name"]), list(entry["bbox"]), size
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as e:
         raise UserError(f"{file}: annotations[{number}] is malformed ({e!r})") from e
 
 
@@ -74,7 +74,7 @@ def _add_box(collector: Collector, image: int, source: int, number: int, item: A
     try:
         left, top, width, height = (float(item[k]) for k in ("left", "top", "width", "height"))
         label = int(item["class"])
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         collector.faults.add("malformed row", box_place(collector.sources[source], number), repr(e))
         return
     if 0 <= label < classes:

@@ -30,6 +30,8 @@ READERS: dict[str, Callable[[DatasetConfig, Faults], AnnotationTable]] = {
     "yolo": read_yolo,
 }
 
+REMEDY = "set data.on_fault=drop"
+"""How a run is told to leave out what is faulty."""
 
 SPLITS: dict[str, Callable[[DatasetConfig], Iterable[str]]] = {
     "auair": lambda config: (),
@@ -56,14 +58,14 @@ def splits_of(config: DatasetConfig) -> tuple[str | None, ...]:
     return tuple(sorted(found)) or (None,)
 
 
-def read(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[AnnotationTable, Faults]:
+def read(config: DatasetConfig, on_fault: OnFault = "error", remedy: str = REMEDY) -> tuple[AnnotationTable, Faults]:
     """The table of one dataset and the faults that were found in it.
 
     Raises `UserError` in one line where files are missing, where no image remains, and, unless `on_fault` is `drop`,
-    where there is a fault of a kind that must not pass unseen (`faults.KINDS`).
+    where there is a fault of a kind that must not pass unseen (`faults.KINDS`); `remedy` is what it offers.
     """
     table, faults = parse(config)
-    check(config, table, faults, on_fault)
+    check(config, table, faults, on_fault, remedy)
     return table, faults
 
 
@@ -73,12 +75,12 @@ def parse(config: DatasetConfig) -> tuple[AnnotationTable, Faults]:
     return READERS[config.format](config, faults), faults
 
 
-def check(config: DatasetConfig, table: Sized, faults: Faults, on_fault: OnFault) -> None:
+def check(config: DatasetConfig, table: Sized, faults: Faults, on_fault: OnFault, remedy: str = REMEDY) -> None:
     """Raise `UserError` as `read` does; it tells the first fault that ends a run and the counts of all such kinds."""
     first = next(faults.errors(), None)
     if first is not None and on_fault == "error":
         counts = ", ".join(f"{n} {k}" for k, n in faults.counts.items() if KINDS[k].error)
-        raise UserError(f"{config.name}: {first}; in all: {counts}; correct the files, or set data.on_fault=drop")
+        raise UserError(f"{config.name}: {first}; in all: {counts}; correct the files, or {remedy}")
     if len(table) == 0:
         found = "" if not faults.counts else f" after its faults were left out: {faults.text()}"
         raise UserError(f"{config.name}: empty dataset: no image in {config.root}{found}; check root, split and images")

@@ -57,7 +57,7 @@ def read_coco(config: DatasetConfig, faults: Faults) -> AnnotationTable:
             told_by = f"{file}: image {item['id']}"
             path = image_path(str(item["file_name"]), folders)
             images[item["id"]] = collector.image(path, told_by, size)
-    except (KeyError, TypeError, ValueError) as e:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as e:
         raise UserError(f"{config.name}: {file}: an entry of images or categories is malformed ({e!r})") from e
     source = collector.source(str(file))
     for i, item in enumerate(content["annotations"]):

@@ -5,14 +5,13 @@ A row with a path and nothing else is an image without boxes.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.collect import Box, Collector
-from ddptrain.data.formats.files import class_names, dataset_root, image_folders, image_path, no_split
+from ddptrain.data.formats.files import class_names, csv_rows, dataset_root, image_folders, image_path, no_split
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -52,20 +51,17 @@ def _files(config: DatasetConfig) -> tuple[Path, list[Path]]:
 
 def _rows(config: DatasetConfig, file: Path) -> Iterator[Row | tuple[int, str]]:
     """(line, path, corners, class) of each row, or (line, what is wrong)."""
-    with file.open(newline="", encoding="utf-8-sig") as text:
-        reader = csv.reader(text)
-        order = list(range(len(COLUMNS)))
-        for first, fields in enumerate(reader):
-            values = [f.strip() for f in fields]
-            lower = [v.lower() for v in values]
-            if first == 0 and any(v in COLUMNS["path"] for v in lower) and any(v in COLUMNS["x1"] for v in lower):
-                order = _order(config, file, lower)
-            elif any(values):
-                if max(order) >= len(values):
-                    yield reader.line_num, f"{len(values)} fields"
-                    continue
-                path, x1, y1, x2, y2, name = (values[i] for i in order)
-                yield reader.line_num, path, (x1, y1, x2, y2), name
+    order = list(range(len(COLUMNS)))
+    for number, (line, values) in enumerate(csv_rows(file)):
+        lower = [v.lower() for v in values]
+        if number == 0 and any(v in COLUMNS["path"] for v in lower) and any(v in COLUMNS["x1"] for v in lower):
+            order = _order(config, file, lower)
+        elif any(values):
+            if max(order) >= len(values):
+                yield line, f"{len(values)} fields"
+                continue
+            path, x1, y1, x2, y2, name = (values[i] for i in order)
+            yield line, path, (x1, y1, x2, y2), name
 
 
 def _order(config: DatasetConfig, file: Path, header: list[str]) -> list[int]:

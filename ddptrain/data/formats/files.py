@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -95,22 +96,41 @@ def image_path(file_name: str, folders: list[Path]) -> str:
 
 
 def load_json(name: str, file: Path, keys: Iterable[str]) -> dict[str, Any]:
-    """Content of a JSON file that must have these keys; `UserError` of the dataset `name` where it has not."""
+    """Content of a JSON file that must have lists under these keys; `UserError` of the dataset `name` where it has not."""
     if not file.is_file():
         raise UserError(f"{name}: {file} is no file; give the JSON file as annotations, relative to the root")
     try:
         content = json.loads(file.read_bytes())
     except ValueError as e:
         raise UserError(f"{name}: {file} is no JSON: {' '.join(str(e).split())}") from e
-    lacking = [k for k in keys if not isinstance(content, dict) or k not in content]
+    lacking = [k for k in keys if not isinstance(content, dict) or not isinstance(content.get(k), list)]
     if lacking:
-        raise UserError(f"{name}: {file} has no {lacking[0]!r}; it is not of the format that the config says")
+        raise UserError(f"{name}: {file} has no list {lacking[0]!r}; it is not of the format that the config says")
     return cast(dict[str, Any], content)
+
+
+def read_text(path: Path) -> str:
+    """A text in UTF-8; `UserError` where it is none."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path} is no text in UTF-8: {e}") from e
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, fields without blanks around them) of each row of a CSV file; `UserError` where it is none, or not in UTF-8."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as text:
+            reader = csv.reader(text)
+            for fields in reader:
+                yield reader.line_num, [f.strip() for f in fields]
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise UserError(f"{path} is no CSV in UTF-8: {e}") from e
 
 
 def listed_names(path: Path) -> list[tuple[str, str]]:
     """(entry, `file:line`) of each line of a text file that is not blank."""
-    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    lines = enumerate(read_text(path).splitlines(), 1)
     return [(line.strip(), f"{path}:{number}") for number, line in lines if line.strip()]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
 import struct
@@ -15,7 +14,16 @@ from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.build import check
 from ddptrain.data.formats.csv import COLUMNS, csv_files
-from ddptrain.data.formats.files import class_names, dataset_root, files_below, image_folders, image_path, is_image, no_split
+from ddptrain.data.formats.files import (
+    class_names,
+    csv_rows,
+    dataset_root,
+    files_below,
+    image_folders,
+    image_path,
+    is_image,
+    no_split,
+)
 from ddptrain.data.image_table import ImageTable, LabelCollector
 from ddptrain.errors import UserError
 
@@ -94,21 +102,18 @@ def _csv_file(config: DatasetConfig) -> Path:
 
 def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[tuple[str, str, list[str]]]:
     """(`file:line`, path, classes) of each row."""
-    with file.open(newline="", encoding="utf-8-sig") as text:
-        reader = csv.reader(text)
-        path_at, class_at = 0, 1
-        for number, fields in enumerate(reader):
-            values = [f.strip() for f in fields]
-            lower = [v.lower() for v in values]
-            if number == 0 and any(v in COLUMNS["path"] for v in lower):
-                path_at = _column(config, file, lower, "path")
-                class_at = _column(config, file, lower, "class")
-            elif any(values):
-                where = f"{file}:{reader.line_num}"
-                if len(values) <= max(path_at, class_at) or not values[path_at]:
-                    faults.add("malformed row", where, ",".join(fields))
-                    continue
-                yield where, values[path_at], [v for v in values[class_at].split("|") if v]
+    path_at, class_at = 0, 1
+    for number, (line, values) in enumerate(csv_rows(file)):
+        lower = [v.lower() for v in values]
+        if number == 0 and any(v in COLUMNS["path"] for v in lower):
+            path_at = _column(config, file, lower, "path")
+            class_at = _column(config, file, lower, "class")
+        elif any(values):
+            where = f"{file}:{line}"
+            if len(values) <= max(path_at, class_at) or not values[path_at]:
+                faults.add("malformed row", where, ",".join(values))
+                continue
+            yield where, values[path_at], [v for v in values[class_at].split("|") if v]
 
 
 def _column(config: DatasetConfig, file: Path, header: list[str], column: str) -> int:

@@ -37,7 +37,7 @@ class _Sequence:
     def rows(self, file: Path, fields: int) -> Iterator[tuple[int, int, int, list[str]]]:
         """(image, source, line, fields) of each row whose frame is there; counts one fault for each absent frame."""
         faults, source = self.collector.faults, self.collector.source(str(file))
-        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
             values = split_fields(line)
             if not values:
                 continue

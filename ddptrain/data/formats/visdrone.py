@@ -98,7 +98,7 @@ def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
 
 def _add_file(collector: Collector, image: int, path: Path) -> None:
     source = collector.source(str(path))
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         fields = split_fields(line)
         if fields and len(fields) != 8:
             collector.faults.add("malformed row", f"{path}:{number}", f"{len(fields)} fields where 8 are due")

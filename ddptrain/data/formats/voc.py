@@ -48,7 +48,7 @@ def parse_voc(path: str) -> VocFile:
     try:
         width, height = (int(float(tree.findtext(f"size/{k}") or 0)) for k in ("width", "height"))
         size = (width, height) if width > 0 and height > 0 else None
-    except ValueError:
+    except (ValueError, OverflowError):
         pass  # a size that is no number claims nothing; the image's own size is used
     objects: list[VocObject] = []
     for number, item in enumerate(tree.iterfind("object")):

@@ -18,7 +18,7 @@ import yaml
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.collect import Collector
-from ddptrain.data.formats.files import class_names, dataset_root, files_below, is_image, listed_names, no_split
+from ddptrain.data.formats.files import class_names, dataset_root, files_below, is_image, listed_names, no_split, read_text
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -170,7 +170,7 @@ def _names(config: DatasetConfig, data: DataYaml | None, root: Path) -> tuple[st
     near = [labels, labels.parent] if labels else []
     for file in (folder / name for folder in [*near, root] for name in NAMES_FILES):
         if file.is_file():
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = read_text(file).splitlines()
             return class_names(config, [n.strip() for n in lines if n.strip()], str(file))
     if config.names is None:
         raise UserError(f"{config.name}: no data.yaml or classes.txt in {root} names the classes; give names")
@@ -230,14 +230,14 @@ def _find_orphans(folders: set[str], labels: set[str], faults: Faults) -> None:
 
 def _has_rows(path: str) -> bool:
     """Whether the first line of a text file is a box."""
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
         fields = file.readline().split()
     return len(fields) >= 5 and all(re.fullmatch(r"[-+.\deE]+", f) for f in fields)
 
 
 def _add_file(collector: Collector, image: int, path: str, classes: int) -> None:
     source = collector.source(path)
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, 1):
             fields = line.split()
             if not fields:

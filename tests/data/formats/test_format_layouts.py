@@ -170,7 +170,7 @@ def test_coco_faults_name_the_annotation(tmp_path: Path, save_image: Save, annot
     [
         ({"categories": [{"id": 1}]}, "malformed (KeyError('name'))"),
         ({"categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "car"}]}, "car stands twice"),
-        ({"images": 3}, "an entry of images or categories is malformed"),
+        ({"images": 3}, "has no list 'images'"),
         ({"images": [{"id": 7, "file_name": "gone.jpg"}]}, "gone.jpg"),
         ({"images": []}, "empty dataset"),
     ],
@@ -187,7 +187,7 @@ def test_coco_files(tmp_path: Path, save_image: Save) -> None:
     (tmp_path / "annotations/instances_train.json").write_text("{")
     assert "is no JSON" in refused(config)
     (tmp_path / "annotations/instances_train.json").write_text('{"images": []}')
-    assert "has no 'annotations'" in refused(config)
+    assert "has no list 'annotations'" in refused(config)
     assert "is no file" in refused(config.model_copy(update={"annotations": "gone.json"}))
 
 
