@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from small_runs import RUNS, write_config
 
 # how long one example takes says something about the machine, not about the code
 settings.register_profile("ddptrain", deadline=None)
@@ -44,40 +47,31 @@ def _no_leaked_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two synthetic datasets of the demo, small."""
-    from ddptrain.data.synthetic import write_demo
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of the datasets of a task's small run, written once."""
 
-    folder = tmp_path_factory.mktemp("scenes")
-    write_demo(folder, images=24, seed=3)
+    @cache
+    def folder(task: str) -> Path:
+        path = tmp_path_factory.mktemp(task)
+        RUNS[task].write(path)
+        return path
+
     return folder
 
 
 @pytest.fixture
-def config(tmp_path: Path, scenes: Path) -> Path:
-    """A small joint run over `scenes`: seconds, not minutes; its folder is `tmp_path / name`."""
-    path = tmp_path / "config.yaml"
-    path.write_text(
-        f"""
-name: run
-output: {tmp_path}
-classes: [car, bus, pedestrian]
-data:
-  train:
-    - {{name: skyview, format: visdrone, root: {scenes}/skyview, split: train, share: 2, drop: ["*"]}}
-    - {{name: streets, format: voc, root: {scenes}/streets, split: train, share: 1}}
-  val:
-    - {{name: skyview, format: visdrone, root: {scenes}/skyview, split: val, drop: ["*"]}}
-    - {{name: streets, format: voc, root: {scenes}/streets, split: val}}
-  image_size: 64
-  workers: 0
-model: {{norm: group}}
-# Adam divides by the gradient's own size: where that is rounding noise, its sign is what differs between splits
-optimizer: {{name: sgd, lr: 0.01, momentum: 0.937}}
-train: {{steps: 6, global_batch: 12, micro_batch: 12}}
-eval: {{every_epochs: null}}
-checkpoint: {{every_epochs: null}}
-monitor: {{tensorboard: false, every_steps: 2}}
-"""
-    )
-    return path
+def small_config(small_data: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """The config of a task's small run: seconds, not minutes; the run's folder is `tmp_path / name`."""
+    return lambda task: write_config(task, small_data(task), tmp_path)
+
+
+@pytest.fixture(scope="session")
+def scenes(small_data: Callable[[str], Path]) -> Path:
+    """The two synthetic datasets of the demo, small."""
+    return small_data("detection")
+
+
+@pytest.fixture
+def config(small_config: Callable[[str], Path]) -> Path:
+    """A small joint run over `scenes`."""
+    return small_config("detection")

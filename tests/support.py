@@ -105,6 +105,12 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
     return max(float(((x - y).abs() / x.abs().clamp(min=1.0)).max()) for x, y in pairs)
 
 
+def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """Largest difference of two model states, relative to the largest value of each tensor, or to 1e-3."""
+    assert a.keys() == b.keys()
+    return max(float((a[k] - b[k]).abs().max() / a[k].abs().max().clamp(min=1e-3)) for k in a if a[k].numel())
+
+
 def equal(a: Any, b: Any, where: str = "") -> None:
     """Every tensor and number of two checkpoints is the same, bit for bit."""
     if isinstance(a, torch.Tensor):

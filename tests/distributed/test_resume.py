@@ -6,11 +6,14 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from support import Ranks, command_line, equal, final_state, train
+from small_runs import RUNS
+from support import Ranks, command_line, cut_back, equal, final_state, relative_difference, train
+
+from ddptrain.engine import checkpoint
 
 RUN = ("train.steps=12", "checkpoint.every_steps=3", "eval.every_steps=6", "model.norm=batch", "train.precision=none")
 
@@ -53,34 +56,43 @@ def test_stopped_and_resumed_is_bit_equal(
     assert rows[0] == rows[1]
 
 
-def test_resume_on_another_number_of_ranks_goes_on_with_the_same_stream(config: Path, tmp_path: Path) -> None:
-    half = [a for a in RUN if not a.startswith("train.steps")]
-    train(1, config, "name=one", *RUN, "model.norm=none")
-    train(2, config, "name=two", *half, "train.steps=12", "model.norm=none")
-    a, b = final_state(tmp_path / "one"), final_state(tmp_path / "two")
-    assert a["position"] == b["position"]
-    train(
-        2,
-        config,
-        "name=more",
-        *half,
-        "model.norm=none",
-        f"resume={tmp_path}/one/checkpoints/step_00000012.pt",
-        "train.steps=14",
-    )
-    train(
-        1,
-        config,
-        "name=same",
-        *half,
-        "model.norm=none",
-        f"resume={tmp_path}/one/checkpoints/step_00000012.pt",
-        "train.steps=14",
-    )
-    more, same = final_state(tmp_path / "more"), final_state(tmp_path / "same")
-    assert more["position"] == same["position"] == 14 * 12
-    for key, value in more["model"].items():
-        torch.testing.assert_close(value, same["model"][key], rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("task", RUNS)
+def test_a_run_of_any_task_goes_on_as_if_nothing_had_been(
+    small_config: Callable[[str], Path], tmp_path: Path, task: str
+) -> None:
+    """Killed after its first and its fifth step, in mid-epoch, on two ranks; gone on with other numbers of loader workers."""
+    config = small_config(task)
+    run = ("train.steps=7", "eval.every_steps=3", "checkpoint.every_steps=1", "checkpoint.keep_last=9", *RUNS[task].norms)
+    train(2, config, "name=calm", *run)
+    for step, workers in ((1, 3), (5, 1)):
+        cut_back(tmp_path / "calm", tmp_path / f"cut{step}", step)
+        train(2, config, f"name=cut{step}", *run, "resume=auto", f"data.workers={workers}")
+        equal(final_state(tmp_path / "calm"), final_state(tmp_path / f"cut{step}"))
+        rows = [(tmp_path / name / "history.csv").read_text() for name in ("calm", f"cut{step}")]
+        assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("task", RUNS)
+def test_on_another_number_of_ranks_the_same_stream_goes_on(
+    small_config: Callable[[str], Path], tmp_path: Path, task: str
+) -> None:
+    """A run of one rank that was killed after half its steps, on one, two and three ranks."""
+    config = small_config(task)
+    run = ("train.steps=8", "checkpoint.every_steps=4", "optimizer.name=sgd", "optimizer.lr=0.01", *RUNS[task].exact)
+    train(1, config, "name=calm", *run)
+    calm = final_state(tmp_path / "calm")
+    for world_size in (2, 3):
+        name = f"on{world_size}"
+        cut_back(tmp_path / "calm", tmp_path / name, 4)
+        assert f"{world_size} ranks" in train(world_size, config, f"name={name}", *run, "resume=auto")
+        other = final_state(tmp_path / name)
+        for key in ("position", "step", "samples_by_dataset"):
+            assert other[key] == calm[key]
+        for part in ("model", "ema"):
+            assert relative_difference(calm[part], other[part]) < 1e-5
+    # the second half did train: the runs do not agree because nothing moved
+    half = checkpoint.load(tmp_path / "on2" / "checkpoints" / "step_00000004.pt", pytest.fail)[1]
+    assert relative_difference(half["model"], calm["model"]) > 1e-3
 
 
 def test_a_run_folder_is_never_overwritten_and_another_run_never_resumed(config: Path, tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from support import Ranks, command_line, final_state, largest_difference, train
+from small_runs import RUNS
+from support import Ranks, command_line, final_state, largest_difference, relative_difference, train
+
+from ddptrain.config import load_config
+from ddptrain.tasks.build import build_task
 
 STEPS = 10
 # (ranks, micro batch); the accumulation is what lacks to 16
@@ -22,39 +25,22 @@ EVERYTHING = (
     "schedule.warmup_epochs=2",
     "ema.tau=5.0",
 )
-TASKS = {
-    "detection": ("model.norm=none",),
-    # exact in kind; over the few cells of a 64-pixel image a norm within the sample amplifies rounding
-    "detection, group norm": ("model.norm=group",),
-}
 
 
-Difference = Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], float]
-
-
-def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    """Largest difference of two model states, relative to the largest value of each tensor, or to 1e-3."""
-    assert a.keys() == b.keys()
-    return max(float((a[k] - b[k]).abs().max() / a[k].abs().max().clamp(min=1e-3)) for k in a if a[k].numel())
-
-
-@pytest.mark.parametrize(
-    ("task", "splits", "difference"),
-    [("detection", SPLITS, relative_difference), ("detection, group norm", [SPLITS[0], SPLITS[-1]], largest_difference)],
-)
+@pytest.mark.parametrize("task", RUNS)
 def test_ranks_and_accumulation_do_not_change_the_parameters(
-    config: Path, tmp_path: Path, task: str, splits: list[tuple[int, int]], difference: Difference
+    small_config: Callable[[str], Path], tmp_path: Path, task: str
 ) -> None:
-    states = {}
-    for world_size, micro in splits:
+    config, states = small_config(task), {}
+    for world_size, micro in SPLITS:
         name = f"{world_size}x{micro}x{16 // (world_size * micro)}"
         batch = ("train.global_batch=16", f"train.micro_batch={micro}")
-        train(world_size, config, f"name={name}", *TASKS[task], *EVERYTHING, f"train.steps={STEPS}", *batch)
+        train(world_size, config, f"name={name}", *RUNS[task].exact, *EVERYTHING, f"train.steps={STEPS}", *batch)
         states[name] = final_state(tmp_path / name)
     (_, first), *others = states.items()
     for name, other in others:
-        assert difference(first["model"], other["model"]) < 1e-5, name
-        assert difference(first["ema"], other["ema"]) < 1e-5, name
+        assert relative_difference(first["model"], other["model"]) < 1e-5, name
+        assert relative_difference(first["ema"], other["ema"]) < 1e-5, name
         assert other["position"] == first["position"] == STEPS * 16
         assert other["samples_by_dataset"] == first["samples_by_dataset"]
 
@@ -69,14 +55,17 @@ def test_sync_norm_over_two_ranks_is_one_rank(config: Path, tmp_path: Path) -> N
     assert largest_difference(states[0]["model"], states[1]["model"]) < 1e-5
 
 
-def test_metric_is_the_same_on_one_two_and_three_ranks(config: Path, tmp_path: Path) -> None:
-    """Same weights, unpadded shards: exactly equal metrics, also where some rank has no image at all."""
+@pytest.mark.parametrize("task", RUNS)
+def test_metric_is_the_same_on_one_two_and_three_ranks(small_config: Callable[[str], Path], tmp_path: Path, task: str) -> None:
+    """Same weights, unpadded shards: exactly equal metrics, also where some rank has no sample at all."""
+    config, found = small_config(task), []
     train(1, config, "name=one", "train.steps=20")
-    found = []
+    known = build_task(load_config(config))
+    half = -(-sum(size for _, size in known.val) // 2)
     for world_size in (1, 2, 3):
-        ranks = Ranks(world_size, command_line, ["eval", str(tmp_path / "one"), "eval.batch=8", "--json"])
+        # two groups: the third rank has none
+        ranks = Ranks(world_size, command_line, ["eval", str(tmp_path / "one"), f"eval.batch={half}", "--json"])
         assert ranks.wait() == [0] * world_size, ranks.text
         found.append(ranks.text)
-    # 12 images are two groups of 8: the third rank has none
-    assert json.loads(found[0])["AP"] is not None
+    assert json.loads(found[0])[known.monitors[0]] is not None
     assert found[0] == found[1] == found[2]

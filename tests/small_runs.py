@@ -1,0 +1,113 @@
+"""A small run of every task, on which the promise is tried. A new task adds a line to `RUNS`, at the end of this file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ddptrain.data.synthetic import write_demo
+
+
+class SmallRun(NamedTuple):
+    """Seconds of training.
+
+    Attributes:
+        write: writes the datasets into an empty folder.
+        config: the run as YAML; `DATA` stands for that folder.
+        exact: overrides with which no sample's output depends on others and no norm amplifies rounding: any split must agree.
+        norms: overrides with which the model has running statistics, if it can: a resumed run must have them, too.
+    """
+
+    write: Callable[[Path], None]
+    config: str
+    exact: tuple[str, ...] = ()
+    norms: tuple[str, ...] = ()
+
+
+COMMON = """
+name: run
+output: OUTPUT
+train: {steps: 6, global_batch: 12, micro_batch: 12}
+eval: {every_epochs: null}
+checkpoint: {every_epochs: null}
+monitor: {tensorboard: false, every_steps: 2}
+"""
+
+
+def write_config(task: str, data: Path, output: Path) -> Path:
+    """The config of a task's small run, `output/config.yaml`; the run's folder is `output/run`."""
+    path = output / "config.yaml"
+    path.write_text((COMMON + RUNS[task].config).replace("DATA", str(data)).replace("OUTPUT", str(output)))
+    return path
+
+
+def write_scenes(folder: Path) -> None:
+    """The two synthetic datasets of the demo, small."""
+    write_demo(folder, images=24, seed=3)
+
+
+SCENES = """
+classes: [car, bus, pedestrian]
+data:
+  train:
+    - {name: skyview, format: visdrone, root: DATA/skyview, split: train, share: 2, drop: ["*"]}
+    - {name: streets, format: voc, root: DATA/streets, split: train, share: 1}
+  val:
+    - {name: skyview, format: visdrone, root: DATA/skyview, split: val, drop: ["*"]}
+    - {name: streets, format: voc, root: DATA/streets, split: val}
+  image_size: 64
+  workers: 0
+model: {norm: group}
+# Adam divides by the gradient's own size: where that is rounding noise, its sign is what differs between splits
+optimizer: {name: sgd, lr: 0.01, momentum: 0.937}
+"""
+
+
+def shape(name: str, r: np.random.Generator) -> np.ndarray:
+    """uint8 `[40, 36, 3]`: a shape in any colour on a noisy ground."""
+    image = r.integers(0, 60, (40, 36, 3)).astype(np.uint8)
+    colour = tuple(int(c) for c in r.integers(140, 256, 3))
+    x, y, side = (int(v) for v in (r.integers(13, 24), r.integers(13, 26), r.integers(7, 11)))
+    if name == "disc":
+        cv2.circle(image, (x, y), side, colour, -1)
+    elif name == "square":
+        cv2.rectangle(image, (x - side, y - side), (x + side, y + side), colour, -1)
+    else:
+        image[:, ::4] = colour
+    return image
+
+
+def write_shapes(folder: Path) -> None:
+    """A folder for each class, below train and val."""
+    r = np.random.default_rng(5)
+    for split, part in (("train", 1.0), ("val", 0.6)):
+        for name, count in {"disc": 14, "square": 8, "stripes": 5}.items():
+            (folder / split / name).mkdir(parents=True)
+            for i in range(round(count * part)):
+                cv2.imwrite(str(folder / split / name / f"{i}.png"), shape(name, r))
+
+
+# with all that could depend on how a batch is split
+SHAPES = """
+task: classification
+classes: [disc, square, stripes]
+data:
+  train: [{name: shapes, format: folder, root: DATA, split: train}]
+  val: [{name: shapes, format: folder, root: DATA, split: val}]
+  image_size: 32
+  workers: 0
+  balance: oversample
+  augment: {mixup: 0.3, cutmix: 0.5, close_epochs: 0}
+model: {name: lenet}
+loss: {class_weights: balanced, label_smoothing: 0.1}
+"""
+
+RUNS: dict[str, SmallRun] = {
+    "detection": SmallRun(write_scenes, SCENES, exact=("model.norm=none",), norms=("model.norm=batch",)),
+    "classification": SmallRun(write_shapes, SHAPES, norms=("model={name: small_resnet, blocks: 1, width: 8}",)),
+}
+"""By the name of the task. tests/distributed runs each: in six splits, stopped and resumed, and evaluated on 1 to 3 ranks."""
