@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     way.add_argument("--resume", dest="way", action="store_const", const="resume", help="going on from a checkpoint")
     way.add_argument("--split", dest="way", action="store_const", const="split", help="other ranks and accumulation")
     way.add_argument("--workers", dest="way", action="store_const", const="workers", help="other numbers of loader workers")
-    p.add_argument("--steps", type=int, default=4, metavar="N", help="steps of each run (default 4)")
+    p.add_argument("--steps", type=int, metavar="N", help="steps of each run (default 4, with --split 2)")
     p.set_defaults(run=verify)
 
     p = commands.add_parser("check", help="look for mistakes in a config and its datasets before training")

@@ -27,7 +27,12 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def _rank(rank: int, world_size: int, port: int, log: str, target: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _rank(
+    rank: int, world_size: int, port: int, log: str, environ: dict[str, str], target: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
+    # the server has the environment of the first test that needed it
+    os.environ.clear()
+    os.environ.update(environ)
     if world_size > 1:
         os.environ.update(
             RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(world_size),
@@ -50,7 +55,8 @@ class Ranks:
     def __init__(self, world_size: int, target: Callable[..., Any], *args: Any) -> None:
         port, self._log = free_port(), Path(tempfile.mkstemp(prefix="ranks-", suffix=".log")[1])
         self.processes = [
-            _SERVER.Process(target=_rank, args=(r, world_size, port, str(self._log), target, args)) for r in range(world_size)
+            _SERVER.Process(target=_rank, args=(r, world_size, port, str(self._log), dict(os.environ), target, args))
+            for r in range(world_size)
         ]
         for p in self.processes:
             p.start()

@@ -45,6 +45,18 @@ def test_ranks_and_accumulation_do_not_change_the_parameters(
         assert other["samples_by_dataset"] == first["samples_by_dataset"]
 
 
+def test_an_epoch_that_does_not_divide_leaves_no_rest(config: Path, tmp_path: Path) -> None:
+    """Two epochs of 16 samples in steps of 12: the run is three whole steps, the middle one in both, for any split."""
+    states = []
+    for world_size, micro in ((1, 12), (2, 3)):
+        name = f"w{world_size}"
+        options = ("train.steps=null", "train.epochs=2", "data.samples_per_epoch=16", f"train.micro_batch={micro}")
+        train(world_size, config, f"name={name}", "model.norm=none", *options)
+        states.append(final_state(tmp_path / name))
+        assert (states[-1]["step"], states[-1]["position"], sum(states[-1]["samples_by_dataset"])) == (3, 36, 36)
+    assert relative_difference(states[0]["model"], states[1]["model"]) < 1e-5
+
+
 def test_sync_norm_over_two_ranks_is_one_rank(config: Path, tmp_path: Path) -> None:
     """With the same accumulation: statistics over 2 x 8 samples are those over 16."""
     states = []
