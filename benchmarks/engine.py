@@ -71,6 +71,7 @@ class TinyTask:
 
     classes = tuple("0123456789")
     notes: tuple[str, ...] = ()
+    monitors = ("accuracy",)
     train = None  # only asked for the names of unreadable images
 
     def __init__(self) -> None:
