@@ -26,10 +26,10 @@ demo: $(BIN)/.ready  ## Make two small datasets, train them jointly on 2 process
 	@echo "Curves and pictures:  $(BIN)/tensorboard --logdir runs/demo/tensorboard"
 	@echo "Predictions:          runs/demo/predictions/"
 
-test: $(BIN)/.ready  ## Run the test suite
-	$(BIN)/python -m pytest -q --ignore tests/slurm $(ARGS)
+test: $(BIN)/.ready  ## Run the test suite, without the slow tests on Slurm
+	$(BIN)/python -m pytest -q -m "not (slurm and slow)" $(ARGS)
 
-slurm: $(BIN)/.ready  ## Run the tests on a private Slurm (needs slurm-wlm and munge; long)
+slurm: $(BIN)/.ready  ## Run all tests on a private Slurm (apt-get install slurm-wlm munge)
 	$(BIN)/python -m pytest -q tests/slurm $(ARGS)
 
 lint: $(BIN)/.ready  ## Check style, format and types

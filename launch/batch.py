@@ -18,7 +18,8 @@ from launch import cluster, job, rendezvous
 from launch.job import Job
 from launch.plan import Plan, write_atomic
 
-DEBUG = {"NCCL_DEBUG": "INFO", "TORCH_DISTRIBUTED_DEBUG": "DETAIL", "TORCH_CPP_LOG_LEVEL": "INFO"}
+# not DETAIL: with it DDP of torch 2.14 ends in a segmentation fault
+DEBUG = {"NCCL_DEBUG": "INFO", "TORCH_DISTRIBUTED_DEBUG": "INFO", "TORCH_CPP_LOG_LEVEL": "INFO"}
 CANCEL = "cancel"
 """File in the job folder: the user wants the job to end once it is saved."""
 
@@ -170,26 +171,34 @@ def finish(folder: Path, code: int) -> int:
     if (folder / CANCEL).exists():
         say("cancelled by the user")
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        cluster.call("scancel", number)
-        time.sleep(30)  # Slurm ends this script: the job's state is CANCELLED
+        cluster.call("scancel", number)  # from here on the job's state is CANCELLED, however this script ends
         return status
     # scancel, the time limit, scontrol requeue and a lost machine all show COMPLETING: somebody else decided
     if state != "RUNNING" or mine.arguments[:1] != ("train",):
         return status
-    if why := over_budget(mine):
+    exclude = sorted({*bad, *cluster.hostnames(slurm_state.excluded)}) if bad and slurm_state else []
+    why = over_budget(mine) or (too_few_left(mine, exclude, slurm_state.partition) if exclude and slurm_state else None)
+    if why:
         say(f"not queued again: {why}")
         return status
-    exclude = sorted({n for e in ends(folder).values() for n in e["bad"]})
-    if exclude and mine.options.exclude:
-        exclude += cluster.hostnames(mine.options.exclude)
     say("queued again" + (f", without {' '.join(exclude)}" if exclude else ""))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        cluster.requeue(number, exclude if bad else ())
-        time.sleep(60)  # Slurm ends this script
+        cluster.requeue(number, exclude)  # ending now spares the job Slurm's KillWait
     except UserError as e:
         say(f"not queued again: {e}")
     return status
+
+
+def too_few_left(mine: Job, exclude: list[str], partition: str) -> str | None:
+    """Why a job without these machines could never start; None where it can. The queue would keep it for ever."""
+    try:
+        left = len(cluster.machines(partition) - set(exclude))
+    except UserError:
+        return None
+    if left >= mine.options.nodes:
+        return None
+    return f"without {' '.join(exclude)} partition {partition} has {left} machines, {mine.options.nodes} are needed"
 
 
 def main(argv: list[str]) -> int:

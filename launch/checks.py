@@ -27,11 +27,15 @@ def check_batch(config: RunConfig, nodes: int, ranks_per_node: int) -> None:
 
 
 def check_data(config: RunConfig, cwd: Path) -> None:
-    """Refuse data folders that are not there, as seen from the folder the job will run in.
+    """Refuse data folders and checkpoints that are not there, as seen from the folder the job will run in.
 
     Raises:
         UserError: names the key and the path of the first that lacks.
     """
+    resume = config.resume.source if config.resume and config.resume.source != "auto" else None
+    for key, source in (("init_from", config.init_from), ("resume", resume)):
+        if source is not None and not (cwd / source).exists():
+            raise UserError(f"{key}: {cwd / source} is not there; give a run folder or a checkpoint in it")
     for part in ("train", "val"):
         for i, dataset in enumerate(getattr(config.data, part)):
             root = cwd / dataset.root
@@ -39,6 +43,7 @@ def check_data(config: RunConfig, cwd: Path) -> None:
                 ("root", root),
                 ("annotations", root / dataset.annotations if dataset.annotations else None),
                 ("images", root / dataset.images if dataset.images else None),
+                ("depth", root / dataset.depth if dataset.depth else None),
             ):
                 if path is not None and not path.exists():
                     raise UserError(

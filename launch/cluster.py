@@ -30,6 +30,7 @@ class JobState:
     restarts: str = ""
     nodes: str = ""
     excluded: str = ""
+    partition: str = ""
 
 
 def present() -> bool:
@@ -93,7 +94,7 @@ def _scontrol(job: str) -> JobState | None:
     state = field("JobState")
     if not state:
         return None
-    return JobState(state, field("Reason"), field("Restarts"), field("NodeList"), field("ExcNodeList"))
+    return JobState(state, field("Reason"), field("Restarts"), field("NodeList"), field("ExcNodeList"), field("Partition"))
 
 
 def _sacct(job: str) -> JobState | None:
@@ -118,7 +119,12 @@ def _squeue(job: str) -> JobState | None:
 
 def hostnames(node_list: str) -> list[str]:
     """The machines of a Slurm host list, in its order."""
-    return call("scontrol", "show", "hostnames", node_list).split()
+    return call("scontrol", "show", "hostnames", node_list).split() if node_list else []
+
+
+def machines(partition: str) -> set[str]:
+    """All machines of a partition, whatever their state."""
+    return set(call("sinfo", "-h", "-N", "-p", partition, "-o", "%N").split())
 
 
 def node_address(node: str) -> str:

@@ -31,16 +31,20 @@ def _row(mine: Job) -> tuple[str, ...]:
     if status and datetime.fromisoformat(status.time).timestamp() < (mine.path / "job.json").stat().st_mtime - 1:
         status = None
     starts = len(list(mine.path.glob("plan.r*.json")))
+    ends = [end for _, end in sorted(batch.ends(mine.path).items(), key=lambda x: int(x[0]))]
+    state, reason = (status.state, status.reason) if status else ("-", "")
+    if state in ("-", "running") and ends and not (slurm and slurm.state == "RUNNING"):  # it had no time to say so itself
+        state, reason = ends[-1]["kind"], " ".join(ends[-1]["bad"])
     return (
         number,
         mine.name,
-        status.state if status else "-",
+        state,
         f"{status.step}/{status.steps}" if status else "-",
         slurm.state if slurm else "unknown",
         str(starts),
         slurm.nodes if slurm else "",
         _age(time.time() - (mine.path / "job.json").stat().st_mtime),
-        (status.reason if status and status.reason else "") or (slurm.reason if slurm else ""),
+        reason or (slurm.reason if slurm else ""),
     )
 
 
@@ -60,22 +64,17 @@ def show_logs(number: str, *, rank: int | None = None, follow: bool = False, lin
     """
     mine = job.find(number)
     folder = mine.path / "logs"
-    if rank is None and (failure := logs.root_failure(folder)):
-        who, how = failure
-        print(f"==> rank {who.rank} on {who.node} failed first (start {who.restart}.{who.attempt}): {how}")
-        text = who.path.with_suffix(".log")
-        for line in _last(text, 20):
-            print(f"    {line}")
     if rank is not None:
         files = [x for x in logs.rank_logs(folder) if x.rank == rank]
         if not files and not follow:
             raise UserError(f"job {number}: no log of rank {rank} in {folder}")
         for x in files:
             print(f"==> start {x.restart}.{x.attempt}, {x.node}, rank {x.rank}")
-            print("\n".join(_last(x.path, lines)))
+            print(*_last(x.path, lines) or ["(nothing)"], sep="\n")
     else:
+        _show_failure(mine)
         print(f"==> {mine.path / 'log.txt'}")
-        print("\n".join(_last(mine.path / "log.txt", lines)))
+        print(*_last(mine.path / "log.txt", lines) or ["(nothing yet)"], sep="\n")
     if follow:
         tail = (
             logs.Tail(folder, f"*.rank{rank}.log", skip=True)
@@ -84,6 +83,16 @@ def show_logs(number: str, *, rank: int | None = None, follow: bool = False, lin
         )
         _follow(mine, tail)
     return 0
+
+
+def _show_failure(mine: Job) -> None:
+    """The last lines of the rank that failed first, but for a job that got over it and has finished."""
+    status, failure = read_status(Path(mine.run)), logs.root_failure(mine.path / "logs")
+    if failure and not (status and status.state == "finished"):
+        who, how = failure
+        print(f"==> rank {who.rank} on {who.node} failed first (start {who.restart}.{who.attempt}): {how}")
+        for line in _last(who.path.with_suffix(".log"), 20):
+            print(f"    {line}")
 
 
 def _last(path: Path, count: int) -> list[str]:

@@ -28,7 +28,10 @@ def check_machine(plan: Plan) -> str:
     import torch
 
     if plan.check_command:
-        done = subprocess.run(plan.check_command, shell=True, capture_output=True, text=True, timeout=PATIENCE_S)
+        try:
+            done = subprocess.run(plan.check_command, shell=True, capture_output=True, text=True, timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            return f"check_command: no end within {PATIENCE_S} s"
         if done.returncode:
             said = " ".join((done.stderr or done.stdout).split())[:200]
             return f"check_command: status {done.returncode} {said}".strip()

@@ -45,6 +45,8 @@ def create_here(argv: Sequence[str]) -> Job:
             `eval RUN key=value …`.
     """
     number = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:  # as the user knows it
+        number = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     name = f"slurm-{number}"
     if int(os.environ.get("SLURM_RESTART_COUNT") or 0):
         found = job.find(number)

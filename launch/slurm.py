@@ -61,7 +61,7 @@ class Task:
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if not self._ended:
-            self._agent.send_signal(signal.SIGUSR1)
+            self._agent.send_signal(number)
 
     def checkpoint(self) -> Any:
         """Ask the ranks to save, wait until they have, and let submitit queue the job again.

@@ -19,7 +19,7 @@ from launch import job, script
 from launch.job import Job
 from launch.plan import write_atomic
 
-METRICS = ("AP", "AP50", "AP75", "top1", "miou")
+METRICS = ("accuracy", "balanced_accuracy", "f1", "mIoU", "AP", "AP50", "AP75")
 
 
 def parse_grid(items: Sequence[str]) -> dict[str, list[str]]:

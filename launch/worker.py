@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from ddptrain.status import USER_ERROR
+
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 SPEC = "DDPTRAIN_WORKER"
 
@@ -47,7 +49,9 @@ def main() -> int:
     trains = arguments[:1] == ["train"]
     early = EarlySignals() if trains else None  # other commands have nothing to save and simply end
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    attempt = count_starts(spec["starts"])
+    attempt, mistake = count_starts(spec["starts"]), Path(spec["starts"] + ".mistake")
+    if mistake.exists():  # torchrun restarts whatever fails; a user's mistake is told once
+        return USER_ERROR
     log = None
     if spec["logs"]:
         log = log_path(Path(spec["logs"]), spec["restart"], attempt, spec["node"], int(os.environ["RANK"]))
@@ -62,7 +66,10 @@ def main() -> int:
     if spec["restart"] + attempt > 0 and trains:
         arguments.append("resume=auto")
     try:
-        return int(importlib.import_module(spec["module"]).main(arguments))
+        code = int(importlib.import_module(spec["module"]).main(arguments))
+        if code == USER_ERROR:
+            mistake.touch()
+        return code
     except BaseException as e:
         if log:
             log.with_suffix(".failed").write_text(json.dumps({"time": time.time(), "error": repr(e)}))

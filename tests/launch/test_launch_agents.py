@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import free_port, summary
 
 from ddptrain.status import read_status
 from launch import rendezvous
@@ -146,8 +147,9 @@ def test_ranks_end_with_their_agent(tmp_path: Path) -> None:
 
 
 def test_mistake_and_crash_have_their_own_statuses(tmp_path: Path) -> None:
-    mistake, crash = start(tmp_path / "a", "mistake=1"), start(tmp_path / "b", "fail=1")
+    mistake, crash = start(tmp_path / "a", "mistake=1", restarts=2), start(tmp_path / "b", "fail=1")
     assert mistake.end() == 2
+    assert mistake.said.count("start rank=0") == 1, mistake.said
     assert crash.end() == 1
     assert "rank 1 failed: status 1" in crash.said
 
@@ -177,6 +179,28 @@ def test_rank_at_its_very_end_is_not_killed_by_a_stop(tmp_path: Path) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.end() == 0, process.said
+
+
+def ddptrain(*arguments: object) -> Process:
+    return Process("import sys; from ddptrain.cli import main; sys.exit(main(sys.argv[1:]))", *map(str, arguments))
+
+
+def test_launch_on_two_machines(config: Path, tmp_path: Path) -> None:
+    """The same command on each; both are this one here."""
+    where = ("--nproc", 1, "--nnodes", 2, "--rdzv", f"localhost:{free_port()}")
+    both = [ddptrain("launch", config, "train.steps=2", *where) for _ in range(2)]
+    assert [p.end() for p in both] == [0, 0], both[0].said + both[1].said
+    said = both[0].said + both[1].said
+    assert said.count("2 ranks (torchrun, cpu)") == said.count("finished at step 2") == 1
+    assert sum(m["drawn"] for m in summary(tmp_path / "run")["mixture"]) == 24
+
+
+def test_sweep_here_ends_with_a_table(config: Path, tmp_path: Path) -> None:
+    process = ddptrain("sweep", config, "train.steps=1", "--grid", "optimizer.lr=0.01,0.02", "--local")
+    assert process.end() == 0, process.said
+    table = (tmp_path / "run-sweep-1" / "table.md").read_text()
+    assert process.said.endswith(table)
+    assert [row.split("|")[1:3] for row in table.splitlines()[2:]] == [[" 0.01 ", " 1/1 "], [" 0.02 ", " 1/1 "]]
 
 
 AGENT = (

@@ -118,6 +118,9 @@ def test_job_folder_holds_all_a_start_needs(config: Path) -> None:
         (["data.val.0.root=elsewhere"], r"data\.val\.0\.root: d: .*/elsewhere is not there"),
         (["train.global_batch=7", "slurm.nodes=2"], "nearest that do: 6 and 8"),
         (["optimiser.lr=1"], "did you mean optimizer"),
+        (["data.train.0.depth=maps"], r"data\.train\.0\.depth: d: .*/data/maps is not there"),
+        (["init_from=runs/before"], r"init_from: .*/runs/before is not there; give a run folder"),
+        (["resume=gone.pt"], r"resume: .*/gone\.pt is not there"),
     ],
 )
 def test_refusals_leave_nothing_behind(config: Path, overrides: list[str], said: str) -> None:

@@ -48,6 +48,8 @@ def main(argv: list[str]) -> int:
     print(f"start rank={rank} size={size} step={done} node={node}")
     gpus, threads = os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"]
     print(f"has gpus={gpus} threads={threads} note={options.get('note')!r} cwd={os.getcwd()!r}")
+    for name in filter(None, options.get("show", "").split(",")):
+        print(f"{name}={os.environ.get(name)!r}")
 
     def save(state: State, reason: str = "") -> None:
         if rank == 0:

@@ -64,7 +64,7 @@ class PrivateSlurm:
         stem = "n" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(7))
         self.nodes = [f"{stem}{i}" for i in range(nodes)]
         self.environ = {"SLURM_CONF": str(self.base / "slurm.conf"), "PATH": PATH}
-        self._daemons: list[subprocess.Popen[bytes]] = []
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._write_config(gpus, kill_wait, grace)
 
     def _write_config(self, gpus: int, kill_wait: int, grace: int) -> None:
@@ -119,7 +119,9 @@ class PrivateSlurm:
             wait_for("munge socket", (b / "munge.sock").exists)
             self._start("slurmctld", "-D")
             for node in self.nodes:
-                self._start("slurmd", "-D", "-N", node)
+                self.boot(node)
+            wait_for("idle nodes", self._idle)
+            self.run("srun", f"-N{len(self.nodes)}", "true")  # some trackers only fail with the first step
             wait_for("idle nodes", self._idle)
         except BaseException:
             print(*(f"--- {f.name}\n{f.read_text(errors='replace')[-2000:]}" for f in sorted((b / "log").iterdir())), sep="\n")
@@ -134,10 +136,29 @@ class PrivateSlurm:
                 command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 preexec_fn=_end_with_parent,
             )  # fmt: skip
-        self._daemons.append(daemon)
+        self._daemons[command[-1]] = daemon
+
+    def boot(self, node: str) -> None:
+        """Start a node."""
+        self._start("slurmd", "-D", "-N", node)
+
+    def cut_off(self, node: str) -> None:
+        """Lose a node without a word, as if its plug were pulled: its daemon and all that it started are killed."""
+        self._daemons[node].kill()
+        self._daemons[node].wait()
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            try:
+                environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                if f"SLURMD_NODENAME={node}".encode() in environ:
+                    os.kill(pid, signal.SIGKILL)
+                    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+                    if Path(f"/proc/{parent}/comm").read_text().startswith("slurmstepd"):
+                        os.kill(parent, signal.SIGKILL)
+            except OSError:
+                continue
 
     def _idle(self) -> bool:
-        dead = [d.args for d in self._daemons if d.poll() is not None]
+        dead = [d.args for d in self._daemons.values() if d.poll() is not None]
         if dead:
             raise RuntimeError(f"{dead} ended")
         return self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%t", check=False).split() == ["idle"] * len(self.nodes)
@@ -149,9 +170,9 @@ class PrivateSlurm:
                 wait_for("empty queue", lambda: not self.run("squeue", "-h", check=False), 30)
             except TimeoutError as e:
                 print(e)
-        for daemon in reversed(self._daemons):
+        for daemon in reversed(self._daemons.values()):
             daemon.terminate()
-        for daemon in self._daemons:
+        for daemon in self._daemons.values():
             try:
                 daemon.wait(10)
             except subprocess.TimeoutExpired:

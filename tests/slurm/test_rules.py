@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ import pytest
 from private_slurm import PrivateSlurm, trackers, wait_for
 from slurm_jobs import Jobs, Submitted, need_slurm
 
-from launch import jobs, logs, snapshot
+from launch import cluster, jobs, logs, rendezvous, snapshot
 
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 STEPS = 60
 
 
@@ -30,12 +32,35 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / "weights").read_text()
 
 
-def test_two_nodes_train(slurm: Jobs, calm: str) -> None:
-    for job in slurm.both(check=True, gpus_per_node=0, extra={"gpus-per-node": 2}, run={"steps": STEPS, "dt": 0.01}):
+SHOWN = {
+    "GLOO_SOCKET_IFNAME": "lo", "NCCL_IB_HCA": "mlx5", "NCCL_DEBUG": "INFO", "SET_UP": "a b", "CONTAINED": "y", "GIVEN": "c;d",
+}  # fmt: skip
+"""Variables and their values in a rank: two of the submitting shell, then debug, setup, container, env."""
+
+
+def test_two_nodes_train(slurm: Jobs, calm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setenv("NCCL_IB_HCA", "mlx5")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    both = slurm.both(
+        run={"steps": STEPS, "dt": 0.01, "show": ",".join(SHOWN)}, check=True, account="lab", debug=True,
+        extra={"gpus-per-node": 2, "comment": "e; $f"}, setup=("export SET_UP='a b'",), container="env CONTAINED=y",
+        env={"GIVEN": "c;d"}, srun={"quit-on-interrupt": True},
+    )  # fmt: skip
+    for job in both:
         assert job.end() == ("COMPLETED", 0), job.log
         assert job.status == "finished"
         assert job.weights == calm
-        assert job.log.count("has gpus=0,1 threads=1") == 2, job.log  # all GPUs of the node, not one per task
+        assert job.log.count("has gpus=0,1 threads=2") == 2, job.log  # all GPUs and cores of the node, one task
+        for name, value in SHOWN.items():
+            assert job.log.count(f"{name}={value!r}") == 2, job.log
+        text = slurm.cluster.run("scontrol", "show", "job", job.id)
+        assert "Account=lab" in text
+        assert "Comment=e; $f" in text
+        # without accounting: Slurm's text file of ended jobs is asked
+        ended = cluster._sacct(job.id)
+        assert ended
+        assert ended.state == "COMPLETED"
         # NodeAddr: the names resolve nowhere
         assert re.search(r"at 127\.0\.0\.1:(2\d{4}|3[012]\d{3})$", job.log, re.MULTILINE), job.log
         reports = [json.loads(p.read_text()) for p in job.folder.glob("agent.r0.*.json")]
@@ -55,10 +80,25 @@ def went_on(job: Submitted, calm: str) -> None:
 
 def test_requeue_saves_and_goes_on(slurm: Jobs, calm: str) -> None:
     both = slurm.both(run={"steps": STEPS, "workers": 1, "every": 1000})
-    for job in both:
-        assert "queued again" in jobs.requeue(job.training().id)
+    by_sbatch, by_submitit = both
+    assert "queued again" in jobs.requeue(by_sbatch.training().id)
+    # what Slurm sends when the time limit is near; submitit then calls checkpoint
+    slurm.cluster.run("scancel", "--signal=USR2", by_submitit.training().id)
     for job in both:
         went_on(job, calm)
+    assert re.search(r"job: saved [\d.]+ s after the signal", by_submitit.log), by_submitit.log
+
+
+def test_taken_ports_are_passed_over(slurm: Jobs) -> None:
+    """Another job's store and a service that says nothing hold the ports that the job would take first."""
+    job = slurm.gloo(extra={"begin": "now+4"}, run={"steps": 2})
+    ports = rendezvous.candidate_ports(f"{job.id}.0")
+    foreign, _ = rendezvous.open_store(ports[:1])
+    with socket.create_server(("", ports[1])):
+        assert job.end() == ("COMPLETED", 0), job.log
+    assert f"at 127.0.0.1:{ports[2]}\n" in job.log
+    assert job.log.count("start rank=") == 2
+    del foreign
 
 
 def preempt(slurm: Jobs) -> None:
@@ -111,14 +151,19 @@ def test_scontrol_requeue_saves_and_goes_on(slurm: Jobs, calm: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_lost_node_leads_to_a_new_start(slurm: Jobs, calm: str) -> None:
+@pytest.mark.parametrize("lost", [0, 1])
+def test_lost_node_leads_to_a_new_start(slurm: Jobs, calm: str, lost: int) -> None:
+    """The first node runs the batch script. Slurm itself would take SlurmdTimeout to find it dead: an operator is quicker."""
     job = slurm.gloo(run={"steps": STEPS, "every": 1}).training()
-    lost = slurm.cluster.nodes[1]
-    slurm.cluster.run("scontrol", "update", f"NodeName={lost}", "State=DOWN", "Reason=test")
-    wait_for("requeue", lambda: job.show()["Restarts"] == "1")
-    slurm.cluster.run("scontrol", "update", f"NodeName={lost}", "State=RESUME")
+    node = slurm.cluster.nodes[lost]
+    slurm.cluster.cut_off(node)
+    slurm.cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    slurm.cluster.boot(node)
+    slurm.cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
     assert job.end() == ("COMPLETED", 1), job.log
     assert job.weights == calm
+    starts = re.findall(r"start rank=\d size=2 step=(\d+)", job.log)
+    assert starts[:2] == ["0", "0"] != starts[2:], job.log
 
 
 def test_crash_loop_ends_and_chains_are_true(slurm: Jobs) -> None:
@@ -157,6 +202,14 @@ def test_killed_rank_restarts_in_place(slurm: Jobs, calm: str) -> None:
     steps = [re.findall(r"start rank=\d size=2 step=(\d+)", text) for text in again]
     assert len(steps) == 2, job.log
     assert steps[0] == steps[1] != ["0"], job.log
+
+
+def test_job_without_a_fit_node_ends(slurm: Jobs) -> None:
+    """No torch here sees a GPU: the pre-flight fails on the only node that the job may have."""
+    job = slurm.gloo(nodes=1, check=True, gpus_per_node=2, exclude=slurm.cluster.nodes[1], run={"steps": 3})
+    assert job.end() == ("FAILED", 0), job.log
+    assert f"[{slurm.cluster.nodes[0]}] pre-flight: bad machine: 0 GPUs of 2" in job.log
+    assert re.search(r"not queued again: without \S+ \S+ partition main has 0 machines, 1 are needed", job.log)
 
 
 def test_bad_node_is_excluded(slurm: Jobs) -> None:

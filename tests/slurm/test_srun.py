@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
 from private_slurm import PrivateSlurm
 from support import summary
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 
 def test_srun_starts_the_ranks(cluster: PrivateSlurm, config: Path, tmp_path: Path) -> None:
