@@ -71,7 +71,8 @@ class Agent:
             signal.signal(number, handler)
         if self.report:
             known = json.loads(self.report.read_text()) if self.report.exists() else {"node": self.node}
-            write_atomic(self.report, json.dumps(known | {"code": self.code}))
+            by = {"signal": signal.Signals(self._stops[0][1]).name} if self._stops else {}
+            write_atomic(self.report, json.dumps(known | by | {"code": self.code}))
         return self.code
 
     def _on_signal(self, number: int, frame: Any) -> None:

@@ -89,7 +89,7 @@ def step_of(mine: Job) -> int:
 
 
 def ends(folder: Path) -> dict[str, dict[str, Any]]:
-    """How each start ended: start number → kind ("finished", "stopped", "crashed", "bad node", "lost"), step, nodes."""
+    """How each start ended: start number → kind ("stopped", "crashed", "bad node", "lost"), step, signal, bad nodes, time."""
     try:
         return dict(json.loads((folder / "ends.json").read_text()))
     except FileNotFoundError:
@@ -99,8 +99,15 @@ def ends(folder: Path) -> dict[str, dict[str, Any]]:
 def note_end(folder: Path, restart: int, kind: str, step: int, bad: list[str] | None = None) -> None:
     """Note how a start ended; the first note of a start stands."""
     known = ends(folder)
-    known.setdefault(str(restart), {"kind": kind, "step": step, "bad": bad or [], "time": time.time()})
+    signals = [a["signal"] for a in reports(folder, restart) if "signal" in a]
+    end = {"kind": kind, "step": step, "signal": "".join(signals[:1]), "bad": bad or [], "time": time.time()}
+    known.setdefault(str(restart), end)
     write_atomic(folder / "ends.json", json.dumps(known, indent=1) + "\n")
+
+
+def reports(folder: Path, restart: int) -> list[dict[str, Any]]:
+    """What the agents of a start told: node, check (how the pre-flight ended), code, signal (the first that came)."""
+    return [json.loads(p.read_text()) for p in sorted(folder.glob(f"agent.r{restart}.*.json"))]
 
 
 def over_budget(mine: Job) -> str | None:
@@ -130,7 +137,7 @@ def judge(mine: Job, restart: int, code: int) -> tuple[str, int, list[str]]:
         code: srun's exit status.
     """
     folder = mine.path
-    agents = [json.loads(p.read_text()) for p in folder.glob(f"agent.r{restart}.*.json")]
+    agents = reports(folder, restart)
     if any(a.get("code") == USER_ERROR for a in agents):
         return "mistake", USER_ERROR, []
     if mine.arguments[:1] != ("train",):

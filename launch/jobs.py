@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import time
 from datetime import datetime
@@ -33,19 +35,33 @@ def _row(mine: Job) -> tuple[str, ...]:
     starts = len(list(mine.path.glob("plan.r*.json")))
     ends = [end for _, end in sorted(batch.ends(mine.path).items(), key=lambda x: int(x[0]))]
     state, reason = (status.state, status.reason) if status else ("-", "")
-    if state in ("-", "running") and ends and not (slurm and slurm.state == "RUNNING"):  # it had no time to say so itself
+    running = slurm is not None and slurm.state == "RUNNING"
+    if ends and not running and state in ("-", "running"):  # it had no time to say so itself
         state, reason = ends[-1]["kind"], " ".join(ends[-1]["bad"])
+    elif ends and state == "stopped":
+        reason = ends[-1].get("signal") or reason  # what the agent was told; the ranks only know what it told them
     return (
         number,
         mine.name,
         state,
-        f"{status.step}/{status.steps}" if status else "-",
+        (_newest_step(mine) if running else "") or (f"{status.step}/{status.steps}" if status else "-"),
         slurm.state if slurm else "unknown",
         str(starts),
         slurm.nodes if slurm else "",
         _age(time.time() - (mine.path / "job.json").stat().st_mtime),
         reason or (slurm.reason if slurm else ""),
     )
+
+
+def _newest_step(mine: Job) -> str:
+    """The step that a running job's log told last; its status knows the last checkpoint's."""
+    try:
+        with open(mine.path / "log.txt", "rb") as f:
+            f.seek(max(0, f.seek(0, os.SEEK_END) - 4096))
+            found = re.findall(rb"\bstep (\d+/\d+)", f.read())
+    except FileNotFoundError:
+        return ""
+    return found[-1].decode() if found else ""
 
 
 def _age(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,7 +20,8 @@ from ddptrain.config import SlurmConfig, resolve
 from ddptrain.config.slurm import RESERVED, minutes
 from ddptrain.engine.split import split_batch
 from ddptrain.errors import UserError
-from launch import batch, checks, cluster, job, logs, sbatch, script, snapshot, sweep
+from ddptrain.status import write_status
+from launch import batch, checks, cluster, job, jobs, logs, sbatch, script, snapshot, sweep
 from launch.job import Job
 from launch.plan import Plan, threads_per_rank
 
@@ -151,6 +153,19 @@ def test_the_first_note_of_a_start_stands(tmp_path: Path) -> None:
     batch.note_end(tmp_path, 0, "stopped", 7)
     batch.note_end(tmp_path, 0, "lost", 0)
     assert batch.ends(tmp_path)["0"]["kind"] == "stopped"
+
+
+def test_jobs_tell_how_a_run_ended_that_had_no_time_to(config: Path) -> None:
+    mine = job.create(config)
+    job.register(mine, "17")
+    write_status(Path(mine.run), "running", 4, 8)
+    assert jobs.table().splitlines()[1].split()[:5] == ["17", "small", "running", "4/8", "unknown"]
+    batch.note_end(mine.path, 0, "bad node", 4, ["n3"])
+    assert re.match(r"17 +small +bad node +4/8 +unknown +0 .* n3$", jobs.table().splitlines()[1])
+    write_status(Path(mine.run), "stopped", 5, 8, "SIGUSR1")
+    (mine.path / "agent.r1.n3.json").write_text(json.dumps({"node": "n3", "signal": "SIGTERM", "code": 0}))
+    batch.note_end(mine.path, 1, "stopped", 5)
+    assert jobs.table().splitlines()[1].endswith("SIGTERM")
 
 
 def test_script_has_no_unsafe_word(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def main(argv: list[str]) -> int:
         state = torch.load(kept, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        done, dt = state["step"], 0.0  # what comes after a stop need not be slow
+        done = state["step"]
+        if int(os.environ.get("SLURM_RESTART_COUNT") or 0) >= int(options.get("slow_starts", 1)):
+            dt = 0.0  # what comes after the last stop need not be slow
     node = os.environ.get("SLURMD_NODENAME", "")
     print(f"start rank={rank} size={size} step={done} node={node}")
     gpus, threads = os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"]

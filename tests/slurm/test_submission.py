@@ -114,13 +114,13 @@ def test_sbatch_by_hand_and_evaluation(slurm: Jobs, config: Path, monkeypatch: p
 
 
 def test_sweep_is_one_array_and_leaves_a_table(slurm: Jobs, config: Path) -> None:
-    said = ddptrain("sweep", config, "train.steps=2", "--grid", "optimizer.lr=0.01,0.02", "--nodes", 1, "--parallel", 1)
+    said = ddptrain("sweep", config, "train.steps=2", "--grid", "optimizer.lr=0.01,0.02", "--nodes", 1, "--parallel", 2)
     number = re.search(r"^job (\d+): 2 runs, configs in (.*)$", said, re.MULTILINE)
     assert number, said
     folder = Path(number[2])
     shown = slurm.cluster.run("scontrol", "show", "job", number[1])
     assert shown.count("JobId=") <= 2
-    assert "ArrayTaskThrottle=1" in shown
+    assert "ArrayTaskThrottle=2" in shown
     wait_for(
         "table of both", lambda: (folder / "table.md").exists() and (folder / "table.md").read_text().count("1/1") == 2, 300
     )
@@ -135,10 +135,10 @@ def test_array_by_hand_runs_a_config_per_index(slurm: Jobs, config: Path, monkey
         values = yaml.safe_load(config.read_text()) | {"name": f"run-{i}"}
         (slurm.folder / f"{i}.yaml").write_text(yaml.safe_dump(values))
     number = slurm.cluster.run(
-        "sbatch", "--parsable", "-N1", "--array=0-1%1", "-o", "/dev/null", str(ROOT / "slurm" / "array.sbatch"),
+        "sbatch", "--parsable", "-N1", "--array=0-1%2", "-o", "/dev/null", str(ROOT / "slurm" / "array.sbatch"),
         str(slurm.folder), "train.steps=2",
     )  # fmt: skip
-    assert "ArrayTaskThrottle=1" in slurm.cluster.run("scontrol", "show", "job", number)
+    assert "ArrayTaskThrottle=2" in slurm.cluster.run("scontrol", "show", "job", number)
     wait_for("end of both", lambda: ddptrain("jobs").count("finished  2/2") == 2, 300)
     assert f"{number}_1" in ddptrain("jobs")
 
@@ -205,7 +205,7 @@ def test_as_an_ordinary_user(tmp_path: Path) -> None:
     subprocess.run(["chown", "-R", "65534:65534", str(home)], check=True)
     try:
         environ = dict(os.environ, HOME=str(home), PYTHONPATH=str(home))
-        tests = ["tests/slurm/test_rules.py", "-k", "other_trackers or without_a_fit_node"]
+        tests = ["tests/slurm", "-k", "under_another_tracker or edit_after_submission and sbatch"]
         pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(home / "tmp")]
         done = subprocess.run([*able[0], *pytest_, *tests], cwd=home, env=environ, capture_output=True, text=True)
         assert "2 passed" in done.stdout, done.stdout + done.stderr
