@@ -37,7 +37,7 @@ lint: $(BIN)/.ready  ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(BIN)/.ready  ## Run the benchmarks (minutes)
+bench: $(BIN)/.ready  ## Run the benchmarks (hours: some train whole runs)
 	for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
 clean:  ## Remove the environment and all caches, not the runs

@@ -1,6 +1,6 @@
 """Two datasets that label different classes, with unknown classes masked or taken for background.
 
-    python benchmarks/partial_labels.py [--root ../shared/data/bccd] [--epochs 30] [--size 256] [--seeds 0 1]
+    python benchmarks/partial_labels.py [--root ../shared/data/bccd] [--epochs 50] [--batch 8] [--size 256] [--seeds 0 1]
 
 BCCD's training images are cut into two halves; the labels of WBC are taken from the first, those of Platelets from the
 second. The same budget and seeds train on both with masks (as a run does by itself), without (`annotated: all`: what is not
@@ -18,9 +18,9 @@ from short_runs import summary_of, table
 CLASSES = ["RBC", "WBC", "Platelets"]
 HALVES = {"no_wbc": "WBC", "no_platelets": "Platelets"}
 CASES: dict[str, dict[str, Any]] = {
-    "all labels": {},
     "half the labels, masked": {"drop": True},
     "half the labels, as background": {"drop": True, "annotated": "all"},
+    "all labels": {},
 }
 
 
@@ -56,7 +56,7 @@ def make_config(case: str, root: Path, folder: Path, options: argparse.Namespace
             "val": [{"name": "test", "format": "voc", "root": str(root), "split": "test"}],
             "image_size": options.size,
         },
-        "train": {"epochs": options.epochs},
+        "train": {"epochs": options.epochs, "global_batch": options.batch, "micro_batch": options.batch},
         "eval": {"every_epochs": None},
         "checkpoint": {"every_epochs": 3},
         "monitor": {"tensorboard": False},
@@ -67,7 +67,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Masked or taken for background: what unknown classes cost.")
     parser.add_argument("--root", type=Path, default=Path("../shared/data/bccd"))
     parser.add_argument("--out", type=Path, default=Path("runs/partial_labels"))
-    parser.add_argument("--epochs", type=float, default=30)
+    parser.add_argument("--epochs", type=float, default=50)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options = parser.parse_args()
@@ -79,7 +80,7 @@ def main() -> None:
             short = case.replace(",", "").replace(" ", "_")
             rows[case].append(summary_of(config, [f"name={short}_{seed}", f"seed={seed}"]))
     title = f"BCCD, WBC unlabelled in one half and Platelets in the other; {options.epochs:g} epochs at {options.size} px"
-    print(table(f"{title}, AP in percent.", rows, ["AP", *(f"class/{c}/AP" for c in CLASSES)]))
+    print(table(f"{title}, batches of {options.batch}, AP in percent.", rows, ["AP", *(f"class/{c}/AP" for c in CLASSES)]))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from xml.sax.saxutils import escape
 
 import cv2
@@ -22,16 +23,20 @@ import numpy as np
 from ddptrain.seeding import rng
 
 SIZE = 192
+CROWD_RADIUS = 5
+"""Of each person in a crowd, in pixels, as of the smaller ones outside."""
 VISDRONE_CATEGORY = {"pedestrian": 1, "car": 4, "bus": 9}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """uint8 `[SIZE, SIZE, 3]` BGR picture, its objects (class, x1, y1, x2, y2) in pixels, its unlabelled crowds."""
+    """uint8 `[SIZE, SIZE, 3]` BGR picture, its objects (class, x1, y1, x2, y2) in pixels, its unlabelled crowds, and the
+    people in these."""
 
     image: np.ndarray
     objects: tuple[tuple[str, int, int, int, int], ...]
     crowds: tuple[tuple[int, int, int, int], ...]
+    people: tuple[tuple[str, int, int, int, int], ...]
 
 
 def make_scene(seed: int, number: int, crowds: bool) -> Scene:
@@ -44,14 +49,15 @@ def make_scene(seed: int, number: int, crowds: bool) -> Scene:
         cv2.rectangle(image, (int(x), int(y)), (int(x) + 70, int(y) + 50), tuple(int(c) for c in r.integers(60, 160, 3)), -1)
     taken: list[tuple[int, int, int, int]] = []
     objects = []
-    patches = []
+    patches, people = [], []
     if crowds and r.random() < 0.5:
         patch = _place(r, taken, 44, 36)
         if patch:
             patches.append(patch)
             for _ in range(14):
-                x, y = r.integers(patch[0] + 4, patch[2] - 4), r.integers(patch[1] + 4, patch[3] - 4)
-                _person(image, int(x), int(y), 4, r)
+                x, y = int(r.integers(patch[0] + 4, patch[2] - 4)), int(r.integers(patch[1] + 4, patch[3] - 4))
+                _person(image, x, y, CROWD_RADIUS, r)
+                people.append(("pedestrian", x - CROWD_RADIUS, y - CROWD_RADIUS, x + CROWD_RADIUS, y + CROWD_RADIUS))
     for name in r.permutation(
         ["car"] * int(r.integers(2, 5)) + ["bus"] * int(r.integers(0, 3)) + ["pedestrian"] * int(r.integers(2, 6))
     ):
@@ -60,7 +66,7 @@ def make_scene(seed: int, number: int, crowds: bool) -> Scene:
             objects.append((str(name), *box))
     noise = r.normal(0, 7, image.shape)
     image = np.clip(image + noise, 0, 255).astype(np.uint8)
-    return Scene(image, tuple(objects), tuple(patches))
+    return Scene(image, tuple(objects), tuple(patches), tuple(people))
 
 
 def _place(r: np.random.Generator, taken: list[tuple[int, int, int, int]], w: int, h: int) -> tuple[int, int, int, int] | None:
@@ -106,15 +112,22 @@ def _object(
     return box
 
 
-def write_visdrone(root: Path, split: str, numbers: Sequence[int], seed: int) -> None:
-    """VisDrone-DET `VisDrone2019-DET-<split>/{images,annotations}`: eight fields, CRLF, category 0 = ignored region."""
+def write_visdrone(
+    root: Path, split: str, numbers: Sequence[int], seed: int, crowds: Literal["marked", "unmarked", "labelled"] = "marked"
+) -> None:
+    """VisDrone-DET `VisDrone2019-DET-<split>/{images,annotations}`: eight fields, CRLF, category 0 = ignored region.
+
+    `crowds`: marked as ignored regions, not mentioned at all, or every person in them labelled.
+    """
     folder = root / f"VisDrone2019-DET-{split}"
     for part in ("images", "annotations"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for n in numbers:
         scene = make_scene(seed, n, crowds=True)
-        rows = [(x1, y1, x2 - x1, y2 - y1, 1, VISDRONE_CATEGORY[c], 0, 0) for c, x1, y1, x2, y2 in scene.objects]
-        rows += [(x1, y1, x2 - x1, y2 - y1, 0, 0, 0, 0) for x1, y1, x2, y2 in scene.crowds]
+        labelled = scene.objects + (scene.people if crowds == "labelled" else ())
+        rows = [(x1, y1, x2 - x1, y2 - y1, 1, VISDRONE_CATEGORY[c], 0, 0) for c, x1, y1, x2, y2 in labelled]
+        if crowds == "marked":
+            rows += [(x1, y1, x2 - x1, y2 - y1, 0, 0, 0, 0) for x1, y1, x2, y2 in scene.crowds]
         cv2.imwrite(str(folder / "images" / f"{n:06d}.jpg"), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 92])
         text = "".join(",".join(map(str, row)) + "\r\n" for row in rows)
         (folder / "annotations" / f"{n:06d}.txt").write_text(text, newline="")
