@@ -63,7 +63,7 @@ def main() -> None:
         print(f"{len(table)} images, {len(table.boxes)} boxes")
         timed("store", lambda: store_table(tables, "key", "fingerprint", [], table, Faults()))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        opened, _ = timed("open", lambda: open_table(tables / "key-fingerprint"))  # type: ignore[misc]
+        opened, _ = timed("open", lambda: open_table(tables / "key-fingerprint", AnnotationTable))  # type: ignore[misc]
         pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
         print(f"{'memory touched by opening':<44} {pages * resource.getpagesize() / 2**20:8.1f} MiB")
         hundredth = range(0, len(opened), 100)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+VOID = 255
+"""The class of pixels that are of no class, or of none that is known: neither right nor wrong."""
 COCO_AREAS = (32.0**2, 96.0**2)
 """Square pixels at which COCO's small objects end and its large ones begin."""
 
@@ -39,6 +41,8 @@ class Sample:
             pixels of `image`, `labels` int64 `[n]`; where images of datasets that label different classes are put
             together, `tiles` float32 `[t, 2, 3]` and `tile_annotated` bool `[t, classes]`: parts of the image (an
             affine map from its pixels to the unit square) in which only some of the `annotated` classes are known.
+            Segmentation: `mask` uint8 `[H, W]`, the class of each pixel of `image`; in evaluation `native_mask` of each
+            pixel of the file; `VOID` where there is none.
         annotated: bool `[classes]`: the classes that the sample's dataset labels; elsewhere nothing is known.
         to_native: float32 `[2, 3]`: affine map from pixels of `image` to pixels of the file.
         native_size: (width, height) of the file in pixels.
@@ -65,6 +69,7 @@ class Batch:
         targets: the task's tensors, by name. Detection: `boxes` float32 `[N, 4]`, `labels` int64 `[N]`, `image` int64
             `[N]` (each box's row of `images`), `ignore_boxes` float32 `[K, 4]`, `ignore_image` int64 `[K]`, `tiles`
             float32 `[T, 2, 3]`, `tile_annotated` bool `[T, classes]`, `tile_image` int64 `[T]`.
+            Segmentation: uint8 `[B, H, W]`, see `Sample`; images and masks are padded to the largest.
         to_native: float32 `[B, 2, 3]`, see `Sample`.
         native_size: int64 `[B, 2]`: width, height of the files.
         replaced: a line for each image that could not be read, see `Sample`.

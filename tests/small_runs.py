@@ -106,8 +106,56 @@ model: {name: lenet}
 loss: {class_weights: balanced, label_smoothing: 0.1}
 """
 
+
+def drawn_scene(r: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 `[48, 56, 3]` and the class of each pixel, `[48, 56]`: a disc (1) and a square (2) on noisy ground (0)."""
+    image, mask = r.integers(0, 60, (48, 56, 3)).astype(np.uint8), np.zeros((48, 56), np.uint8)
+    for label, colour in ((1, (220, 80, 40)), (2, (60, 120, 230))):
+        x, y, side = int(r.integers(10, 46)), int(r.integers(10, 38)), int(r.integers(6, 10))
+        for target, value in ((image, colour), (mask, label)):
+            if label == 1:
+                cv2.circle(target, (x, y), side, value, -1)
+            else:
+                cv2.rectangle(target, (x - side, y - side), (x + side, y + side), value, -1)
+    mask[:2] = 255
+    return image, mask
+
+
+def write_masks(folder: Path) -> None:
+    """Two datasets: `all` labels discs and squares, `discs` knows no squares, which are void there."""
+    r = np.random.default_rng(7)
+    for name in ("all", "discs"):
+        for split, count in (("train", 10), ("val", 5)):
+            for part in ("images", "masks"):
+                (folder / name / part / split).mkdir(parents=True)
+            for i in range(count):
+                image, mask = drawn_scene(r)
+                if name == "discs":
+                    mask[mask == 2] = 255
+                cv2.imwrite(str(folder / name / "images" / split / f"{i}.png"), image)
+                cv2.imwrite(str(folder / name / "masks" / split / f"{i}.png"), mask)
+
+
+MASKS = """
+task: segmentation
+classes: [ground, disc, square]
+data:
+  train:
+    - {name: all, format: masks, root: DATA/all, split: train, names: [ground, disc, square], share: 2}
+    - {name: discs, format: masks, root: DATA/discs, split: train, names: [ground, disc], share: 1}
+  val:
+    - {name: all, format: masks, root: DATA/all, split: val, names: [ground, disc, square]}
+    - {name: discs, format: masks, root: DATA/discs, split: val, names: [ground, disc]}
+  image_size: 64
+  workers: 0
+model: {norm: group}
+loss: {dice: 1, class_weights: balanced}
+optimizer: {name: sgd, lr: 0.01, momentum: 0.9}
+"""
+
 RUNS: dict[str, SmallRun] = {
     "detection": SmallRun(write_scenes, SCENES, exact=("model.norm=none",), norms=("model.norm=batch",)),
+    "segmentation": SmallRun(write_masks, MASKS, exact=("model.norm=frozen",), norms=("model.norm=batch",)),
     "classification": SmallRun(write_shapes, SHAPES, norms=("model={name: small_resnet, blocks: 1, width: 8}",)),
 }
 """By the name of the task. tests/distributed runs each: in six splits, stopped and resumed, and evaluated on 1 to 3 ranks."""

@@ -2,10 +2,11 @@
 
 from ddptrain.config.data import AugmentConfig, DataConfig, DatasetConfig
 from ddptrain.config.load import load_config, resolve
-from ddptrain.config.loss import ImageLossConfig, LossConfig, PixelLossConfig
+from ddptrain.config.loss import ImageLossConfig, LossConfig, MaskLossConfig, PixelLossConfig
 from ddptrain.config.model import (
     ClassifierConfig,
     LeNetConfig,
+    Mask2FormerConfig,
     SegmenterConfig,
     SmallResNetConfig,
     TorchvisionConfig,
@@ -27,6 +28,8 @@ __all__ = [
     "ImageLossConfig",
     "LeNetConfig",
     "LossConfig",
+    "Mask2FormerConfig",
+    "MaskLossConfig",
     "MonitorConfig",
     "OptimizerConfig",
     "PixelLossConfig",

@@ -101,6 +101,9 @@ class AugmentConfig(Section):
     """Probability that a box of a second image is pasted in, instead (classification)."""
     mix_alpha: float = Field(default=1.0, gt=0)
     """Classification: the second image's part in mixup, and its area in cutmix, are drawn from Beta(mix_alpha, mix_alpha)."""
+    crop: bool = False
+    """Segmentation: take a random window of image_size at the image's own scale (times the drawn zoom), instead of the
+    whole image scaled to fit: what `eval.window: slide` looks at."""
     close_epochs: float = Field(default=10.0, ge=0)
     """Last epochs of the run without mosaic, mixup and cutmix."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from ddptrain.config.section import Section
 
@@ -59,21 +59,48 @@ class ImageLossConfig(Section):
 
 
 class PixelLossConfig(Section):
-    """The loss of segmentation (mask2former brings its own)."""
+    """The loss of segmentation by pixels, of all segmenters but mask2former."""
 
     name: Literal["pixels"] = "pixels"
     """Which loss."""
     cross_entropy: float = Field(default=1.0, ge=0)
     """Gain of the cross entropy of the pixels that are not void."""
     dice: float = Field(default=0.0, ge=0)
-    """Gain of the Dice loss, over the classes of each image."""
+    """Gain of the Dice loss, a mean over the classes that an image shows; an image counts by its pixels."""
     aux: float = Field(default=0.4, ge=0)
     """Gain of the auxiliary head's loss, where the model has one."""
     class_weights: ClassWeights = "none"
     """Weight of each class in the cross entropy: `balanced` for one over its number of pixels, or a number for each."""
 
+    @model_validator(mode="after")
+    def _some(self) -> PixelLossConfig:
+        if self.cross_entropy == self.dice == 0:
+            raise ValueError("cross_entropy and dice are both 0: nothing would be learned; set one above 0")
+        return self
 
-_KINDS = {"pixels": "pixels", **dict.fromkeys(("cross_entropy", "focal", "bce"), "image")}
+
+class MaskLossConfig(Section):
+    """The loss of mask2former: each class that an image shows is matched to one query."""
+
+    name: Literal["masks"] = "masks"
+    """Which loss."""
+    cls: float = Field(default=2.0, ge=0)
+    """Gain of the cross entropy of the queries' classes, in the loss and in the matching cost."""
+    mask: float = Field(default=5.0, ge=0)
+    """Gain of the binary cross entropy of the masks, in the loss and in the matching cost."""
+    dice: float = Field(default=5.0, ge=0)
+    """Gain of the Dice loss of the masks, in the loss and in the matching cost."""
+    no_object: float = Field(default=0.1, ge=0)
+    """Weight of the queries that are matched to nothing, in the cross entropy."""
+    points: int = Field(default=12544, ge=1)
+    """Points at which a mask is compared; they are drawn by the seed and the sample's position."""
+    oversample: float = Field(default=3.0, ge=1)
+    """So many times as many points are drawn, and the most uncertain ones are kept,"""
+    importance: float = Field(default=0.75, ge=0, le=1)
+    """for this part of the points; the rest is drawn anew, anywhere."""
+
+
+_KINDS = {"pixels": "pixels", "masks": "masks", **dict.fromkeys(("cross_entropy", "focal", "bce"), "image")}
 
 
 def _kind(value: Any) -> str:
@@ -84,6 +111,7 @@ def _kind(value: Any) -> str:
 AnyLossConfig = Annotated[
     Annotated[LossConfig, Tag("detection")]
     | Annotated[ImageLossConfig, Tag("image")]
-    | Annotated[PixelLossConfig, Tag("pixels")],
+    | Annotated[PixelLossConfig, Tag("pixels")]
+    | Annotated[MaskLossConfig, Tag("masks")],
     Discriminator(_kind),
 ]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from ddptrain.config.section import Section
@@ -37,7 +37,7 @@ TORCHVISION_SEGMENTERS = (
     "fcn_resnet101",
 )
 CLASSIFIERS = ("resnet18", "lenet", "small_resnet", *(n for n in TORCHVISION_CLASSIFIERS if n != "resnet18"))
-SEGMENTERS = (*TORCHVISION_SEGMENTERS,)
+SEGMENTERS = (*TORCHVISION_SEGMENTERS, "mask2former")
 
 
 class YoloConfig(Section):
@@ -136,6 +136,64 @@ class SegmenterConfig(Section):
     """Start the backbone from torchvision's ImageNet weights."""
     aux: bool = False
     """Add the auxiliary head that DeepLab and FCN know (`loss.aux`)."""
+    norm: Literal["batch", "sync", "group", "frozen"] = "batch"
+    """Normalisation layers: `batch` over a micro batch, `sync` over all ranks, `group` within one sample, `frozen`
+    constants (the pretrained ones)."""
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    """Part of the head's features that is dropped in DeepLab and FCN. Default: torchvision's own, 0.5 and 0.1."""
+
+    @model_validator(mode="after")
+    def _lraspp(self) -> "SegmenterConfig":
+        if self.name.startswith("lraspp") and (self.aux or self.dropout is not None):
+            raise ValueError(f"{'aux' if self.aux else 'dropout'}: {self.name} has none; take it out")
+        return self
+
+
+class Mask2FormerConfig(Section):
+    """Segmentation: Mask2Former (arXiv 2112.01527) with a Swin backbone, from transformers (the extra [transformers])."""
+
+    name: Literal["mask2former"] = "mask2former"
+    """The model's name."""
+    weights: str | None = None
+    """Folder that transformers' `save_pretrained` wrote (config.json, model.safetensors). The architecture is the one
+    stored there, and a class layer of as many classes as the run has is kept. Default: fresh weights, by the keys below."""
+    embed_dim: int = Field(default=96, ge=8)
+    """Swin: channels of the first stage (tiny and small 96, base 128, large 192)."""
+    depths: tuple[int, ...] = Field(default=(2, 2, 6, 2), min_length=4, max_length=4)
+    """Swin: blocks of the four stages (tiny [2, 2, 6, 2], the others [2, 2, 18, 2])."""
+    heads: tuple[int, ...] = Field(default=(3, 6, 12, 24), min_length=4, max_length=4)
+    """Swin: attention heads of the four stages."""
+    window: int = Field(default=7, ge=1)
+    """Swin: side of the attention windows, in patches (base and large 12)."""
+    drop_path: float = Field(default=0.3, ge=0, lt=1)
+    """Swin: stochastic depth. Its draws belong to the micro batch, so that with it the split matters."""
+    hidden: int = Field(default=256, ge=32, multiple_of=32)
+    """Channels of pixel decoder, mask features and queries."""
+    feedforward: int = Field(default=2048, ge=1)
+    """Width of the feed-forward layers of the transformer decoder; half as wide in the pixel decoder."""
+    attention_heads: int = Field(default=8, ge=1)
+    """Attention heads of both decoders."""
+    encoder_layers: int = Field(default=6, ge=1)
+    """Layers of the pixel decoder."""
+    decoder_layers: int = Field(default=10, ge=2)
+    """Predictions of the transformer decoder, which has a layer fewer; each one is learned from."""
+    queries: int = Field(default=100, ge=1)
+    """Masks that are predicted."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Mask2FormerConfig":
+        if self.weights is not None:
+            changed = sorted(self.model_fields_set - {"name", "weights"})
+            defaults = type(self).model_fields
+            changed = [k for k in changed if getattr(self, k) != defaults[k].get_default()]
+            if changed:
+                raise ValueError(f"{changed[0]}: the folder of weights decides the architecture; take it out")
+        if self.hidden % self.attention_heads:
+            raise ValueError(f"attention_heads: {self.attention_heads} does not divide hidden, {self.hidden}")
+        for stage, count in enumerate(self.heads):
+            if (self.embed_dim << stage) % count:
+                raise ValueError(f"heads: {count} does not divide the {self.embed_dim << stage} channels of stage {stage + 1}")
+        return self
 
 
 _KINDS = {
@@ -144,6 +202,7 @@ _KINDS = {
     **dict.fromkeys(TORCHVISION_DETECTORS, "torchvision"),
     **dict.fromkeys(TORCHVISION_CLASSIFIERS, "classifier"),
     **dict.fromkeys(TORCHVISION_SEGMENTERS, "segmenter"),
+    "mask2former": "mask2former",
 }
 
 
@@ -158,6 +217,7 @@ ModelConfig = Annotated[
     | Annotated[ClassifierConfig, Tag("classifier")]
     | Annotated[LeNetConfig, Tag("lenet")]
     | Annotated[SmallResNetConfig, Tag("small_resnet")]
-    | Annotated[SegmenterConfig, Tag("segmenter")],
+    | Annotated[SegmenterConfig, Tag("segmenter")]
+    | Annotated[Mask2FormerConfig, Tag("mask2former")],
     Discriminator(_kind),
 ]

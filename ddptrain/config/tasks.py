@@ -12,7 +12,7 @@ from ddptrain.config.model import CLASSIFIERS, SEGMENTERS, TORCHVISION_DETECTORS
 if TYPE_CHECKING:
     from ddptrain.config.run import RunConfig
 
-TaskName = Literal["detection", "classification"]
+TaskName = Literal["detection", "classification", "segmentation"]
 
 
 class Kit(NamedTuple):
@@ -30,8 +30,10 @@ KITS: Mapping[str, Kit] = {
         ("detection",),
     ),
     "classification": Kit(("folder", "csv", "mnist"), CLASSIFIERS, ("cross_entropy", "focal", "bce")),
-    "segmentation": Kit(("masks", "camvid", "ade20k"), SEGMENTERS, ("pixels",)),
+    "segmentation": Kit(("masks", "camvid", "ade20k"), SEGMENTERS, ("pixels", "masks")),
 }
+LOSS_OF_MODEL = {"mask2former": "masks"}
+"""Models that bring a loss of their own, which no other model takes."""
 ONLY: Mapping[str, tuple[str, ...]] = {
     "data.balance": ("classification", "interaction"),
     "data.pairs": ("interaction",),
@@ -40,6 +42,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     "data.augment.mixup": ("detection", "classification"),
     "data.augment.cutmix": ("classification",),
     "data.augment.mix_alpha": ("classification",),
+    "data.augment.crop": ("segmentation",),
     "eval.window": ("segmentation",),
     "eval.overlap": ("segmentation",),
     "eval.max_detections": ("detection",),
@@ -61,11 +64,18 @@ ONLY_OF_DATASETS: Mapping[str, tuple[str, ...]] = {
 def fill_in(data: Any) -> Any:
     """The config with the names of the task's default model and loss where it gives none."""
     kit = KITS.get(str(data.get("task", "detection")))
-    for key, names in (("model", kit.models), ("loss", kit.losses)) if kit else ():
-        section = data.setdefault(key, {})
-        if isinstance(section, dict) and "name" not in section:
-            data[key] = {"name": names[0], **section}
+    if kit is None:
+        return data
+    _name(data, "model", kit.models[0])
+    model = data["model"]
+    _name(data, "loss", LOSS_OF_MODEL.get(str(model.get("name")) if isinstance(model, dict) else "", kit.losses[0]))
     return data
+
+
+def _name(data: Any, key: str, default: str) -> None:
+    section = data.setdefault(key, {})
+    if isinstance(section, dict) and "name" not in section:
+        data[key] = {"name": default, **section}
 
 
 def check_task(config: RunConfig) -> None:
@@ -74,6 +84,10 @@ def check_task(config: RunConfig) -> None:
     for key, name, allowed in (("model", config.model.name, kit.models), ("loss", config.loss.name, kit.losses)):
         if name not in allowed:
             raise ValueError(f"{key}.name: {name} does not do {task}; allowed: {', '.join(allowed)}")
+    own = LOSS_OF_MODEL.get(config.model.name)
+    if config.loss.name != own and (own or config.loss.name in LOSS_OF_MODEL.values()):
+        fitting = own or next(n for n in kit.losses if n not in LOSS_OF_MODEL.values())
+        raise ValueError(f"loss.name: {config.loss.name} is not the loss of {config.model.name}; set it to {fitting}")
     for key in ("class_weights", "pos_weight"):
         given = getattr(config.loss, key, "none")
         if isinstance(given, tuple) and (len(given) != len(config.classes) or not max(given) > 0 or min(given) < 0):

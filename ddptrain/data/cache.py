@@ -3,7 +3,7 @@
 ```
 <cache>/tables/<key>.json                      newest entry of a dataset: fingerprint, folder, outside
 <cache>/tables/<key>-<fingerprint>/meta.json   names, faults
-                                  /boxes.npy … one file for each column of `AnnotationTable`
+                                  /boxes.npy … one file for each column of the table
 ```
 
 The key is made of the dataset's config and of the readers' own source, the fingerprint of name, size and times of every
@@ -23,22 +23,25 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Fault, Faults, OnFault
 from ddptrain.data.formats.build import check, parse
+from ddptrain.data.mask_table import MaskTable
 from ddptrain.data.table import AnnotationTable
 
+Table = TypeVar("Table", AnnotationTable, MaskTable)
+
 KEEP_DAYS = 7
-READ_FROM = ("format", "root", "split", "annotations", "images", "names")  # the keys that a reader looks at
+READ_FROM = ("format", "root", "split", "annotations", "images", "names", "void")  # the keys that a reader looks at
 
 
 def cache_folder() -> Path:
@@ -54,7 +57,20 @@ def cache_folder() -> Path:
 def read_cached(
     config: DatasetConfig, on_fault: OnFault = "error", folder: Path | None = None, settle: float = 2.0
 ) -> tuple[AnnotationTable, Faults]:
-    """`formats.build.read` through the cache in `folder` (default: `cache_folder()`).
+    """`formats.build.read` through the cache, see `cached`."""
+    return cached(config, on_fault, lambda: parse(config), AnnotationTable, folder, settle)
+
+
+def cached(
+    config: DatasetConfig,
+    on_fault: OnFault,
+    parse: Callable[[], tuple[Table, Faults]],
+    kind: type[Table],
+    folder: Path | None = None,
+    settle: float = 2.0,
+) -> tuple[Table, Faults]:
+    """A table of the class `kind` as `parse` reads it, or as it is stored in `folder` (default: `cache_folder()`); in
+    either case checked as `formats.build.read` does.
 
     A dataset with a file that was changed less than `settle` seconds ago is not stored: clocks of file systems are
     coarse, and another change might leave the same time.
@@ -67,11 +83,11 @@ def read_cached(
     if known.get("fingerprint") == found:
         # a broken or deleted entry is read anew
         with suppress(OSError, ValueError, KeyError, TypeError):
-            table, faults = open_table(tables / known["entry"])
+            table, faults = open_table(tables / known["entry"], kind)
             table = dataclasses.replace(table, name=config.name)
             check(config, table, faults, on_fault)
             return table, faults
-    table, faults = parse(config)
+    table, faults = parse()
     outside = _outside(faults.looked_in, Path(config.root))
     if outside != known.get("outside", []):
         # files may have changed since they were read; then this fingerprint has a time after `started`
@@ -79,7 +95,7 @@ def read_cached(
     if newest < started - settle:
         with suppress(OSError):
             store_table(tables, key, found, outside, table, faults)
-            table, faults = open_table(tables / f"{key}-{found}")
+            table, faults = open_table(tables / f"{key}-{found}", kind)
             table = dataclasses.replace(table, name=config.name)
     check(config, table, faults, on_fault)
     return table, faults
@@ -146,7 +162,7 @@ def _outside(folders: Iterable[str], root: Path) -> list[str]:
 def _readers_version() -> str:
     """Hash of the source of all readers: a table of another version of them is read anew."""
     folder = Path(__file__).parent
-    sources = [folder / "table.py", folder / "faults.py", *sorted((folder / "formats").glob("*.py"))]
+    sources = [folder / "table.py", folder / "mask_table.py", folder / "faults.py", *sorted((folder / "formats").glob("*.py"))]
     return hashlib.blake2b(b"\0".join(p.read_bytes() for p in sources), digest_size=8).hexdigest()
 
 
@@ -164,14 +180,14 @@ def _pointer(tables: Path, key: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def open_table(entry: Path) -> tuple[AnnotationTable, Faults]:
+def open_table(entry: Path, kind: type[Table]) -> tuple[Table, Faults]:
     """Map the columns of an entry into memory, read-only; raises `OSError`, `ValueError`, `KeyError` or `TypeError`
     where it is not whole."""
     meta = json.loads((entry / "meta.json").read_bytes())
     columns = {name: _map(entry / f"{name}.npy") for name in meta["columns"]}
     texts = {"name": "", "root": meta["root"], **{k: tuple(meta[k]) for k in ("names", "ignored_names")}}
     faults = Faults(Counter(meta["counts"]), [Fault(*f) for f in meta["faults"]])
-    return AnnotationTable(**texts, **columns), faults
+    return kind(**texts, **columns), faults
 
 
 def _map(file: Path) -> Any:
@@ -181,14 +197,14 @@ def _map(file: Path) -> Any:
         return np.load(file, allow_pickle=False)
 
 
-def store_table(tables: Path, key: str, found: str, outside: list[str], table: AnnotationTable, faults: Faults) -> None:
+def store_table(tables: Path, key: str, found: str, outside: list[str], table: Table, faults: Faults) -> None:
     """Write an entry aside, rename it to its place, then let the pointer name it."""
     tables.mkdir(parents=True, exist_ok=True)
     entry = tables / f"{key}-{found}"
     aside = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=tables))
     try:
-        columns = {f.name: getattr(table, f.name) for f in dataclasses.fields(table)}
-        columns = {name: column for name, column in columns.items() if isinstance(column, np.ndarray)}
+        fields = {f.name: getattr(table, f.name) for f in dataclasses.fields(table)}
+        columns: dict[str, Any] = {name: column for name, column in fields.items() if isinstance(column, np.ndarray)}
         for name, column in columns.items():
             with open(aside / f"{name}.npy", "wb") as file:
                 np.save(file, column, allow_pickle=False)
@@ -201,7 +217,7 @@ def store_table(tables: Path, key: str, found: str, outside: list[str], table: A
         except OSError:
             # another process stored the same files first, or an entry that is not whole is in the way
             try:
-                open_table(entry)
+                open_table(entry, type(table))
             except (OSError, ValueError, KeyError, TypeError):
                 os.rename(entry, f"{aside}-broken")
                 os.rename(aside, entry)

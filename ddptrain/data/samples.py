@@ -11,7 +11,7 @@ import torch
 
 from ddptrain.config.data import AugmentConfig
 from ddptrain.data.augment.color import adjust_hsv
-from ddptrain.data.augment.geometry import BORDER, letterbox, random_affine, snap, warp
+from ddptrain.data.augment.geometry import BORDER, letterbox, random_affine, random_window, snap, warp
 from ddptrain.data.detection import MAX_TRIES
 from ddptrain.data.images import BadImage, read_image
 from ddptrain.errors import UserError
@@ -125,9 +125,12 @@ def stack(samples: Sequence[Sample], targets: dict[str, np.ndarray]) -> Batch:
 
 
 def draw_matrix(native_size: tuple[int, int], size: int, augment: AugmentConfig | None, seed: int, position: int) -> np.ndarray:
-    """Float64 `[3, 3]` from pixels of a file to those of the square input: letterbox and, with `augment`, a random affine."""
+    """Float64 `[3, 3]` from pixels of a file to those of the square input: letterbox (or a random window) and, with
+    `augment`, a random affine."""
     matrix = letterbox(native_size, size)
     if augment is not None:
+        if augment.crop:
+            matrix = random_window(native_size, size, rng(seed, position, "crop"))
         matrix = random_affine(augment, size, rng(seed, position, "affine")) @ matrix
     return snap(matrix, native_size)
 

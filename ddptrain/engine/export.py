@@ -81,8 +81,8 @@ def _safetensors(model: nn.Module, example: Tensor, path: Path) -> Run:
     # the format has no shared memory and no strides
     save_file({k: v.detach().clone().contiguous() for k, v in model.state_dict().items()}, path, {"format": "pt"})
     other = copy.deepcopy(model)
-    for tensor in (*other.parameters(), *other.buffers()):
-        tensor.detach().zero_()  # what the file lacks must show
+    for tensor in other.state_dict().values():
+        tensor.zero_()  # what the file lacks must show; buffers that no state dict holds stay
     other.load_state_dict(load_file(path))
     return lambda x: _tensors(other(x))
 

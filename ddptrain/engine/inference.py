@@ -128,11 +128,21 @@ def predict_run(run: Path, images: Sequence[Path], out: Path | None, score: floa
     with torch.inference_mode():
         for path, name in zip(paths, picture_names(paths)):
             prediction, picture = predictor.predict_file(model, path, world.device, score)
-            found[str(path)] = prediction
+            found[str(path)] = {k: _written(out / name, v) for k, v in prediction.items()}
             save(out / name, picture)
     (out / "predictions.json").write_text(json.dumps(found, indent=1))
     print(f"{len(paths)} images with {file}: pictures and predictions.json in {out}")
     return 0
+
+
+def _written(picture: Path, value: Any) -> Any:
+    """A value for JSON; of the bytes of a PNG the name of its file, beside the picture."""
+    if not isinstance(value, bytes):
+        return value
+    file = picture.with_suffix(".png")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(value)
+    return file.name
 
 
 def picture_names(paths: Sequence[Path]) -> list[str]:

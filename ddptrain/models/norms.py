@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from ddptrain import distributed
 
@@ -61,3 +62,22 @@ def sync_batch_norms(module: nn.Module) -> None:
             setattr(module, name, synced)
         else:
             sync_batch_norms(child)
+
+
+def replace_batch_norms(module: nn.Module, kind: str) -> None:
+    """Make every batch norm below `module` one of a kind: `batch` (as it is), `sync` over all ranks, `group` within one
+    sample (groups of 8 channels where that divides them; the statistics are dropped), `frozen` constants (kept)."""
+    if kind == "sync":
+        sync_batch_norms(module)
+    if kind not in ("group", "frozen"):
+        return
+    for name, child in module.named_children():
+        if not isinstance(child, nn.BatchNorm2d):
+            replace_batch_norms(child, kind)
+            continue
+        channels = child.num_features
+        new: nn.Module = nn.GroupNorm(channels // 8 if channels % 8 == 0 else 1, channels)
+        if kind == "frozen":
+            new = FrozenBatchNorm2d(channels, eps=child.eps)
+        new.load_state_dict({k: v for k, v in child.state_dict().items() if k in new.state_dict()})
+        setattr(module, name, new)

@@ -68,7 +68,7 @@ def draw(
         cv2.rectangle(out, box[:2], box[2:], colour(int(label)), wide, cv2.LINE_AA)
     _name(out, corners, [names[label] for label in labels], [colour(int(label)) for label in labels], scores)
     if title:
-        _tag(out, title, 0, 0, (255, 255, 255))
+        tag(out, title, 0, 0, (255, 255, 255))
     return out
 
 
@@ -89,7 +89,7 @@ def _name(
         hidden = np.flatnonzero(((middle >= place[:2]) & (middle <= place[2:])).all(1))
         crossed = np.flatnonzero(((taken[:, :2] < place[2:]) & (taken[:, 2:] > place[:2])).all(1))
         if not (len(crossed) or np.setdiff1d(hidden, i).size):
-            _tag(out, text, corners[i][0], corners[i][1], back)
+            tag(out, text, corners[i][0], corners[i][1], back)
             taken = np.vstack([taken, place])
 
 
@@ -171,7 +171,7 @@ def _hatch(out: np.ndarray, box: list[int]) -> None:
 
 
 def _tag_box(out: np.ndarray, text: str, x: int, y: int) -> tuple[int, int, int, int]:
-    """Where `_tag` puts its ground: (x1, y1, x2, y2)."""
+    """Where `tag` puts its ground: (x1, y1, x2, y2)."""
     (w, h), base = cv2.getTextSize(text, FONT, 0.45, 1)
     w, h = w + 4, h + base + 2
     x = min(max(x, 0), max(out.shape[1] - w, 0))
@@ -179,10 +179,11 @@ def _tag_box(out: np.ndarray, text: str, x: int, y: int) -> tuple[int, int, int,
     return x, y, x + w, y + h
 
 
-def _tag(out: np.ndarray, text: str, x: int, y: int, back: tuple[int, int, int]) -> None:
-    """Text on a coloured ground, above (x, y) where there is room, always inside the image."""
+def tag(out: np.ndarray, text: str, x: int, y: int, back: tuple[int, int, int]) -> int:
+    """Text on a coloured ground, above (x, y) where there is room, always inside the image; returns the row below it."""
     x1, y1, x2, y2 = _tag_box(out, text, x, y)
     cv2.rectangle(out, (x1, y1), (x2, y2), back, cv2.FILLED)
     base = cv2.getTextSize(text, FONT, 0.45, 1)[1]
     bright = 0.299 * back[0] + 0.587 * back[1] + 0.114 * back[2] > 128
     cv2.putText(out, text, (x1 + 2, y2 - base), FONT, 0.45, (0, 0, 0) if bright else (255, 255, 255), 1, cv2.LINE_AA)
+    return y2

@@ -47,8 +47,9 @@ def training_curves(path: Path, history: Mapping[str, Sequence[float]], names: S
             axis.grid(alpha=0.3)
 
 
-def confusion(path: Path, matrix: NDArray[np.integer], classes: Sequence[str]) -> None:
-    """A confusion matrix `[classes, classes]`, rows the truth, coloured by the part of the row, with its counts."""
+def confusion(path: Path, matrix: NDArray[np.integer], classes: Sequence[str], percent: bool = False) -> None:
+    """A confusion matrix `[classes, classes]`, rows the truth, coloured by the part of the row, with its counts, or with
+    those parts in percent."""
     side = max(4.5, 0.5 * len(classes) + 2)
     parts = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     with _axes(path, 1, side, side) as (axis,):
@@ -59,7 +60,8 @@ def confusion(path: Path, matrix: NDArray[np.integer], classes: Sequence[str]) -
         axis.set_yticklabels(classes)
         if len(classes) <= 30:
             for i, j in np.ndindex(matrix.shape):
-                axis.text(j, i, str(matrix[i, j]), ha="center", va="center", color="white" if parts[i, j] > 0.5 else "black")
+                cell = f"{100 * parts[i, j]:.0f}" if percent else str(matrix[i, j])
+                axis.text(j, i, cell, ha="center", va="center", color="white" if parts[i, j] > 0.5 else "black")
 
 
 def probability_distributions(
@@ -114,6 +116,36 @@ def classification(
         confusion(folder / "confusion_matrix.png", matrix, classes)
     probability_distributions(folder / "probability_distributions.png", probabilities, truth, classes)
     pr_curve(folder / "pr_curve.png", curves)
+
+
+def segmentation(
+    folder: Path,
+    matrix: NDArray[np.integer],
+    iou: NDArray[np.floating],
+    classes: Sequence[str],
+    history: Mapping[str, Sequence[float]],
+    curves: Sequence[str],
+) -> None:
+    """All figures of a segmenter: curves, the confusion matrix in percent of the truth, and the IoU of each class.
+
+    Args:
+        matrix: `[classes, classes]`, pixels.
+        iou: `[classes]`, nan for a class that the truth does not show.
+        history: columns of history.csv.
+        curves: the metrics whose course is drawn.
+    """
+    training_curves(folder / "training_curves.png", history, list(dict.fromkeys(curves)))
+    confusion(folder / "confusion_matrix.png", matrix, classes, percent=True)
+    order = np.argsort(-np.nan_to_num(iou, nan=-1.0), kind="stable")
+    with _axes(folder / "class_iou.png", 1, 7.0, max(2.5, 0.28 * len(classes) + 1)) as (axis,):
+        axis.barh(range(len(classes)), np.nan_to_num(iou[order]))
+        axis.set(yticks=range(len(classes)), xlim=(0, 1), xlabel="IoU")
+        axis.set_yticklabels([classes[k] for k in order])
+        axis.invert_yaxis()
+        for place, k in enumerate(order):
+            said = "not in the truth" if math.isnan(iou[k]) else f"{iou[k]:.3f}"
+            axis.text(float(np.nan_to_num(iou[k])) + 0.01, place, said, va="center", fontsize=8)
+        axis.grid(axis="x", alpha=0.3)
 
 
 def text(

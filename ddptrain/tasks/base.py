@@ -28,7 +28,8 @@ class Model(Protocol):
     def predict_file(
         self, model: nn.Module, path: Path, device: torch.device, score: float
     ) -> tuple[dict[str, Any], np.ndarray]:
-        """What the model finds in an image file: for JSON, and as a picture with all that has at least `score`."""
+        """What the model finds in an image file: for JSON, and as a picture with all that has at least `score`. A value of
+        bytes is a PNG, which is written beside the picture and named in the JSON."""
         ...
 
 

@@ -7,16 +7,20 @@ from ddptrain.tasks.base import Model, Task
 from ddptrain.tasks.classification import ClassificationModel, ClassificationTask
 from ddptrain.tasks.detection import DetectionModel, DetectionTask
 from ddptrain.tasks.inspection import Inspection, inspect_detection
+from ddptrain.tasks.mask_inspection import inspect_segmentation
+from ddptrain.tasks.segmentation import SegmentationModel, SegmentationTask
 
 TASKS: dict[str, Callable[[RunConfig], Task]] = {
     "classification": ClassificationTask,
     "detection": DetectionTask,
+    "segmentation": SegmentationTask,
 }
 MODELS: dict[str, Callable[[RunConfig], Model]] = {
     "classification": ClassificationModel,
     "detection": DetectionModel,
+    "segmentation": SegmentationModel,
 }
-INSPECTIONS = {"detection": inspect_detection}
+INSPECTIONS = {"detection": inspect_detection, "segmentation": inspect_segmentation}
 
 
 def build_task(config: RunConfig) -> Task:

@@ -66,7 +66,7 @@ def inspect_detection(config: RunConfig, images: int) -> Inspection:
     if sets:
         _classes(config, sets, out)
         _sizes(config, sets, out)
-        _duplicates(sets, images, out)
+        tell_duplicates(sets, images, out)
     return out
 
 
@@ -77,7 +77,7 @@ def _read(config: RunConfig, out: Inspection) -> list[_Set]:
         for d in getattr(config.data, part):
             try:
                 own, faults = read_cached(d, "drop")
-                _tell_faults(config, part, d, faults, out)
+                tell_faults(config, part, d, faults, out)
                 space = LabelSpace.build(config.classes, [d], [own])
             except UserError as e:
                 out.errors.append(f"{part}: {e}")
@@ -99,7 +99,8 @@ def _read(config: RunConfig, out: Inspection) -> list[_Set]:
     return sets
 
 
-def _tell_faults(config: RunConfig, part: str, d: DatasetConfig, faults: Faults, out: Inspection) -> None:
+def tell_faults(config: RunConfig, part: str, d: DatasetConfig, faults: Faults, out: Inspection) -> None:
+    """An error or a warning, as `data.on_fault` says, about the faults of one dataset that would end a run."""
     first = next(faults.errors(), None)
     if first is None:
         return
@@ -216,7 +217,8 @@ def _sizes_figure(sets: Sequence[_Set], found: Sequence[Sizes], size: int) -> st
     return histogram(series, ticks, f"root of the area in pixels of the {size} px input; part of the boxes", marks)
 
 
-def _duplicates(sets: Sequence[_Set], images: int, out: Inspection) -> None:
+def tell_duplicates(sets: Sequence[Any], images: int, out: Inspection) -> None:
+    """Images that come twice or stand in both parts; a set has `part`, `title`, and in `table` a `path` of each image."""
     quota = _quota([len(s.table) for s in sets], [s.part == "val" for s in sets], images)
     paths = [[s.table.path(int(i)) for i in _spread(len(s.table), q)] for s, q in zip(sets, quota)]
     titles = [s.title for s in sets]

@@ -18,3 +18,15 @@ def shapes(small_data: Callable[[str], Path]) -> Path:
 def shapes_config(small_config: Callable[[str], Path]) -> Path:
     """A classification run of seconds; its folder is `tmp_path / name`."""
     return small_config("classification")
+
+
+@pytest.fixture(scope="session")
+def tables(small_data: Callable[[str], Path]) -> Path:
+    """Two datasets of masks: `all` labels discs and squares, `discs` knows no squares (they are void there)."""
+    return small_data("segmentation")
+
+
+@pytest.fixture
+def masks_config(small_config: Callable[[str], Path]) -> Path:
+    """A segmentation run of seconds over both."""
+    return small_config("segmentation")

@@ -59,6 +59,21 @@ def quarter(native_size: tuple[int, int], size: int, number: int, x: float, y: f
     return np.array([[scale, 0, left], [0, scale, top], [0, 0, 1]], np.float64)
 
 
+def random_window(native_size: tuple[int, int], size: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw a matrix that puts an image, at its own scale, behind a square, so that the square sees as much of it as it can.
+
+    Args:
+        native_size: (width, height) of the image in pixels.
+        size: side of the square in pixels.
+
+    Returns:
+        float64 `[3, 3]`; the shift is a whole number of pixels.
+    """
+    matrix = np.eye(3)
+    matrix[:2, 2] = np.rint((size - np.array(native_size)) * generator.random(2))
+    return matrix
+
+
 def random_affine(config: AugmentConfig, size: int, generator: np.random.Generator) -> np.ndarray:
     """Draw a matrix from the letterboxed square to itself: shear, turn and zoom about the centre, then shift, then flip.
 
@@ -194,16 +209,18 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> Patch:
     return Patch(pixels.reshape(bottom - top, right - left, channels), left, top)
 
 
-def warp_nearest(values: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """Numbers that must not be mixed, under `matrix`: each pixel of a square takes the nearest one, 0 outside.
+def warp_nearest(values: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int], outside: int = 0) -> np.ndarray:
+    """Numbers that must not be mixed, under `matrix`: each pixel of the result takes the nearest one.
 
     Args:
         values: uint8 `[H, W]`.
-        matrix: float64 `[3, 3]` from pixels of `values` to pixels of the square.
-        size: side of the square in pixels.
+        matrix: float64 `[3, 3]` from pixels of `values` to pixels of the result.
+        size: side of a square result in pixels, or its width and height.
+        outside: value where nothing is.
     """
+    window = (size, size) if isinstance(size, int) else size
     centres = _shift(-0.5, -0.5) @ matrix @ _shift(0.5, 0.5)
-    return cv2.warpAffine(values, centres[:2], (size, size), flags=cv2.INTER_NEAREST, borderValue=(0,))
+    return cv2.warpAffine(values, centres[:2], window, flags=cv2.INTER_NEAREST, borderValue=(outside,))
 
 
 def _shift(x: float, y: float) -> np.ndarray:
