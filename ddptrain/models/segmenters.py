@@ -16,6 +16,10 @@ from ddptrain.models.norms import replace_batch_norms
 from ddptrain.models.pretrained import with_weights_hint
 
 
+MOMENTUM = 0.1
+"""Of the running statistics of batch norms that start afresh."""
+
+
 class Segmenter(nn.Module):
     """A segmentation model of torchvision with the run's classes.
 
@@ -36,10 +40,12 @@ class Segmenter(nn.Module):
             _replace_class_layers(net, num_classes)
         if not config.aux and getattr(net, "aux_classifier", None) is not None:
             net.aux_classifier = None
-        if config.dropout is not None:
-            for module in net.modules():
-                if isinstance(module, nn.Dropout):
-                    module.p = config.dropout
+        for module in net.modules():
+            if isinstance(module, nn.Dropout) and config.dropout is not None:
+                module.p = config.dropout
+            if isinstance(module, nn.BatchNorm2d) and not (config.pretrained or config.pretrained_backbone):
+                # MobileNet's own 0.01 keeps the statistics of fresh weights for hundreds of steps
+                module.momentum = MOMENTUM
         replace_batch_norms(net, config.norm)
         self.net = net
         self.pools = config.name.startswith("deeplabv3") and config.norm == "batch"
