@@ -27,6 +27,7 @@ KINDS: dict[str, Kind] = {
     "image without label": Kind(True, "image left out"),
     "label without image": Kind(True, "label left out"),
     "unreadable label": Kind(True, "image left out"),
+    "track without box": Kind(True, "pair left out"),
     "malformed row": Kind(True, "row left out"),
     "non-finite number": Kind(True, "row left out"),
     "unknown class": Kind(True, "row left out"),

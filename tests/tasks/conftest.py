@@ -63,3 +63,42 @@ monitor: {{tensorboard: false, every_steps: 2}}
 """
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few synthetic panoramas in JRDB's layout."""
+    from ddptrain.data.synthetic_people import write_people
+
+    root = tmp_path_factory.mktemp("people")
+    write_people(root, train=3, val=2, frames=2, seed=1)
+    return root
+
+
+@pytest.fixture
+def pairs_config(tmp_path: Path, people: Path) -> Path:
+    """An interaction run of seconds, stage 1; its folder is `tmp_path / name`."""
+    path = tmp_path / "pairs.yaml"
+    halls = f'{{name: halls, format: jrdb, root: {people}, rename: {{"*": others}}, split: '
+    path.write_text(
+        f"""
+name: run
+output: {tmp_path}
+task: interaction
+classes: [conversation, shaking hands, walking together, sitting together, others]
+data:
+  train: [{halls}train}}]
+  val: [{halls}val}}]
+  image_size: 32
+  workers: 0
+  pairs: {{use_group_sampling: true, max_negatives_per_frame: 12, balance_ratio: 2}}
+model: {{name: interaction, backbone: small_resnet, width: 8, hidden: 16, dropout: 0}}
+loss: {{class_weights: balanced, label_smoothing: 0.1}}
+optimizer: {{name: sgd, lr: 0.01}}
+train: {{steps: 5, global_batch: 12, micro_batch: 12}}
+eval: {{every_epochs: null}}
+checkpoint: {{every_epochs: null}}
+monitor: {{tensorboard: false, every_steps: 2}}
+"""
+    )
+    return path
