@@ -1,6 +1,6 @@
 """Synthetic panoramas of people who interact, in JRDB's layout; for demo and tests.
 
-    python -m ddptrain.data.synthetic_people FOLDER [--train 16] [--val 4] [--frames 4] [--seed 0]
+    python -m ddptrain.data.synthetic_people FOLDER [--train 40] [--val 8] [--frames 2] [--seed 0]
 
     FOLDER/images/image_stitched/<sequence>/000000.jpg, labels/labels_2d_activity_social_stitched/<sequence>.json,
     train.txt, val.txt
@@ -28,6 +28,7 @@ KINDS = ("conversation", "walking together", "sitting together", "shaking hands"
 """What groups do; `standing together` is said of conversations and hand shakes besides."""
 ACTIONS = {"walking together": "walking", "sitting together": "sitting"}
 HORIZON = 38
+SLOTS = 11
 Colour = tuple[int, int, int]
 
 
@@ -61,11 +62,10 @@ def make_sequence(seed: int, number: int) -> list[Group]:
     """The people of a sequence where it begins."""
     r = rng(seed, number, "sequence")
     groups: list[Group] = []
-    slots = r.permutation(14)[:11]
-    for place, slot in enumerate(slots):
-        # the first one stands on the seam, the others in slots around the panorama
-        x = float(r.uniform(-12, 12)) if place == 0 else (slot + 0.5) * WIDTH / 14 + float(r.uniform(-10, 10))
-        groups.append(_group(r, x, KINDS[int(r.integers(len(KINDS)))] if place < 6 else None))
+    # the first one stands on the seam, the others in places around the panorama
+    for place, slot in enumerate((0, *(r.permutation(SLOTS - 1)[: SLOTS - 3] + 1).tolist())):
+        x = slot * WIDTH / SLOTS + float(r.uniform(-12, 12))
+        groups.append(_group(r, x, KINDS[int(r.integers(len(KINDS)))] if place < SLOTS // 2 else None))
     return groups
 
 
@@ -223,7 +223,7 @@ def write_sequence(folder: Path, name: str, frames: int, seed: int, number: int)
     (labels / f"{name}.json").write_text(json.dumps({"labels": content}))
 
 
-def write_people(folder: Path, train: int = 16, val: int = 4, frames: int = 4, seed: int = 0) -> None:
+def write_people(folder: Path, train: int = 40, val: int = 8, frames: int = 2, seed: int = 0) -> None:
     """The dataset: sequences of both splits, and their lists."""
     for split, numbers in (("train", range(train)), ("val", range(train, train + val))):
         names = [f"hall-{n:02d}" for n in numbers]
@@ -235,9 +235,9 @@ def write_people(folder: Path, train: int = 16, val: int = 4, frames: int = 4, s
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Write synthetic panoramas of people who interact, in JRDB's layout.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--train", type=int, default=16, help="sequences to learn from")
-    parser.add_argument("--val", type=int, default=4)
-    parser.add_argument("--frames", type=int, default=4, help="of each sequence")
+    parser.add_argument("--train", type=int, default=40, help="sequences to learn from")
+    parser.add_argument("--val", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=2, help="of each sequence")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     write_people(args.folder, args.train, args.val, args.frames, args.seed)

@@ -131,7 +131,7 @@ def multi_label(
 
 
 def _per_class(p: F64, truth: NDArray[np.bool_], matrix: NDArray[np.int64]) -> dict[str, F64]:
-    """Precision, recall, balanced accuracy, F1, average precision and AUC of each class, `[C]`; nan for a class without truth."""
+    """Precision, recall, balanced accuracy, F1, average precision, AUC of each class, `[C]`; nan for a class without truth."""
     hits, real, said = np.diag(matrix), matrix.sum(1), matrix.sum(0)
     there = real > 0
     with np.errstate(invalid="ignore", divide="ignore"):

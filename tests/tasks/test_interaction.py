@@ -15,6 +15,7 @@ from support import Ranks, command_line, cut_back, equal, final_state, largest_d
 from ddptrain.cli import main
 from ddptrain.config import load_config
 from ddptrain.data.loader import train_loader
+from ddptrain.data.synthetic_people import write_people
 from ddptrain.errors import UserError
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.build import build_task
@@ -184,14 +185,20 @@ def test_a_collapsed_classifier_is_named(pairs_config: Path) -> None:
     assert "has collapsed: it answers not interacting for 100% of the pairs; its accuracy of" in text
 
 
-def test_it_learns_reports_and_predicts(pairs_config: Path, tmp_path: Path, people: Path) -> None:
-    """Both stages on the training sequences of seconds: far above chance on others."""
+def test_it_learns_reports_and_predicts(pairs_config: Path, tmp_path: Path) -> None:
+    """Both stages, some seconds each: far above chance on sequences that were not learned from."""
     pytest.importorskip("matplotlib", reason="figures of the report need the extra [report]")
+    people = tmp_path / "halls"
+    write_people(people, train=8, val=3, frames=3, seed=1)
     learn = (
+        f"data.train.0.root={people}",
+        f"data.val.0.root={people}",
         "train.steps=100",
         "train.global_batch=24",
         "train.micro_batch=24",
-        "optimizer={name: adamw, lr: 0.004, momentum: 0.9}",
+        "optimizer={name: adamw, lr: 0.006, momentum: 0.9}",
+        "loss.class_weights=none",
+        "loss.label_smoothing=0",
         "ema.decay=0.9",
         "eval.every_steps=50",
         "checkpoint.monitor=[accuracy, loss, f1]",
@@ -199,16 +206,22 @@ def test_it_learns_reports_and_predicts(pairs_config: Path, tmp_path: Path, peop
     )
     train(1, pairs_config, "name=one", *learn)
     one = summary(tmp_path / "one")
-    assert one["class/interacting/AP"] > 0.6
+    # about a third of the pairs interact
+    assert one["class/interacting/AP"] > 0.7
     links = {p.name for p in (tmp_path / "one/checkpoints").iterdir()}
     assert {"best_accuracy.pt", "best_loss.pt", "best_f1.pt", "best.pt", "last.pt"} <= links
     report = tmp_path / "one/report"
     for name in ("training_curves", "confusion_matrix", "probability_distributions", "pr_curve"):
         assert (report / f"{name}.png").stat().st_size > 5000, name
     assert "class/interacting/balanced_accuracy" in (report / "evaluation_report.txt").read_text()
-    train(1, pairs_config, "name=two", *STAGE_2, *learn, f"init_from={tmp_path}/one", "freeze=[backbone]")
-    frame = people / "images/image_stitched/hall-03/000000.jpg"
-    for run, keys in (("one", {"pair", "probability"}), ("two", {"pair", "probability", "class", "interacting", "classes"})):
+    two = (*STAGE_2, *learn, f"init_from={tmp_path}/one")
+    train(1, pairs_config, "name=two", *two)
+    assert summary(tmp_path / "two")["AP"] > 0.4  # of five classes
+    train(1, pairs_config, "name=both", *two, "freeze=[backbone]", "train.steps=2")
+    frame = people / "images/image_stitched/hall-08/000000.jpg"
+    keys_of = {"one": {"pair", "probability"}, "two": {"pair", "probability", "class", "classes"}}
+    keys_of["both"] = keys_of["two"] | {"interacting"}  # the first head still fits its backbone
+    for run, keys in keys_of.items():
         assert main(["predict", str(tmp_path / run), str(frame)]) == 0
         said = json.loads((tmp_path / run / "predictions/predictions.json").read_text())[str(frame)]
         assert set(said["pairs"][0]) == keys
