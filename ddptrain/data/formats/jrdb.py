@@ -62,9 +62,7 @@ def read_jrdb(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[Peopl
     wanted = sequences(config, tuple(there))
     collector = _Collector(config, faults, labels)
     for name, file in there.items():
-        content = load_json(config.name, file, ["labels"])["labels"]
-        if not isinstance(content, dict):
-            raise UserError(f"{config.name}: {file}: 'labels' must map frames to lists of people")
+        content = load_json(config.name, file, ["labels"], dict)["labels"]
         collector.file(file, content, images / name if name in wanted else None)
     table = collector.table(wanted)
     check(config, table, faults, on_fault)
@@ -104,7 +102,7 @@ def people_of(image: Path) -> list[Person]:
             "images/image_stitched/<sequence>/<frame> beside labels/labels_2d_stitched/<sequence>.json"
         )
     faults = Faults()
-    content = load_json(name, file, ["labels"])["labels"]
+    content = load_json(name, file, ["labels"], dict)["labels"]
     if image.name not in content:
         raise UserError(f"{image}: {file} does not know this frame; the first ones it knows: {', '.join(list(content)[:3])}")
     people = list(_people(content[image.name], f"{file}: {image.name}", faults))
