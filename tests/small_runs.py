@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from ddptrain.data.synthetic import write_demo
+from ddptrain.data.synthetic_people import write_people
 
 
 class SmallRun(NamedTuple):
@@ -153,9 +154,32 @@ loss: {dice: 1, class_weights: balanced}
 optimizer: {name: sgd, lr: 0.01, momentum: 0.9}
 """
 
+
+def write_panoramas(folder: Path) -> None:
+    """Synthetic panoramas in JRDB's layout."""
+    write_people(folder, train=3, val=2, frames=2, seed=1)
+
+
+PAIRS = """
+task: interaction
+classes: [conversation, shaking hands, walking together, sitting together, others]
+data:
+  train: [{name: halls, format: jrdb, root: DATA, rename: {"*": others}, split: train}]
+  val: [{name: halls, format: jrdb, root: DATA, rename: {"*": others}, split: val}]
+  image_size: 32
+  workers: 0
+  pairs: {use_group_sampling: true, max_negatives_per_frame: 12, balance_ratio: 2}
+model: {name: interaction, backbone: small_resnet, norm: group, width: 8, hidden: 16, dropout: 0}
+loss: {class_weights: balanced, label_smoothing: 0.1}
+optimizer: {name: sgd, lr: 0.01}
+"""
+
 RUNS: dict[str, SmallRun] = {
     "detection": SmallRun(write_scenes, SCENES, exact=("model.norm=none",), norms=("model.norm=batch",)),
-    "segmentation": SmallRun(write_masks, MASKS, exact=("model.norm=frozen", "data.image_size=32"), norms=("model.norm=batch",)),
+    "segmentation": SmallRun(
+        write_masks, MASKS, exact=("model.norm=frozen", "data.image_size=32"), norms=("model.norm=batch",)
+    ),
+    "interaction": SmallRun(write_panoramas, PAIRS, norms=("model.norm=batch",)),
     "classification": SmallRun(write_shapes, SHAPES, norms=("model={name: small_resnet, blocks: 1, width: 8}",)),
 }
 """By the name of the task. tests/distributed runs each: in six splits, stopped and resumed, and evaluated on 1 to 3 ranks."""

@@ -1,10 +1,11 @@
 """The config: YAML and overrides in, a frozen `RunConfig` out. Imports no torch and no cv2."""
 
-from ddptrain.config.data import AugmentConfig, DataConfig, DatasetConfig
+from ddptrain.config.data import AugmentConfig, DataConfig, DatasetConfig, PairsConfig
 from ddptrain.config.load import load_config, resolve
 from ddptrain.config.loss import ImageLossConfig, LossConfig, MaskLossConfig, PixelLossConfig
 from ddptrain.config.model import (
     ClassifierConfig,
+    InteractionConfig,
     LeNetConfig,
     Mask2FormerConfig,
     SegmenterConfig,
@@ -26,12 +27,14 @@ __all__ = [
     "EmaConfig",
     "EvalConfig",
     "ImageLossConfig",
+    "InteractionConfig",
     "LeNetConfig",
     "LossConfig",
     "Mask2FormerConfig",
     "MaskLossConfig",
     "MonitorConfig",
     "OptimizerConfig",
+    "PairsConfig",
     "PixelLossConfig",
     "RunConfig",
     "ScheduleConfig",

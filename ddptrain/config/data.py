@@ -8,7 +8,7 @@ from ddptrain.config.section import Section
 
 Format = Literal[
     "coco", "yolo", "voc", "visdrone", "visdrone-vid", "uavdt", "uavdt-xml", "auair", "csv",
-    "folder", "mnist", "masks", "camvid", "ade20k", "jrdb",
+    "folder", "mnist", "masks", "camvid", "ade20k", "jrdb", "own",
 ]  # fmt: skip
 
 
@@ -18,7 +18,7 @@ class DatasetConfig(Section):
     name: str = Field(min_length=1, pattern=r"^[^/\s]+$")
     """Short name, unique in its list; it appears in logs, metrics and errors."""
     format: Format
-    """Layout of the annotations on disk."""
+    """Layout of the annotations on disk; `own`: only a task of your own knows."""
     root: str = Field(min_length=1)
     """Folder of the dataset, relative to the working directory."""
     split: str | None = None
@@ -37,7 +37,7 @@ class DatasetConfig(Section):
     """Relative share of the drawn samples, whatever the dataset's size (2 and 1 mean 2:1). Default: its number of
     images. Not used in `val`."""
     rename: dict[str, str] = {}
-    """Own class name → class of the run, `{Car: car}`."""
+    """Own class name → class of the run, `{Car: car}`; `"*"` is all own classes that nothing else says anything about."""
     ignore: tuple[str, ...] = ()
     """Own class names whose boxes become ignore regions: neither right nor wrong, in the loss and in the metric."""
     drop: tuple[str, ...] = ()
@@ -109,20 +109,24 @@ class AugmentConfig(Section):
 
 
 class PairsConfig(Section):
-    """Interaction: which pairs of people are looked at."""
+    """Interaction: which pairs of people are looked at. All but the first two keys thin out the training pairs only; what
+    is drawn is a function of the seed and the frame's name."""
 
     distance_multiplier: float = Field(default=3.0, gt=0)
-    """Two people are a candidate when the horizontal distance of their centres, around the panorama's seam, is below
+    """Two people are a candidate when the horizontal distance of their centres, around the panorama's seam, is at most
     this many mean widths of their two boxes."""
+    max_difficulty: int | None = Field(default=None, ge=1)
+    """Labels that are harder than this (JRDB: 1 easy to 3 hard) count as unknown: pairs without an easier one are left
+    out. Default: all labels count."""
     use_group_sampling: bool = False
-    """Of a group (people connected by interactions) of n, only max_group_samples_ratio × n interacting pairs are
-    learned from."""
+    """Of a group (people connected by interactions) of n people, only max_group_samples_ratio × n interacting pairs are
+    learned from; a pair that is not drawn is left out, it does not become a negative."""
     max_group_samples_ratio: float = Field(default=1.0, gt=0)
     """See use_group_sampling."""
     max_negatives_per_frame: int | None = Field(default=None, ge=0)
     """Candidates without interaction that are learned from, per frame; null for all."""
     balance_ratio: float | None = Field(default=None, gt=0)
-    """Candidates without interaction for each interacting pair, over the whole training set; null for all."""
+    """Candidates without interaction for each interacting pair that is learned from, over a dataset; null for all."""
 
 
 class DataConfig(Section):

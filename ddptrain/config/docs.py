@@ -132,7 +132,7 @@ def _bound(value: Any) -> str:
 
 def _type(annotation: Any) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
-    simple = {bool: "true | false", int: "whole number", float: "number", str: "text", NoneType: "null"}
+    simple = {bool: "true | false", int: "whole number", float: "number", str: "text", NoneType: "null", Any: "anything"}
     if annotation in simple:
         return simple[annotation]
     if origin is Literal:

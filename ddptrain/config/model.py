@@ -37,6 +37,7 @@ TORCHVISION_SEGMENTERS = (
     "fcn_resnet101",
 )
 CLASSIFIERS = ("resnet18", "lenet", "small_resnet", *(n for n in TORCHVISION_CLASSIFIERS if n != "resnet18"))
+PAIR_BACKBONES = ("small_resnet", *TORCHVISION_CLASSIFIERS)
 SEGMENTERS = (*TORCHVISION_SEGMENTERS, "mask2former")
 
 
@@ -68,7 +69,7 @@ class YoloConfig(Section):
     @classmethod
     def _known(cls, value: Any) -> Any:
         if value != "yolo":
-            names = ", ".join(("yolo", *TORCHVISION_DETECTORS, *CLASSIFIERS, *SEGMENTERS))
+            names = ", ".join(("yolo", *TORCHVISION_DETECTORS, *CLASSIFIERS, "interaction", *SEGMENTERS))
             raise PydanticCustomError("unknown_model", "allowed: {names}", {"names": names})
         return value
 
@@ -123,6 +124,31 @@ class SmallResNetConfig(Section):
     """Normalisation layers: `batch` over a micro batch, `group` within one sample."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Part of the pooled features that is dropped before the last layer."""
+
+
+class InteractionConfig(Section):
+    """Interaction: one network for both people of a pair and for their union, and a head for each stage."""
+
+    name: Literal["interaction"] = "interaction"
+    """The model's name."""
+    stage: Literal[1, 2] = 1
+    """What is learned: 1, whether two people interact (the other head stays as it is); 2, how (the first head stays)."""
+    backbone: Literal[PAIR_BACKBONES] = "resnet18"  # type: ignore[valid-type]
+    """The network that sees the crops: a classifier of torchvision by its name, or `small_resnet` (see there)."""
+    pretrained: bool = False
+    """Start the backbone from torchvision's ImageNet weights (from torchvision's cache, else downloaded)."""
+    weights: str | None = None
+    """Start the backbone from a file of its weights (a state dict, `.pt` or `.pth`)."""
+    blocks: int = Field(default=1, ge=1, le=50)
+    """`small_resnet`: residual blocks at each of the three resolutions."""
+    width: int = Field(default=16, ge=8, multiple_of=8)
+    """`small_resnet`: channels at the first resolution."""
+    norm: Literal["batch", "group"] = "group"
+    """`small_resnet`: normalisation layers, `batch` over a micro batch, `group` within one sample."""
+    hidden: int = Field(default=128, ge=1)
+    """Width of each head's hidden layer."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Part of the hidden layer that is dropped in training."""
 
 
 class SegmenterConfig(Section):
@@ -199,6 +225,7 @@ class Mask2FormerConfig(Section):
 _KINDS = {
     "lenet": "lenet",
     "small_resnet": "small_resnet",
+    "interaction": "interaction",
     **dict.fromkeys(TORCHVISION_DETECTORS, "torchvision"),
     **dict.fromkeys(TORCHVISION_CLASSIFIERS, "classifier"),
     **dict.fromkeys(TORCHVISION_SEGMENTERS, "segmenter"),
@@ -217,6 +244,7 @@ ModelConfig = Annotated[
     | Annotated[ClassifierConfig, Tag("classifier")]
     | Annotated[LeNetConfig, Tag("lenet")]
     | Annotated[SmallResNetConfig, Tag("small_resnet")]
+    | Annotated[InteractionConfig, Tag("interaction")]
     | Annotated[SegmenterConfig, Tag("segmenter")]
     | Annotated[Mask2FormerConfig, Tag("mask2former")],
     Discriminator(_kind),

@@ -45,7 +45,10 @@ class RunConfig(Section):
     output: str = Field(default="runs", min_length=1)
     """Folder that holds the runs."""
     task: TaskName = "detection"
-    """What is learned; it decides which formats, models and losses there are."""
+    """What is learned; it decides which formats, models and losses there are. Or `module:Class`, a task of your own (see
+    docs/tasks.md)."""
+    options: dict[str, Any] = {}
+    """Whatever a task of your own wants to be told."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of everything random: weights, order, augmentation."""
     resume: ResumeConfig | None = Field(default=None, json_schema_extra=_or_text)

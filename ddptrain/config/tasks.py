@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from ddptrain.config.model import CLASSIFIERS, SEGMENTERS, TORCHVISION_DETECTORS
 
 if TYPE_CHECKING:
     from ddptrain.config.run import RunConfig
 
-TaskName = Literal["detection", "classification", "segmentation"]
+OwnTask = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+"""`module:Class`, a task of the user's own."""
+TaskName = Literal["detection", "classification", "segmentation", "interaction"] | OwnTask
 
 
 class Kit(NamedTuple):
@@ -31,6 +33,7 @@ KITS: Mapping[str, Kit] = {
     ),
     "classification": Kit(("folder", "csv", "mnist"), CLASSIFIERS, ("cross_entropy", "focal", "bce")),
     "segmentation": Kit(("masks", "camvid", "ade20k"), SEGMENTERS, ("pixels", "masks")),
+    "interaction": Kit(("jrdb",), ("interaction",), ("cross_entropy", "focal", "bce")),
 }
 LOSS_OF_MODEL = {"mask2former": "masks"}
 """Models that bring a loss of their own, which no other model takes."""
@@ -79,7 +82,11 @@ def _name(data: Any, key: str, default: str) -> None:
 
 
 def check_task(config: RunConfig) -> None:
-    """Raise ValueError where the config uses what its task does not know."""
+    """Raise ValueError where the config uses what its task does not know; a task of the user's own may know anything."""
+    if config.task not in KITS:
+        return
+    if config.options:
+        raise ValueError(f"options: only for a task of your own, not for {config.task}; take it out")
     kit, task = KITS[config.task], config.task
     for key, name, allowed in (("model", config.model.name, kit.models), ("loss", config.loss.name, kit.losses)):
         if name not in allowed:
@@ -90,8 +97,11 @@ def check_task(config: RunConfig) -> None:
         raise ValueError(f"loss.name: {config.loss.name} is not the loss of {config.model.name}; set it to {fitting}")
     for key in ("class_weights", "pos_weight"):
         given = getattr(config.loss, key, "none")
-        if isinstance(given, tuple) and (len(given) != len(config.classes) or not max(given) > 0 or min(given) < 0):
-            raise ValueError(f"loss.{key}: give one number >= 0 for each of the {len(config.classes)} classes, some above 0")
+        classes = 2 if getattr(config.model, "stage", 2) == 1 else len(config.classes)
+        if isinstance(given, tuple) and (len(given) != classes or not max(given) > 0 or min(given) < 0):
+            raise ValueError(f"loss.{key}: give one number >= 0 for each of the {classes} classes, some above 0")
+    if config.loss.name == "bce" and getattr(config.model, "stage", 2) == 1:
+        raise ValueError("loss.name: bce is for pairs of several classes, in stage 2; use cross_entropy or focal in stage 1")
     for key, tasks in ONLY.items():
         _refuse_change(config, key, tasks, task, key)
     for part in ("train", "val"):

@@ -28,6 +28,7 @@ KINDS: dict[str, Kind] = {
     "label without image": Kind(True, "label left out"),
     "unreadable label": Kind(True, "image left out"),
     "unknown label in a mask": Kind(True, "its pixels made void"),
+    "track without box": Kind(True, "pair left out"),
     "malformed row": Kind(True, "row left out"),
     "non-finite number": Kind(True, "row left out"),
     "unknown class": Kind(True, "row left out"),

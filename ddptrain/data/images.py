@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections import OrderedDict
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -68,3 +70,28 @@ def _jpeg_is_complete(data: bytes) -> bool:
         # every other marker starts a segment that tells its length; entropy-coded data may follow it
         length = data[marker.end() : marker.end() + 2]
         at = marker.end() + int.from_bytes(length, "big")
+
+
+class ImageCache:
+    """Keeps the images that were used last, up to so many bytes; a copy in another process starts empty."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self._held = size, 0
+        self._images: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def get(self, path: str, read: Callable[[str], np.ndarray]) -> np.ndarray:
+        """The image of a path, read where it is not kept; it must not be written into."""
+        image = self._images.get(path)
+        if image is not None:
+            self._images.move_to_end(path)
+            return image
+        image = read(path)
+        image.flags.writeable = False
+        self._images[path] = image
+        self._held += image.nbytes
+        while self._held > self.size and len(self._images) > 1:
+            self._held -= self._images.popitem(last=False)[1].nbytes
+        return image
+
+    def __reduce__(self) -> tuple[type[ImageCache], tuple[int]]:
+        return ImageCache, (self.size,)

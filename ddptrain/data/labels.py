@@ -14,7 +14,7 @@ from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
 DROP, IGNORE = -1, -2
-OTHERS = "*"  # in `ignore` or `drop`: all own classes that neither the config nor `ignored_names` names
+OTHERS = "*"  # in `rename`, `ignore` or `drop`: all own classes that nothing else says anything about
 
 
 class Named(Protocol):
@@ -75,7 +75,7 @@ def _map(classes: tuple[str, ...], config: DatasetConfig, table: Named) -> npt.N
     own = table.names
     for key, named in (("rename", config.rename), ("ignore", config.ignore), ("drop", config.drop)):
         for name in named:
-            if name not in own and not (name == OTHERS and key != "rename"):
+            if name not in own and name != OTHERS:
                 raise UserError(f"{config.name}: {key}: {name!r} is no class of it; its classes are {', '.join(own)}")
     chosen = [*config.rename, *config.ignore, *config.drop]
     for name in chosen:
@@ -91,6 +91,8 @@ def _map(classes: tuple[str, ...], config: DatasetConfig, table: Named) -> npt.N
             mapping.append(classes.index(config.rename.get(name, name)))
         elif OTHERS in config.ignore or name in table.ignored_names:
             mapping.append(IGNORE)
+        elif OTHERS in config.rename:
+            mapping.append(classes.index(config.rename[OTHERS]))
         elif OTHERS in config.drop:
             mapping.append(DROP)
         else:

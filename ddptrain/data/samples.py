@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from ddptrain.config.data import AugmentConfig
 from ddptrain.data.augment.color import adjust_hsv
 from ddptrain.data.augment.geometry import BORDER, letterbox, random_affine, random_window, snap, warp
 from ddptrain.data.detection import MAX_TRIES
+from ddptrain.data.formats.image_headers import inspect_images
 from ddptrain.data.images import BadImage, read_image
 from ddptrain.errors import UserError
 from ddptrain.seeding import rng
@@ -27,6 +29,30 @@ class Files(Protocol):
     def __len__(self) -> int: ...
     def path(self, image: int) -> str:
         """Path of one image."""
+
+
+@dataclass(frozen=True)
+class FileList:
+    """Image files and their sizes, see `Files`."""
+
+    paths: Sequence[str]
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, paths: Sequence[str]) -> FileList:
+        """Look at each file's header; raises `UserError` for one that is missing or no image."""
+        sizes = inspect_images(paths)
+        for path, found in zip(paths, sizes):
+            if isinstance(found, str):
+                raise UserError(f"{path}: {found}")
+        return cls(paths, np.array(sizes, np.int32).reshape(-1, 2))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, image: int) -> str:
+        """Path of one image."""
+        return self.paths[image]
 
 
 class ImageSamples(ABC):

@@ -71,7 +71,8 @@ def single_label(
     Returns:
         `accuracy`, `top5` (with more than 5 classes), `balanced_accuracy` (mean recall), `f1`, `AP` and `auc` (means over
         the classes with truth), `loss` (mean cross entropy), `one_answer` (the part of the images that got the most
-        frequent answer), and `precision`, `recall`, `f1`, `AP`, `auc` of each class.
+        frequent answer), and `precision`, `recall`, `balanced_accuracy` (mean of recall and specificity), `f1`, `AP`, `auc`
+        of each class.
     """
     k, n = len(classes), len(truth)
     p = softmax(logits)
@@ -105,9 +106,9 @@ def multi_label(
 
     Returns:
         `AP`, `auc`, `f1`, `balanced_accuracy` (means over the classes), `f1_micro`, `accuracy` (of single entries),
-        `loss` (mean binary cross entropy), and `precision`, `recall`, `f1`, `AP`, `auc` of each class.
+        `loss` (mean binary cross entropy), and `precision`, `recall`, `balanced_accuracy`, `f1`, `AP`, `auc` of each class.
     """
-    values: dict[str, list[float]] = {name: [] for name in ("precision", "recall", "f1", "AP", "auc", "balanced")}
+    values: dict[str, list[float]] = {name: [] for name in ("precision", "recall", "f1", "AP", "auc", "balanced_accuracy")}
     for k in range(len(classes)):
         score, is_it = logits[known[:, k], k], truth[known[:, k], k]
         found = score >= 0
@@ -122,7 +123,7 @@ def multi_label(
     hits = float((found & truth & known).sum())
     entropy = np.maximum(x, 0) - x * truth + np.log1p(np.exp(-np.abs(x)))
     out: Metrics = {name: _mean(np.array(values[name])) for name in ("AP", "auc", "f1")}
-    out["balanced_accuracy"] = _mean(np.array(values.pop("balanced")))
+    out["balanced_accuracy"] = _mean(np.array(values["balanced_accuracy"]))
     out["f1_micro"] = _ratio(2 * hits, (found & known).sum() + (truth & known).sum())
     out["accuracy"] = _ratio(((found == truth) & known).sum(), known.sum())
     out["loss"] = _ratio((entropy * known).sum(), known.sum())
@@ -130,13 +131,14 @@ def multi_label(
 
 
 def _per_class(p: F64, truth: NDArray[np.bool_], matrix: NDArray[np.int64]) -> dict[str, F64]:
-    """Precision, recall, F1, average precision and AUC of each class, `[C]`; nan for a class without truth."""
+    """Precision, recall, balanced accuracy, F1, average precision, AUC of each class, `[C]`; nan for a class without truth."""
     hits, real, said = np.diag(matrix), matrix.sum(1), matrix.sum(0)
     there = real > 0
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "precision": np.where(said > 0, hits / said, np.nan),
             "recall": np.where(there, hits / real, np.nan),
+            "balanced_accuracy": np.where(there, (hits / real + 1 - (said - hits) / (real.sum() - real)) / 2, np.nan),
             "f1": np.where(there, 2 * hits / (real + said), np.nan),
             "AP": np.array([precision_recall(p[:, k], truth[:, k])[2] for k in range(p.shape[1])]),
             "auc": np.array([auc(p[:, k], truth[:, k]) for k in range(p.shape[1])]),

@@ -165,11 +165,26 @@ def read_state(path: Path, key: str) -> dict[str, Tensor]:
 
 
 def _replace_last(model: nn.Module, num_classes: int) -> None:
-    """A fresh last layer; in torchvision's networks it is the last linear layer or, in one, a 1 × 1 convolution."""
-    name, last = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
-    parent = model.get_submodule(name.rpartition(".")[0])
+    name, last = _last(model)
     if isinstance(last, nn.Linear):
-        fresh: nn.Module = nn.Linear(last.in_features, num_classes)
+        _put(model, name, nn.Linear(last.in_features, num_classes))
     else:
-        fresh = nn.Conv2d(last.in_channels, num_classes, 1)
-    setattr(parent, name.rpartition(".")[2], fresh)
+        _put(model, name, nn.Conv2d(last.in_channels, num_classes, 1))
+
+
+def _last(model: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+    """The last layer and its name; in torchvision's networks it is the last linear layer or, in one, a 1 × 1 convolution."""
+    return [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
+
+
+def _put(model: nn.Module, name: str, layer: nn.Module) -> None:
+    setattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], layer)
+
+
+def build_features(config: ClassifierConfig | SmallResNetConfig, image_size: int) -> tuple[nn.Module, int]:
+    """A network without its last layer, and the number of features that it gives of each image; raises like
+    `build_classifier`."""
+    model = build_classifier(config, 1, image_size)
+    name, last = _last(model)
+    _put(model, name, nn.Identity())
+    return model, last.in_features if isinstance(last, nn.Linear) else last.in_channels

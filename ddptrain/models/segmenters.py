@@ -15,7 +15,6 @@ from ddptrain.models.mask2former import build_mask2former
 from ddptrain.models.norms import replace_batch_norms
 from ddptrain.models.pretrained import with_weights_hint
 
-
 MOMENTUM = 0.1
 """Of the running statistics of batch norms that start afresh."""
 

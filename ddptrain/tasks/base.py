@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,8 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ddptrain.config import RunConfig
 from ddptrain.data.loader import Samples
 from ddptrain.data.sampler import DistributedWeightedSampler
+from ddptrain.errors import UserError
 from ddptrain.structures import Batch, LossSum, Sample
 
 Prediction = Mapping[str, np.ndarray]
@@ -104,3 +107,70 @@ class Task(Model, Protocol):
             ImportError: a package for figures is not installed.
         """
         ...
+
+
+class OwnTask(ABC):
+    """A `Task` with a default for all that a task can do without; see docs/tasks.md.
+
+    `OwnTask(config)` alone is the half that needs no datasets; `read` makes the other half. A subclass gives `read`,
+    `build_model`, `loss`, `predict` and `metrics`.
+
+    Attributes:
+        sampler, train, val, val_samples: to be set by `read`, see `Task`.
+    """
+
+    monitors: Sequence[str] = ("loss",)
+    sampler: DistributedWeightedSampler
+    train: Samples
+    val: Sequence[tuple[str, int]]
+    val_samples: Samples
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.classes = config.classes
+        self.notes: list[str] = []
+
+    @abstractmethod
+    def read(self) -> None:
+        """Read the datasets of the config."""
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """See `Model`."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> LossSum:
+        """See `Task`."""
+
+    @abstractmethod
+    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        """See `Task`."""
+
+    @abstractmethod
+    def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
+        """See `Task`; all of `monitors` must be among them."""
+
+    def predict_file(
+        self, model: nn.Module, path: Path, device: torch.device, score: float
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """Here: not known."""
+        raise UserError(f"predict: {type(self).__name__} has no predict_file; write one")
+
+    def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:
+        """Here: the first three channels of what the network sees."""
+        shown = sample.image[..., :3] if sample.image.shape[2] >= 3 else np.repeat(sample.image[..., :1], 3, 2)
+        return np.ascontiguousarray(shown)
+
+    def summary(self, metrics: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
+        """Here: each metric in a row."""
+        return ["metric", "value"], [[name, value] for name, value in metrics.items()]
+
+    def remarks(self, metrics: Mapping[str, float]) -> Sequence[str]:
+        """Here: none."""
+        return ()
+
+    def report(
+        self, folder: Path, predictions: Sequence[Mapping[int, Prediction]], history: Mapping[str, Sequence[float]]
+    ) -> None:
+        """Here: nothing is written."""
+        return

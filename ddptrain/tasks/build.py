@@ -1,12 +1,17 @@
 """Every task by its name in the config."""
 
+import importlib
+import os
+import sys
 from collections.abc import Callable
 
 from ddptrain.config import RunConfig
-from ddptrain.tasks.base import Model, Task
+from ddptrain.errors import UserError
+from ddptrain.tasks.base import Model, OwnTask, Task
 from ddptrain.tasks.classification import ClassificationModel, ClassificationTask
 from ddptrain.tasks.detection import DetectionModel, DetectionTask
 from ddptrain.tasks.inspection import Inspection, inspect_detection
+from ddptrain.tasks.interaction import InteractionPredictor, InteractionTask
 from ddptrain.tasks.mask_inspection import inspect_segmentation
 from ddptrain.tasks.segmentation import SegmentationModel, SegmentationTask
 
@@ -14,11 +19,13 @@ TASKS: dict[str, Callable[[RunConfig], Task]] = {
     "classification": ClassificationTask,
     "detection": DetectionTask,
     "segmentation": SegmentationTask,
+    "interaction": InteractionTask,
 }
 MODELS: dict[str, Callable[[RunConfig], Model]] = {
     "classification": ClassificationModel,
     "detection": DetectionModel,
     "segmentation": SegmentationModel,
+    "interaction": InteractionPredictor,
 }
 INSPECTIONS = {"detection": inspect_detection, "segmentation": inspect_segmentation}
 
@@ -29,12 +36,35 @@ def build_task(config: RunConfig) -> Task:
     Raises:
         UserError: a mistake in the datasets.
     """
-    return TASKS[config.task](config)
+    if config.task in TASKS:
+        return TASKS[config.task](config)
+    task = own_task(config)
+    task.read()
+    return task
 
 
 def load_predictor(config: RunConfig) -> Model:
     """The part of the task that needs no datasets, to use a trained run."""
-    return MODELS[config.task](config)
+    return MODELS[config.task](config) if config.task in MODELS else own_task(config)
+
+
+def own_task(config: RunConfig) -> OwnTask:
+    """The task `module:Class` of the user's own, before it has read anything; the module is looked for in the working
+    directory, too.
+
+    Raises:
+        UserError: there is no such module, or no subclass of `OwnTask` in it.
+    """
+    module, _, name = config.task.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as e:
+        raise UserError(f"task: {config.task}: {e}; run where {module.replace('.', '/')}.py is, or install it") from None
+    if not (isinstance(found, type) and issubclass(found, OwnTask)):
+        raise UserError(f"task: {config.task}: {module} has no class {name} that is a ddptrain.tasks.base.OwnTask")
+    return found(config)
 
 
 def inspect(config: RunConfig, images: int) -> Inspection:

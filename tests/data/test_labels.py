@@ -89,6 +89,14 @@ def test_star_means_all_others(key: str, becomes: int) -> None:
     assert space.maps[0].tolist() == [0, becomes, 1, becomes]
 
 
+def test_star_renames_all_others() -> None:
+    table = table_of(("car", "dog", "Bus", "cat", "tram"), [0], ignored_names=("tram",))
+    space = build(table, rename={"Bus": "bus", "*": "car"}, drop=("cat",))
+    assert space.maps[0].tolist() == [0, 0, 1, DROP, IGNORE]
+    with pytest.raises(UserError, match=r"'\*' stands in more than one"):
+        build(table, rename={"*": "car"}, drop=("*",))
+
+
 def test_what_the_benchmark_ignores_is_ignored_unless_named() -> None:
     table = table_of(("car", "others"), [0, 1], ignored_names=("others",))
     assert build(table).maps[0].tolist() == [0, IGNORE]
@@ -99,7 +107,7 @@ def test_what_the_benchmark_ignores_is_ignored_unless_named() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [{"rename": {"Bus": "bus"}}, {"ignore": ("dgo",)}, {"drop": ("cat",)}, {"rename": {"*": "bus"}}],
+    [{"rename": {"Bus": "bus"}}, {"ignore": ("dgo",)}, {"drop": ("cat",)}],
 )
 def test_a_name_that_is_not_there_is_refused(config: dict) -> None:
     with pytest.raises(UserError, match=r"is no class of it; its classes are car, dog"):

@@ -29,6 +29,8 @@ def test_plain_definitions(world: tuple[np.ndarray, np.ndarray]) -> None:
     assert found["top5"] == pytest.approx((order[:, :5] == truth[:, None]).any(1).mean())
     recalls = [(order[truth == k, 0] == k).mean() for k in range(6)]
     assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    others = (order[truth != 2, 0] != 2).mean()
+    assert found["class/c2/balanced_accuracy"] == pytest.approx((recalls[2] + others) / 2)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert found["loss"] == pytest.approx(-np.log(p[np.arange(200), truth]).mean())
     pairs = [

@@ -30,3 +30,15 @@ def tables(small_data: Callable[[str], Path]) -> Path:
 def masks_config(small_config: Callable[[str], Path]) -> Path:
     """A segmentation run of seconds over both."""
     return small_config("segmentation")
+
+
+@pytest.fixture(scope="session")
+def people(small_data: Callable[[str], Path]) -> Path:
+    """A few synthetic panoramas in JRDB's layout."""
+    return small_data("interaction")
+
+
+@pytest.fixture
+def pairs_config(small_config: Callable[[str], Path]) -> Path:
+    """An interaction run of seconds, stage 1; its folder is `tmp_path / name`."""
+    return small_config("interaction")

@@ -95,17 +95,23 @@ def image_path(file_name: str, folders: list[Path]) -> str:
     return str(folders[0] / file_name)
 
 
-def load_json(name: str, file: Path, keys: Iterable[str]) -> dict[str, Any]:
-    """Content of a JSON file that must have lists under these keys; `UserError` of the dataset `name` where it has not."""
+_JSON_NAMES: dict[type, str] = {list: "list", dict: "mapping"}
+
+
+def load_json(name: str, file: Path, keys: Iterable[str], kind: type = list) -> dict[str, Any]:
+    """Content of a JSON file that must have a `kind` (list or dict) under each of these keys; `UserError` of the dataset
+    `name` where it has not."""
     if not file.is_file():
         raise UserError(f"{name}: {file} is no file; give the JSON file as annotations, relative to the root")
     try:
         content = json.loads(file.read_bytes())
     except ValueError as e:
         raise UserError(f"{name}: {file} is no JSON: {' '.join(str(e).split())}") from e
-    lacking = [k for k in keys if not isinstance(content, dict) or not isinstance(content.get(k), list)]
+    lacking = [k for k in keys if not isinstance(content, dict) or not isinstance(content.get(k), kind)]
     if lacking:
-        raise UserError(f"{name}: {file} has no list {lacking[0]!r}; it is not of the format that the config says")
+        raise UserError(
+            f"{name}: {file} has no {_JSON_NAMES[kind]} {lacking[0]!r}; it is not of the format that the config says"
+        )
     return cast(dict[str, Any], content)
 
 

@@ -1,0 +1,315 @@
+"""JRDB: people in stitched panoramas, one JSON a sequence, with social groups (JRDB-Act) or interactions (JRDB-Social).
+
+    images/image_stitched/<sequence>/000015.jpg
+    labels/labels_2d_activity_social_stitched/<sequence>.json     (or labels_2d_stitched: boxes only)
+
+    {"labels": {"000015.jpg": [{"label_id": "pedestrian:3", "box": [x, y, w, h], "attributes": {"no_eval": false},
+                                "action_label": {"walking": 1}, "social_activity": {"walking together": 1},
+                                "social_group": {"cluster_ID": 5},
+                                "H-interaction": [{"pair": "pedestrian:4", "inter_labels": {"walking together": 1}}]}]}}
+
+Numbers behind names are difficulties, 1 to 3. Who interacts: where a file has `H-interaction` anywhere, the pairs that it
+names, the labels of both directions together; else people of one social group, with the social activities that both have,
+or where they share none the actions that both have.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ddptrain.config.data import DatasetConfig
+from ddptrain.data.faults import Faults, OnFault
+from ddptrain.data.formats.build import check
+from ddptrain.data.formats.files import dataset_root, find_folder, listed_names, load_json, no_split
+from ddptrain.data.formats.image_headers import inspect_images
+from ddptrain.data.people_table import PeopleTable
+from ddptrain.data.table import pack_paths
+from ddptrain.errors import UserError
+
+IMAGES = ("images/image_stitched", "image_stitched")
+LABELS = tuple(f"{a}labels_2d_{b}stitched" for b in ("activity_social_", "") for a in ("labels/", ""))
+"""Folders below the root, the first that exists is taken."""
+PAIRS = "H-interaction"
+
+Labels = dict[str, int]
+"""Name of an interaction → difficulty."""
+
+
+class Person(NamedTuple):
+    """One row of a frame: x, y, w, h as in the file, and the row itself."""
+
+    track: int
+    box: tuple[float, float, float, float]
+    row: Mapping[str, Any]
+
+
+def read_jrdb(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[PeopleTable, Faults]:
+    """The table of one dataset and the faults that were found in it; raises `UserError` like `formats.build.read`."""
+    faults = Faults()
+    labels = find_folder(config, config.annotations, "annotations", LABELS)
+    images = find_folder(config, config.images, "images", IMAGES)
+    there = {p.stem: p for p in sorted(labels.glob("*.json"))}
+    wanted = sequences(config, tuple(there))
+    collector = _Collector(config, faults, labels)
+    for name, file in there.items():
+        content = load_json(config.name, file, ["labels"], dict)["labels"]
+        collector.file(file, content, images / name if name in wanted else None)
+    table = collector.table(wanted)
+    check(config, table, faults, on_fault)
+    return table, faults
+
+
+def sequences(config: DatasetConfig, there: tuple[str, ...]) -> tuple[str, ...]:
+    """The sequences of a dataset: those that the config or its split names, or all; `UserError` for one that is not there."""
+    if config.sequences is not None and config.split is not None:
+        raise UserError(f"{config.name}: sequences and split are given; keep one of them")
+    wanted = there if config.sequences is None else config.sequences
+    if config.split is not None:
+        file = dataset_root(config) / f"{config.split}.txt"
+        if not file.is_file():
+            raise no_split(config, (p.stem for p in dataset_root(config).glob("*.txt")))
+        wanted = tuple(name for name, _ in listed_names(file))
+    unknown = [name for name in wanted if name not in there]
+    if unknown or not wanted:
+        what = f"no JSON of the sequence {unknown[0]}" if unknown else "no sequence"
+        raise UserError(f"{config.name}: {what}; there are {', '.join(there) or 'none'}")
+    return tuple(dict.fromkeys(wanted))
+
+
+def people_of(image: Path) -> list[Person]:
+    """The people of a panorama that lies in JRDB's layout, for prediction.
+
+    Raises:
+        UserError: no JSON of the sequence, or it does not know the frame.
+    """
+    root, name = image.absolute(), image.absolute().parent.name
+    bases = [root.parents[i] for i in (2, 3) if i < len(root.parents)]
+    files = [base / folder / f"{name}.json" for base in bases for folder in LABELS]
+    file = next((f for f in files if f.is_file()), None)
+    if file is None:
+        raise UserError(
+            f"{image}: where are its people? looked for {files[0]} and the like: JRDB's layout, "
+            "images/image_stitched/<sequence>/<frame> beside labels/labels_2d_stitched/<sequence>.json"
+        )
+    faults = Faults()
+    content = load_json(name, file, ["labels"], dict)["labels"]
+    if image.name not in content:
+        raise UserError(f"{image}: {file} does not know this frame; the first ones it knows: {', '.join(list(content)[:3])}")
+    people = list(_people(content[image.name], f"{file}: {image.name}", faults))
+    if not people:
+        raise UserError(f"{image}: {file} has no box of a person in this frame")
+    return people
+
+
+def _people(rows: Any, where: str, faults: Faults) -> Iterator[Person]:
+    """The sound rows of one frame."""
+    seen = set()
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows]):
+        label = row.get("label_id") if isinstance(row, dict) else None
+        track = _track(label)
+        if track is None:
+            faults.add("malformed row", where, f"row {number} has no label_id such as pedestrian:3 but {label!r}")
+            continue
+        box = row.get("box")
+        if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
+            what = "has no box" if box is None else f"has the box {box!r}; due are [x, y, width, height]"
+            faults.add("malformed row", where, f"{label} {what}")
+        elif not all(map(math.isfinite, box)):
+            faults.add("non-finite number", where, f"{label} box {box}")
+        elif box[2] <= 0 or box[3] <= 0:
+            faults.add("zero-area box", where, f"{label} {box}")
+        elif track in seen:
+            faults.add("duplicate row", where, f"{label} stands there twice")
+        else:
+            seen.add(track)
+            yield Person(track, (float(box[0]), float(box[1]), float(box[2]), float(box[3])), row)
+
+
+def _track(label: Any) -> int | None:
+    """N of `pedestrian:N`, None for anything else."""
+    match = re.fullmatch(r"pedestrian:(\d+)", label) if isinstance(label, str) else None
+    return int(match.group(1)) if match else None
+
+
+def _named_pairs(people: list[Person], where: str, faults: Faults) -> dict[tuple[int, int], Labels]:
+    """The pairs of `H-interaction` by their places in `people`; the labels of both directions together, of one that stands
+    there more than once the easiest."""
+    place = {p.track: i for i, p in enumerate(people)}
+    found: dict[tuple[int, int], Labels] = defaultdict(dict)
+    for i, person in enumerate(people):
+        for entry in person.row.get(PAIRS) or ():
+            own = f"pedestrian:{person.track}"
+            named = entry.get("pair") if isinstance(entry, dict) else None
+            # the file names the other one, or both
+            others = [n for n in named if n != own] if isinstance(named, list) else [named]
+            track = _track(others[0]) if len(others) == 1 else None
+            labels = entry.get("inter_labels") if isinstance(entry, dict) else None
+            if track is None or track == person.track or not isinstance(labels, dict):
+                faults.add("malformed row", where, f"{own}: {PAIRS} without another pedestrian or inter_labels: {entry!r:.80}")
+            elif track not in place:
+                faults.add("track without box", where, f"{own} interacts with pedestrian:{track}, who has no box there")
+            else:
+                pair = found[min(i, place[track]), max(i, place[track])]
+                for name, difficulty in _labels(labels).items():
+                    pair[name] = min(difficulty, pair.get(name, difficulty))
+    return found
+
+
+def _group_pairs(people: list[Person]) -> dict[tuple[int, int], Labels]:
+    """All pairs within the social groups, with the activities or else the actions that both have, as difficult as the
+    harder one."""
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for i, person in enumerate(people):
+        cluster = (person.row.get("social_group") or {}).get("cluster_ID")
+        if cluster is not None:
+            groups[cluster].append(i)
+    found = {}
+    for members in groups.values():
+        for i, j in combinations(members, 2):
+            shared: Labels = {}
+            for key in ("social_activity", "action_label"):
+                a, b = (_labels(people[k].row.get(key) or {}) for k in (i, j))
+                shared = shared or {name: max(a[name], b[name]) for name in a if name in b}
+            found[i, j] = shared
+    return found
+
+
+def _labels(given: Any) -> Labels:
+    return {str(k): int(v) if isinstance(v, (int, float)) else 1 for k, v in given.items()} if isinstance(given, dict) else {}
+
+
+def around_the_seam(xywh: np.ndarray, width: Any, height: Any) -> np.ndarray:
+    """float32 boxes `[n, 4]` as `PeopleTable` has them, of x, y, w, h `[n, 4]` that may begin left of 0; clipped above and
+    below."""
+    x, y, w, h = np.asarray(xywh, np.float64).reshape(-1, 4).T
+    start = np.mod(x, width).astype(np.float32)
+    start = np.where(start < width, start, 0)  # rounding may reach the width
+    return np.stack([start, y.clip(0), start + np.minimum(w, width), np.minimum(y + h, height)], 1).astype(np.float32)
+
+
+class _Collector:
+    """Takes the files of the sequences and makes a `PeopleTable` of them."""
+
+    def __init__(self, config: DatasetConfig, faults: Faults, folder: Path) -> None:
+        self.config, self.faults = config, faults
+        self.folder = folder
+        self.paths: list[str] = []
+        self.told_by: list[str] = []
+        self.sequence = array("i")
+        self.labelled: list[bool] = []
+        self._names: dict[str, int] = {}
+        self._people = array("d")  # frame, track, no_eval, x, y, w, h
+        self._pairs: list[tuple[int, int, Labels]] = []
+
+    def file(self, file: Path, content: Mapping[str, Any], images: Path | None) -> None:
+        """Take the frames of a sequence; without `images` it is not wanted, and only its names are noted, so that all
+        splits of a dataset have the same ones."""
+        faults = self.faults if images is not None else Faults()
+        frames = {f: list(_people(rows, f"{file}: {f}", faults)) for f, rows in content.items()}
+        if not any(frames.values()) and images is not None:
+            faults.add("unreadable label", str(file), f"no box in any of its {len(frames)} frames")
+            return
+        named = any(PAIRS in p.row for people in frames.values() for p in people)
+        for frame, people in frames.items():
+            where = f"{file}: {frame}"
+            pairs = _named_pairs(people, where, faults) if named else _group_pairs(people)
+            for labels in pairs.values():
+                for name in labels:
+                    self._names.setdefault(name, len(self._names))
+            if images is not None:
+                key = PAIRS if named else "social_group"
+                self._frame(str(images / frame), str(file), people, pairs, any(key in p.row for p in people))
+
+    def _frame(
+        self, path: str, told_by: str, people: list[Person], pairs: dict[tuple[int, int], Labels], labelled: bool
+    ) -> None:
+        first = len(self._people) // 7
+        for p in people:
+            no_eval = bool((p.row.get("attributes") or {}).get("no_eval", False))
+            self._people.extend((len(self.paths), p.track, no_eval, *p.box))
+        self._pairs += [(first + i, first + j, labels) for (i, j), labels in sorted(pairs.items())]
+        self.paths.append(path)
+        self.told_by.append(told_by)
+        self.labelled.append(labelled)
+
+    def _own_names(self) -> tuple[str, ...]:
+        """Names of the config, else all that occur in any file of the folder, sorted."""
+        return self.config.names if self.config.names is not None else tuple(sorted(self._names))
+
+    def table(self, wanted: tuple[str, ...]) -> PeopleTable:
+        """The table of all that is sound; each fault is counted."""
+        self.faults.looked_in |= {str(self.folder), *map(os.path.dirname, self.paths)}
+        sizes = self._sizes()
+        frames = np.flatnonzero(sizes[:, 0] > 0)
+        people = np.frombuffer(self._people, np.float64).reshape(-1, 7)
+        boxes, good = self._boxes(people, sizes)
+        number = np.cumsum(good) - 1  # new row of each person that is kept
+        counts = np.bincount(people[good, 0].astype(np.int64), minlength=len(sizes))[frames]
+        buffer, path_offsets = pack_paths([self.paths[i] for i in frames])
+        pairs = [(int(number[i]), int(number[j]), labels) for i, j, labels in self._pairs if good[i] and good[j]]
+        names = self._own_names()
+        place = {name: i for i, name in enumerate(names)}
+        flat = [(k, place[n], d) for k, (_, _, labels) in enumerate(pairs) for n, d in labels.items() if self._known(n, place)]
+        labels = np.array(flat, np.int64).reshape(-1, 3)
+        folders = [Path(self.paths[i]).parent.name for i in frames]
+        return PeopleTable(
+            name=self.config.name,
+            root=self.config.root,
+            names=names,
+            sequences=wanted,
+            path_bytes=buffer,
+            path_offsets=path_offsets,
+            sizes=sizes[frames].astype(np.int32),
+            sequence=np.array([wanted.index(f) for f in folders], np.int32),
+            labelled=np.array(self.labelled, bool)[frames],
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            boxes=boxes[good],
+            tracks=people[good, 1].astype(np.int32),
+            no_eval=people[good, 2] > 0,
+            pairs=np.array([p[:2] for p in pairs], np.int32).reshape(-1, 2),
+            pair_offsets=np.searchsorted(labels[:, 0], np.arange(len(pairs) + 1)).astype(np.int64),
+            labels=labels[:, 1].astype(np.int32),
+            difficulty=labels[:, 2].clip(-128, 127).astype(np.int8),
+        )
+
+    def _known(self, name: str, place: Mapping[str, int]) -> bool:
+        if name not in place:
+            self.faults.add("unknown class", str(self.folder), repr(name))
+        return name in place
+
+    def _sizes(self) -> np.ndarray:
+        """int64 `[N, 2]`; 0 for an image that is not sound."""
+        sizes = np.zeros((len(self.paths), 2), np.int64)
+        for i, found in enumerate(inspect_images(self.paths)):
+            if found == "missing":
+                self.faults.add("missing image", self.told_by[i], self.paths[i])
+            elif isinstance(found, str):
+                self.faults.add("unreadable image", self.paths[i], found)
+            else:
+                sizes[i] = found
+        return sizes
+
+    def _boxes(self, people: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes `[P, 4]` that begin in 0..width, and which of them are sound."""
+        frame = people[:, 0].astype(np.int64)
+        width, height = sizes[frame].T.astype(np.float64)
+        x, y, w, h = people[:, 3:].T
+        good = width > 0
+        over = good & ((y < -1) | (y + h > height + 1) | (x < -width) | (x > width) | (w > width))
+        slightly = good & ~over & ((y < 0) | (y + h > height))
+        for kind, bad in (("box outside image", over), ("box over the edge by 1 px or less", slightly)):
+            for i in np.flatnonzero(bad):
+                what = f"pedestrian:{int(people[i, 1])} {people[i, 3:].tolist()} in {sizes[frame[i]].tolist()} pixels"
+                self.faults.add(kind, f"{self.told_by[frame[i]]}: {os.path.basename(self.paths[frame[i]])}", what)
+        boxes = around_the_seam(people[:, 3:], np.where(good, width, 1), height)
+        return boxes, good & (boxes[:, 3] > boxes[:, 1])
