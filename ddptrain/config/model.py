@@ -120,8 +120,8 @@ class SmallResNetConfig(Section):
     """Residual blocks at each of the three resolutions; the network has 6 × blocks + 2 layers."""
     width: int = Field(default=32, ge=8, multiple_of=8)
     """Channels at the first resolution; twice and four times as many at the others."""
-    norm: Literal["batch", "group"] = "batch"
-    """Normalisation layers: `batch` over a micro batch, `group` within one sample."""
+    norm: Literal["batch", "group", "none"] = "batch"
+    """Normalisation layers: `batch` over a micro batch, `group` within one sample, `none`."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Part of the pooled features that is dropped before the last layer."""
 
@@ -143,8 +143,8 @@ class InteractionConfig(Section):
     """`small_resnet`: residual blocks at each of the three resolutions."""
     width: int = Field(default=16, ge=8, multiple_of=8)
     """`small_resnet`: channels at the first resolution."""
-    norm: Literal["batch", "group"] = "group"
-    """`small_resnet`: normalisation layers, `batch` over a micro batch, `group` within one sample."""
+    norm: Literal["batch", "group", "none"] = "group"
+    """`small_resnet`: normalisation layers, `batch` over a micro batch, `group` within one sample, `none`."""
     hidden: int = Field(default=128, ge=1)
     """Width of each head's hidden layer."""
     dropout: float = Field(default=0.0, ge=0, lt=1)

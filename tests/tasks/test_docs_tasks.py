@@ -57,8 +57,8 @@ def test_it_fits_on_a_screen_and_a_half() -> None:
 
 
 def test_the_example_learns_exactly_and_is_evaluated(place: Path) -> None:
-    common = ("train", "count.yaml", "monitor.tensorboard=false", "eval.every_epochs=3")
-    ddptrain(place, *common, "name=one", "train.epochs=6")
+    common = ("train", "count.yaml", "monitor.tensorboard=false", "eval.every_epochs=5")
+    ddptrain(place, *common, "name=one", "train.epochs=15")
     ddptrain(place, *common, "name=two", "train.steps=4", "train.micro_batch=4", ranks=2)
     ddptrain(place, *common, "name=whole", "train.steps=4")
     states = [final_state(place / "runs" / name) for name in ("two", "whole")]
