@@ -14,13 +14,16 @@ from ddptrain.engine.trainer import train
 
 
 def summary_of(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Train (or go on with) a run and return its summary.json; a stop signal ends the benchmark."""
+    """Train (or go on with) a run and return its summary.json, a dataset's metrics as `dataset/<name>/<key>`; a stop signal
+    ends the benchmark."""
     run = resolve(dict(config), [*overrides, "resume=auto"], source="benchmark")
     with StopFlag() as stop:
         status = train(run, stop)
     if status:
         raise SystemExit(status)
-    return dict(json.loads((run.folder / "summary.json").read_text()))
+    summary = json.loads((run.folder / "summary.json").read_text())
+    own = {f"dataset/{name}/{key}": v for name, metrics in summary["datasets"].items() for key, v in metrics.items()}
+    return {**summary, **own}
 
 
 def table(title: str, rows: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Sequence[str]) -> str:
