@@ -56,6 +56,13 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--limit", type=positive, metavar="N", help="take only N images, evenly spread")
     p.set_defaults(run=predict)
 
+    p = commands.add_parser("export", help="write a run's bare weights, or a graph, checked against the model")
+    p.add_argument("folder", type=Path, metavar="RUN", help="run folder, or a checkpoint in it")
+    formats = ("safetensors", "torchscript", "onnx")
+    p.add_argument("--format", choices=formats, default="safetensors", help="default safetensors; the others hold a graph")
+    p.add_argument("--out", type=Path, help="the file (default: RUN/<name>.<format>)")
+    p.set_defaults(run=export)
+
     p = commands.add_parser("verify", help="try the promise on a config: a few steps both ways, then compare")
     p.add_argument("config", type=Path, help="YAML config of the run")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
@@ -177,6 +184,13 @@ def report(args: argparse.Namespace) -> int:
     from ddptrain.engine.inference import report_run
 
     return report_run(args.folder, args.overrides, args.out)
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write weights or a graph for use elsewhere."""
+    from ddptrain.engine.inference import export_run
+
+    return export_run(args.folder, args.format, args.out)
 
 
 def verify(args: argparse.Namespace) -> int:

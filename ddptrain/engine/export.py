@@ -6,6 +6,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,17 @@ from ddptrain.errors import UserError
 
 TOLERANCE = 1e-4
 
-Run = Callable[[Tensor], list[Tensor]]
+Inputs = tuple[Tensor, ...]
+Run = Callable[[Inputs], list[Tensor]]
 
 
-def export_model(model: nn.Module, example: Tensor, format: str, path: Path) -> float:
+def export_model(model: nn.Module, example: Inputs, format: str, path: Path) -> float:
     """Write a model and check what was written.
 
     Args:
-        model: a model whose forward takes one tensor and returns tensors, nested in lists, tuples and dictionaries;
-            it is left as it is, the export is of a copy on the CPU in `eval` mode.
-        example: input of the model, float32; a graph (torchscript, onnx) is made for its shape and
+        model: a model whose forward takes tensors and returns tensors, nested in lists, tuples, dictionaries and data
+            classes; it is left as it is, the export is of a copy on the CPU in `eval` mode.
+        example: inputs of the model, float32; a graph (torchscript, onnx) is made for their shapes and
             returns the tensors of the output as one flat tuple, in the order in which they stand there.
         format: a key of FORMATS.
         path: the file to write.
@@ -41,7 +43,7 @@ def export_model(model: nn.Module, example: Tensor, format: str, path: Path) -> 
     if format not in FORMATS:
         raise UserError(f"format {format!r}: unknown; formats are {', '.join(FORMATS)}")
     model = copy.deepcopy(model).cpu().eval()
-    example = example.detach().cpu()
+    example = tuple(x.detach().cpu() for x in example)
     temporary = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -49,8 +51,8 @@ def export_model(model: nn.Module, example: Tensor, format: str, path: Path) -> 
             warnings.simplefilter("ignore")  # what tracing suspects, the comparison below knows
             run = FORMATS[format](model, example, temporary)
         with torch.no_grad():
-            inputs = (example, 0.5 * example.flip(-1).roll(1, 0))
-            difference = max(_difference(run(x), _tensors(model(x))) for x in inputs)
+            inputs = (example, tuple(0.5 * x.flip(-1).roll(1, 0) for x in example))
+            difference = max(_difference(run(x), _tensors(model(*x))) for x in inputs)
         if not difference <= TOLERANCE:  # so written that nan is refused
             raise UserError(
                 f"{path}: the {format} file differs from the model by {difference:.2g} (allowed {TOLERANCE:g}) and was "
@@ -69,11 +71,11 @@ class _Flat(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(_tensors(self.model(x)))
+    def forward(self, *x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_tensors(self.model(*x)))
 
 
-def _safetensors(model: nn.Module, example: Tensor, path: Path) -> Run:
+def _safetensors(model: nn.Module, example: Inputs, path: Path) -> Run:
     try:
         from safetensors.torch import load_file, save_file
     except ImportError as e:
@@ -84,34 +86,35 @@ def _safetensors(model: nn.Module, example: Tensor, path: Path) -> Run:
     for tensor in other.state_dict().values():
         tensor.zero_()  # what the file lacks must show; buffers that no state dict holds stay
     other.load_state_dict(load_file(path))
-    return lambda x: _tensors(other(x))
+    return lambda x: _tensors(other(*x))
 
 
-def _torchscript(model: nn.Module, example: Tensor, path: Path) -> Run:
+def _torchscript(model: nn.Module, example: Inputs, path: Path) -> Run:
     with torch.no_grad():
         try:
             torch.jit.trace(_Flat(model), example, strict=False, check_trace=False).save(str(path))
         except (RuntimeError, torch.jit.TracingCheckError) as e:
             raise _unfit("torchscript", e) from None
     graph = torch.jit.load(str(path))
-    return lambda x: _tensors(graph(x))
+    return lambda x: _tensors(graph(*x))
 
 
-def _onnx(model: nn.Module, example: Tensor, path: Path) -> Run:
+def _onnx(model: nn.Module, example: Inputs, path: Path) -> Run:
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  (torch.onnx needs it)
     except ImportError as e:
         raise _missing(e) from None
+    names = ["images", *(f"input{i}" for i in range(1, len(example)))]
     try:
-        torch.onnx.export(model, (example,), path, input_names=["images"], dynamo=True, external_data=False, verbose=False)
+        torch.onnx.export(model, example, path, input_names=names, dynamo=True, external_data=False, verbose=False)
     except (RuntimeError, torch.onnx.OnnxExporterError) as e:
         raise _unfit("onnx", e) from None
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda x: [torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})]
+    return lambda x: [torch.from_numpy(y) for y in session.run(None, {n: v.numpy() for n, v in zip(names, x)})]
 
 
-FORMATS: dict[str, Callable[[nn.Module, Tensor, Path], Run]] = {
+FORMATS: dict[str, Callable[[nn.Module, Inputs, Path], Run]] = {
     "safetensors": _safetensors,
     "torchscript": _torchscript,
     "onnx": _onnx,
@@ -131,6 +134,8 @@ def _tensors(output: Any) -> list[Tensor]:
     """The tensors of a nested output, in the order in which they stand there."""
     if isinstance(output, Tensor):
         return [output]
+    if is_dataclass(output):
+        output = {f.name: getattr(output, f.name) for f in fields(output)}
     parts = output.values() if isinstance(output, dict) else output
     return [t for part in parts for t in _tensors(part)]
 

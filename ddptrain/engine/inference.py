@@ -15,13 +15,14 @@ from ddptrain import distributed
 from ddptrain.config import resolve
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import Evaluation, evaluate
+from ddptrain.engine.export import export_model
 from ddptrain.engine.saving import load_weights
 from ddptrain.errors import UserError
 from ddptrain.monitor.console import Console
 from ddptrain.monitor.history import History, plain
 from ddptrain.monitor.pictures import save
 from ddptrain.tasks.base import Model, Task
-from ddptrain.tasks.build import build_task, load_predictor
+from ddptrain.tasks.build import INPUTS, build_task, load_predictor
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -86,6 +87,29 @@ def _evaluated(run: Path, overrides: Sequence[str]) -> tuple[Path, Task, Evaluat
             precision=config.train.precision,
         )
     return file, task, evaluation, world
+
+
+def export_run(run: Path, format: str, out: Path | None) -> int:
+    """Write the best weights of a run (averaged, where there are), or a graph, and check them against the model.
+
+    Args:
+        run: run folder or checkpoint.
+        format: see `ddptrain/engine/export.py`.
+        out: the file; default `<name>.<format>` in the run folder.
+    """
+    config, weights, file = load_weights(run)
+    if config.task not in INPUTS:
+        raise UserError(f"export: not for {config.task}; use the checkpoint itself, which torch.load reads")
+    example = INPUTS[config.task](config)
+    out = out or (run if run.is_dir() else file.parents[1]) / f"{config.name}.{format}"
+    model = trained(load_predictor(config), weights, file)
+    try:
+        difference = export_model(model, example, format, out)
+    except OSError as e:
+        raise UserError(f"{out}: cannot be written ({e.strerror}); name another file with --out") from None
+    shapes = ", ".join(" x ".join(map(str, x.shape)) for x in example)
+    print(f"{out}: weights of {file}; for an input of {shapes} it differs from the model by at most {difference:.2g}")
+    return 0
 
 
 def trained(task: Model, weights: dict[str, Any], file: Path) -> nn.Module:

@@ -97,7 +97,7 @@ class Stepper:
         grads = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         # the only wait for the device in a step: sums, flags and the norm, in one copy
-        *values, raw_norm = torch.cat([small, norm[None].float()]).tolist()
+        *values, raw_norm = torch.cat([small, norm.float().view(1)]).tolist()
 
         report = self._report(values, raw_norm, losses)
         if report.updated:
@@ -141,20 +141,19 @@ class Stepper:
 
     def _small(self, batches: Sequence[Batch], losses: Sequence[LossSum], stop: bool) -> Tensor:
         """`[normalizer, parts…, loss by dataset…, samples by dataset…, stop, replaced]`, float32, this rank's sums."""
-        sums = self._sums(batches[0], losses[0])
-        for batch, loss in zip(batches[1:], losses[1:]):
-            sums += self._sums(batch, loss)
+        device = self.world.device
+        heads = [torch.stack([loss.normalizer, *loss.parts.values()]).float() for loss in losses]
+        by_dataset = torch.zeros(2, self.datasets, device=device)
+        for batch, loss in zip(batches, losses):
+            ones = torch.ones(len(batch), device=device)
+            each = torch.zeros_like(ones) if loss.per_sample is None else loss.per_sample.float()
+            by_dataset.index_add_(1, batch.keys[:, 1], torch.stack([each, ones]))
         replaced = sum(len(b.replaced) for b in batches)
         flags = self._no_flags
         if stop or replaced:
-            flags = torch.tensor([float(stop), float(replaced)], device=sums.device)
-        return torch.cat([sums, flags])
-
-    def _sums(self, batch: Batch, loss: LossSum) -> Tensor:
-        each = torch.zeros(len(batch), device=self.world.device) if loss.per_sample is None else loss.per_sample.float()
-        by_dataset = torch.zeros(2, self.datasets, device=self.world.device)
-        by_dataset.index_add_(1, batch.keys[:, 1], torch.stack([each, torch.ones_like(each)]))
-        return torch.cat([torch.stack([loss.normalizer, *loss.parts.values()]), by_dataset.flatten()]).float()
+            flags = torch.tensor([float(stop), float(replaced)], device=device)
+        head = heads[0] if len(heads) == 1 else torch.stack(heads).sum(0)
+        return torch.cat([head, by_dataset.view(-1), flags])
 
     def _reduce(self, small: Tensor) -> Tensor:
         """`small` summed over the ranks; in the same call the running statistics, which differ between ranks, become their

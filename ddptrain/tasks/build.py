@@ -5,8 +5,13 @@ import os
 import sys
 from collections.abc import Callable
 
+import torch
+from torch import Tensor
+
 from ddptrain.config import RunConfig
+from ddptrain.data.pairs import FEATURES
 from ddptrain.errors import UserError
+from ddptrain.models.interaction import CROPS
 from ddptrain.tasks.base import Model, OwnTask, Task
 from ddptrain.tasks.classification import ClassificationModel, ClassificationTask
 from ddptrain.tasks.detection import DetectionModel, DetectionTask
@@ -28,6 +33,27 @@ MODELS: dict[str, Callable[[RunConfig], Model]] = {
     "interaction": InteractionPredictor,
 }
 INSPECTIONS = {"detection": inspect_detection, "segmentation": inspect_segmentation}
+
+
+def _images(config: RunConfig) -> tuple[Tensor, ...]:
+    """Two images, float32 `[2, C, S, S]` in 0..1."""
+    channels, side = getattr(config.model, "in_channels", 3), config.data.image_size
+    return (torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(0)),)
+
+
+def _pairs(config: RunConfig) -> tuple[Tensor, ...]:
+    """Two pairs: images float32 `[2, 9, S, S]` in 0..1 and geometry float32 `[2, G]`."""
+    (image,) = _images(config)
+    return image.repeat(1, CROPS, 1, 1), torch.rand(2, len(FEATURES), generator=torch.Generator().manual_seed(1))
+
+
+INPUTS: dict[str, Callable[[RunConfig], tuple[Tensor, ...]]] = {
+    "classification": _images,
+    "detection": _images,
+    "interaction": _pairs,
+    "segmentation": _images,
+}
+"""Two samples as the forward of a task's model takes them, for `ddptrain export`."""
 
 
 def build_task(config: RunConfig) -> Task:

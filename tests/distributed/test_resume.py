@@ -13,6 +13,7 @@ import pytest
 from small_runs import RUNS
 from support import Ranks, command_line, cut_back, equal, final_state, relative_difference, train
 
+from ddptrain.cli import main
 from ddptrain.engine import checkpoint
 
 RUN = ("train.steps=12", "checkpoint.every_steps=3", "eval.every_steps=6", "model.norm=batch", "train.precision=none")
@@ -108,3 +109,29 @@ def test_a_run_folder_is_never_overwritten_and_another_run_never_resumed(config:
     assert "optimizer.name was sgd and is adamw" in text
     train(1, config, "train.steps=4", "train.global_batch=24", "resume.source=auto", "resume.allow=[global_batch]")
     assert "nothing" not in train(1, config, "train.steps=4", "train.global_batch=24", "resume=auto")
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "shown"),
+    [
+        ("data.train.1.share=2", "datasets", "streets: 24 images, share 1.0"),
+        ("data.train.1.name=lanes", "datasets", "lanes: 24 images, share 1.0"),
+        ("classes=[bus, car, pedestrian]", "classes", "['car', 'bus', 'pedestrian'], the config ['bus', 'car', 'pedestrian']"),
+        ("seed=5", "seed", "the checkpoint has 0, the config 5"),
+    ],
+)
+def test_what_makes_another_run_is_refused_and_may_be_allowed(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, what: str, shown: str
+) -> None:
+    """Both sides are shown; `resume.allow` takes the difference by its name, and only that one."""
+    assert main(["train", str(config), "train.steps=1"]) == 0
+    go_on = ["train", str(config), "train.steps=2", change, "resume.source=auto"]
+    other = "seed" if what != "seed" else "classes"
+    for allow in ([], [f"resume.allow=[{other}]"]):
+        assert main([*go_on, *allow]) == 2
+        said = capsys.readouterr().err
+        assert f"cannot go on, {what} differ: the checkpoint has " in said
+        assert shown in said
+        assert len(said.strip().splitlines()) == 1
+    assert main([*go_on, f"resume.allow=[{what}]"]) == 0
+    assert final_state(tmp_path / "run")["step"] == 2

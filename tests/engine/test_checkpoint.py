@@ -1,6 +1,7 @@
 """Saving, finding, pruning: what is read is what was written, whatever lies in the folder."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,37 @@ def test_folder_is_as_drawn(tmp_path: Path) -> None:
     # links are relative: a folder may move, and its files may be read without this package
     moved = shutil.move(tmp_path, tmp_path.with_name("elsewhere"))
     assert torch.load(Path(moved) / "best.pt", weights_only=True)["step"] == 100
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks up descriptors in /proc")
+def test_what_is_renamed_is_on_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order in which a save reaches the disk: checksum, checkpoint, folder, and only then the link."""
+    seen: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def flush(fd: int) -> None:
+        seen.append(f"fsync {Path(os.readlink(f'/proc/self/fd/{fd}')).name}")
+        fsync(fd)
+
+    def rename(source: Path, target: Path) -> None:
+        seen.append(f"rename {Path(source).name} -> {Path(target).name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", rename)
+    name = checkpoint.save(tmp_path, _training(), 5).name
+    order = [
+        f"fsync .{name}.tmp",
+        f"rename .{name}.sha256.tmp -> {name}.sha256",
+        f"rename .{name}.tmp -> {name}",
+        f"fsync {tmp_path.name}",
+        "rename .last.pt.tmp -> last.pt",
+        f"fsync {tmp_path.name}",
+    ]
+    rest = iter(seen)
+    assert all(line in rest for line in order), seen  # in this order, others between them
+    assert seen[-1] == order[-1]
+    assert seen.index(f"fsync .{name}.sha256.tmp") < seen.index(order[1])
 
 
 @pytest.mark.parametrize("value", [{1, 2}, np.zeros(3), object(), torch.nn.Linear(1, 1), 1j])
