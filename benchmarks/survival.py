@@ -1,6 +1,6 @@
 """A run on two nodes of a private Slurm, pre-empted twice and hit by a time limit, beside the same run left alone:
 
-    python benchmarks/survival.py [--config configs/bench/bccd.yaml] [--steps 240] [--size 160] [--through submitit sbatch]
+    python benchmarks/survival.py [--config configs/bench/bccd.yaml] [--steps 600] [--size 160] [--through submitit sbatch]
 
 Prints the job's log, `ddptrain jobs` at each stage, the times, and whether both runs ended with the same state, bit for bit.
 About 4 minutes for each way on 2 cores. Needs `apt-get install slurm-wlm munge`.
@@ -123,7 +123,7 @@ def main() -> int:
     """Print everything; 1 where a run did not end as the calm one did."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default=str(ROOT / "configs" / "bench" / "bccd.yaml"))
-    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--through", nargs="+", choices=("submitit", "sbatch"), default=["submitit", "sbatch"])
     args = parser.parse_args()

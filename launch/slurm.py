@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -39,6 +40,7 @@ class Task:
         Raises:
             SystemExit: with status 75 where the run was stopped and saved, else with the agent's.
         """
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns of every signal; agent and batch script tell enough
         # the agent must not be ended by a signal that comes before it has its handlers
         stops = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_BLOCK, stops)

@@ -80,22 +80,22 @@ def alive(pid: int) -> bool:
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("calm")
-    process = start(folder, "steps=40", "dt=0")
+    process = start(folder, "steps=60", "dt=0")
     assert process.end() == 0, process.said
     return (folder / "weights").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_signal_saves_and_run_goes_on(tmp_path: Path, calm: str, number: signal.Signals) -> None:
-    process = start(tmp_path, "steps=40", "workers=1", "every=1000")
+    process = start(tmp_path, "steps=60", "hold=1", "workers=1", "every=1000")
     wait_for_ranks(tmp_path)
     process.send_signal(number)
     assert process.end() == 75, process.said
     status = read_status(tmp_path)
     assert status
     assert status.state == "stopped"
-    assert 0 < status.step < 40
-    again = start(tmp_path, "steps=40", "dt=0", "resume=auto")
+    assert 0 < status.step < 60
+    again = start(tmp_path, "steps=60", "dt=0", "resume=auto")
     assert again.end() == 0, again.said
     assert (tmp_path / "weights").read_text() == calm
 
@@ -126,8 +126,9 @@ def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_killed_rank_restarts_from_the_checkpoint(tmp_path: Path, calm: str) -> None:
-    process = start(tmp_path, "steps=40", "every=1", "resume=null", restarts=1)
+    process = start(tmp_path, "steps=60", "hold=1", "every=1", "resume=null", restarts=1)
     os.kill(wait_for_ranks(tmp_path)[1], signal.SIGKILL)
+    (tmp_path / "go").touch()
     assert process.end() == 0, process.said
     assert (tmp_path / "weights").read_text() == calm
     starts = re.findall(r"start rank=\d size=2 step=(\d+)", process.said)

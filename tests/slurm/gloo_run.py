@@ -1,7 +1,9 @@
-"""A small real run for the launcher's tests: DDP on gloo, deterministic steps, the stop flag all-reduced, checkpoints.
+"""A small real run for the launcher's tests: ranks on gloo, deterministic steps, the stop flag all-reduced, checkpoints.
 
 It keeps the contract of `ddptrain train` (arguments, status.json, stop and resume) without data sets and models, so a
-start takes a second or two. `main(["train", folder, "steps=…", "dt=…", …])`.
+start takes a second or two: gradients and momentum are written out, for DDP and torch.optim import torch._dynamo, which
+takes as long as torch itself. `main(["train", folder, "steps=…", "dt=…", …])`. With `hold=N` the first N starts of a job
+do not get past step 50 on their own: they wait there to be stopped, or for a file `go` in the run's folder.
 """
 
 import hashlib
@@ -36,16 +38,17 @@ def main(argv: list[str]) -> int:
     rank, size = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(0)
     model = torch.nn.Linear(8, 8)
-    ddp = torch.nn.parallel.DistributedDataParallel(model)
-    optimizer = torch.optim.SGD(ddp.parameters(), lr=0.01, momentum=0.9)
+    parameters = list(model.parameters())
+    momentum = [torch.zeros_like(p) for p in parameters]
     done, kept = 0, folder / "last.pt"
     if options.get("resume") == "auto" and kept.exists():
         state = torch.load(kept, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        momentum = state["momentum"]
         done = state["step"]
-        if int(os.environ.get("SLURM_RESTART_COUNT") or 0) >= int(options.get("slow_starts", 1)):
-            dt = 0.0  # what comes after the last stop need not be slow
+    hold = int(os.environ.get("SLURM_RESTART_COUNT") or 0) < int(options.get("hold", 0))
+    if done and not hold:
+        dt = 0.0  # what comes after the last stop need not be slow
     node = os.environ.get("SLURMD_NODENAME", "")
     print(f"start rank={rank} size={size} step={done} node={node}")
     gpus, threads = os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"]
@@ -56,10 +59,15 @@ def main(argv: list[str]) -> int:
     def save(state: State, reason: str = "") -> None:
         if rank == 0:
             temporary = folder / f".last.{os.getpid()}"
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}, temporary)
+            torch.save({"model": model.state_dict(), "momentum": momentum, "step": done}, temporary)
             os.replace(temporary, kept)
             tell(state, reason)
         dist.barrier()
+
+    def on_any_rank(true: bool) -> bool:
+        count = torch.tensor([float(true)])
+        dist.all_reduce(count)
+        return bool(count.item())
 
     def tell(state: State, reason: str = "") -> None:
         write_status(folder, state, done, steps, reason, kept if kept.exists() else None)
@@ -79,18 +87,22 @@ def main(argv: list[str]) -> int:
     if options.get("mistake"):
         return 2
     while done < steps:
+        while hold and done == 50 and not on_any_rank(bool(stop) or (folder / "go").exists()):
+            time.sleep(0.05)
         position = int(next(batches))
         assert position == done, (position, done)
         time.sleep(dt)
         generator = torch.Generator().manual_seed(1000 * done + rank)
         x = torch.randn(4, 8, generator=generator)
-        flag = torch.tensor([float(bool(stop))])
-        dist.all_reduce(flag)
-        optimizer.zero_grad()
-        (ddp(x) - x).square().mean().backward()
-        optimizer.step()
+        stopping = on_any_rank(bool(stop))
+        gradients = torch.autograd.grad((model(x) - x).square().mean(), parameters)
+        with torch.no_grad():
+            for p, g, m in zip(parameters, gradients, momentum):
+                dist.all_reduce(g)
+                m.mul_(0.9).add_(g, alpha=1 / size)
+                p.sub_(m, alpha=0.01)
         done += 1
-        if flag.item():
+        if stopping:
             time.sleep(float(options.get("save_s", 0)))
             assert [int(next(batches)) for _ in range(3)] == [done, done + 1, done + 2]  # the loader still lives
             save("stopped", stop[0] if stop else "another rank")

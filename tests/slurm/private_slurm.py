@@ -55,9 +55,11 @@ class PrivateSlurm:
     Args:
         tracker: ProctrackType, decides which processes a signal to a step reaches.
         gpus: fake GPUs per node: Slurm hands them out, nothing can compute on them.
+        kill_wait: seconds between Slurm's SIGTERM and SIGKILL; few of them are too few for a save on a crowded machine.
+        grace: seconds that a pre-empted job of partition `low` is left.
     """
 
-    def __init__(self, nodes: int = 2, tracker: str | None = None, gpus: int = 0, kill_wait: int = 6, grace: int = 15) -> None:
+    def __init__(self, nodes: int = 2, tracker: str | None = None, gpus: int = 0, kill_wait: int = 20, grace: int = 30) -> None:
         self.tracker = tracker or trackers()[0]
         self.base = Path(tempfile.mkdtemp(prefix="ddp", dir="/tmp"))  # unix sockets: 108 characters at most
         self.base.chmod(0o755)

@@ -48,7 +48,7 @@ class Jobs:
 
     def __exit__(self, *error: object) -> None:
         self.cluster.run("scancel", "-f", "-u", str(os.getuid()), check=False)
-        wait_for("idle nodes", self.cluster._idle)
+        wait_for("idle nodes", self.cluster._idle, 180)
 
     def prepare(
         self, name: str = "run", *, nodes: int = 2, ranks: int = 1, run: dict[str, object] | None = None, **slurm: Any
