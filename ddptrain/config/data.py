@@ -25,7 +25,7 @@ class DatasetConfig(Section):
     """Which part: VOC `ImageSets/Main/<split>.txt`; YOLO the key of data.yaml or the folder; COCO
     `annotations/instances_<split>.json`; VisDrone `VisDrone2019-DET-<split>` or `-VID-`; UAVDT `M_attr/<split>` or a
     list of sequences `<split>.txt`; AU-AIR a list of images `<split>.txt`; CSV `<split>.csv`; folder and masks the
-    subfolder; MNIST train or t10k; JRDB a list of sequences `<split>.txt`."""
+    subfolder; CamVid and ADE20K train or val; MNIST train or t10k; JRDB a list of sequences `<split>.txt`."""
     annotations: str | None = None
     """File or folder of the annotations, relative to `root`, where it is not at the format's usual place."""
     images: str | None = None

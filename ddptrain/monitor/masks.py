@@ -14,6 +14,8 @@ from ddptrain.monitor.pictures import GRAY, colour, tag
 from ddptrain.structures import VOID
 
 OPACITY = 0.55
+ROW = 19
+"""Height of a line of the legend in pixels."""
 
 
 def palette(classes: int) -> np.ndarray:
@@ -41,12 +43,8 @@ def overlay(image: np.ndarray, labels: np.ndarray, names: Sequence[str], *, titl
     counts = np.bincount(labels.ravel(), minlength=256)[: len(names)]
     shown = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())].tolist()
     lines = [(title, (255, 255, 255))] * bool(title) + [(names[k], colour(k)) for k in shown]
-    below = height = 0
-    for text, back in lines:
-        if below + height > tinted.shape[0]:
-            break
-        below = tag(tinted, text, 0, below + height, back)
-        height = height or below
+    for row, (text, back) in enumerate(lines[: tinted.shape[0] // ROW], 1):
+        tag(tinted, text, 0, row * ROW, back)
     return tinted
 
 

@@ -179,11 +179,10 @@ def _tag_box(out: np.ndarray, text: str, x: int, y: int) -> tuple[int, int, int,
     return x, y, x + w, y + h
 
 
-def tag(out: np.ndarray, text: str, x: int, y: int, back: tuple[int, int, int]) -> int:
-    """Text on a coloured ground, above (x, y) where there is room, always inside the image; returns the row below it."""
+def tag(out: np.ndarray, text: str, x: int, y: int, back: tuple[int, int, int]) -> None:
+    """Text on a coloured ground, above (x, y) where there is room, always inside the image."""
     x1, y1, x2, y2 = _tag_box(out, text, x, y)
     cv2.rectangle(out, (x1, y1), (x2, y2), back, cv2.FILLED)
     base = cv2.getTextSize(text, FONT, 0.45, 1)[1]
     bright = 0.299 * back[0] + 0.587 * back[1] + 0.114 * back[2] > 128
     cv2.putText(out, text, (x1 + 2, y2 - base), FONT, 0.45, (0, 0, 0) if bright else (255, 255, 255), 1, cv2.LINE_AA)
-    return y2

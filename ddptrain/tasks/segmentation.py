@@ -36,6 +36,8 @@ COLLAPSED = 0.9
 """Part of the pixels with one and the same answer, from which on a segmenter is said to have collapsed."""
 PREVIEW = 256
 """Longest side in pixels of the label map that travels with a prediction, for pictures only."""
+TABLED = 30
+"""Classes that have a row of their own in the table of an evaluation; history.csv and the report hold any number."""
 WORST = 6
 """Images with the lowest IoU that the report shows, and as many with the highest."""
 
@@ -205,11 +207,12 @@ class SegmentationTask(SegmentationModel):
         return pictures.beside(truth, drawn.overlay(sample.image, found, self.classes, title="prediction"))
 
     def summary(self, metrics: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
-        """The main metrics of each dataset and of all together, then the IoU of each class."""
+        """The main metrics of each dataset and of all together, then of each class, where they fit a table."""
         keys = list(self.monitors)
         rows: list[list[Any]] = [[name, n, *(metrics.get(f"dataset/{name}/{k}") for k in keys)] for name, n in self.val]
         rows.append(["all", sum(n for _, n in self.val), *(metrics.get(k) for k in keys)])
-        rows += [[c, None, metrics.get(f"class/{c}/IoU"), None, metrics.get(f"class/{c}/accuracy"), None] for c in self.classes]
+        for c in self.classes if len(self.classes) <= TABLED else ():
+            rows.append([c, None, metrics.get(f"class/{c}/IoU"), None, metrics.get(f"class/{c}/accuracy"), None])
         return ["dataset, class", "images", *keys], rows
 
     def remarks(self, metrics: Mapping[str, float]) -> list[str]:
