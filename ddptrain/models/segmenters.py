@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.segmentation import LRASPP
 
+from ddptrain import distributed
 from ddptrain.config import Mask2FormerConfig, SegmenterConfig
 from ddptrain.errors import UserError
 from ddptrain.models.classifiers import Normalised
@@ -47,11 +48,12 @@ class Segmenter(nn.Module):
                 module.momentum = MOMENTUM
         replace_batch_norms(net, config.norm)
         self.net = net
-        self.pools = config.name.startswith("deeplabv3") and config.norm == "batch"
+        self._synced = config.norm == "sync"
+        self._pools = config.name.startswith("deeplabv3") and config.norm in ("batch", "sync")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """`out`, and with an auxiliary head in training `aux`: logits `[B, classes, H, W]` of images `[B, 3, H, W]`."""
-        if self.training and self.pools and len(images) == 1:
+        if self.training and self._pools and len(images) * (distributed.rank_and_size()[1] if self._synced else 1) == 1:
             raise UserError(
                 "train.micro_batch: DeepLab pools each image to one pixel, and a batch norm cannot learn from a single one; "
                 "make micro batches of 2 or more, or set model.norm to group or frozen"

@@ -50,8 +50,9 @@ def test_torchvision(name: str, keys: dict[str, object]) -> None:
 
 def test_deeplab_cannot_learn_from_one_image_with_batch_norm() -> None:
     config = SegmenterConfig(name="deeplabv3_mobilenet_v3_large")
-    with pytest.raises(UserError, match=r"train\.micro_batch: DeepLab pools each image to one pixel"):
-        build_segmenter(config, 2)(torch.rand(1, 3, 64, 64))
+    for norm in ("batch", "sync"):
+        with pytest.raises(UserError, match=r"train\.micro_batch: DeepLab pools each image to one pixel"):
+            build_segmenter(config.model_copy(update={"norm": norm}), 2)(torch.rand(1, 3, 64, 64))
     build_segmenter(config.model_copy(update={"norm": "group"}), 2)(torch.rand(1, 3, 64, 64))
 
 
