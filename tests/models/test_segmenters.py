@@ -122,7 +122,7 @@ def test_it_is_exported(tmp_path: Path, format: str) -> None:
         pytest.importorskip(package, reason="pip install 'ddptrain[export]'")
     torch.manual_seed(0)
     model = build_segmenter(SegmenterConfig(name="lraspp_mobilenet_v3_large"), 4)
-    export_model(model, torch.rand(1, 3, 64, 64), format, tmp_path / "net")
+    export_model(model, (torch.rand(1, 3, 64, 64),), format, tmp_path / "net")
 
 
 @given(st.integers(1, 300), st.integers(8, 64), st.floats(0, 0.9))
