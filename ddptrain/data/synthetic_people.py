@@ -1,12 +1,12 @@
 """Synthetic panoramas of people who interact, in JRDB's layout; for demo and tests.
 
-    python -m ddptrain.data.synthetic_people FOLDER [--train 40] [--val 8] [--frames 2] [--seed 0]
+    python -m ddptrain.data.synthetic_people FOLDER [--train 100] [--val 12] [--frames 2] [--seed 0]
 
     FOLDER/images/image_stitched/<sequence>/000000.jpg, labels/labels_2d_activity_social_stitched/<sequence>.json,
     train.txt, val.txt
 
 Who interacts is seen by how people stand (near, equally far from the camera) and by what they do: they turn to one another,
-gesture, shake hands, walk in step, share a bench or look at the same board. Others stand as near and turn away, or are only
+gesture, shake hands, walk in step, share a bench or point at the same board. Others stand as near and turn away, or are only
 near in the picture, at another depth. In every sequence a group stands on the seam.
 """
 
@@ -26,9 +26,10 @@ from ddptrain.seeding import rng
 WIDTH, HEIGHT = 940, 120
 KINDS = ("conversation", "walking together", "sitting together", "shaking hands", "looking at sth together")
 """What groups do; `standing together` is said of conversations and hand shakes besides."""
+POSES = dict(zip(KINDS, ("talking", "walking", "sitting", "reaching", "pointing")))
 ACTIONS = {"walking together": "walking", "sitting together": "sitting"}
 HORIZON = 38
-SLOTS = 11
+SLOTS = 10
 Colour = tuple[int, int, int]
 
 
@@ -62,10 +63,13 @@ def make_sequence(seed: int, number: int) -> list[Group]:
     """The people of a sequence where it begins."""
     r = rng(seed, number, "sequence")
     groups: list[Group] = []
-    # the first one stands on the seam, the others in places around the panorama
+    # the first person stands on the seam, the other groups in places around the panorama
     for place, slot in enumerate((0, *(r.permutation(SLOTS - 1)[: SLOTS - 3] + 1).tolist())):
         x = slot * WIDTH / SLOTS + float(r.uniform(-12, 12))
         groups.append(_group(r, x, KINDS[int(r.integers(len(KINDS)))] if place < SLOTS // 2 else None))
+    for person in groups[0].people[1:]:
+        person.x -= groups[0].people[0].x
+    groups[0].people[0].x = 0.0
     return groups
 
 
@@ -89,10 +93,8 @@ def _group(r: np.random.Generator, x: float, kind: str | None) -> Group:
         facing = {"walking together": turned, "sitting together": 0, "looking at sth together": turned}.get(kind)
         if facing is None:
             facing = 1 if place < 0 else -1
-        pose = {"walking together": "walking", "sitting together": "sitting", "shaking hands": "reaching"}.get(kind)
-        pose = pose or ("talking" if kind == "conversation" else "standing")
         own = height * float(r.uniform(0.96, 1.04))
-        group.people.append(Person(x + place, own, facing, pose, (_colour(r), _colour(r))))
+        group.people.append(Person(x + place, own, facing, POSES[kind], (_colour(r), _colour(r))))
     return group
 
 
@@ -100,9 +102,10 @@ def _strangers(r: np.random.Generator, x: float, height: float, gap: float) -> l
     """One to three people who have nothing to do with each other."""
     people = []
     back_to_back = r.random() < 0.5
+    looks = r.permutation((-1, 0, 1)).tolist()  # no two alike: they do not walk or look together
     for i in range(int(r.integers(1, 4))):
         own = height * float(r.uniform(0.95, 1.05) if back_to_back else r.choice([0.62, 0.78, 1.0, 1.25]))
-        facing = (-1, 1, 0)[i] if back_to_back else int(r.integers(-1, 2))
+        facing = (-1, 1, 0)[i] if back_to_back else looks[i]
         place = (-0.5, 0.5, 1.6)[i] * gap * 0.42 * height * float(r.uniform(0.8, 1.3))
         people.append(Person(x + place, min(own, 88), facing, str(r.choice(["standing", "walking"])), (_colour(r), _colour(r))))
     return people
@@ -160,7 +163,9 @@ def _draw_person(canvas: np.ndarray, person: Person, shift: int) -> None:
     for leg in (-1, 1):
         cv2.line(canvas, at(leg * 0.04, hip), at(leg * spread, 0.02), trousers, thick, cv2.LINE_AA)
     cv2.rectangle(canvas, at(-0.09, shoulder), at(0.09, hip - 0.04), shirt, -1)
-    hand = {"talking": (0.16, shoulder - 0.03), "reaching": (0.36, shoulder - 0.2)}.get(person.pose)
+    hand = {"talking": (0.16, shoulder - 0.03), "reaching": (0.36, shoulder - 0.2), "pointing": (0.2, shoulder + 0.2)}.get(
+        person.pose
+    )
     for arm in (-1, 1):
         reach = hand if hand is not None and arm == side else (0.13, hip)
         cv2.line(canvas, at(arm * 0.09, shoulder - 0.02), at(arm * reach[0], reach[1]), shirt, max(2, thick - 1), cv2.LINE_AA)
@@ -223,10 +228,10 @@ def write_sequence(folder: Path, name: str, frames: int, seed: int, number: int)
     (labels / f"{name}.json").write_text(json.dumps({"labels": content}))
 
 
-def write_people(folder: Path, train: int = 40, val: int = 8, frames: int = 2, seed: int = 0) -> None:
+def write_people(folder: Path, train: int = 100, val: int = 12, frames: int = 2, seed: int = 0) -> None:
     """The dataset: sequences of both splits, and their lists."""
     for split, numbers in (("train", range(train)), ("val", range(train, train + val))):
-        names = [f"hall-{n:02d}" for n in numbers]
+        names = [f"hall-{n:03d}" for n in numbers]
         for name, number in zip(names, numbers):
             write_sequence(folder, name, frames, seed, number)
         (folder / f"{split}.txt").write_text("".join(f"{n}\n" for n in names))
@@ -235,8 +240,8 @@ def write_people(folder: Path, train: int = 40, val: int = 8, frames: int = 2, s
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Write synthetic panoramas of people who interact, in JRDB's layout.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--train", type=int, default=40, help="sequences to learn from")
-    parser.add_argument("--val", type=int, default=8)
+    parser.add_argument("--train", type=int, default=100, help="sequences to learn from")
+    parser.add_argument("--val", type=int, default=12)
     parser.add_argument("--frames", type=int, default=2, help="of each sequence")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from ddptrain.monitor.pictures import FONT, GRAY, colour
+from ddptrain.monitor.pictures import FONT, GRAY, colour, tag
 
 STRIP_WIDTH = 640
+MIN_WIDTH = 1500
+"""A panorama below it is drawn enlarged, by a whole number."""
 FIRST, SECOND = colour(0), colour(1)
 
 
@@ -20,27 +23,36 @@ def draw_pairs(image: np.ndarray, boxes: np.ndarray, pairs: Sequence[tuple[int, 
     Args:
         boxes: float `[P, 4]`; they may end right of the panorama, which goes on at its left.
         pairs: (place in `boxes`, place in `boxes`, text), the most important first.
+
+    Returns:
+        uint8 `[H * f, W * f, 3]`.
     """
-    height, width = image.shape[:2]
-    # drawn on a panorama and a half to either side, then folded: what crosses the seam comes out on both sides
+    factor = max(1, math.ceil(MIN_WIDTH / image.shape[1]))
+    image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+    width = image.shape[1]
+    # drawn on the middle one of three panoramas, then folded: what crosses the seam comes out on both sides
     wide = np.concatenate([image, image, image], 1)
     untouched = wide.copy()
-    thick = max(1, round(height / 240))
-    for x1, y1, x2, y2 in boxes:
-        cv2.rectangle(wide, (round(x1 + width), round(y1)), (round(x2 + width), round(y2)), GRAY, thick)
+    moved = boxes * factor + (width, 0, width, 0)
+    for box in moved:
+        _rectangle(wide, box, GRAY)
+    names = []
     for number, (i, j, text) in reversed(list(enumerate(pairs))):
-        (ax, ay), (bx, by) = (((b[0] + b[2]) / 2 + width, (b[1] + b[3]) / 2) for b in (boxes[i], boxes[j]))
+        (ax, ay), (bx, by) = (((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for b in (moved[i], moved[j]))
         bx += np.rint((ax - bx) / width) * width
         tint = colour(number)
-        for k in (i, j):
-            x1, y1, x2, y2 = boxes[k] + (width, 0, width, 0)
-            cv2.rectangle(wide, (round(x1), round(y1)), (round(x2), round(y2)), tint, thick)
-        cv2.line(wide, (round(ax), round(ay)), (round(bx), round(by)), tint, 2 * thick, cv2.LINE_AA)
-        scale = max(0.4, height / 900)
-        place = (round((ax + bx) / 2) - round(40 * scale), round((ay + by) / 2) - 4)
-        cv2.putText(wide, text, place, FONT, scale, (0, 0, 0), 3 * thick, cv2.LINE_AA)
-        cv2.putText(wide, text, place, FONT, scale, tint, thick, cv2.LINE_AA)
+        _rectangle(wide, moved[i], tint)
+        _rectangle(wide, moved[j], tint)
+        cv2.line(wide, (round(ax), round(ay)), (round(bx), round(by)), tint, 2, cv2.LINE_AA)
+        names.append((text, round((ax + bx) / 2) - 20, round((ay + by) / 2) + 18 * (number % 5 - 2), tint))
+    for name in names:  # last, so that no line crosses them
+        tag(wide, *name)
     return _fold(wide, untouched, width)
+
+
+def _rectangle(image: np.ndarray, box: np.ndarray, tint: tuple[int, int, int]) -> None:
+    x1, y1, x2, y2 = (round(float(v)) for v in box)
+    cv2.rectangle(image, (x1, y1), (x2, y2), tint, 2)
 
 
 def _fold(wide: np.ndarray, untouched: np.ndarray, width: int) -> np.ndarray:
@@ -89,6 +101,5 @@ def _turned(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     for (x1, y1, x2, y2), tint in zip(boxes, (FIRST, SECOND)):
         # its place in the part, by where its centre is nearest to the middle
         turn = np.rint((left + shown / 2 - (x1 + x2) / 2) / width) * width - left
-        first, last = ((round((x + turn) * scale), round(y * scale)) for x, y in ((x1, y1), (x2, y2)))
-        cv2.rectangle(out, first, last, tint, 2)
+        _rectangle(out, np.array([x1 + turn, y1, x2 + turn, y2]) * scale, tint)
     return out
