@@ -142,6 +142,7 @@ class Loader:
                 iterator._shutdown_workers()
         finally:
             timer.cancel()
+            timer.join()  # its thread may have taken an exit status that it has not yet noted
             _kill(self.processes)
             atexit.unregister(self._at_exit)
 
