@@ -147,7 +147,8 @@ def _named_pairs(people: list[Person], where: str, faults: Faults) -> dict[tuple
     place = {p.track: i for i, p in enumerate(people)}
     found: dict[tuple[int, int], Labels] = defaultdict(dict)
     for i, person in enumerate(people):
-        for entry in person.row.get(PAIRS) or ():
+        entries = person.row.get(PAIRS) or ()
+        for entry in entries if isinstance(entries, (list, tuple)) else [entries]:
             own = f"pedestrian:{person.track}"
             named = entry.get("pair") if isinstance(entry, dict) else None
             # the file names the other one, or both
@@ -170,22 +171,29 @@ def _group_pairs(people: list[Person]) -> dict[tuple[int, int], Labels]:
     harder one."""
     groups: dict[Any, list[int]] = defaultdict(list)
     for i, person in enumerate(people):
-        cluster = (person.row.get("social_group") or {}).get("cluster_ID")
-        if cluster is not None:
+        cluster = _mapping(person.row, "social_group").get("cluster_ID")
+        if isinstance(cluster, (int, str)):
             groups[cluster].append(i)
     found = {}
     for members in groups.values():
         for i, j in combinations(members, 2):
             shared: Labels = {}
             for key in ("social_activity", "action_label"):
-                a, b = (_labels(people[k].row.get(key) or {}) for k in (i, j))
+                a, b = (_labels(_mapping(people[k].row, key)) for k in (i, j))
                 shared = shared or {name: max(a[name], b[name]) for name in a if name in b}
             found[i, j] = shared
     return found
 
 
-def _labels(given: Any) -> Labels:
-    return {str(k): int(v) if isinstance(v, (int, float)) else 1 for k, v in given.items()} if isinstance(given, dict) else {}
+def _mapping(row: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """What stands under a key, empty where it is no mapping."""
+    value = row.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _labels(given: Mapping[str, Any]) -> Labels:
+    """Names and difficulties; what is no whole number counts as easy."""
+    return {name: difficulty if isinstance(difficulty, int) else 1 for name, difficulty in given.items()}
 
 
 def around_the_seam(xywh: np.ndarray, width: Any, height: Any) -> np.ndarray:
@@ -235,7 +243,7 @@ class _Collector:
     ) -> None:
         first = len(self._people) // 7
         for p in people:
-            no_eval = bool((p.row.get("attributes") or {}).get("no_eval", False))
+            no_eval = bool(_mapping(p.row, "attributes").get("no_eval", False))
             self._people.extend((len(self.paths), p.track, no_eval, *p.box))
         self._pairs += [(first + i, first + j, labels) for (i, j), labels in sorted(pairs.items())]
         self.paths.append(path)

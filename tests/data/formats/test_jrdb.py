@@ -166,6 +166,18 @@ def test_a_fault_is_one_line_with_its_place_or_dropped(jrdb: Make, rows: list[di
     assert len(table.pairs) == 0
 
 
+@pytest.mark.parametrize("odd", [3, "x", [1], {"a": [2]}, None])
+def test_odd_values_end_in_no_traceback(jrdb: Make, odd: Any) -> None:
+    """Whatever stands where groups, labels or attributes should; pairs are faults, the rest counts as not given."""
+    keys = ("attributes", "action_label", "social_group", "social_activity", "H-interaction")
+    for key in keys:
+        rows = [person(0, **{key: odd}), grouped(1, 4, {"a": 1}), grouped(2, 4, {"a": 1})]
+        table, _ = read_jrdb(jrdb({"s": {"000000.jpg": rows}}), "drop")
+        assert len(table.boxes) == 3
+    with pytest.raises(UserError, match=r"has no box in this frame|no list|has no label_id|does not know"):
+        people_of(Path(table.path(0)).with_name("000000.png"))
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"labels": []}', '{"labels": {"000000.jpg": []}}', '{"labels": {}}'])
 def test_a_json_without_boxes_is_one_line(jrdb: Make, tmp_path: Path, text: str) -> None:
     config = jrdb({"s": {"000000.jpg": [person(0)]}})
