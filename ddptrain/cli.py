@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from ddptrain import __version__
 from ddptrain.errors import RankFailed, RunFailed, UserError
@@ -29,7 +30,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ddptrain {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_runs(commands)
+    _add_data(commands)
+    add_commands(commands)
+    return parser
 
+
+def _add_runs(commands: Any) -> None:
+    """What makes runs, uses them and tries them."""
     p = commands.add_parser("train", help="train, or go on with a run (resume=auto)")
     p.add_argument("config", help="YAML config of the run")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, such as train.epochs=10")
@@ -73,6 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, metavar="N", help="steps of each run (default 4, with --split 2)")
     p.set_defaults(run=verify)
 
+
+def _add_data(commands: Any) -> None:
+    """What looks at configs and datasets, and makes them."""
     p = commands.add_parser("check", help="look for mistakes in a config and its datasets before training")
     p.add_argument("config", help="YAML config of the run")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
@@ -111,9 +122,6 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--copy", action="store_true", help="copy the images instead of linking them")
     p.set_defaults(run=convert)
 
-    add_commands(commands)
-    return parser
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand.
@@ -143,6 +151,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         # whoever read has left; Python must not try to flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ConnectionError:
+        raise
+    except OSError as e:  # disk full, no permission, no such folder: the place is all that is to be known
+        where = f"{e.filename}: " if e.filename is not None else ""
+        print(f"ddptrain: failed: {where}{e.strerror or e}; free or name another place and start again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # `train` has handlers of its own
         print("ddptrain: interrupted", file=sys.stderr)

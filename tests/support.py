@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class Ranks:
             _SERVER.Process(target=_rank, args=(r, world_size, port, str(self._log), dict(os.environ), target, args))
             for r in range(world_size)
         ]
+        weakref.finalize(self, self._log.unlink, missing_ok=True)
         for p in self.processes:
             p.start()
 

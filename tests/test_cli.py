@@ -213,3 +213,18 @@ def test_a_library_loss_that_knows_no_ignore_regions_is_told(config: Path) -> No
     library = ["model={name: ssdlite320_mobilenet_v3_large}", "data.allow_missing_annotations=true"]
     assert sum(words in note for note in build_task(load_config(config, library)).notes) == 1
     assert not any(words in note for note in build_task(load_config(config)).notes)
+
+
+@pytest.mark.parametrize("command", ["report", "predict", "export"])
+def test_a_place_that_cannot_be_written_is_one_line(
+    config: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """A file stands where a folder is due: the system refuses, as it would with a full disk or a missing permission."""
+    train(1, config, "train.steps=1")
+    (tmp_path / "file").write_text("")
+    images = [str(next(scenes.rglob("*.jpg")))] if command == "predict" else []
+    assert main([command, str(tmp_path / "run"), *images, "--out", str(tmp_path / "file" / "below")]) in (1, 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1, err
+    assert str(tmp_path / "file") in err

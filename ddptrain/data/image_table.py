@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ddptrain.data.faults import Faults
-from ddptrain.data.formats.image_headers import inspect_images
+from ddptrain.data.formats.image_headers import sound_sizes
 from ddptrain.data.labels import LabelSpace
 from ddptrain.data.table import pack_paths
 
@@ -114,13 +114,7 @@ class LabelCollector:
         self.faults.looked_in |= set(map(os.path.dirname, self.paths))
         kept = [i for i, path in enumerate(self.paths) if keep(path)]
         sizes = np.zeros((len(self.paths), 2), np.int32)
-        for i, found in zip(kept, inspect_images([self.paths[i] for i in kept])):
-            if found == "missing":
-                self.faults.add("missing image", self.told_by[i], self.paths[i])
-            elif isinstance(found, str):
-                self.faults.add("unreadable image", self.paths[i], found)
-            else:
-                sizes[i] = found
+        sizes[kept] = sound_sizes([self.paths[i] for i in kept], [self.told_by[i] for i in kept], self.faults)
         sound = sizes[:, 0] > 0
         pairs = np.unique(np.array(self._labels, np.int64).reshape(-1, 2), axis=0)
         pairs = pairs[sound[pairs[:, 0]]]

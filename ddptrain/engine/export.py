@@ -77,11 +77,15 @@ class _Flat(nn.Module):
 
 def _safetensors(model: nn.Module, example: Inputs, path: Path) -> Run:
     try:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file, save_file
     except ImportError as e:
         raise _missing(e) from None
     # the format has no shared memory and no strides
-    save_file({k: v.detach().clone().contiguous() for k, v in model.state_dict().items()}, path, {"format": "pt"})
+    try:
+        save_file({k: v.detach().clone().contiguous() for k, v in model.state_dict().items()}, path, {"format": "pt"})
+    except SafetensorError as e:
+        raise UserError(f"{path}: cannot be written ({' '.join(str(e).split())}); name another file with --out") from None
     other = copy.deepcopy(model)
     for tensor in other.state_dict().values():
         tensor.zero_()  # what the file lacks must show; buffers that no state dict holds stay

@@ -18,6 +18,7 @@ from ddptrain.engine.evaluate import Evaluation, evaluate
 from ddptrain.engine.export import export_model
 from ddptrain.engine.saving import load_weights
 from ddptrain.errors import UserError
+from ddptrain.files import write_text
 from ddptrain.monitor.console import Console
 from ddptrain.monitor.history import History, plain
 from ddptrain.monitor.pictures import save
@@ -154,7 +155,7 @@ def predict_run(run: Path, images: Sequence[Path], out: Path | None, score: floa
             prediction, picture = predictor.predict_file(model, path, world.device, score)
             found[str(path)] = {k: _written(out / name, v) for k, v in prediction.items()}
             save(out / name, picture)
-    (out / "predictions.json").write_text(json.dumps(found, indent=1))
+    write_text(out / "predictions.json", json.dumps(found, indent=1))
     print(f"{len(paths)} images with {file}: pictures and predictions.json in {out}")
     return 0
 

@@ -84,20 +84,21 @@ class Stepper:
         self._gradients: AbstractContextManager[Any] = (
             distributed.Waiting("the gradients of a step") if self.world.size > 1 else nullcontext()
         )
-        self._no_flags = torch.zeros(2, device=device)
+        self._no_flags, self._no_loss = torch.zeros(2, device=device), torch.zeros(self.datasets, device=device)
+        self._one_hot = torch.eye(self.datasets, device=device)
 
     def __call__(self, batches: Sequence[Batch], stop: bool = False) -> StepReport:
         """Run one step over this rank's micro batches; `stop` is this rank's wish to stop after it."""
         for buffers, before in self._touched:
             torch._foreach_copy_(before, buffers)
         losses = [self._backward(b, last=i == len(batches) - 1) for i, b in enumerate(batches)]
-        small = self._reduce(self._small(batches, losses, stop))
+        sums = self._reduce(self._sums(batches, losses, stop))
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         grads = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)), keepdim=True)
         # the only wait for the device in a step: sums, flags and the norm, in one copy
-        *values, raw_norm = torch.cat([small, norm.float().view(1)]).tolist()
+        *values, raw_norm = torch.cat([*sums, norm.float()]).tolist()
 
         report = self._report(values, raw_norm, losses)
         if report.updated:
@@ -139,33 +140,32 @@ class Stepper:
         """What the gradients that DDP leaves behind lack to be those of the whole step's loss."""
         return self.world.size / (normalizer * self._prescale())
 
-    def _small(self, batches: Sequence[Batch], losses: Sequence[LossSum], stop: bool) -> Tensor:
-        """`[normalizer, parts…, loss by dataset…, samples by dataset…, stop, replaced]`, float32, this rank's sums."""
-        device = self.world.device
-        heads = [torch.stack([loss.normalizer, *loss.parts.values()]).float() for loss in losses]
-        by_dataset = torch.zeros(2, self.datasets, device=device)
-        for batch, loss in zip(batches, losses):
-            ones = torch.ones(len(batch), device=device)
-            each = torch.zeros_like(ones) if loss.per_sample is None else loss.per_sample.float()
-            by_dataset.index_add_(1, batch.keys[:, 1], torch.stack([each, ones]))
+    def _sums(self, batches: Sequence[Batch], losses: Sequence[LossSum], stop: bool) -> list[Tensor]:
+        """`[normalizer, parts…]`, `[loss by dataset…]`, `[samples by dataset…]`, `[stop, replaced]`, float32, this rank's."""
+        micro = [self._of_micro_batch(batch, loss) for batch, loss in zip(batches, losses)]
+        sums = micro[0] if len(micro) == 1 else [torch.stack(alike).sum(0) for alike in zip(*micro)]
         replaced = sum(len(b.replaced) for b in batches)
-        flags = self._no_flags
         if stop or replaced:
-            flags = torch.tensor([float(stop), float(replaced)], device=device)
-        head = heads[0] if len(heads) == 1 else torch.stack(heads).sum(0)
-        return torch.cat([head, by_dataset.view(-1), flags])
+            return [*sums, torch.tensor([float(stop), float(replaced)], device=self.world.device)]
+        return [*sums, self._no_flags]
 
-    def _reduce(self, small: Tensor) -> Tensor:
-        """`small` summed over the ranks; in the same call the running statistics, which differ between ranks, become their
-        mean: those of one model."""
+    def _of_micro_batch(self, batch: Batch, loss: LossSum) -> tuple[Tensor, Tensor, Tensor]:
+        # products with a one-hot matrix [B, D]: in a fixed order also on CUDA, where index_add_ has none
+        member = self._one_hot.index_select(0, batch.keys.select(1, 1))
+        by_dataset = self._no_loss if loss.per_sample is None else loss.per_sample.float() @ member
+        return torch.stack([loss.normalizer, *loss.parts.values()]).float(), by_dataset, member.sum(0)
+
+    def _reduce(self, sums: list[Tensor]) -> list[Tensor]:
+        """`sums` over the ranks; in the same call the running statistics, which differ between ranks, become their mean:
+        those of one model."""
         if self.world.size == 1:
-            return small
-        tensors = [small, *self._statistics]
+            return sums
+        tensors = [*sums, *self._statistics]
         flat = distributed.all_reduce_sum(_flatten_dense_tensors([t.float() for t in tensors]), "the sums of a step")
-        summed, *statistics = _unflatten_dense_tensors(flat, tensors)
-        if statistics:
-            torch._foreach_copy_(self._statistics, torch._foreach_div(statistics, self.world.size))
-        return summed
+        summed = _unflatten_dense_tensors(flat, tensors)
+        if self._statistics:
+            torch._foreach_copy_(self._statistics, torch._foreach_div(summed[len(sums) :], self.world.size))
+        return list(summed[: len(sums)])
 
     def _report(self, values: list[float], raw_norm: float, losses: list[LossSum]) -> StepReport:
         names, n = list(losses[0].parts), self.datasets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,6 +128,23 @@ def multi_label(
     out["accuracy"] = _ratio(((found == truth) & known).sum(), known.sum())
     out["loss"] = _ratio((entropy * known).sum(), known.sum())
     return out | {f"class/{c}/{name}": v[i] for name, v in values.items() for i, c in enumerate(classes)}
+
+
+def constant_answer(
+    metrics: Mapping[str, float], classes: Sequence[str], recall: str, balanced: str, most: float
+) -> str | None:
+    """The class that a collapsed model answers to almost everything, or None where it has not collapsed.
+
+    Args:
+        recall: name of a class's recall, as in `class/<class>/<recall>`.
+        balanced: name of the mean recall, which is that of guessing where a model has collapsed.
+        most: part of the answers that are one and the same, from which on it counts as collapsed.
+    """
+    of_class = {c: metrics.get(f"class/{c}/{recall}", float("nan")) for c in classes}
+    there = [c for c in classes if not np.isnan(of_class[c])]
+    if metrics.get("one_answer", 0.0) < most or len(there) < 2 or metrics[balanced] > 1 / len(there) + 0.05:
+        return None
+    return max(there, key=lambda c: of_class[c])
 
 
 def _per_class(p: F64, truth: NDArray[np.bool_], matrix: NDArray[np.int64]) -> dict[str, F64]:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from torch.optim import Optimizer
 
 from ddptrain.config import OptimizerConfig, ScheduleConfig
-from ddptrain.optim.groups import GROUPS
 
 
 def _between(start: float, end: float, x: float) -> float:
@@ -69,9 +68,10 @@ SCHEDULES: dict[str, Callable[[ScheduleConfig, int, int], float]] = {
 
 
 class Rates(NamedTuple):
-    """What one step uses: `lr` by the name of the parameter group (`GROUPS`), and the momentum."""
+    """What one step uses: learning rate of the biases and of all other parameter groups, and the momentum."""
 
-    lr: dict[str, float]
+    lr: float
+    bias_lr: float
     momentum: float
 
 
@@ -112,7 +112,7 @@ class Schedule:
             bias_lr = self.bias_start + x * (lr - self.bias_start)
             momentum = self.momentum_start + x * (momentum - self.momentum_start)
             lr = x * lr
-        return Rates({name: bias_lr if name == "bias" else lr for name in GROUPS}, momentum)
+        return Rates(lr, bias_lr, momentum)
 
     def apply(self, optimizer: Optimizer, step: int) -> Rates:
         """Write the rates of update `step` into the optimizer's groups, found by their `name`; before that update.
@@ -121,7 +121,7 @@ class Schedule:
         """
         rates = self.at(step)
         for group in optimizer.param_groups:
-            group["lr"] = rates.lr[group["name"]]
+            group["lr"] = rates.bias_lr if group["name"] == "bias" else rates.lr
             if "momentum" in group:
                 group["momentum"] = rates.momentum
             if "betas" in group:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from ddptrain.config import DatasetConfig, LossConfig, RunConfig, YoloConfig
 from ddptrain.data.cache import read_cached
 from ddptrain.data.duplicates import Twins, find_twins
-from ddptrain.data.faults import KINDS, Faults
+from ddptrain.data.faults import KINDS, Faults, OnFault
 from ddptrain.data.labels import LabelSpace
 from ddptrain.data.statistics import EDGES, Sizes, box_sizes, class_counts
 from ddptrain.data.table import AnnotationTable
@@ -42,12 +42,12 @@ class Inspection:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class _Set(NamedTuple):
-    """A dataset that could be read, with labels of the run."""
+class DataSet(NamedTuple):
+    """A dataset that could be read, with classes of the run; `table` is of the task's own kind."""
 
     part: str
     config: DatasetConfig
-    table: AnnotationTable
+    table: Any
     annotated: np.ndarray
 
     @property
@@ -70,32 +70,50 @@ def inspect_detection(config: RunConfig, images: int) -> Inspection:
     return out
 
 
-def _read(config: RunConfig, out: Inspection) -> list[_Set]:
+def _read(config: RunConfig, out: Inspection) -> list[DataSet]:
+    def describe(table: AnnotationTable) -> tuple[list[Any], dict[str, Any]]:
+        ignored, crowds = int(table.ignore.sum()), int((table.crowd & ~table.ignore).sum())
+        boxes = len(table.boxes) - ignored - crowds
+        return [boxes, ignored, crowds], {"boxes": boxes, "ignore_regions": ignored, "crowds": crowds}
+
+    return read_sets(config, out, read_cached, LabelSpace.apply, describe, ("boxes", "ignore regions", "crowds"))
+
+
+def read_sets(
+    config: RunConfig,
+    out: Inspection,
+    read: Callable[[DatasetConfig, OnFault], tuple[Any, Faults]],
+    apply: Callable[[LabelSpace, Any], Any],
+    describe: Callable[[Any], tuple[list[Any], dict[str, Any]]],
+    columns: Sequence[str],
+) -> list[DataSet]:
+    """All datasets of a run that can be read; the others and their faults are told, and all have a row of a table.
+
+    Args:
+        read: table and faults of a dataset; apply: the table with classes of the run.
+        describe: cells of its row, and facts, of such a table; columns: names of the cells.
+    """
     sets, rows, folded = [], [], []
     facts = out.facts["datasets"] = []
     for part in ("train", "val"):
         for d in getattr(config.data, part):
             try:
-                own, faults = read_cached(d, "drop")
+                own, faults = read(d, "drop")
                 tell_faults(config, part, d, faults, out)
                 space = LabelSpace.build(config.classes, [d], [own])
             except UserError as e:
                 out.errors.append(f"{part}: {e}")
                 continue
-            table = space.apply(own)
-            sets.append(_Set(part, d, table, space.annotated[0]))
-            ignored, crowds = int(table.ignore.sum()), int((table.crowd & ~table.ignore).sum())
-            boxes = len(table.boxes) - ignored - crowds
-            rows.append([part, d.name, d.format, len(table), boxes, ignored, crowds, faults.text()])
-            facts.append(
-                {"part": part, "name": d.name, "format": d.format, "images": len(table), "boxes": boxes}
-                | {"ignore_regions": ignored, "crowds": crowds, "faults": dict(faults.counts)}
-            )
+            table = apply(space, own)
+            sets.append(DataSet(part, d, table, space.annotated[0]))
+            cells, told = describe(table)
+            rows.append([part, d.name, d.format, len(table), *cells, faults.text()])
+            of_all = {"part": part, "name": d.name, "format": d.format, "images": len(table)}
+            facts.append(of_all | told | {"faults": dict(faults.counts)})
             if faults.kept:
                 text = f"{part} {d.name}: {sum(faults.counts.values())} faults, the first {SHOWN_FAULTS}"
                 folded.append(details(text, [str(f) for f in faults.kept[:SHOWN_FAULTS]]))
-    columns = ("part", "dataset", "format", "images", "boxes", "ignore regions", "crowds", "faults")
-    out.sections.append(Section("Datasets", [], columns, rows, folded))
+    out.sections.append(Section("Datasets", [], ("part", "dataset", "format", "images", *columns, "faults"), rows, folded))
     return sets
 
 
@@ -112,7 +130,7 @@ def tell_faults(config: RunConfig, part: str, d: DatasetConfig, faults: Faults, 
         out.warnings.append(line)
 
 
-def _classes(config: RunConfig, sets: Sequence[_Set], out: Inspection) -> None:
+def _classes(config: RunConfig, sets: Sequence[DataSet], out: Inspection) -> None:
     counts = np.array([class_counts(s.table) for s in sets])
     known = np.array([s.annotated for s in sets])
     rows = [
@@ -129,17 +147,28 @@ def _classes(config: RunConfig, sets: Sequence[_Set], out: Inspection) -> None:
         | {"boxes": {c: int(n) if k else None for c, n, k in zip(config.classes, counts[i], known[i])}}
         for i, s in enumerate(sets)
     ]
+    tell_absent(config, sets, counts, known, "box", out)
+
+
+def tell_absent(
+    config: RunConfig, sets: Sequence[DataSet], counts: np.ndarray, known: np.ndarray, unit: str, out: Inspection
+) -> None:
+    """Warn of classes that cannot be learned or scored.
+
+    Args:
+        counts: of what is labelled, `[sets, classes]`, in `unit`s; known: bool `[sets, classes]`.
+    """
     train = np.array([s.part == "train" for s in sets])
     for c, name in enumerate(config.classes):
         if train.any() and not known[train, c].any():
             out.warnings.append(f"class {name}: no training dataset labels it, it cannot be learned; check rename, or drop it")
         elif train.any() and not counts[train, c].any():
-            out.warnings.append(f"class {name}: no box of it in any training dataset, it cannot be learned")
+            out.warnings.append(f"class {name}: no {unit} of it in any training dataset, it cannot be learned")
         if not train.all() and not counts[~train, c].any():
-            out.warnings.append(f"class {name}: no box of it in any validation dataset, it cannot be scored")
+            out.warnings.append(f"class {name}: no {unit} of it in any validation dataset, it cannot be scored")
 
 
-def _sizes(config: RunConfig, sets: Sequence[_Set], out: Inspection) -> None:
+def _sizes(config: RunConfig, sets: Sequence[DataSet], out: Inspection) -> None:
     size = config.data.image_size
     found = [box_sizes(s.table, size) for s in sets]
     section = Section("Sizes of boxes")
@@ -167,7 +196,7 @@ def _sizes(config: RunConfig, sets: Sequence[_Set], out: Inspection) -> None:
     ]
 
 
-def _box_loss(config: RunConfig, sets: Sequence[_Set], found: Sequence[Sizes], section: Section, out: Inspection) -> None:
+def _box_loss(config: RunConfig, sets: Sequence[DataSet], found: Sequence[Sizes], section: Section, out: Inspection) -> None:
     """What part of the box loss each size gets: its boxes in a drawn sample, times its weight."""
     if not (isinstance(config.model, YoloConfig) and isinstance(config.loss, LossConfig)):
         return
@@ -195,7 +224,7 @@ def _box_loss(config: RunConfig, sets: Sequence[_Set], found: Sequence[Sizes], s
             )
 
 
-def _too_long(config: RunConfig, sets: Sequence[_Set], found: Sequence[Sizes], out: Inspection) -> None:
+def _too_long(config: RunConfig, sets: Sequence[DataSet], found: Sequence[Sizes], out: Inspection) -> None:
     """A distribution over the distance to each side ends at (bins - 1) strides of the coarsest level."""
     model = config.model
     if not isinstance(model, YoloConfig) or model.reg_max == 1:
@@ -209,7 +238,7 @@ def _too_long(config: RunConfig, sets: Sequence[_Set], found: Sequence[Sizes], o
             )
 
 
-def _sizes_figure(sets: Sequence[_Set], found: Sequence[Sizes], size: int) -> str:
+def _sizes_figure(sets: Sequence[DataSet], found: Sequence[Sizes], size: int) -> str:
     series = [(s.title, (f.sides / max(f.sides.sum(), 1)).tolist()) for s, f in zip(sets, found)]
     ticks = [f"{e:.0f}" if i % 2 == 0 else "" for i, e in enumerate(EDGES)]
     # edge k stands k + 1 bins from the left, and there are two bins to an octave

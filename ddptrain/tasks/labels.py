@@ -129,12 +129,10 @@ class LabelTask(LabelModel):
 
     def remarks(self, metrics: Mapping[str, float]) -> list[str]:
         """A classifier that answers the same to everything is named."""
-        share = metrics.get("one_answer", 0.0)
-        recall = {c: metrics.get(f"class/{c}/recall", float("nan")) for c in self.classes}
-        there = [c for c in self.classes if not np.isnan(recall[c])]
-        if share < COLLAPSED or len(there) < 2 or metrics["balanced_accuracy"] > 1 / len(there) + 0.05:
+        answer = metric.constant_answer(metrics, self.classes, "recall", "balanced_accuracy", COLLAPSED)
+        if answer is None:
             return []
-        answer = max(there, key=lambda c: recall[c])
+        share = metrics["one_answer"]
         return [
             f"the classifier has collapsed: it answers {answer} for {share:.0%} of the {self.noun}; its accuracy of "
             f"{metrics['accuracy']:.1%} is that class's share, its balanced accuracy is {metrics['balanced_accuracy']:.1%}"

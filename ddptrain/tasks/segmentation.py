@@ -23,6 +23,7 @@ from ddptrain.losses.image_labels import class_weights
 from ddptrain.losses.masks import mask_sums
 from ddptrain.losses.pixels import dice, known_logits, pixel_cross_entropy
 from ddptrain.metrics import miou
+from ddptrain.metrics.classification import constant_answer
 from ddptrain.models.segmenters import build_segmenter
 from ddptrain.models.windows import native_logits, slide
 from ddptrain.monitor import masks as drawn
@@ -217,12 +218,10 @@ class SegmentationTask(SegmentationModel):
 
     def remarks(self, metrics: Mapping[str, float]) -> list[str]:
         """A segmenter that answers the same everywhere is named."""
-        share = metrics.get("one_answer", 0.0)
-        recall = {c: metrics.get(f"class/{c}/accuracy", float("nan")) for c in self.classes}
-        there = [c for c in self.classes if not np.isnan(recall[c])]
-        if share < COLLAPSED or len(there) < 2 or metrics["mean_accuracy"] > 1 / len(there) + 0.05:
+        answer = constant_answer(metrics, self.classes, "accuracy", "mean_accuracy", COLLAPSED)
+        if answer is None:
             return []
-        answer = max(there, key=lambda c: recall[c])
+        share = metrics["one_answer"]
         return [
             f"the segmenter has collapsed: it answers {answer} for {share:.0%} of the pixels; its pixel accuracy of "
             f"{metrics['pixel_accuracy']:.1%} is that class's share, its mIoU is {metrics['mIoU']:.1%}"

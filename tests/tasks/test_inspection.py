@@ -11,7 +11,7 @@ from ddptrain.config import load_config
 from ddptrain.data.statistics import EDGES, Sizes
 from ddptrain.data.table import AnnotationTable
 from ddptrain.monitor.page import Section
-from ddptrain.tasks.inspection import Inspection, _box_loss, _quota, _Set, _spread
+from ddptrain.tasks.inspection import DataSet, Inspection, _box_loss, _quota, _spread
 
 
 def told(config: Path, *overrides: str) -> tuple[Section, Inspection]:
@@ -20,7 +20,7 @@ def told(config: Path, *overrides: str) -> tuple[Section, Inspection]:
     table = AnnotationTable("a", "a", (), *(np.zeros((4, 2), np.int32) for _ in range(9)))  # type: ignore[arg-type]
     sizes = Sizes(np.zeros(3, np.int64), np.array([924, 56, 20]), np.zeros(len(EDGES) + 1, np.int64), 0, 0.0)
     section, out = Section("Sizes"), Inspection()
-    _box_loss(run, [_Set("train", run.data.train[0], table, np.ones(3, bool))], [sizes], section, out)
+    _box_loss(run, [DataSet("train", run.data.train[0], table, np.ones(3, bool))], [sizes], section, out)
     return section, out
 
 

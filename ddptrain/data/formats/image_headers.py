@@ -10,7 +10,10 @@ from functools import cache
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+
+from ddptrain.data.faults import Faults
 
 TAIL = 512
 EXIF_ORIENTATION = 0x0112
@@ -63,3 +66,20 @@ def inspect_images(paths: Sequence[str], threads: int = 16) -> list[tuple[int, i
     """`inspect_image` of every path, in order. Threads: on network storage the time goes into waiting."""
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(inspect_image, paths))
+
+
+def sound_sizes(paths: Sequence[str], told_by: Sequence[str], faults: Faults) -> NDArray[np.int64]:
+    """Sizes `[N, 2]` (width, height) of images as decoded; 0 for one that is missing or unreadable, which `faults` counts.
+
+    Args:
+        told_by: what names each image, for the fault of a missing one.
+    """
+    sizes = np.zeros((len(paths), 2), np.int64)
+    for i, found in enumerate(inspect_images(paths)):
+        if found == "missing":
+            faults.add("missing image", told_by[i], paths[i])
+        elif isinstance(found, str):
+            faults.add("unreadable image", paths[i], found)
+        else:
+            sizes[i] = found
+    return sizes

@@ -31,7 +31,7 @@ from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.build import check
 from ddptrain.data.formats.files import dataset_root, find_folder, listed_names, load_json, no_split
-from ddptrain.data.formats.image_headers import inspect_images
+from ddptrain.data.formats.image_headers import sound_sizes
 from ddptrain.data.people_table import PeopleTable
 from ddptrain.data.table import pack_paths
 from ddptrain.errors import UserError
@@ -257,7 +257,7 @@ class _Collector:
     def table(self, wanted: tuple[str, ...]) -> PeopleTable:
         """The table of all that is sound; each fault is counted."""
         self.faults.looked_in |= {str(self.folder), *map(os.path.dirname, self.paths)}
-        sizes = self._sizes()
+        sizes = sound_sizes(self.paths, self.told_by, self.faults)
         frames = np.flatnonzero(sizes[:, 0] > 0)
         people = np.frombuffer(self._people, np.float64).reshape(-1, 7)
         boxes, good = self._boxes(people, sizes)
@@ -294,18 +294,6 @@ class _Collector:
         if name not in place:
             self.faults.add("unknown class", str(self.folder), repr(name))
         return name in place
-
-    def _sizes(self) -> np.ndarray:
-        """int64 `[N, 2]`; 0 for an image that is not sound."""
-        sizes = np.zeros((len(self.paths), 2), np.int64)
-        for i, found in enumerate(inspect_images(self.paths)):
-            if found == "missing":
-                self.faults.add("missing image", self.told_by[i], self.paths[i])
-            elif isinstance(found, str):
-                self.faults.add("unreadable image", self.paths[i], found)
-            else:
-                sizes[i] = found
-        return sizes
 
     def _boxes(self, people: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Boxes `[P, 4]` that begin in 0..width, and which of them are sound."""
