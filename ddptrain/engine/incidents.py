@@ -23,6 +23,8 @@ from ddptrain.structures import Batch, SampleKey
 
 NAMED = 8
 """Samples of a bad step that are named in the log; its file has all."""
+WITH_WEIGHTS = 3
+"""Files of bad steps that hold the weights, in one process: each is as large as the model."""
 
 
 class Incidents:
@@ -35,7 +37,7 @@ class Incidents:
             say: tells a line, on rank 0.
         """
         self._config, self._samples, self._world, self._say = config, samples, world, say
-        self._bad_in_a_row = 0
+        self._bad_in_a_row, self._with_weights = 0, WITH_WEIGHTS
 
     def after_step(self, state: RunState, report: StepReport, batches: Sequence[Batch]) -> None:
         """Tell of what went wrong in a step, keep evidence of a bad one, and end a run that cannot get better.
@@ -79,6 +81,10 @@ class Incidents:
             known: dict[str, Any] = {k: [x for part in parts for x in part[k]] for k in parts[0]}
             known["keys"] = torch.tensor(known["keys"], dtype=torch.int64)
             known["losses"] = torch.tensor(known["losses"])
+            # further ones in a row have the same weights: a bad step leaves no trace
+            if self._bad_in_a_row == 1 and self._with_weights:
+                self._with_weights -= 1
+                known["model"] = {k: v.cpu() for k, v in state.model.state_dict().items()}
             kept = _keep(path, known | {"step": state.step + 1, "position": first, "config": self._config.model_dump_json()})
             self._say(
                 f"warning: step {state.step + 1}: {self._what(report)}, update skipped ({state.skipped} so far), "

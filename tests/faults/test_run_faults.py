@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -12,10 +13,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from support import Ranks, command_line, final_state, largest_difference, summary, train
+from support import Ranks, command_line, equal, final_state, largest_difference, summary, train
 
 from ddptrain.config import load_config
 from ddptrain.structures import SampleKey
@@ -46,10 +48,12 @@ def status(run: Path) -> dict[str, str]:
 # --- steps without a finite gradient
 
 
+BLOWN_UP = ("optimizer.name=sgd", "optimizer.lr=1e20", "train.clip_norm=null", "schedule.warmup_epochs=0")
+
+
 def test_bad_steps_leave_evidence_and_end_the_run(config: Path, tmp_path: Path) -> None:
     """A learning rate that sends the weights to infinity in one update: every later step is bad, on both ranks alike."""
-    blown_up = ("optimizer.name=sgd", "optimizer.lr=1e20", "train.clip_norm=null", "schedule.warmup_epochs=0")
-    text = train(2, config, *blown_up, "train.steps=20", "train.max_bad_steps=2", "checkpoint.every_steps=1", expect=1)
+    text = train(2, config, *BLOWN_UP, "train.steps=20", "train.max_bad_steps=2", "checkpoint.every_steps=1", expect=1)
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "step 2: the loss is not finite (box " in log
     assert "3 in a row" in log
@@ -69,6 +73,24 @@ def test_bad_steps_leave_evidence_and_end_the_run(config: Path, tmp_path: Path) 
     task = build_task(load_config(config))
     assert [task.train.source(SampleKey(*k)) for k in known["keys"].tolist()] == known["files"]
     assert known["config"] == final_state(tmp_path / "run")["config"]
+    # one update was made: the weights are those that it left, in the first of several files that share them
+    equal(known["model"], final_state(tmp_path / "run")["model"])
+    assert ["model" in torch.load(path, weights_only=True) for path in kept] == [True, False, False]
+
+
+def test_a_bad_step_is_replayed_as_the_docs_say(config: Path, tmp_path: Path) -> None:
+    """The same losses come out again, nan by nan: fresh weights would give finite ones."""
+    page = (Path(__file__).parents[2] / "docs" / "faults.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    train(2, config, *BLOWN_UP, "train.steps=20", "train.max_bad_steps=0", "train.micro_batch=3", expect=1)
+    file = tmp_path / "run" / "bad_steps" / "step_00000002_position_12.pt"
+    found: dict[str, Any] = {"print": lambda parts, each: seen.append((parts, each))}
+    seen: list[tuple[dict[str, torch.Tensor], torch.Tensor]] = []
+    exec(code.replace("runs/x/bad_steps/step_00000002_position_12.pt", str(file)), found)
+    known = torch.load(file, weights_only=True)
+    assert [len(each) for _, each in seen] == known["sizes"] == [3, 3, 3, 3]
+    for (parts, _), told in zip(seen, known["parts"], strict=True):
+        assert {k: float(v) for k, v in parts.items()} == pytest.approx(told, rel=1e-5, nan_ok=True)
 
 
 # --- samples that cannot be read
