@@ -27,10 +27,10 @@ demo: $(BIN)/.ready  ## Make two small datasets, train them jointly on 2 process
 	@echo "Predictions:          runs/demo/predictions/"
 
 test: $(BIN)/.ready  ## Run the test suite, without the slow tests on Slurm
-	$(BIN)/python -m pytest -q -m "not (slurm and slow)" $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 -m "not (slurm and slow)" $(ARGS)
 
 slurm: $(BIN)/.ready  ## Run all tests on a private Slurm (apt-get install slurm-wlm munge)
-	$(BIN)/python -m pytest -q tests/slurm $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 tests/slurm $(ARGS)
 
 lint: $(BIN)/.ready  ## Check style, format and types
 	$(BIN)/ruff check .
