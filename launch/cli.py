@@ -158,7 +158,7 @@ def _dry_run(mine: Any, text: str) -> int:
 
     from launch import cluster
 
-    print(text, end="")
+    print(text.rstrip("\n"))
     code = 0
     if cluster.present():
         path = mine.path / "script.sh"
