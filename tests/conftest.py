@@ -75,3 +75,8 @@ def scenes(small_data: Callable[[str], Path]) -> Path:
 def config(small_config: Callable[[str], Path]) -> Path:
     """A small joint run over `scenes`."""
     return small_config("detection")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow tests first: where several run at a time, none is left alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
