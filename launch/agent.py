@@ -68,7 +68,8 @@ class Agent:
         if self._stops:
             self._say(f"ranks ended {time.monotonic() - self._stops[0][0]:.1f} s after the signal")
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # a job's agent is at its end: Python's own puts back the defaults of all but ignored signals, and a stop would kill
+            signal.signal(number, signal.SIG_IGN if self.report else handler)
         if self.report:
             known = json.loads(self.report.read_text()) if self.report.exists() else {"node": self.node}
             by = {"signal": signal.Signals(self._stops[0][1]).name} if self._stops else {}

@@ -148,8 +148,11 @@ def judge(mine: Job, restart: int, code: int) -> tuple[str, int, list[str]]:
         return "finished", FINISHED, []
     if now and now.state == "stopped":
         return "stopped", STOPPED, []
-    bad = sorted(a["node"] for a in agents if a.get("check", "passed") != "passed")
     plan = Plan.loads(plan_path(folder, restart).read_text(encoding="utf-8"))
+    # an agent that was killed after its report (Slurm's signal came at its end) takes nothing back
+    if now and now.state == "finished" and {a["node"] for a in agents if a.get("code") == 0} == set(plan.addresses):
+        return "finished", FINISHED, []
+    bad = sorted(a["node"] for a in agents if a.get("check", "passed") != "passed")
     silent = sorted(set(plan.addresses) - {a["node"] for a in agents})
     if agents and not bad and plan.check and silent:
         bad = silent  # the others passed and waited for them

@@ -273,3 +273,21 @@ def test_ports_are_below_the_ephemeral_range() -> None:
     assert ports == rendezvous.candidate_ports("17.0") != rendezvous.candidate_ports("17.1")
     with socket.create_server(("", ports[0])):
         assert rendezvous.free_first(ports)[-1] == ports[0]
+
+
+def test_a_stop_that_comes_at_the_end_of_a_job_s_agent_is_too_late(tmp_path: Path) -> None:
+    """Python's end takes a while under load, and puts back the default of a signal: to kill."""
+    program = """
+import os, signal, sys
+from pathlib import Path
+from launch.agent import Agent
+from launch.plan import Plan
+folder = Path(sys.argv[1])
+code = Agent(Plan("gloo_run", ("train", str(folder), "steps=2", "dt=0")), folder / "agent.json").run()
+for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+    os.kill(os.getpid(), number)
+sys.exit(code)
+"""
+    agent = Process(program, str(tmp_path))
+    assert agent.end() == 0, agent.said
+    assert "finished rank=0" in agent.said

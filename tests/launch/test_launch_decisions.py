@@ -149,6 +149,30 @@ def test_budgets(tmp_path: Path) -> None:
     assert not over(("bad node", 0), ("bad node", 0), ("stopped", 3), ("stopped", 4), ("crashed", 4), ("crashed", 4))
 
 
+@pytest.mark.parametrize(
+    ("state", "code", "agents", "kind"),
+    [
+        ("finished", 0, (0, None), "finished"),
+        ("finished", 138, (0, 0), "finished"),  # Slurm's signal met an agent after its report
+        ("finished", 138, (0, None), "crashed"),
+        ("finished", 1, (0, 1), "crashed"),  # the last save failed, say
+        ("running", 138, (0, 0), "crashed"),
+        ("stopped", 138, (0, None), "stopped"),
+        ("failed", 2, (2, None), "mistake"),
+    ],
+)
+def test_a_start_is_judged_by_run_and_agents(
+    tmp_path: Path, state: Any, code: int, agents: tuple[int | None, ...], kind: str
+) -> None:
+    mine = made(tmp_path / "j")
+    batch.plan_path(mine.path, 0).write_text(Plan("m", ("train",), addresses={"n0": "a", "n1": "b"}).dumps())
+    (mine.path / "status_before.r0").write_text("")
+    write_status(Path(mine.run), state, 8, 8)
+    for i, told in enumerate(agents):
+        (mine.path / f"agent.r0.n{i}.json").write_text(json.dumps({"node": f"n{i}"} | ({} if told is None else {"code": told})))
+    assert batch.judge(mine, 0, code)[0] == kind
+
+
 def test_the_first_note_of_a_start_stands(tmp_path: Path) -> None:
     batch.note_end(tmp_path, 0, "stopped", 7)
     batch.note_end(tmp_path, 0, "lost", 0)
