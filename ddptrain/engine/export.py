@@ -110,8 +110,10 @@ def _onnx(model: nn.Module, example: Inputs, path: Path) -> Run:
     except ImportError as e:
         raise _missing(e) from None
     names = ["images", *(f"input{i}" for i in range(1, len(example)))]
+    # torch 2.6 cannot convert with the newer onnxscript: it traces instead
+    dynamo = not torch.__version__.startswith("2.6.")
     try:
-        torch.onnx.export(model, example, path, input_names=names, dynamo=True, external_data=False, verbose=False)
+        torch.onnx.export(model, example, path, input_names=names, dynamo=dynamo, external_data=False, verbose=False)
     except (RuntimeError, torch.onnx.OnnxExporterError) as e:
         raise _unfit("onnx", e) from None
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
