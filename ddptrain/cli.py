@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
         # whoever read has left; Python must not try to flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except ConnectionError:
+    except (ConnectionError, TimeoutError):  # of a network, not of a place
         raise
     except OSError as e:  # disk full, no permission, no such folder: the place is all that is to be known
         where = f"{e.filename}: " if e.filename is not None else ""

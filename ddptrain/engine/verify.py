@@ -39,10 +39,7 @@ from ddptrain.tasks.build import load_predictor
 Way = Literal["resume", "split", "workers"]
 
 ROUNDING = 1e-3
-"""Largest relative difference that other splits may make over a few steps of SGD in float32; a mistake in the arithmetic makes
-0.1."""
-DIVIDED = 1e-2
-"""The same for the other update rules, which divide a gradient by its own size: a small one's rounding becomes as large."""
+"""Largest relative difference that other splits may make over a few steps in float32; a mistake in the arithmetic makes 0.1."""
 SYNC = """\
   model.norm=sync takes its statistics over the micro batches of all ranks at once: compared are splits over ranks. Another
   accumulation is another model; with group, frozen and none no split matters."""
@@ -50,6 +47,9 @@ BATCH = """\
   It must: the model has batch norms, which normalise over one micro batch of one rank, so that its size is part of the model.
   Set model.norm=sync (equal over ranks for the same accumulation), or group, frozen or none (equal for every split), or keep
   train.micro_batch and the number of ranks as they are."""
+DIVIDES = """\
+  It may be rounding: {name} divides a gradient by its own size, so that the rounding of a small one counts in full.
+  optimizer.name=sgd tries the same arithmetic without that division."""
 STEPS: Mapping[Way, int] = {"resume": 4, "workers": 4, "split": 2}
 """Steps where none are asked for. Rounding may grow tenfold a step in an untrained network; a mistake shows in the first."""
 NOISE = 10.0
@@ -220,10 +220,11 @@ def _split(runs: _Runs) -> int:
         found[other] = largest_difference(first, runs.run(other, f"train.micro_batch={size}", ranks=ranks))
     if kind == "sync":
         print(SYNC)
-    allowed = ROUNDING if config.optimizer.name == "sgd" else DIVIDED
-    code = _verdict(found, allowed, "the split changes nothing", "the split changes what is learned")
+    code = _verdict(found, ROUNDING, "the split changes nothing", "the split changes what is learned")
     if code and kind == "batch":
         print(BATCH)
+    elif code and config.optimizer.name != "sgd":
+        print(DIVIDES.format(name=config.optimizer.name))
     return code
 
 
