@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import OnFault
+from ddptrain.data.faults import Faults, OnFault
+from ddptrain.data.formats.files import files_by_stem
 from ddptrain.data.images import BadImage
 from ddptrain.data.table import AnnotationTable, pack_paths
 from ddptrain.errors import UserError
@@ -50,7 +50,7 @@ class DepthMaps:
         if path.is_relative_to(self._root):
             path = path.relative_to(self._root)
         stems = [path.stem.replace(word, "depth") for word in COLOUR_WORDS if word in path.stem] + [path.stem]
-        there = _index(str(self._folder))
+        there = _index(str(self._folder))[0]
         folders = path.parts[:-1]
         for k in range(len(folders) + 1):
             for stem in stems:
@@ -63,6 +63,11 @@ class DepthMaps:
         """Path of one image's map; empty where there is none."""
         start, stop = self._offsets[image], self._offsets[image + 1]
         return self._buffer[start:stop].tobytes().decode("utf-8", "surrogateescape")
+
+    def left_out(self) -> str:
+        """What was not taken for a map in the folder, as the end of a line; empty where there is nothing."""
+        faults = _index(str(self._folder))[1]
+        return f"; {self._folder}: {faults.text()}" if faults.counts else ""
 
     def there(self) -> npt.NDArray[np.bool_]:
         """bool `[N]`: the images that have a map."""
@@ -139,8 +144,9 @@ def _maps_of(d: DatasetConfig, table: AnnotationTable, on_fault: OnFault) -> tup
     there = maps.there()
     missing = int((~there).sum())
     if not missing:
-        return table, maps, f"{d.name}: {len(table)} depth maps"
-    line = f"{d.name}: {missing} of {len(table)} images have no depth map, the first is {table.path(int(there.argmin()))}"
+        return table, maps, f"{d.name}: {len(table)} depth maps{maps.left_out()}"
+    first = table.path(int(there.argmin()))
+    line = f"{d.name}: {missing} of {len(table)} images have no depth map, the first is {first}{maps.left_out()}"
     if d.depth_missing == "zeros":
         return table, maps, f"{line}; unknown there"
     if on_fault == "error" or missing == len(table):
@@ -177,13 +183,7 @@ def _levels(config: DatasetConfig, bits: int) -> npt.NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=16)
-def _index(folder: str) -> dict[str, str]:
-    """Path of every map below a folder, by its relative path without suffix."""
-    out = {}
-    for top, _, names in os.walk(folder, followlinks=True):
-        for name in sorted(names):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in SUFFIXES:
-                path = os.path.join(top, name)
-                out[Path(os.path.relpath(os.path.join(top, stem), folder)).as_posix()] = path
-    return out
+def _index(folder: str) -> tuple[dict[str, str], Faults]:
+    """Path of every map below a folder, by its relative path without suffix, and what was left out."""
+    faults = Faults()
+    return files_by_stem(Path(folder), SUFFIXES, faults), faults

@@ -19,6 +19,12 @@ class Kind(NamedTuple):
     remedy: str
 
 
+UNREAD_SUFFIXES = (
+    ".heic", ".heif", ".gif", ".jfif", ".avif", ".jpe", ".jp2", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico",
+    ".dib", ".exr", ".hdr", ".psd", ".svg", ".dng", ".nef", ".cr2", ".arw", ".raw", ".npy", ".npz", ".mat",
+)  # fmt: skip
+"""Ends of names that images and maps have in the field and that no reader takes; they are counted, not left out unsaid."""
+
 KINDS: dict[str, Kind] = {
     "missing image": Kind(True, "image left out"),
     "empty class folder": Kind(True, "class left out"),
@@ -37,7 +43,12 @@ KINDS: dict[str, Kind] = {
     "zero-area box": Kind(False, "row left out"),
     "duplicate row": Kind(False, "kept once"),
     "duplicate image": Kind(False, "kept once"),
-    "no label file": Kind(False, "kept as background"),
+    "no label file": Kind(False, "image without label, kept as background"),
+    "unlisted image": Kind(False, "image without label, left out"),
+    "hidden file or folder": Kind(False, "skipped"),
+    "name with two suffixes": Kind(False, "one of them taken"),
+    "folder reached twice": Kind(False, "visited once"),
+    **{f"{suffix} file": Kind(False, "not read") for suffix in UNREAD_SUFFIXES},
 }
 """Every kind, in the order in which counts are told."""
 

@@ -19,6 +19,7 @@ from ddptrain.data.formats.files import (
     listed_names,
     load_json,
     no_split,
+    visible,
 )
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
@@ -31,7 +32,7 @@ def box_place(source: str, number: int) -> str:
 
 def auair_lists(root: Path, frames: set[str]) -> dict[str, set[str]]:
     """Image names of each split: of each text file in the root that names at least one of the frames."""
-    lists = {p.stem: {entry for entry, _ in listed_names(p)} for p in sorted(root.glob("*.txt"))}
+    lists = {p.stem: {entry for entry, _ in listed_names(p)} for p in visible(root, "*.txt")}
     return {split: names for split, names in lists.items() if names & frames}
 
 

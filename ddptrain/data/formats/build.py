@@ -80,6 +80,8 @@ def check(config: DatasetConfig, table: Sized, faults: Faults, on_fault: OnFault
     first = next(faults.errors(), None)
     if first is not None and on_fault == "error":
         counts = ", ".join(f"{n} {k}" for k, n in faults.counts.items() if KINDS[k].error)
+        harmless = ", ".join(f"{n} {k}" for k, n in faults.counts.items() if not KINDS[k].error)
+        counts += f"; also {harmless}" if harmless else ""
         raise UserError(f"{config.name}: {first}; in all: {counts}; correct the files, or {remedy}")
     if len(table) == 0:
         found = "" if not faults.counts else f" after its faults were left out: {faults.text()}"

@@ -13,7 +13,7 @@ from typing import Any
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.collect import CROWD, IGNORE, Collector
-from ddptrain.data.formats.files import class_names, dataset_root, image_folders, image_path, load_json, no_split
+from ddptrain.data.formats.files import class_names, dataset_root, image_folders, image_path, load_json, no_split, visible
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -26,8 +26,8 @@ def annotation_place(source: str, identity: int) -> str:
 def coco_files(config: DatasetConfig) -> dict[str, Path]:
     """The JSON file of each split that is at a usual place."""
     root = dataset_root(config)
-    found = {p.stem.removeprefix("instances_"): p for p in sorted((root / "annotations").glob("*.json"))}
-    return found | {p.parent.name: p for p in sorted(root.glob("*/_annotations.coco.json"))}
+    found = {p.stem.removeprefix("instances_"): p for p in visible(root / "annotations", "*.json")}
+    return found | {p.parent.name: p for p in visible(root, "*/_annotations.coco.json")}
 
 
 def _annotation_file(config: DatasetConfig) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.collect import Box, Collector
-from ddptrain.data.formats.files import class_names, csv_rows, dataset_root, image_folders, image_path, no_split
+from ddptrain.data.formats.files import class_names, csv_rows, dataset_root, image_folders, image_path, no_split, visible
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -30,7 +30,7 @@ Row = tuple[int, str, tuple[str, str, str, str], str]
 def csv_files(config: DatasetConfig) -> dict[str, Path]:
     """The file of each split: `<split>.csv` or `<split>_labels.csv` in the root, `annotations` or `labels`."""
     root = dataset_root(config)
-    files = [p for folder in (".", "annotations", "labels") for p in sorted((root / folder).glob("*.csv"))]
+    files = [p for folder in (".", "annotations", "labels") for p in visible(root / folder, "*.csv")]
     return {p.stem.removesuffix("_labels"): p for p in reversed(files)}
 
 

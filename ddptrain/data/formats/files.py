@@ -6,11 +6,12 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from ddptrain.config.data import DatasetConfig
+from ddptrain.data.faults import UNREAD_SUFFIXES, Faults
 from ddptrain.data.formats.image_headers import IMAGE_SUFFIXES
 from ddptrain.errors import UserError
 
@@ -41,35 +42,104 @@ def no_split(config: DatasetConfig, there: Iterable[str]) -> UserError:
     return UserError(f"{config.name}: {asked}; splits in {config.root}: {splits}; set split to one of them")
 
 
+WANTED_SUFFIXES = f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"})
+"""Names that operating systems and servers leave in folders, in lower case; those with a dot in front are hidden anyway."""
+
+
 def is_image(name: str) -> bool:
     """Whether the name ends like that of an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def files_below(folder: Path, wanted: Callable[[str], bool]) -> list[str]:
-    """All files in the folder and its subfolders whose names are wanted, sorted, so that their order depends on names
-    alone."""
-    found = []
-    for base, _, files in os.walk(folder, followlinks=True):
-        found += [os.path.join(base, f) for f in files if wanted(f)]
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is none of the user's own: `.ipynb_checkpoints`, `._a.jpg`, `__MACOSX`."""
+    return name.startswith(".") or name.lower() in JUNK
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """What matches a pattern below the folder, sorted, without hidden files and without what lies in hidden folders."""
+    return sorted(p for p in folder.glob(pattern) if not any(map(is_hidden, p.relative_to(folder).parts)))
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the folders right in a folder, sorted, without hidden ones; empty where there is no such folder."""
+    return [p.name for p in visible(folder, "*") if p.is_dir()]
+
+
+def files_below(
+    folder: Path, suffixes: Container[str], faults: Faults, *, deep: bool = True, seen: set[str] | None = None
+) -> list[str]:
+    """All files in the folder (and its subfolders, where `deep`) with one of the suffixes, given in lower case; sorted, so
+    that their order depends on names alone.
+
+    Hidden ones are left out. A folder that links reach twice is visited once, one above `folder` not at all. With images
+    wanted, other files that are images or maps by their suffix are left out. All of these are counted in `faults`.
+
+    Args:
+        seen: the real folders that were visited so far, where one dataset has several; grows.
+    """
+    top, seen = os.path.realpath(folder), set() if seen is None else seen
+    found: list[str] = []
+    waiting, links = [str(folder)], list[str]()
+    while waiting or links:
+        # what lies in place comes before what is linked, so that an image has its own path where it has one
+        base = waiting.pop() if waiting else links.pop(links.index(min(links)))
+        real = os.path.realpath(base)
+        if real in seen or top.startswith(os.path.join(real, "")):
+            faults.add("folder reached twice", base, f"a link to {real}")
+            continue
+        seen.add(real)
+        for entry in _entries(base):
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if entry.is_dir():
+                if is_hidden(entry.name):
+                    faults.add("hidden file or folder", entry.path, "a folder of the system or of another program")
+                elif deep:
+                    (links if entry.is_symlink() else waiting).append(entry.path)
+            elif suffix in suffixes:
+                if is_hidden(entry.name):
+                    faults.add("hidden file or folder", entry.path, "a file of the system or of another program")
+                else:
+                    found.append(entry.path)
+            elif suffix in UNREAD_SUFFIXES and ".png" in suffixes and not is_hidden(entry.name):
+                faults.add(f"{suffix} file", entry.path, f"not read; {WANTED_SUFFIXES}")
     return sorted(found)
 
 
-def files_by_stem(folder: Path, wanted: Callable[[str], bool]) -> dict[str, str]:
-    """Path of each wanted file below the folder by its path relative to it without suffix, sorted."""
-    skip = len(os.path.join(folder, ""))
-    return {os.path.splitext(p[skip:])[0]: p for p in files_below(folder, wanted)}
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda e: e.name)
+    except OSError as e:
+        raise UserError(f"{folder}: cannot be listed: {e.strerror}; correct its permissions, or take it out") from None
 
 
-def images_by_stem(folder: Path) -> dict[str, str]:
-    """Path of each image right in the folder by its name without suffix."""
-    return {os.path.splitext(f)[0]: str(folder / f) for f in sorted(os.listdir(folder)) if is_image(f)}
+def images_below(folder: Path, faults: Faults, *, deep: bool = True, seen: set[str] | None = None) -> list[str]:
+    """All images in the folder (and its subfolders), see `files_below`."""
+    return files_below(folder, IMAGE_SUFFIXES, faults, deep=deep, seen=seen)
 
 
-def frames_by_number(folder: Path) -> dict[int, str]:
+def files_by_stem(folder: Path, suffixes: Container[str], faults: Faults, *, deep: bool = True) -> dict[str, str]:
+    """Path of each file that `files_below` finds, by its path relative to the folder without suffix, sorted."""
+    skip, found = len(os.path.join(folder, "")), dict[str, str]()
+    for path in files_below(folder, suffixes, faults, deep=deep):
+        stem = os.path.splitext(path[skip:])[0]
+        if stem in found:
+            faults.add("name with two suffixes", found[stem], f"{path} is taken")
+        found[stem] = path
+    return found
+
+
+def images_by_stem(folder: Path, faults: Faults, *, deep: bool = False) -> dict[str, str]:
+    """Path of each image right in the folder (or below it) by its name without suffix."""
+    return files_by_stem(folder, IMAGE_SUFFIXES, faults, deep=deep)
+
+
+def frames_by_number(folder: Path, faults: Faults) -> dict[int, str]:
     """Path of each image right in the folder by the number that ends its name, in order of number."""
     found = {}
-    for stem, path in images_by_stem(folder).items():
+    for stem, path in images_by_stem(folder, faults).items():
         match = re.search(r"\d+$", stem)
         if match:
             found[int(match.group())] = path

@@ -30,7 +30,7 @@ import numpy as np
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.build import check
-from ddptrain.data.formats.files import dataset_root, find_folder, listed_names, load_json, no_split
+from ddptrain.data.formats.files import dataset_root, find_folder, listed_names, load_json, no_split, visible
 from ddptrain.data.formats.image_headers import sound_sizes
 from ddptrain.data.people_table import PeopleTable
 from ddptrain.data.table import pack_paths
@@ -58,7 +58,7 @@ def read_jrdb(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[Peopl
     faults = Faults()
     labels = find_folder(config, config.annotations, "annotations", LABELS)
     images = find_folder(config, config.images, "images", IMAGES)
-    there = {p.stem: p for p in sorted(labels.glob("*.json"))}
+    there = {p.stem: p for p in visible(labels, "*.json")}
     wanted = sequences(config, tuple(there))
     collector = _Collector(config, faults, labels)
     for name, file in there.items():
@@ -77,7 +77,7 @@ def sequences(config: DatasetConfig, there: tuple[str, ...]) -> tuple[str, ...]:
     if config.split is not None:
         file = dataset_root(config) / f"{config.split}.txt"
         if not file.is_file():
-            raise no_split(config, (p.stem for p in dataset_root(config).glob("*.txt")))
+            raise no_split(config, (p.stem for p in visible(dataset_root(config), "*.txt")))
         wanted = tuple(name for name, _ in listed_names(file))
     unknown = [name for name in wanted if name not in there]
     if unknown or not wanted:

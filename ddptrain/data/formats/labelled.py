@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
@@ -18,10 +19,10 @@ from ddptrain.data.formats.files import (
     class_names,
     csv_rows,
     dataset_root,
-    files_below,
+    folders_in,
     image_folders,
     image_path,
-    is_image,
+    images_below,
     no_split,
 )
 from ddptrain.data.image_table import ImageTable, LabelCollector
@@ -46,20 +47,23 @@ def read_folder(config: DatasetConfig, faults: Faults) -> ImageTable:
     if split is not None and config.holdout is None:
         base = root / split
         if not base.is_dir():
-            raise no_split(config, (p.name for p in root.iterdir() if p.is_dir()))
-    folders = sorted(p for p in base.iterdir() if p.is_dir() and not p.name.startswith("."))
+            raise no_split(config, folders_in(root))
+    folders = folders_in(base)
     if not folders:
         raise UserError(f"{config.name}: no folder of a class in {base}; correct root or split")
     collector = LabelCollector(faults)
+    labels = {folder: label for label, folder in enumerate(folders)}
     groups: dict[str, str] = {}
-    for label, folder in enumerate(folders):
-        files = files_below(folder, is_image)
-        if not files:
-            faults.add("empty class folder", str(folder), "a class folder without images")
-        for path in files:
-            collector.label(collector.image(path, str(folder)), label)
-            groups[path] = folder.name
-    names = class_names(config, (p.name for p in folders), str(base))
+    for path in images_below(base, faults):
+        folder, *below = os.path.relpath(path, base).split(os.sep)
+        if below:
+            collector.label(collector.image(path, str(base / folder)), labels[folder])
+            groups[path] = folder
+        else:
+            faults.add("unlisted image", path, "it lies in no folder of a class")
+    for folder in sorted(labels.keys() - set(groups.values())):
+        faults.add("empty class folder", str(base / folder), "a class folder without images")
+    names = class_names(config, folders, str(base))
     return collector.table(config.name, str(root), names, _chosen(config, groups))
 
 

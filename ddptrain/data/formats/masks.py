@@ -13,7 +13,7 @@ import numpy as np
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.cache import cached
 from ddptrain.data.faults import Faults, OnFault
-from ddptrain.data.formats.files import class_names, dataset_root, files_by_stem, find_folder, is_image, no_split
+from ddptrain.data.formats.files import class_names, dataset_root, find_folder, folders_in, images_by_stem, no_split
 from ddptrain.data.formats.image_headers import inspect_image
 from ddptrain.data.images import BadImage
 from ddptrain.data.mask_table import MaskTable, read_mask
@@ -60,7 +60,7 @@ def read_masks(config: DatasetConfig, on_fault: OnFault = "error", folder: Path 
 def _parse(config: DatasetConfig) -> tuple[MaskTable, Faults]:
     faults = Faults()
     layout = LAYOUTS[config.format](config)
-    images, masks = files_by_stem(layout.images, is_image), files_by_stem(layout.masks, is_image)
+    images, masks = (images_by_stem(folder, faults, deep=True) for folder in (layout.images, layout.masks))
     faults.looked_in |= set(map(os.path.dirname, (*images.values(), *masks.values())))
     for stem in [s for s in images if s not in masks]:
         faults.add("image without label", images[stem], f"no mask {layout.masks / stem}.png")
@@ -154,7 +154,7 @@ def _part(config: DatasetConfig, given: str | None, usual: Iterable[str], key: s
 
 def _camvid(config: DatasetConfig) -> Layout:
     root = dataset_root(config)
-    there = [p.name.removesuffix("annot") for p in root.iterdir() if p.name.endswith("annot") and p.is_dir()]
+    there = [name.removesuffix("annot") for name in folders_in(root) if name.endswith("annot")]
     if config.split not in there and (config.images is None or config.annotations is None):
         raise no_split(config, there)
     images = find_folder(config, config.images, "images", [str(config.split)])
@@ -166,8 +166,7 @@ def _camvid(config: DatasetConfig) -> Layout:
 def _ade20k(config: DatasetConfig) -> Layout:
     root = dataset_root(config)
     split = {"train": "training", "val": "validation"}.get(str(config.split), config.split)
-    folder = root / "annotations"
-    there = [p.name for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
+    there = folders_in(root / "annotations")
     if split not in there and (config.images is None or config.annotations is None):
         raise no_split(config, there)
     images = find_folder(config, config.images, "images", [f"images/{split}"])

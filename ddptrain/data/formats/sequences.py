@@ -11,10 +11,13 @@ from ddptrain.data.formats.collect import IGNORE, Box, Collector
 from ddptrain.data.formats.files import (
     class_names,
     dataset_root,
+    files_below,
     find_folder,
+    folders_in,
     frames_by_number,
     listed_names,
     no_split,
+    visible,
 )
 from ddptrain.data.formats.visdrone import NAMES, add_visdrone_row, split_fields, split_folder
 from ddptrain.data.table import AnnotationTable
@@ -30,7 +33,7 @@ class _Sequence:
     def __init__(self, collector: Collector, folder: Path, told_by: Path) -> None:
         self.collector = collector
         self.folder = folder
-        paths = frames_by_number(folder) if folder.is_dir() else {}
+        paths = frames_by_number(folder, collector.faults) if folder.is_dir() else {}
         self.images = {frame: collector.image(path, str(told_by)) for frame, path in paths.items()}
         self.absent: set[int] = set()
 
@@ -56,8 +59,8 @@ class _Sequence:
 
 def _report_unlabelled(images_folder: Path, labelled: set[str], annotations: Path, faults: Faults) -> None:
     """Count the frames of sequences that have no annotation file."""
-    for folder in sorted(p for p in images_folder.iterdir() if p.is_dir() and p.name not in labelled):
-        for path in frames_by_number(folder).values():
+    for folder in (images_folder / name for name in folders_in(images_folder) if name not in labelled):
+        for path in frames_by_number(folder, faults).values():
             faults.add("image without label", path, f"no file of {folder.name} in {annotations}")
 
 
@@ -70,7 +73,7 @@ def read_visdrone_vid(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     annotations = find_folder(config, config.annotations, "annotations", [f"{folder}/annotations"])
     images_folder = find_folder(config, config.images, "images", [f"{folder}/sequences"])
     collector = Collector(faults)
-    files = sorted(annotations.glob("*.txt"))
+    files = [Path(p) for p in files_below(annotations, {".txt"}, faults, deep=False)]
     for file in files:
         sequence = _Sequence(collector, images_folder / file.stem, file)
         for image, source, line, fields in sequence.rows(file, 10):
@@ -83,9 +86,9 @@ def sequence_lists(root: Path) -> dict[str, list[str]]:
     """Sequences of each split: `M_attr/<split>/<sequence>_attr.txt` as UAVDT comes, or `<split>.txt` with one name a
     line. A split by sequence; one by frames would put near-equal pictures into training and validation."""
     lists: dict[str, list[str]] = {}
-    for file in sorted(root.glob("M_attr/*/*_attr.txt")):
+    for file in visible(root, "M_attr/*/*_attr.txt"):
         lists.setdefault(file.parent.name, []).append(file.name.removesuffix("_attr.txt"))
-    for file in sorted(root.glob("*.txt")):
+    for file in visible(root, "*.txt"):
         lists[file.stem] = [entry for entry, _ in listed_names(file)]
     return lists
 
@@ -108,7 +111,7 @@ def chosen_sequences(config: DatasetConfig, there: list[str]) -> list[str]:
 def _uavdt_annotations(config: DatasetConfig) -> tuple[Path, list[str]]:
     """The folder of the annotations and its sequences."""
     folder = find_folder(config, config.annotations, "annotations", ["GT", "UAV-benchmark-MOTD_v1.0/GT"])
-    return folder, sorted(p.name.removesuffix("_gt_whole.txt") for p in folder.glob("*_gt_whole.txt"))
+    return folder, [p.name.removesuffix("_gt_whole.txt") for p in visible(folder, "*_gt_whole.txt")]
 
 
 def uavdt_splits(config: DatasetConfig) -> list[str]:
@@ -139,7 +142,7 @@ def read_uavdt(config: DatasetConfig, faults: Faults) -> AnnotationTable:
 
 
 def _report_unlabelled_sequence(folder: Path, file: Path, faults: Faults) -> None:
-    for path in frames_by_number(folder).values() if folder.is_dir() else [str(folder)]:
+    for path in frames_by_number(folder, faults).values() if folder.is_dir() else [str(folder)]:
         faults.add("image without label", path, f"{file} is not there")
 
 

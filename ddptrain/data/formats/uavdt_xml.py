@@ -23,7 +23,7 @@ def sequence_of(stem: str) -> str:
 
 def uavdt_xml_splits(config: DatasetConfig) -> list[str]:
     """The splits for which there is a list of sequences."""
-    stems = files_by_stem(_annotations(config), lambda name: name.endswith(".xml"))
+    stems = files_by_stem(_annotations(config), {".xml"}, Faults())
     return list(lists_of(config, [sequence_of(s) for s in stems]))
 
 

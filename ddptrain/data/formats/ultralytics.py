@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from ddptrain.data.formats.files import files_below, is_image, listed_names
+from ddptrain.data.faults import Faults
+from ddptrain.data.formats.files import images_below, listed_names
 from ddptrain.data.formats.yolo import DataYaml, load_data_yaml, resolve_paths, resolve_split
 from ddptrain.errors import UserError
 
@@ -80,7 +81,7 @@ def _shares(data: DataYaml, weights: Weights | None) -> list[float]:
         )
     if not any(numbers):
         raise UserError(f"{data.file}: all train_weights are 0; at least one must be above")
-    counts = [len(files_below(s, is_image)) if s.is_dir() else len(listed_names(s)) for s in sources]
+    counts = [len(images_below(s, Faults())) if s.is_dir() else len(listed_names(s)) for s in sources]
     readings = {"share": list(numbers), "multiplier": [n * count for n, count in zip(numbers, counts)]}
     if weights is not None:
         return readings[weights]

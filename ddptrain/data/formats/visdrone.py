@@ -12,7 +12,7 @@ from pathlib import Path
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.collect import IGNORE, Collector, line_of
-from ddptrain.data.formats.files import class_names, dataset_root, find_folder, images_by_stem, no_split
+from ddptrain.data.formats.files import class_names, dataset_root, files_by_stem, find_folder, images_by_stem, no_split, visible
 from ddptrain.data.table import AnnotationTable
 
 NAMES = (
@@ -48,7 +48,7 @@ def split_folder(config: DatasetConfig, prefix: str) -> str:
 def visdrone_splits(root: Path, prefix: str) -> list[str]:
     """The splits of a set: folders that hold `annotations`, without the prefix; those of the sister task (DET beside
     VID) left out."""
-    names = sorted(p.parent.name for p in root.glob("*/annotations"))
+    names = [p.parent.name for p in visible(root, "*/annotations")]
     return [n.removeprefix(prefix) for n in names if n.startswith(prefix) or not n.startswith("VisDrone")]
 
 
@@ -81,9 +81,9 @@ def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     folder = split_folder(config, PREFIX)
     annotations = find_folder(config, config.annotations, "annotations", [f"{folder}/annotations"])
     images_folder = find_folder(config, config.images, "images", [f"{folder}/images"])
-    images = images_by_stem(images_folder)
+    images = images_by_stem(images_folder, faults)
     collector = Collector(faults)
-    texts = {p.stem: p for p in sorted(annotations.glob("*.txt"))}
+    texts = {stem: Path(p) for stem, p in files_by_stem(annotations, {".txt"}, faults, deep=False).items()}
     for stem in sorted(texts.keys() - images.keys()):
         faults.add("label without image", str(texts[stem]), f"no image {stem} in {images_folder}")
     for stem, path in images.items():

@@ -21,9 +21,11 @@ from ddptrain.data.formats.files import (
     dataset_root,
     files_by_stem,
     find_folder,
+    images_by_stem,
     is_image,
     listed_names,
     no_split,
+    visible,
 )
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
@@ -72,7 +74,7 @@ def object_line(source: str, number: int) -> str:
 
 def voc_lists(config: DatasetConfig) -> dict[str, Path]:
     """The list of each split in `ImageSets/Main`, without those of single classes (`car_train` beside `train`)."""
-    lists = {p.stem: p for p in sorted((dataset_root(config) / "ImageSets" / "Main").glob("*.txt"))}
+    lists = {p.stem: p for p in visible(dataset_root(config) / "ImageSets" / "Main", "*.txt")}
     return {s: p for s, p in lists.items() if not any(s.endswith(f"_{other}") for other in lists)}
 
 
@@ -94,7 +96,7 @@ def _stems(config: DatasetConfig, parsed: Iterable[str], annotations: Path) -> l
 def parse_folder(annotations: Path, faults: Faults) -> dict[str, VocFile | None]:
     """Every XML file below the folder by its path without suffix, sorted; None where it is no XML."""
     parsed: dict[str, VocFile | None] = {}
-    for stem, path in files_by_stem(annotations, lambda name: name.endswith(".xml")).items():
+    for stem, path in files_by_stem(annotations, {".xml"}, faults).items():
         try:
             parsed[stem] = parse_voc(path)
         except (ElementTree.ParseError, UnicodeDecodeError, ValueError) as e:
@@ -130,7 +132,7 @@ def add_files(
     """Add the images of `stems` (with who named each) and their objects. `folders`: annotations and images. An image
     has the path of its XML file, or else the name that stands in it."""
     annotations, images_folder = folders
-    images = files_by_stem(images_folder, is_image)
+    images = images_by_stem(images_folder, collector.faults, deep=True)
     labels = {name: i for i, name in enumerate(names)}
     for stem, told_by in stems:
         path, file = f"{annotations / stem}.xml", parsed.get(stem)

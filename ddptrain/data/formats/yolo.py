@@ -18,7 +18,18 @@ import yaml
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.collect import Collector
-from ddptrain.data.formats.files import class_names, dataset_root, files_below, is_image, listed_names, no_split, read_text
+from ddptrain.data.formats.files import (
+    class_names,
+    dataset_root,
+    files_below,
+    folders_in,
+    images_below,
+    is_image,
+    listed_names,
+    no_split,
+    read_text,
+    visible,
+)
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -92,7 +103,7 @@ def _data_yaml(config: DatasetConfig, root: Path) -> DataYaml | None:
         if not (root / config.annotations).is_file():
             raise UserError(f"{config.name}: annotations {root / config.annotations} is no file")
         return load_data_yaml(root / config.annotations)
-    files = sorted(p for suffix in ("*.yaml", "*.yml") for p in root.glob(suffix))
+    files = sorted(p for suffix in ("*.yaml", "*.yml") for p in visible(root, suffix))
     chosen = [p for p in files if p.stem == "data"] or files
     return load_data_yaml(chosen[0]) if len(chosen) == 1 else None
 
@@ -123,8 +134,8 @@ def _sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> list[P
 
 def _split_folders(root: Path) -> list[str]:
     """The splits of the two layouts of folders."""
-    folders = [p.parent.name for p in root.glob("*/images") if p.is_dir()]
-    return folders + [p.name for p in (root / "images").glob("*") if p.is_dir()]
+    folders = [p.parent.name for p in visible(root, "*/images") if p.is_dir()]
+    return folders + folders_in(root / "images")
 
 
 def yolo_keys(config: DatasetConfig) -> list[str]:
@@ -134,10 +145,10 @@ def yolo_keys(config: DatasetConfig) -> list[str]:
     return list(data.splits) if data and data.splits else _split_folders(root)
 
 
-def _listed_images(source: Path, base: Path) -> list[tuple[str, str]]:
+def _listed_images(source: Path, base: Path, faults: Faults, seen: set[str]) -> list[tuple[str, str]]:
     """(image, who named it) of a folder, or of a text file with one path a line."""
     if source.is_dir():
-        return [(p, p) for p in files_below(source, is_image)]
+        return [(p, p) for p in images_below(source, faults, seen=seen)]
     found = []
     for entry, where in listed_names(source):
         tried = [source.parent / entry, base / entry]
@@ -191,9 +202,10 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     collector = Collector(faults, fractions=True)
     labels: set[str] = set()
     folders: set[str] = {str(annotations)} if annotations is not None else set()
+    seen: set[str] = set()
     unlabelled = []
     for source in sources:
-        for path, told_by in _listed_images(source, data.base if data else root):
+        for path, told_by in _listed_images(source, data.base if data else root, faults, seen):
             text = label_path(path)
             if annotations is not None:
                 below = os.path.relpath(path, source) if source.is_dir() else os.path.basename(path)
@@ -222,9 +234,8 @@ def _find_orphans(folders: set[str], labels: set[str], faults: Faults) -> None:
     """Count text files with boxes that belong to no image. Not for lists of images, which may leave images out on
     purpose; and notes or lists that lie among the labels are none."""
     for folder in sorted(f for f in folders if os.path.isdir(f)):
-        for file in sorted(os.listdir(folder)):
-            path = os.path.join(folder, file)
-            if file.endswith(".txt") and path not in labels and _has_rows(path):
+        for path in files_below(Path(folder), {".txt"}, faults, deep=False):
+            if path not in labels and _has_rows(path):
                 faults.add("label without image", path, "no image of this name")
 
 
