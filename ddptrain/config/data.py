@@ -119,8 +119,9 @@ class PairsConfig(Section):
     """Labels that are harder than this (JRDB: 1 easy to 3 hard) count as unknown: pairs without an easier one are left
     out. Default: all labels count."""
     use_group_sampling: bool = False
-    """Of a group (people connected by interactions) of n people, only max_group_samples_ratio × n interacting pairs are
-    learned from; a pair that is not drawn is left out, it does not become a negative."""
+    """Everybody in a group (people connected by interactions) interacts with everybody in it, also in validation. Of a group
+    of n people, only max_group_samples_ratio × n interacting pairs are learned from; a pair that is not drawn is left out,
+    it does not become a negative."""
     max_group_samples_ratio: float = Field(default=1.0, gt=0)
     """See use_group_sampling."""
     max_negatives_per_frame: int | None = Field(default=None, ge=0)

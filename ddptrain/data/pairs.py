@@ -149,6 +149,8 @@ def find_pairs(
         seed: of the drawing for training; None for validation, where every candidate is looked at.
     """
     pairs, unknown = _all_pairs(table, mapping, classes, config.max_difficulty)
+    if config.use_group_sampling:
+        pairs, unknown = _with_groups(pairs, unknown, len(table.boxes))
     a, b = (table.boxes[pairs.people[:, k]].astype(np.float64) for k in (0, 1))
     near = is_candidate(a, b, table.sizes[pairs.frame, 0].astype(np.float64), config.distance_multiplier)
     left_out = {
@@ -219,7 +221,7 @@ def _drawn(table: PeopleTable, pairs: Pairs, config: PairsConfig, seed: int) -> 
     # every draw is made whatever the config, so that one option does not change the draws of another
     lots = _lots(table, pairs, seed)
     if config.use_group_sampling:
-        group = _groups(pairs, int(table.offsets[-1]))
+        group = _groups(pairs.people[pairs.interacting], len(table.boxes))
         people = np.unique(pairs.people[pairs.interacting])
         members = np.bincount(group[people], minlength=len(group))
         quota = np.maximum(np.floor(config.max_group_samples_ratio * members + 0.5), 1)
@@ -253,9 +255,20 @@ def _lots(table: PeopleTable, pairs: Pairs, seed: int) -> F64:
     return lots
 
 
-def _groups(pairs: Pairs, people: int) -> npt.NDArray[np.int64]:
-    """int64 `[people]`: the connected component of each person under interacting pairs, named by its lowest member."""
-    a, b = pairs.people[pairs.interacting].T
+def _with_groups(pairs: Pairs, unknown: npt.NDArray[np.bool_], people: int) -> tuple[Pairs, npt.NDArray[np.bool_]]:
+    """Within a group everybody interacts with everybody, also where the file names only a chain: of no class where it says
+    nothing of the two, and unknown where only an unknown interaction connects them."""
+    first, second = pairs.people.T
+    group = _groups(pairs.people[pairs.interacting & ~unknown], people)
+    joined = group[first] == group[second]
+    wider = _groups(pairs.people[pairs.interacting], people)
+    out = Pairs(pairs.frame, pairs.people, wider[first] == wider[second], pairs.classes)
+    return out, unknown | (out.interacting & ~joined)
+
+
+def _groups(pairs: npt.NDArray[np.int32], people: int) -> npt.NDArray[np.int64]:
+    """int64 `[people]`: the connected component of each person under pairs `[n, 2]`, named by its lowest member."""
+    a, b = pairs.T
     group = np.arange(people)
     while True:
         lowest = np.minimum(group[a], group[b])

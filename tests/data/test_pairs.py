@@ -160,13 +160,60 @@ def test_group_sampling_draws_by_the_number_of_people(ratio: float, each: int) -
         assert removed == {f"beyond {ratio:g} × people of their group": (60 - 6 * each, 0)}
 
 
+def chained(pairs: list[tuple[int, int]], people: int, **columns: np.ndarray) -> PeopleTable:
+    """People of whom the file names these pairs, each with one label of class 0."""
+    count = len(pairs)
+    given = {
+        "pairs": np.array(pairs, np.int32),
+        "pair_offsets": np.arange(count + 1),
+        "labels": np.zeros(count, np.int32),
+        "difficulty": np.ones(count, np.int8),
+    }
+    return table_of([], people, **(given | columns))
+
+
 def test_a_chain_is_one_group() -> None:
-    """Connected components, not cliques: 0-1, 1-2, 2-3 are four people."""
-    pairs = np.array([[0, 1], [1, 2], [2, 3]], np.int32)
-    table = table_of(
-        [], 4, pairs=pairs, pair_offsets=np.arange(4), labels=np.zeros(3, np.int32), difficulty=np.ones(3, np.int8)
-    )
+    """Connected components, not cliques: 0-1, 1-2, 2-3 are four people, all of whom interact; 4 stands by."""
+    table = chained([(0, 1), (1, 2), (2, 3)], 5)
+    found, _ = search(table, use_group_sampling=True, max_group_samples_ratio=9)
+    assert as_set(found, found.interacting) == {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
+    assert as_set(found, found.classes[:, 0]) == {(0, 1), (1, 2), (2, 3)}  # nobody says how the others do
+    assert as_set(found, ~found.interacting) == {(0, 4), (1, 4), (2, 4), (3, 4)}
     assert search(table, use_group_sampling=True, max_group_samples_ratio=0.5)[0].interacting.sum() == 2
+    # training and validation agree on who interacts; stage 2 learns from what the file names
+    assert as_set(found) == as_set(search(table, seed=None, use_group_sampling=True)[0])
+    assert as_set(search(table, 2, use_group_sampling=True, max_group_samples_ratio=9)[0]) == {(0, 1), (1, 2), (2, 3)}
+
+
+def test_without_group_sampling_the_pairs_that_the_file_names_interact() -> None:
+    found, _ = search(chained([(0, 1), (1, 2)], 3))
+    assert as_set(found, found.interacting) == {(0, 1), (1, 2)}
+
+
+def test_a_group_hangs_together_by_who_is_left_out() -> None:
+    """Across the seam, by a person who is not evaluated, and by two who stand too far apart to be looked at."""
+    boxes = np.array([[W - 40, 0, W - 10, 20], [W - 15, 0, W + 15, 20], [5, 0, 35, 20]], np.float32)
+    chain = chained([(0, 1), (1, 2)], 3, boxes=boxes)
+    found, _ = search(chain, use_group_sampling=True, distance_multiplier=2)
+    assert as_set(found, found.interacting) == {(0, 1), (0, 2), (1, 2)}
+    hidden = chained([(0, 1), (1, 2)], 3, no_eval=np.array([False, True, False]))
+    found, _ = search(hidden, use_group_sampling=True)
+    assert as_set(found, found.interacting) == as_set(found) == {(0, 2)}
+    far = chained([(0, 1), (1, 2)], 3, boxes=np.array([[0, 0, 9, 20], [90, 0, 99, 20], [12, 0, 21, 20]], np.float32))
+    found, _ = search(far, use_group_sampling=True)
+    assert as_set(found, found.interacting) == as_set(found) == {(0, 2)}
+
+
+def test_what_only_an_unknown_interaction_connects_is_unknown() -> None:
+    hard = chained([(0, 1), (1, 2), (2, 3)], 4, difficulty=np.array([1, 3, 1], np.int8))
+    found, removed = search(hard, use_group_sampling=True, max_difficulty=2)
+    assert as_set(found) == as_set(found, found.interacting) == {(0, 1), (2, 3)}
+    assert removed == {"whose labels are ignored or too difficult": (4, 0)}
+    ignored = chained([(0, 1), (1, 2)], 3, labels=np.array([0, 1], np.int32))
+    assert as_set(search(ignored, mapping=(0, IGNORE), use_group_sampling=True)[0]) == {(0, 1)}
+    # what is dropped is as if it were not in the file
+    found, _ = search(ignored, mapping=(0, DROP), use_group_sampling=True)
+    assert as_set(found, ~found.interacting) == {(0, 2), (1, 2)}
 
 
 def test_negatives_are_thinned_and_positives_stay() -> None:
