@@ -21,8 +21,23 @@ DISTANCE = 3
 _BANDS = 4  # of 16 bits each: where at most 3 bits differ, one band is equal
 _GROUP = 512  # images with an equal band that are compared at once
 _FLAT = 12  # grey levels between the brightest and the darkest mean, below which a hash says nothing
+_TOLD = 40  # neighbours that differ by 2 grey levels, below which it says nothing: digits on black all look the same
 
 Pairs = npt.NDArray[np.int64]
+
+
+class Images(NamedTuple):
+    """A set of images.
+
+    Attributes:
+        title: its name.
+        paths: their files, or where in a file they stand.
+        pixels: uint8 `[N, H, W]`, the images themselves where they have no files of their own.
+    """
+
+    title: str
+    paths: Sequence[str]
+    pixels: npt.NDArray[np.uint8] | None = None
 
 
 class Twins(NamedTuple):
@@ -44,18 +59,19 @@ class Twins(NamedTuple):
     examples: tuple[tuple[str, str], ...]
 
 
-def find_twins(sets: Sequence[tuple[str, Sequence[str]]], threads: int = 4, examples: int = 3) -> list[Twins]:
+def find_twins(sets: Sequence[Images], threads: int = 4, examples: int = 3) -> list[Twins]:
     """The twins within every set and between every two, those pairs of sets only that have any.
 
     Args:
-        sets: (name, paths) of each; files that cannot be decoded are left out.
+        sets: files that cannot be decoded are left out.
         threads: that read and decode.
         examples: pairs named at most for each pair of sets.
     """
-    paths = [path for _, own in sets for path in own]
-    owner = np.repeat(np.arange(len(sets)), [len(own) for _, own in sets])
+    paths = [path for own in sets for path in own.paths]
+    owner = np.repeat(np.arange(len(sets)), [len(own.paths) for own in sets])
     with ThreadPoolExecutor(threads) as pool:
-        hashes = np.array(list(pool.map(_hashes, paths)), np.uint64).reshape(-1, 2)
+        found = [pool.map(_hashes, own.paths) if own.pixels is None else map(_pixel_hashes, own.pixels) for own in sets]
+        hashes = np.array([h for own in found for h in own], np.uint64).reshape(-1, 2)
     exact, look = hashes.T
     pairs = _pairs(exact, look)
     pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
@@ -68,16 +84,17 @@ def find_twins(sets: Sequence[tuple[str, Sequence[str]]], threads: int = 4, exam
             alike = np.setdiff1d(pairs[here, 1], same)
             shown = np.concatenate([pairs[here & equal], pairs[here & np.isin(pairs[:, 1], alike)]])[:examples]
             named = tuple((paths[i], paths[j]) for i, j in shown.tolist())
-            out.append(Twins(sets[a][0], sets[b][0], len(same), len(alike), int((exact[owner == b] > 0).sum()), named))
+            out.append(Twins(sets[a].title, sets[b].title, len(same), len(alike), int((exact[owner == b] > 0).sum()), named))
     return out
 
 
 def look_hash(image: np.ndarray) -> int:
-    """Difference hash of an image, uint8 `[H, W]` grey, as 64 bits; 0 for one without contrast."""
+    """Difference hash of an image, uint8 `[H, W]` grey, as 64 bits; 0 for one without contrast, or of one even ground."""
     means = cv2.resize(image, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int64)
-    if means.max() - means.min() < _FLAT:
+    steps = np.diff(means, axis=1)
+    if means.max() - means.min() < _FLAT or (np.abs(steps) >= 2).sum() < _TOLD:
         return 0
-    return int.from_bytes(np.packbits(means[:, 1:] > means[:, :-1]).tobytes(), "big")
+    return int.from_bytes(np.packbits(steps > 0).tobytes(), "big")
 
 
 def _hashes(path: str) -> tuple[int, int]:
@@ -93,7 +110,16 @@ def _hashes(path: str) -> tuple[int, int]:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     if image is None:
         return 0, 0
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") | 1, look_hash(image)
+    return _hash(data), look_hash(image)
+
+
+def _pixel_hashes(image: npt.NDArray[np.uint8]) -> tuple[int, int]:
+    """The same of an image that has no file."""
+    return _hash(image.tobytes()), look_hash(image)
+
+
+def _hash(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") | 1
 
 
 def _pairs(exact: npt.NDArray[np.uint64], look: npt.NDArray[np.uint64]) -> Pairs:

@@ -59,6 +59,10 @@ class ImageTable:
         out[np.repeat(np.arange(len(self)), np.diff(self.offsets)), self.labels] = True
         return out
 
+    def samples_by_class(self) -> npt.NDArray[np.int64]:
+        """int64 `[classes]`: how many images have each class."""
+        return np.bincount(self.labels, minlength=len(self.names))
+
     def keep_images(self, keep: npt.NDArray[np.bool_]) -> ImageTable:
         """The table with only the images where `keep` (bool `[N]`)."""
         counts = np.diff(self.offsets)

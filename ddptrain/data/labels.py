@@ -28,6 +28,10 @@ class Named(Protocol):
     def ignored_names(self) -> tuple[str, ...]:
         """Those that its benchmark ignores."""
 
+    def samples_by_class(self) -> npt.NDArray[np.int64]:
+        """int64 `[classes]`: in how many samples each class is labelled."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class LabelSpace:
@@ -50,7 +54,7 @@ class LabelSpace:
         """The label space of tables as they were read, one per config. `UserError` where an own class would vanish in
         silence, or where a config names a class that is not there."""
         maps = [_map(tuple(classes), c, t) for c, t in zip(configs, tables, strict=True)]
-        rows = [_annotated(tuple(classes), c, m) for c, m in zip(configs, maps)]
+        rows = [_annotated(tuple(classes), c, m, t) for c, m, t in zip(configs, maps, tables)]
         annotated = np.array(rows, bool).reshape(len(maps), len(classes))
         return cls(tuple(classes), tuple(c.name for c in configs), tuple(maps), annotated)
 
@@ -113,12 +117,17 @@ def _unmapped_line(classes: tuple[str, ...], config: DatasetConfig, unmapped: li
     )
 
 
-def _annotated(classes: tuple[str, ...], config: DatasetConfig, mapping: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    mapped = np.isin(np.arange(len(classes)), mapping)
+def _annotated(
+    classes: tuple[str, ...], config: DatasetConfig, mapping: npt.NDArray[np.int32], table: Named
+) -> npt.NDArray[np.bool_]:
     if config.annotated is None:
-        return mapped
+        return np.isin(np.arange(len(classes)), mapping)
     given = np.array([config.annotated == "all" or c in config.annotated for c in classes], bool)
-    contradicted = np.flatnonzero(mapped & ~given)
+    if given.all():
+        return given
+    # a name alone is no label: the classes of a mixture are often listed in each of its datasets
+    occurring = np.isin(np.arange(len(classes)), mapping[table.samples_by_class() > 0])
+    contradicted = np.flatnonzero(occurring & ~given)
     if len(contradicted):
         name = classes[contradicted[0]]
         raise UserError(f"{config.name}: has labels of {name!r}, which annotated leaves out; add it there or drop it")

@@ -53,6 +53,10 @@ class MaskTable:
         """Path of its mask."""
         return _path(self.mask_bytes, self.mask_offsets, image)
 
+    def samples_by_class(self) -> npt.NDArray[np.int64]:
+        """int64 `[C]`: in how many masks each class occurs."""
+        return (self.pixels[:, :-1] > 0).sum(0, dtype=np.int64)
+
     def labels(self, image: int) -> npt.NDArray[np.uint8]:
         """uint8 `[H, W]`: class of each pixel, `VOID` where there is none.
 

@@ -119,6 +119,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.frame)
 
+    def samples_by_class(self) -> npt.NDArray[np.int64]:
+        """int64 `[C]`: how many pairs interact in each way."""
+        return self.classes.sum(0, dtype=np.int64)
+
     def keep(self, which: npt.NDArray[np.bool_]) -> Pairs:
         """Those where `which`, bool `[n]`."""
         return Pairs(self.frame[which], self.people[which], self.interacting[which], self.classes[which])

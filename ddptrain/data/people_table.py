@@ -58,6 +58,10 @@ class PeopleTable:
     def __len__(self) -> int:
         return len(self.sizes)
 
+    def samples_by_class(self) -> npt.NDArray[np.int64]:
+        """int64 `[kinds]`: how many pairs have each kind of interaction."""
+        return np.bincount(self.labels, minlength=len(self.names))
+
     def path(self, image: int) -> str:
         """Path of one frame."""
         start, stop = self.path_offsets[image], self.path_offsets[image + 1]

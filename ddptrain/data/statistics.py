@@ -32,19 +32,14 @@ class Sizes(NamedTuple):
     longest: float
 
 
-def learned(table: AnnotationTable) -> npt.NDArray[np.bool_]:
-    """bool `[M]`: the boxes that are learned: neither ignore regions nor crowds."""
-    return ~(table.ignore | table.crowd)
-
-
 def class_counts(table: AnnotationTable) -> npt.NDArray[np.int64]:
     """int64 `[classes]`: learned boxes of each class in `table.names`."""
-    return np.bincount(table.labels[learned(table)], minlength=len(table.names))
+    return np.bincount(table.labels[table.learned()], minlength=len(table.names))
 
 
 def box_sizes(table: AnnotationTable, image_size: int) -> Sizes:
     """Sizes of a table's boxes, letterboxed to a square of `image_size` pixels."""
-    kept = learned(table)
+    kept = table.learned()
     boxes = table.boxes[kept].astype(np.float64)
     scale = image_size / table.sizes.max(1).astype(np.float64)[table.image_of_rows()[kept]]
     sides = boxes[:, 2:] - boxes[:, :2]

@@ -66,6 +66,16 @@ class AnnotationTable:
         start, stop = self.path_offsets[image], self.path_offsets[image + 1]
         return self.path_bytes[start:stop].tobytes().decode("utf-8", "surrogateescape")
 
+    def learned(self) -> npt.NDArray[np.bool_]:
+        """bool `[M]`: the boxes that are learned: neither ignore regions nor crowds."""
+        return ~(self.ignore | self.crowd)
+
+    def samples_by_class(self) -> npt.NDArray[np.int64]:
+        """int64 `[classes]`: in how many images a box of each class is learned."""
+        kept, count = self.learned(), len(self.names)
+        pairs = np.unique(self.image_of_rows()[kept] * count + self.labels[kept])
+        return np.bincount(pairs % max(count, 1), minlength=count)
+
     def rows(self, image: int) -> slice:
         """The rows of one image in `boxes`, `labels`, `ignore`, `crowd` and `area`."""
         if not 0 <= image < len(self):

@@ -25,7 +25,7 @@ from ddptrain.monitor.pictures import grid
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task, inspect
-from ddptrain.tasks.inspection import Inspection
+from ddptrain.tasks.inspection.base import Inspection
 from ddptrain.tasks.stream import run_length
 
 PICTURES = 4
@@ -82,7 +82,8 @@ def _look_at_task(config: RunConfig, found: Inspection) -> None:
         task = build_task(config)
         _mixture(config, task.sampler.plan(), task.sampler.mixture.samples_per_epoch, found)
         found.warnings += task.sampler.mixture.warnings()
-        found.warnings += [n.removeprefix("warning: ") for n in task.notes if n.startswith("warning: ")]
+        noted = [n.removeprefix("warning: ") for n in task.notes if n.startswith("warning: ")]
+        found.warnings += [n for n in noted if n not in found.warnings]
         _split_and_memory(config, task, found)
         found.sections.append(_pictures(task))
     except UserError as e:

@@ -15,9 +15,12 @@ from ddptrain.models.interaction import CROPS
 from ddptrain.tasks.base import Model, OwnTask, Task
 from ddptrain.tasks.classification import ClassificationModel, ClassificationTask
 from ddptrain.tasks.detection import DetectionModel, DetectionTask
-from ddptrain.tasks.inspection import Inspection, inspect_detection
+from ddptrain.tasks.inspection.base import Inspection
+from ddptrain.tasks.inspection.classification import inspect_classification
+from ddptrain.tasks.inspection.detection import inspect_detection
+from ddptrain.tasks.inspection.interaction import inspect_interaction
+from ddptrain.tasks.inspection.segmentation import inspect_segmentation
 from ddptrain.tasks.interaction import InteractionPredictor, InteractionTask
-from ddptrain.tasks.mask_inspection import inspect_segmentation
 from ddptrain.tasks.segmentation import SegmentationModel, SegmentationTask
 
 TASKS: dict[str, Callable[[RunConfig], Task]] = {
@@ -32,7 +35,12 @@ MODELS: dict[str, Callable[[RunConfig], Model]] = {
     "segmentation": SegmentationModel,
     "interaction": InteractionPredictor,
 }
-INSPECTIONS = {"detection": inspect_detection, "segmentation": inspect_segmentation}
+INSPECTIONS: dict[str, Callable[[RunConfig, int], Inspection]] = {
+    "classification": inspect_classification,
+    "detection": inspect_detection,
+    "interaction": inspect_interaction,
+    "segmentation": inspect_segmentation,
+}
 
 
 def _images(config: RunConfig) -> tuple[Tensor, ...]:
@@ -94,10 +102,12 @@ def own_task(config: RunConfig) -> OwnTask:
 
 
 def inspect(config: RunConfig, images: int) -> Inspection:
-    """What the task finds in a run's datasets; nothing for a task that does not look.
+    """What the task finds in a run's datasets; a task of the user's own has no inspection, which is said.
 
     Args:
         images: how many are opened to look for duplicates; 0 for all.
     """
-    look = INSPECTIONS.get(config.task)
-    return Inspection() if look is None else look(config, images)
+    if config.task in INSPECTIONS:
+        return INSPECTIONS[config.task](config, images)
+    what = "faults, classes, duplicates and leaks of its datasets were not looked for"
+    return Inspection(warnings=[f"{config.task}: a task of your own has no inspection: {what}"])

@@ -28,6 +28,8 @@ from ddptrain.models.torchvision import TorchvisionDetector
 from ddptrain.monitor import pictures, report
 from ddptrain.structures import Batch, Detections, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.inspection.base import data_sets
+from ddptrain.tasks.inspection.classes import class_warnings
 from ddptrain.tasks.stream import build_partners, build_sampler, run_length
 
 DRAWN_SCORE = 0.25
@@ -104,6 +106,9 @@ class DetectionTask(DetectionModel):
         train_tables, train_depth, train_space = self._tables("train")
         self.val_tables, val_depth, self.val_space = self._tables("val")
         self._refuse_missing(train_space)
+        sets = data_sets(config, "train", train_tables, train_space.annotated)
+        sets += data_sets(config, "val", self.val_tables, self.val_space.annotated)
+        self.notes += [f"warning: {line}" for line in class_warnings(config, sets, "box")]
         if isinstance(config.model, TorchvisionConfig) and any((t.ignore | t.crowd).any() for t in train_tables):
             self.notes.append(f"warning: {config.model.name} learns what is in ignore regions and crowds as background")
         self.sampler = build_sampler(config, [len(t) for t in train_tables])

@@ -22,6 +22,8 @@ from ddptrain.models.interaction import InteractionModel
 from ddptrain.monitor import panorama
 from ddptrain.structures import Batch, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.inspection.base import data_sets
+from ddptrain.tasks.inspection.classes import class_warnings
 from ddptrain.tasks.labels import LabelModel, LabelTask
 
 STAGE_1 = ("not interacting", "interacting")
@@ -115,6 +117,9 @@ class InteractionTask(InteractionPredictor, LabelTask):
         tables, pairs, known = self._read("train", config.seed)
         val_tables, val_pairs, self.val_annotated = self._read("val", None)
         _refuse_shared_sequences(tables, val_tables)
+        if self.stage == 2:
+            sets = data_sets(config, "train", pairs, known) + data_sets(config, "val", val_pairs, self.val_annotated)
+            self.notes += [f"warning: {line}" for line in class_warnings(config, sets, "pair", masked=self.several)]
         self.monitors = ("f1", "loss", "accuracy", "AP", "balanced_accuracy", "auc")
         truth, self.val_truth = [self._truth(p) for p in pairs], [self._truth(p) for p in val_pairs]
         self.prepare(truth)

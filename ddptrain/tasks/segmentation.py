@@ -31,6 +31,8 @@ from ddptrain.monitor import pictures, report
 from ddptrain.seeding import rng
 from ddptrain.structures import VOID, Batch, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.inspection.base import data_sets
+from ddptrain.tasks.inspection.classes import class_warnings
 from ddptrain.tasks.stream import build_sampler
 
 COLLAPSED = 0.9
@@ -102,6 +104,8 @@ class SegmentationTask(SegmentationModel):
         self.notes: list[str] = []
         tables, space = self._tables("train")
         val_tables, val_space = self._tables("val")
+        sets = data_sets(config, "train", tables, space.annotated) + data_sets(config, "val", val_tables, val_space.annotated)
+        self.notes += [f"warning: {line}" for line in class_warnings(config, sets, "pixel")]
         data = config.data
         self.sampler = build_sampler(config, [len(t) for t in tables])
         self.train = SegmentationSamples(tables, space.annotated, data.image_size, data.augment, config.seed)

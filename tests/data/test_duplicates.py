@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ddptrain.data.duplicates import _bits, _pairs, find_twins, look_hash
+from ddptrain.data.duplicates import Images, _bits, _pairs, find_twins, look_hash
 
 
 def picture(seed: int) -> np.ndarray:
@@ -31,7 +31,7 @@ def sets(tmp_path: Path) -> tuple[list[str], list[str]]:
 
 
 def test_different_images_are_no_twins(sets: tuple[list[str], list[str]]) -> None:
-    assert find_twins([("train", sets[0]), ("val", sets[1])]) == []
+    assert find_twins([Images("train", sets[0]), Images("val", sets[1])]) == []
 
 
 def test_leaks_between_sets_and_duplicates_within(sets: tuple[list[str], list[str]], tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_leaks_between_sets_and_duplicates_within(sets: tuple[list[str], list[st
     cv2.imwrite(val[6].replace(".png", ".jpg"), smaller, [cv2.IMWRITE_JPEG_QUALITY, 80])
     val[6] = val[6].replace(".png", ".jpg")
     shutil.copy(train[0], train[9])
-    within, leak = find_twins([("train", train), ("val", val)])
+    within, leak = find_twins([Images("train", train), Images("val", val)])
     assert within[:5] == ("train", "train", 1, 0, 10)
     assert within.examples == ((train[0], train[9]),)
     assert leak[:5] == ("train", "val", 1, 1, 10)
@@ -52,7 +52,7 @@ def test_images_without_contrast_are_twins_only_byte_by_byte(tmp_path: Path) -> 
     paths = [str(tmp_path / f"{i}.png") for i in range(3)]
     for path, level in zip(paths, (20, 200, 200)):
         cv2.imwrite(path, np.full((64, 64, 3), level, np.uint8))
-    assert [t[:4] for t in find_twins([("a", paths)])] == [("a", "a", 1, 0)]
+    assert [t[:4] for t in find_twins([Images("a", paths)])] == [("a", "a", 1, 0)]
 
 
 def test_unreadable_files_are_left_out(sets: tuple[list[str], list[str]], tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_unreadable_files_are_left_out(sets: tuple[list[str], list[str]], tmp_pa
     Path(train[2]).write_bytes(b"")
     Path(train[3]).unlink()
     shutil.copy(train[4], train[5])
-    assert [t[2:5] for t in find_twins([("train", train), ("none", [])])] == [(1, 0, 6)]
+    assert [t[2:5] for t in find_twins([Images("train", train), Images("none", [])])] == [(1, 0, 6)]
     assert find_twins([]) == []
 
 

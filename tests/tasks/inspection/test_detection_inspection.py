@@ -11,7 +11,9 @@ from ddptrain.config import load_config
 from ddptrain.data.statistics import EDGES, Sizes
 from ddptrain.data.table import AnnotationTable
 from ddptrain.monitor.page import Section
-from ddptrain.tasks.inspection import DataSet, Inspection, _box_loss, _quota, _spread
+from ddptrain.tasks.inspection.base import DataSet, Inspection
+from ddptrain.tasks.inspection.detection import _box_loss
+from ddptrain.tasks.inspection.twins import _quota, _spread
 
 
 def told(config: Path, *overrides: str) -> tuple[Section, Inspection]:

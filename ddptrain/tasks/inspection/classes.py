@@ -1,0 +1,122 @@
+"""Classes by dataset: a table of them, and what is said of those that a dataset never shows, at check and at train alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ddptrain.config import RunConfig
+from ddptrain.config.text import dump_inline
+from ddptrain.monitor.page import UNKNOWN, Section, histogram
+from ddptrain.tasks.inspection.base import DataSet, Inspection
+
+NAMED = 20
+"""Classes whose names have room below a figure or in a warning."""
+EXPECTED = 2.0
+"""Samples with classes that a dataset never shows, by the rate of the other datasets, from which on that is strange."""
+PLURALS = {"box": "boxes", "image": "images", "pixel": "pixels", "pair": "pairs"}
+UNLABELLED = {"box": "background", "image": "absent", "pixel": "other classes", "pair": "absent"}
+"""What a thing counts as that nobody labelled, by what is labelled."""
+
+
+def tell_classes(
+    sets: Sequence[DataSet],
+    classes: Sequence[str],
+    counts: np.ndarray,
+    unit: str,
+    out: Inspection,
+    head: str = "",
+    cells: Sequence[Sequence[Any]] | None = None,
+) -> None:
+    """A table, a figure and facts of how often each class is labelled.
+
+    Args:
+        counts: int `[sets, classes]`, in `unit`s.
+        head, cells: what a table shows instead, and the words for it.
+    """
+    known, units = [s.annotated for s in sets], PLURALS[unit]
+    shown = counts.tolist() if cells is None else cells
+    rows = [[name, *(row[c] if k[c] else UNKNOWN for row, k in zip(shown, known))] for c, name in enumerate(classes)]
+    head = head or f"{units.capitalize()} of each class"
+    lines = [f"{head}. Unknown: the dataset does not label the class, it is neither learned nor scored there."]
+    section = Section("Classes", lines, ("class", *(s.title for s in sets)), rows)
+    if 1 < len(classes) <= NAMED:
+        series = [(s.title, (n / max(n.sum(), 1)).tolist()) for s, n in zip(sets, counts)]
+        section.figures.append(histogram(series, classes, f"part of the dataset's {units}"))
+    out.sections.append(section)
+    out.facts["classes"] = [
+        {"part": s.part, "name": s.config.name}
+        | {units: {c: int(n) if k else None for c, n, k in zip(classes, counts[i], s.annotated)}}
+        for i, s in enumerate(sets)
+    ]
+
+
+def class_warnings(config: RunConfig, sets: Sequence[DataSet], unit: str, masked: bool = True) -> list[str]:
+    """Classes that cannot be learned or scored, and those that one dataset never shows and others do.
+
+    Args:
+        sets: tables with classes of the run, of train and val.
+        masked: the loss and the metric leave out the classes that a dataset does not label.
+    """
+    sets = [s for s in sets if s.part == "val" or s.config.share != 0]
+    shown = np.array([s.table.samples_by_class() for s in sets]).reshape(len(sets), len(config.classes))
+    known = np.array([s.annotated for s in sets]).reshape(shown.shape)
+    samples = np.array([len(s.table) for s in sets])
+    out, told = [], np.zeros(shown.shape, bool)
+    for part in ("train", "val"):
+        rows = np.array([s.part == part for s in sets], bool)
+        if rows.any():
+            told[rows] = ~shown[rows].any(0)
+            out += _absent(config, part, shown[rows], known[rows], unit)
+    for i, s in enumerate(sets):
+        if s.config.annotated is not None:  # the user has said what it labels
+            continue
+        others = known & (np.arange(len(sets)) != i)[:, None]
+        elsewhere, of = (shown * others).sum(0), (samples[:, None] * others).sum(0)
+        missed = known[i] & (shown[i] == 0) & (elsewhere > 0) & ~told[i]
+        if (samples[i] * elsewhere[missed] / of[missed]).sum() >= EXPECTED:
+            out.append(_never_shown(config, s, np.flatnonzero(missed), shown[i], elsewhere, of, unit, masked))
+    return out
+
+
+def _absent(config: RunConfig, part: str, shown: np.ndarray, known: np.ndarray, unit: str) -> list[str]:
+    """Classes that no dataset of a part shows."""
+    where, verb = ("training", "learned") if part == "train" else ("validation", "scored")
+    out = []
+    for c in np.flatnonzero(~shown.any(0)).tolist():
+        name = config.classes[c]
+        if part == "train" and not known[:, c].any():
+            out.append(f"class {name}: no training dataset labels it, it cannot be learned; check rename, or drop it")
+        else:
+            out.append(f"class {name}: no {unit} of it in any {where} dataset, it cannot be {verb}")
+    return out
+
+
+def _never_shown(
+    config: RunConfig,
+    s: DataSet,
+    missed: np.ndarray,
+    shown: np.ndarray,
+    elsewhere: np.ndarray,
+    of: np.ndarray,
+    unit: str,
+    masked: bool,
+) -> str:
+    noun = PLURALS["pair" if unit == "pair" else "image"]
+    names = [f"{config.classes[c]} ({elsewhere[c]} of {of[c]} {noun} elsewhere show it)" for c in missed[:NAMED].tolist()]
+    more = f" and {len(missed) - NAMED} more classes" if len(missed) > NAMED else ""
+    number = [d.name for d in getattr(config.data, s.part)].index(s.config.name)
+    labelled = dump_inline([name for c, name in enumerate(config.classes) if s.annotated[c] and shown[c]])
+    known = "all" if s.annotated.all() else dump_inline([name for name, k in zip(config.classes, s.annotated) if k])
+    verb = "learned" if s.part == "train" else "scored"
+    unlabelled = (
+        f"if it shows some without a label, they are {verb} as {UNLABELLED[unit]}: write annotated: {labelled}"
+        if masked
+        else "if they are there under other names, correct names, rename or the labels"
+    )
+    return (
+        f"{s.title}: no {unit} of {', '.join(names)}{more}; {unlabelled}; if it really has none, write annotated: {known} "
+        f"(in data.{s.part}.{number})"
+    )

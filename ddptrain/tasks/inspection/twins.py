@@ -1,0 +1,105 @@
+"""Images that come twice or stand in two datasets of a run: duplicates and leaks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from ddptrain.data.duplicates import Images, Twins, find_twins
+from ddptrain.data.image_table import ImageTable
+from ddptrain.monitor.page import Section, details
+from ddptrain.tasks.inspection.base import DataSet, Inspection
+
+
+def tell_duplicates(sets: Sequence[DataSet], images: int, out: Inspection) -> None:
+    """Images that come twice or stand in both parts; a table has a `path` of each image."""
+    chosen = _chosen(sets, images)
+    looked_at, total = sum(map(len, chosen)), sum(len(s.table) for s in sets)
+    twins = find_twins([_images(s, which) for s, which in zip(sets, chosen)])
+    section = Section("Duplicates and leaks", columns=("images of", "also in", "looked at", "equal files", "look the same"))
+    if looked_at < total:
+        section.lines.append(f"{looked_at} of {total} images were opened; --images 0 opens all.")
+    if not twins:
+        section.lines.append("None was found.")
+    section.rows = [[t.second, t.first, t.looked_at, t.equal, t.alike] for t in twins]
+    for t in twins:
+        where = f"within {t.second}" if t.first == t.second else f"{t.second} in {t.first}"
+        section.figures.append(details(f"{where}: examples", [f"{b} = {a}" for a, b in t.examples]))
+    out.sections.append(section)
+    out.facts["duplicates"] = [t._asdict() | {"examples": [list(pair) for pair in t.examples]} for t in twins]
+    for t in twins:
+        _tell_twins(t, out)
+
+
+def _tell_twins(t: Twins, out: Inspection) -> None:
+    example = " = ".join(t.examples[0][::-1])
+    what = f"{t.equal} equal and {t.alike} that look the same, such as {example}"
+    if t.first.startswith("train ") and t.second.startswith("val "):
+        out.warnings.append(f"leak: of {t.looked_at} images of {t.second}, {t.equal + t.alike} stand in {t.first}: {what}")
+    elif t.equal:
+        within = f"{t.second} comes twice" if t.first == t.second else f"{t.second} stands in {t.first} too"
+        out.warnings.append(f"duplicates: {t.equal} of {t.looked_at} images of {within}, such as {example}")
+
+
+def _images(s: DataSet, which: np.ndarray) -> Images:
+    pixels = getattr(s.table, "pixels", None) if isinstance(s.table, ImageTable) else None
+    return Images(s.title, [s.table.path(int(i)) for i in which], None if pixels is None else pixels[which])
+
+
+def _chosen(sets: Sequence[DataSet], images: int) -> list[np.ndarray]:
+    """The images of each dataset that are opened: evenly spread, but first those whose file, or else its size, is that of an
+    image on the other side."""
+    sizes, val = [len(s.table) for s in sets], [s.part == "val" for s in sets]
+    quota = _quota(sizes, val, images)
+    if quota == sizes:
+        return [np.arange(n) for n in sizes]
+    with ThreadPoolExecutor(16) as pool:  # on network storage the time goes into waiting
+        files = [np.array(list(pool.map(_file, _images(s, np.arange(n)).paths)), np.int64) for s, n in zip(sets, sizes)]
+    out = [np.zeros(0, np.int64)] * len(sets)
+    for part in (True, False):
+        # training images are held against the validation images that were chosen
+        others = np.concatenate([f if part else f[which] for f, which, v in zip(files, out, val) if v != part] or [_NONE])
+        for i in (i for i, v in enumerate(val) if v == part):
+            alike = np.where(np.isin(files[i][:, 1], others[:, 1]), 2, np.isin(files[i][:, 0], others[:, 0]))
+            out[i] = _pick(np.where(files[i][:, 0] > 0, alike, 0), quota[i])
+    return out
+
+
+_NONE = np.zeros((0, 2), np.int64)
+
+
+def _file(path: str) -> tuple[int, int]:
+    """Size of a file, and a number that is its own whatever links lead to it; zeros where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0
+    return found.st_size, hash((found.st_dev, found.st_ino))
+
+
+def _pick(level: np.ndarray, quota: int) -> np.ndarray:
+    """`quota` indices, those of a high level first, evenly spread over each level."""
+    out: list[np.ndarray] = []
+    for wanted in (2, 1, 0):
+        own = np.flatnonzero(level == wanted)
+        out.append(own[_spread(len(own), min(len(own), quota - sum(map(len, out))))])
+    return np.sort(np.concatenate(out))
+
+
+def _quota(sizes: Sequence[int], val: Sequence[bool], images: int) -> list[int]:
+    """How many images of each dataset are opened: validation sets first, for a leak is found only where both are."""
+    if not images or sum(sizes) <= images:
+        return list(sizes)
+    held = sum(n for n, v in zip(sizes, val) if v)
+    for_val = min(held, images // 2)
+    rest = sum(sizes) - held
+    for_train = min(rest, images - for_val)
+    return [n * for_val // held if v else n * for_train // rest for n, v in zip(sizes, val)]
+
+
+def _spread(total: int, quota: int) -> np.ndarray:
+    """`quota` indices evenly over `total`."""
+    return np.arange(quota) * total // max(quota, 1)
