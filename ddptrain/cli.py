@@ -12,6 +12,7 @@ from typing import Any
 
 from ddptrain import __version__
 from ddptrain.errors import RankFailed, RunFailed, UserError
+from ddptrain.printable import printable, say
 from launch.cli import add_commands
 
 
@@ -142,11 +143,11 @@ def main(argv: list[str] | None = None) -> int:
         return int(args.run(args))
     except UserError as e:
         if _speaks() or (not e.everywhere and _speaks("LOCAL_RANK", "SLURM_LOCALID")):
-            print(f"ddptrain: error: {e}", file=sys.stderr)
+            print(f"ddptrain: error: {printable(str(e))}", file=sys.stderr)
         return 2
     except RunFailed as e:
         if isinstance(e, RankFailed) or _speaks():
-            print(f"ddptrain: failed: {e}", file=sys.stderr)
+            print(f"ddptrain: failed: {printable(str(e))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # whoever read has left; Python must not try to flush at exit
@@ -156,7 +157,8 @@ def main(argv: list[str] | None = None) -> int:
         raise
     except OSError as e:  # disk full, no permission, no such folder: the place is all that is to be known
         where = f"{e.filename}: " if e.filename is not None else ""
-        print(f"ddptrain: failed: {where}{e.strerror or e}; free or name another place and start again", file=sys.stderr)
+        line = printable(f"{where}{e.strerror or e}")
+        print(f"ddptrain: failed: {line}; free or name another place and start again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # `train` has handlers of its own
         print("ddptrain: interrupted", file=sys.stderr)
@@ -275,5 +277,5 @@ def convert(args: argparse.Namespace) -> int:
         copy=args.copy,
     )
     for split in done:
-        print(split.text())
+        say(split.text())
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ddptrain.errors import UserError
+from ddptrain.printable import printable
 from ddptrain.status import FAILED, FINISHED, STOPPED, USER_ERROR, read_status
 from launch import cluster, job, rendezvous
 from launch.job import Job
@@ -31,7 +32,7 @@ def restart_count(environ: Mapping[str, str] = os.environ) -> int:
 
 def say(text: str) -> None:
     """One line in the job's log."""
-    print(f"{time.strftime('%H:%M:%S')} job: {text}", flush=True)
+    print(f"{time.strftime('%H:%M:%S')} job: {printable(text)}", flush=True)
 
 
 def plan_path(folder: Path, restart: int) -> Path:
@@ -223,7 +224,7 @@ def main(argv: list[str]) -> int:
         print(sbatch.create_here(argv[1:]).folder)
         return 0
     except UserError as e:
-        print(f"ddptrain: error: {e}", file=sys.stderr, flush=True)
+        print(f"ddptrain: error: {printable(str(e))}", file=sys.stderr, flush=True)
         return USER_ERROR
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ddptrain.errors import UserError
+from ddptrain.printable import printable, say
 
 SLURM_OPTIONS = {
     "nodes": (int, "machines"),
@@ -144,8 +145,9 @@ def submit(args: argparse.Namespace) -> int:
         return _dry_run(mine, way.render(mine))
     number = way.submit(mine)
     job.register(mine, number)
-    print(f"job {number}: {mine.name}, {mine.options.nodes} x {mine.options.ranks} ranks")
-    print(f"  run     {mine.run}\n  log     {mine.folder}/log.txt")
+    say(f"job {number}: {mine.name}, {mine.options.nodes} x {mine.options.ranks} ranks")
+    say(f"  run     {mine.run}")
+    say(f"  log     {mine.folder}/log.txt")
     for verb, why in (("jobs", "how it stands"), (f"logs -f {number}", "watch it"), (f"cancel {number}", "save and end it")):
         print(f"  ddptrain {verb:<18} {why}")
     return 0
@@ -180,18 +182,18 @@ def sweep(args: argparse.Namespace) -> int:
     from launch import sweep as sweeps
 
     if args.table:
-        print(sweeps.table(Path(args.config)))
+        print(printable(sweeps.table(Path(args.config)), lines=True))
         return 0
     if args.dry_run:
         raise UserError("--dry-run: for ddptrain submit; a sweep's configs can be tried one by one")
     folder = sweeps.lay_out(Path(args.config), args.overrides, sweeps.parse_grid(args.grid), args.seeds)
     if args.local:
         code = sweeps.run_here(folder, args.nproc)
-        print(sweeps.table(folder))
+        print(printable(sweeps.table(folder), lines=True))
         return code
     options = slurm_options(args)
     number = sweeps.submit(folder, options, args.parallel, check_data=not args.no_data_check)
-    print(f"job {number}: {len(list(folder.glob('[0-9]*.yaml')))} runs, configs in {folder}")
+    say(f"job {number}: {len(list(folder.glob('[0-9]*.yaml')))} runs, configs in {folder}")
     print(f"  ddptrain jobs\n  ddptrain logs {number}_0\n  ddptrain sweep --table {shlex.quote(str(folder))}")
     return 0
 

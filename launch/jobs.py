@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ddptrain.errors import UserError
+from ddptrain.printable import printable
 from ddptrain.status import read_status
 from launch import batch, cluster, job, logs
 from launch.job import Job
@@ -20,7 +21,7 @@ ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEM
 def table(limit: int = 20) -> str:
     """The newest jobs, one a line: what the run's own status says, then what Slurm says."""
     rows: list[tuple[str, ...]] = [("JOB", "NAME", "RUN", "STEP", "SLURM", "STARTS", "MACHINES", "AGE", "REASON")]
-    rows += [_row(mine) for mine in job.all_jobs()[-limit:]]
+    rows += [tuple(map(printable, _row(mine))) for mine in job.all_jobs()[-limit:]]
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths)).rstrip() for r in rows)
 

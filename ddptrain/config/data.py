@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from ddptrain.config.section import Section
+from ddptrain.config.section import FileName, Section
 
 Format = Literal[
     "coco", "yolo", "voc", "visdrone", "visdrone-vid", "uavdt", "uavdt-xml", "auair", "csv",
@@ -15,8 +15,8 @@ Format = Literal[
 class DatasetConfig(Section):
     """One dataset of the mixture."""
 
-    name: str = Field(min_length=1, pattern=r"^[^/\s]+$")
-    """Short name, unique in its list; it appears in logs, metrics and errors."""
+    name: FileName
+    """Short name, unique in its list, a plain file name; it appears in logs, metrics and errors."""
     format: Format
     """Layout of the annotations on disk; `own`: only a task of your own knows."""
     root: str = Field(min_length=1)

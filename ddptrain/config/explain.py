@@ -58,13 +58,15 @@ def _line(path: str, e: ErrorDetails) -> str:
         return f"{path}: missing; it has no default"
     if not path:
         return _message(e)
-    return f"{path}: {_shown(e['input'])}: {_message(e)}"
+    line = f"{path}: {_shown(e['input'])}: {_message(e)}"
+    if e["type"] == "string_type" and isinstance(e["input"], (bool, int, float)):
+        line += f"; put it in quotes, in a shell {path}='\"{_shown(e['input'])}\"'"
+    return line
 
 
 def _message(e: ErrorDetails) -> str:
     if e["type"] in _WORDS:
-        quotes = e["type"] == "string_type" and isinstance(e["input"], (bool, int, float))
-        return _WORDS[e["type"]] + ("; put it in quotes" if quotes else "")
+        return _WORDS[e["type"]]
     if e["type"] == "literal_error":
         return f"allowed: {e['ctx']['expected'].replace(chr(39), '')}"
     if e["type"] == "too_short":

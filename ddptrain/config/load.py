@@ -97,6 +97,8 @@ def _expand(value: Any, environ: Mapping[str, str], source: str, path: str) -> A
         return [_expand(v, environ, source, f"{path}.{i}") for i, v in enumerate(value)]
     if not isinstance(value, str):
         return value
+    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise UserError(f"{source}: {path}: {value!r} holds a character that no file name and no text file can hold; remove it")
 
     def look_up(match: re.Match[str]) -> str:
         name, default = match.groups()

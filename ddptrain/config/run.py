@@ -11,7 +11,7 @@ from ddptrain.config.data import DataConfig
 from ddptrain.config.loss import AnyLossConfig, LossConfig
 from ddptrain.config.model import ModelConfig, YoloConfig
 from ddptrain.config.optim import EmaConfig, OptimizerConfig, ScheduleConfig
-from ddptrain.config.section import Section
+from ddptrain.config.section import FileName, Section
 from ddptrain.config.slurm import SlurmConfig
 from ddptrain.config.tasks import TaskName, check_task
 from ddptrain.config.train import CheckpointConfig, EvalConfig, MonitorConfig, TrainConfig
@@ -40,8 +40,8 @@ def _or_text(schema: dict[str, Any]) -> None:
 class RunConfig(Section):
     """One run, whole. Only `classes`, `data.train` and `data.val` must be given."""
 
-    name: str = Field(default="run", min_length=1, pattern=r"^[^/\s]+$")
-    """Name of the run; its folder is output/name."""
+    name: FileName = "run"
+    """Name of the run, a plain file name; its folder is output/name."""
     output: str = Field(default="runs", min_length=1)
     """Folder that holds the runs."""
     task: TaskName = "detection"

@@ -1,6 +1,11 @@
 """What every section of the config shares: strict, frozen, documented."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, WithJsonSchema
+
+LONGEST_NAME = 200
+"""Bytes of a name in UTF-8: a file system takes 255, and names of files are made from it."""
 
 
 class Section(BaseModel):
@@ -8,3 +13,21 @@ class Section(BaseModel):
     documentation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def _plain_file_name(value: str) -> str:
+    plain = value.isprintable() and not any(c.isspace() or c in "/\\" for c in value) and not value.endswith(".")
+    if not (plain and 1 <= len(value.encode()) <= LONGEST_NAME):
+        raise ValueError(
+            f"must be a plain file name: 1 to {LONGEST_NAME} bytes, without white space, slashes, backslashes and control "
+            "characters, and no dot at its end"
+        )
+    return value
+
+
+FileName = Annotated[
+    str,
+    AfterValidator(_plain_file_name),
+    WithJsonSchema({"type": "string", "maxLength": LONGEST_NAME, "pattern": r"^[^/\\\s]*[^/\\\s.]$"}),
+]
+"""A name that files and folders can have, and nothing else than that: no path leads out of it."""

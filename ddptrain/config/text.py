@@ -9,11 +9,22 @@ import yaml
 
 from ddptrain.errors import UserError
 
+REPEATED = 1_000_000
+"""Characters that the aliases of a document may stand for, all together: a few lines of them can stand for more than memory
+holds."""
+
 _INT, _FLOAT, _MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "merge"))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the numbers of YAML 1.2 (`1e-3` is one, `24:00:00` and `007` are text) and no key twice."""
+    """YAML with the numbers of YAML 1.2 (`1e-3` is one, `24:00:00` and `007` are text), no key twice, and aliases that repeat
+    only so much."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _weigh(node, {})
+        return node
 
 
 class _Dumper(yaml.SafeDumper):
@@ -42,15 +53,49 @@ for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(_FLOAT, re.compile(_NUMBER), list("-+0123456789."))
 
 
+def _weigh(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Characters and values of a node with all its aliases written out, and those of its aliases alone.
+
+    Args:
+        known: what was found of other nodes by their id; (-1, -1) for one that is being weighed.
+
+    Raises:
+        ConstructorError: aliases repeat more than `REPEATED`, or one is inside what it stands for.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        return 1 + len(node.value), 0
+    known[id(node)] = (-1, -1)
+    children = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+    whole, repeated = 1, 0
+    for child in children:
+        if id(child) in known:
+            size, _ = known[id(child)]
+            more = size
+            if size < 0:
+                raise yaml.constructor.ConstructorError(None, None, "an alias stands inside its own anchor", child.start_mark)
+        else:
+            size, more = known[id(child)] = _weigh(child, known)
+        whole, repeated = whole + size, repeated + more
+        if repeated > REPEATED:
+            text = f"its aliases repeat more than {REPEATED} characters; write the document without them"
+            raise yaml.constructor.ConstructorError(None, None, text, node.start_mark)
+    return whole, repeated
+
+
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
             raise yaml.constructor.ConstructorError(None, None, "a key must be one word", key_node.start_mark)
         key = "<<" if key_node.tag == _MERGE else loader.construct_object(key_node)
-        if key in seen:
+        if not isinstance(key, (str, int, float, type(None))):
+            text = f"key {key_node.value} is neither text nor a number; put it in quotes"
+            raise yaml.constructor.ConstructorError(None, None, text, key_node.start_mark)
+        # 1 and "1" are two keys of YAML, but one of JSON and of a config
+        own = {key, key_node.value}
+        if own & seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands there twice", key_node.start_mark)
-        seen.add(key)
+        seen |= own
     return dict(yaml.SafeLoader.construct_mapping(loader, node, deep=True))
 
 
@@ -69,6 +114,8 @@ def parse_yaml(text: str, source: str) -> Any:
     """
     try:
         return yaml.load(text, _Loader)
+    except RecursionError:
+        raise UserError(f"{source}: not valid YAML: its brackets are nested too deeply") from None
     except yaml.MarkedYAMLError as e:
         line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
         hint = "; indent with spaces" if "'\\t'" in (e.problem or "") else ""

@@ -11,6 +11,7 @@ import numpy as np
 from ddptrain.data.images import BadImage, read_image
 from ddptrain.engine.inference import IMAGE_SUFFIXES
 from ddptrain.errors import UserError
+from ddptrain.printable import say
 
 LARGEST = 65535
 
@@ -38,7 +39,7 @@ def write_depth(images: Path, out: Path, model: str, scale: float | None) -> int
         target.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(target), to_levels(predict(pipeline, path), scale)):
             raise UserError(f"{target}: cannot be written")
-    print(f"{len(paths)} depth maps of {images} in {out}")
+    say(f"{len(paths)} depth maps of {images} in {out}")
     return 0
 
 

@@ -22,6 +22,7 @@ from ddptrain.files import write_text
 from ddptrain.monitor.console import Console
 from ddptrain.monitor.history import History, plain
 from ddptrain.monitor.pictures import save
+from ddptrain.printable import say
 from ddptrain.tasks.base import Model, Task
 from ddptrain.tasks.build import INPUTS, build_task, load_predictor
 
@@ -67,7 +68,7 @@ def report_run(run: Path, overrides: Sequence[str], out: Path | None) -> int:
         task.report(out or folder / "report", evaluation.predictions, history)
     except ImportError as e:
         raise UserError(f"report: {e.name} is not installed; pip install 'ddptrain[report]'") from None
-    print(f"report on {file} in {out or folder / 'report'}")
+    say(f"report on {file} in {out or folder / 'report'}")
     return 0
 
 
@@ -109,7 +110,7 @@ def export_run(run: Path, format: str, out: Path | None) -> int:
     except OSError as e:
         raise UserError(f"{out}: cannot be written ({e.strerror}); name another file with --out") from None
     shapes = ", ".join(" x ".join(map(str, x.shape)) for x in example)
-    print(f"{out}: weights of {file}; for an input of {shapes} it differs from the model by at most {difference:.2g}")
+    say(f"{out}: weights of {file}; for an input of {shapes} it differs from the model by at most {difference:.2g}")
     return 0
 
 
@@ -156,7 +157,7 @@ def predict_run(run: Path, images: Sequence[Path], out: Path | None, score: floa
             found[str(path)] = {k: _written(out / name, v) for k, v in prediction.items()}
             save(out / name, picture)
     write_text(out / "predictions.json", json.dumps(found, indent=1))
-    print(f"{len(paths)} images with {file}: pictures and predictions.json in {out}")
+    say(f"{len(paths)} images with {file}: pictures and predictions.json in {out}")
     return 0
 
 

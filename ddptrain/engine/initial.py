@@ -10,8 +10,13 @@ from torch import Tensor, nn
 
 from ddptrain.engine import checkpoint
 from ddptrain.errors import UserError
+from ddptrain.printable import printable
 
 SHOWN = 3  # names of tensors in an error
+
+
+def _warn(line: str) -> None:
+    print(f"ddptrain: warning: {printable(line)}", file=sys.stderr)
 
 
 def load_initial(model: nn.Module, source: Path) -> None:
@@ -21,7 +26,7 @@ def load_initial(model: nn.Module, source: Path) -> None:
         UserError: there is no such checkpoint, or it is of another architecture; names the tensors that do not fit.
     """
     try:
-        file, state = checkpoint.load(source, lambda line: print(f"ddptrain: warning: {line}", file=sys.stderr), best=True)
+        file, state = checkpoint.load(source, _warn, best=True)
     except UserError as e:
         raise UserError(f"init_from: {e}") from None
     weights = state["ema"] if state["ema"] is not None else state["model"]

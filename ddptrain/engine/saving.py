@@ -19,12 +19,13 @@ from ddptrain.engine.state import RunState
 from ddptrain.engine.writer import CheckpointWriter
 from ddptrain.errors import UserError
 from ddptrain.files import write_text
+from ddptrain.printable import printable
 from ddptrain.status import State, exit_status, write_status
 
 
 def warn(line: str) -> None:
     """A line for the person who reads standard error."""
-    print(f"ddptrain: warning: {line}", file=sys.stderr, flush=True)
+    print(f"ddptrain: warning: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def identity(config: RunConfig, sizes: list[int]) -> dict[str, Any]:

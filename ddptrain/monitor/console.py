@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from ddptrain.monitor.terminal import Face, Plain, Terminal, plain_table
 from ddptrain.monitor.timing import Reading, duration
+from ddptrain.printable import printable
 
 
 class Console:
@@ -35,7 +36,8 @@ class Console:
         self._face: Face = Terminal(stream, total_steps) if stream and terminal else Plain(stream, total_steps)
 
     def line(self, text: str) -> None:
-        """Say `text`, more than one line allowed."""
+        """Say `text`, in one line, whatever the names in it hold."""
+        text = printable(text)
         self._write(text)
         self._face.line(text)
 
@@ -47,7 +49,8 @@ class Console:
             columns: their names.
             rows: cells; floats get three decimals, None and nan become `-`; columns of numbers are right-aligned.
         """
-        cells = [[_cell(value) for value in row] for row in rows]
+        title, columns = printable(title), [printable(name) for name in columns]
+        cells = [[printable(_cell(value)) for value in row] for row in rows]
         right = [all(isinstance(row[i], (int, float, type(None))) for row in rows) for i in range(len(columns))]
         self._write(plain_table(title, columns, cells, right))
         self._face.table(title, columns, cells, right)
@@ -67,7 +70,7 @@ class Console:
         epoch = f"{step / self._per_epoch:.1f}/{self._total / self._per_epoch:.4g}"
         rate = reading.images_per_second
         speed = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
-        parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        parts = " ".join(f"{printable(name)} {value:.3f}" for name, value in losses.items())
         numbers = f"{parts}  {speed} img/s  data {reading.data_wait:.0%}  ETA {duration(reading.eta_seconds)}"
         self._write(f"epoch {epoch}  step {step}/{self._total}  {numbers}")
         self._face.progress(step, epoch, numbers)

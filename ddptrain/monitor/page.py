@@ -6,12 +6,13 @@ import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
+from html import escape as escape_html
 from typing import Any
 
 import numpy as np
 
 from ddptrain.monitor.pictures import encode
+from ddptrain.printable import printable
 
 UNKNOWN = "unknown"
 """A cell that says so is shaded."""
@@ -104,6 +105,11 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:,}" if _is_number(value) else str(value)
+
+
+def escape(text: str) -> str:
+    """The text inside HTML, what is no visible character written out."""
+    return escape_html(printable(text))
 
 
 def picture(image: np.ndarray, text: str) -> str:

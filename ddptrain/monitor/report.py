@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddptrain.files import write_text
+from ddptrain.printable import printable
 
 
 @contextmanager
@@ -161,4 +162,4 @@ def text(
     lines = ["  ".join(v.ljust(w) for v, w in zip(row, widths)).rstrip() for row in table]
     lines += ["", *remarks] if remarks else []
     lines += ["", *(f"{name:40} {cell(value)}" for name, value in metrics.items())]
-    write_text(path, "\n".join(lines) + "\n")
+    write_text(path, "\n".join(map(printable, lines)) + "\n")

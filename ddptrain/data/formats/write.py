@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from ddptrain.config.text import parse_yaml
 from ddptrain.data.formats.csv import COLUMNS
 from ddptrain.data.formats.sequences import UAVDT_NAMES
 from ddptrain.data.formats.visdrone import NAMES, PREFIX
@@ -241,7 +242,7 @@ def _plain_lost(table: AnnotationTable) -> Lost:
 
 
 def _update_data_yaml(file: Path, table: AnnotationTable, split: str | None) -> None:
-    content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    content = parse_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else {}
     names = content.setdefault("names", list(table.names))
     if names != list(table.names):
         raise UserError(f"{table.name}: split {split} has other classes than those before it; give names")

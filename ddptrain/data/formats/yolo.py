@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ddptrain.config.data import DatasetConfig
+from ddptrain.config.text import parse_yaml
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.collect import Collector
 from ddptrain.data.formats.files import (
@@ -50,9 +49,9 @@ class DataYaml:
 def load_data_yaml(file: Path) -> DataYaml:
     """Parse a data.yaml; `UserError` where `nc` and `names` contradict each other or a value has no known form."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise UserError(f"{file} is no YAML: {' '.join(str(e).split())}") from e
+        content = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not valid YAML: it is not in UTF-8; save it as UTF-8") from None
     except OSError as e:
         raise UserError(f"{file}: cannot be read: {e.strerror}") from e
     if not isinstance(content, dict):

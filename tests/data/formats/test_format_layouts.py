@@ -95,7 +95,7 @@ def test_order_does_not_depend_on_the_file_system(yolo_set: Make) -> None:
         ("names: [car, bus]\n", {"names": ("car",)}, "names has 1 classes and"),
         ("nc: 2\n", {"names": ("car",)}, "names has 1 classes and nc of"),
         ("nc: 2\n", {}, "give names"),
-        ("names: [car\n", {}, "is no YAML"),
+        ("names: [car\n", {}, "data.yaml:2: not valid YAML"),
         ("names: car\n", {}, "names must be a list"),
         ("names: [car]\ntrain: {a: b}\n", {}, "train must be a path or a list"),
         ("names: [car]\ntrain: gone\n", {}, "gone is not there"),
