@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.depth import DepthMaps
@@ -17,10 +18,13 @@ from ddptrain.errors import UserError
 
 Save = Callable[..., Path]
 YOLO = "0 .5 .5 .2 .2\n"
-VOC = "<annotation><object><name>a</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></object></annotation>"
+BOX = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox>"
+VOC = f"<annotation><object><name>a</name>{BOX}</object></annotation>"
 ROW = "1,1,4,4,1,4,0,0\n"
 UAVDT = "1,1,1,1,4,4,1,1,1\n"
 JRDB = '{"labels": {"000000.jpg": [{"label_id": "pedestrian:1", "box": [1, 1, 5, 5]}]}}'
+COCO = '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}'
+PEOPLE = "labels/labels_2d_stitched"
 LAYOUTS: dict[str, dict[str, str]] = {
     "yolo": {"images/a.jpg": "", "labels/a.txt": YOLO, "data.yaml": "names: [a]", "labels/._a.txt": "\0\1"},
     "voc": {"JPEGImages/a.jpg": "", "Annotations/a.xml": VOC, "Annotations/._a.xml": "\0\1"},
@@ -29,11 +33,11 @@ LAYOUTS: dict[str, dict[str, str]] = {
     "uavdt": {"s/img000001.jpg": "", "GT/s_gt_whole.txt": UAVDT, "GT/._s_gt_whole.txt": "\0\1"},
     "uavdt-xml": {"images/s/a.jpg": "", "Annotations/s/a.xml": VOC.replace("<name>a", "<name>car")},
     "csv": {"images/a.jpg": "", "all.csv": "a.jpg,1,1,5,5,a\n", "._all.csv": "\0\1"},
-    "coco": {"images/a.jpg": "", "annotations/._t.json": "\0", "annotations/t.json": '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}'},
+    "coco": {"images/a.jpg": "", "annotations/._t.json": "\0", "annotations/t.json": COCO},
     "folder": {"cat/a.jpg": "", "dog/a.jpg": ""},
     "masks": {"images/a.png": "", "masks/a.png": "mask"},
-    "jrdb": {"images/image_stitched/s/000000.jpg": "", "labels/labels_2d_stitched/s.json": JRDB, "labels/labels_2d_stitched/._s.json": "\0"},
-}  # fmt: skip
+    "jrdb": {"images/image_stitched/s/000000.jpg": "", f"{PEOPLE}/s.json": JRDB, f"{PEOPLE}/._s.json": "\0"},
+}
 READ: dict[str, Callable[[DatasetConfig], tuple[object, Faults]]] = {
     "folder": read_labelled,
     "masks": read_masks,
@@ -65,8 +69,6 @@ def dataset(request: pytest.FixtureRequest, tmp_path: Path, save_image: Save) ->
 
 def grey_mask(path: Path) -> None:
     """All of class 0."""
-    from PIL import Image
-
     Image.new("L", (100, 80)).save(path)
 
 
@@ -129,6 +131,6 @@ def test_depth_maps_come_from_no_hidden_folder(tmp_path: Path, save_image: Save)
         assert told in maps.left_out()
 
 
-def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gone: cannot be listed: No such file or directory"):
         files_below(tmp_path / "gone", {".txt"}, Faults())
