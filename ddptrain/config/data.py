@@ -31,8 +31,8 @@ class DatasetConfig(Section):
     images: str | None = None
     """Folder of the images, relative to `root`, where it is not at the format's usual place."""
     names: tuple[str, ...] | None = None
-    """The dataset's own class names in the order of its ids, where the format does not store them (YOLO without
-    data.yaml) or stores useless ones."""
+    """The dataset's own class names in the order of its ids, where nothing stores them (YOLO without data.yaml) or mere
+    numbers stand in their place. Where the dataset or its format knows its classes, only they are accepted."""
     share: float | None = Field(default=None, ge=0)
     """Relative share of the drawn samples, whatever the dataset's size (2 and 1 mean 2:1). Default: its number of
     images. Not used in `val`."""

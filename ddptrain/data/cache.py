@@ -186,7 +186,7 @@ def open_table(entry: Path, kind: type[Table]) -> tuple[Table, Faults]:
     meta = json.loads((entry / "meta.json").read_bytes())
     columns = {name: _map(entry / f"{name}.npy") for name in meta["columns"]}
     texts = {"name": "", "root": meta["root"], **{k: tuple(meta[k]) for k in ("names", "ignored_names")}}
-    faults = Faults(Counter(meta["counts"]), [Fault(*f) for f in meta["faults"]])
+    faults = Faults(Counter(meta["counts"]), [Fault(*f) for f in meta["faults"]], notes=meta["notes"])
     return kind(**texts, **columns), faults
 
 
@@ -211,7 +211,7 @@ def store_table(tables: Path, key: str, found: str, outside: list[str], table: T
                 file.flush()
                 os.fsync(file.fileno())
         meta = {"root": table.root, "names": table.names, "ignored_names": table.ignored_names, "columns": [*columns]}
-        _write(aside / "meta.json", {**meta, "counts": faults.counts, "faults": faults.kept})
+        _write(aside / "meta.json", {**meta, "counts": faults.counts, "faults": faults.kept, "notes": faults.notes})
         try:
             os.rename(aside, entry)
         except OSError:

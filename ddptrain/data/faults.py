@@ -71,11 +71,13 @@ class Faults:
     """All faults of one dataset: exact counts, and the first `KEPT_PER_KIND` of each kind with their places.
 
     `looked_in`: the folders of all files that were read or looked for; a change there may change what is found.
+    `notes`: what is no fault, but must be said: what was read otherwise than one might think.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     kept: list[Fault] = field(default_factory=list)
     looked_in: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, kind: str, where: str, what: str) -> None:
         """Count one fault of a kind in `KINDS`; `where` is `file:line`."""
@@ -85,11 +87,16 @@ class Faults:
             self.kept.append(Fault(kind, where, what))
         self.counts[kind] += 1
 
+    def note(self, text: str) -> None:
+        """Keep a note, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     def errors(self) -> Iterator[Fault]:
         """The kept faults of the kinds that end a run, in the order in which they were found."""
         return (f for f in self.kept if KINDS[f.kind].error)
 
     def text(self) -> str:
-        """Counts per kind in one line, `2 zero-area box (row left out)`; `no faults` where there are none."""
+        """Counts per kind in one line, `2 zero-area box (row left out)`; `no faults` where there are none. Then the notes."""
         told = [f"{self.counts[k]} {k} ({KINDS[k].remedy})" for k in KINDS if self.counts[k]]
-        return ", ".join(told) or "no faults"
+        return "; ".join([", ".join(told) or "no faults", *self.notes])

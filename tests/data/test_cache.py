@@ -144,8 +144,8 @@ def test_what_has_just_changed_is_not_stored(dataset: DatasetConfig, tmp_path: P
 
 def test_another_split_or_format_has_its_own_entry(dataset: DatasetConfig, tmp_path: Path) -> None:
     load(dataset, tmp_path)
-    named = load(dataset.model_copy(update={"names": ("x", "y")}), tmp_path)
-    assert named.names == ("x", "y")
+    named = load(dataset.model_copy(update={"names": ("Car", "Bus")}), tmp_path)
+    assert named.names == ("Car", "Bus")
     assert load(dataset, tmp_path).names == ("car", "bus")
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
+from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Box, Collector
 from ddptrain.data.formats.files import (
-    class_names,
     dataset_root,
     image_folders,
     image_path,
@@ -41,7 +41,7 @@ def read_auair(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     root = dataset_root(config)
     file = root / (config.annotations or "annotations.json")
     content = load_json(config.name, file, ("annotations", "categories"))
-    names = class_names(config, map(str, content["categories"]), str(file))
+    names = class_names(config, map(str, content["categories"]), str(file), faults)
     frames = [_frame(f"{config.name}: {file}", i, entry) for i, entry in enumerate(content["annotations"])]
     lists = auair_lists(root, {name for name, _, _ in frames})
     if config.split is not None and config.split not in lists:

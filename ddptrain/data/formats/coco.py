@@ -12,8 +12,9 @@ from typing import Any
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
+from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import CROWD, IGNORE, Collector
-from ddptrain.data.formats.files import class_names, dataset_root, image_folders, image_path, load_json, no_split, visible
+from ddptrain.data.formats.files import dataset_root, image_folders, image_path, load_json, no_split, visible
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -49,7 +50,7 @@ def read_coco(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     collector = Collector(faults, place=annotation_place)
     try:
         categories = sorted(content["categories"], key=lambda c: c["id"])
-        names = class_names(config, [str(c["name"]) for c in categories], str(file))
+        names = class_names(config, [str(c["name"]) for c in categories], str(file), faults)
         labels = {c["id"]: i for i, c in enumerate(categories)}
         images = {}
         for item in content["images"]:

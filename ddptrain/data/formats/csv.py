@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
+from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Box, Collector
-from ddptrain.data.formats.files import class_names, csv_rows, dataset_root, image_folders, image_path, no_split, visible
+from ddptrain.data.formats.files import csv_rows, dataset_root, image_folders, image_path, no_split, visible
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -78,7 +79,7 @@ def read_csv(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """Read one file. Class names: `names` of the config, else all that occur in any file of the set, sorted."""
     file, all_files = _files(config)
     occurring = {row[3] for f in all_files for row in _rows(config, f) if len(row) == 4} - {""}
-    names = class_names(config, config.names or sorted(occurring), str(file))
+    names = class_names(config, config.names or sorted(occurring), str(file), faults)
     labels = {name: i for i, name in enumerate(names)}
     folders = image_folders(config, config.split or file.stem.removesuffix("_labels"), file.parent)
     collector = Collector(faults)

@@ -208,16 +208,3 @@ def listed_names(path: Path) -> list[tuple[str, str]]:
     """(entry, `file:line`) of each line of a text file that is not blank."""
     lines = enumerate(read_text(path).splitlines(), 1)
     return [(line.strip(), f"{path}:{number}") for number, line in lines if line.strip()]
-
-
-def class_names(config: DatasetConfig, stored: Iterable[str], where: str) -> tuple[str, ...]:
-    """Own class names: `names` of the config, else those stored in the file `where`. Both must agree in number, and no
-    name may stand there twice."""
-    stored = tuple(stored)
-    names = config.names if config.names is not None else stored
-    if len(names) != len(stored):
-        raise UserError(f"{config.name}: names has {len(names)} classes and {where} has {len(stored)}; give one name for each")
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise UserError(f"{config.name}: class {twice[0]} stands twice in {where}; give names that differ")
-    return names

@@ -14,9 +14,9 @@ import numpy as np
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.build import check
+from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.csv import COLUMNS, csv_files
 from ddptrain.data.formats.files import (
-    class_names,
     csv_rows,
     dataset_root,
     folders_in,
@@ -63,7 +63,7 @@ def read_folder(config: DatasetConfig, faults: Faults) -> ImageTable:
             faults.add("unlisted image", path, "it lies in no folder of a class")
     for folder in sorted(labels.keys() - set(groups.values())):
         faults.add("empty class folder", str(base / folder), "a class folder without images")
-    names = class_names(config, folders, str(base))
+    names = class_names(config, folders, str(base), faults)
     return collector.table(config.name, str(root), names, _chosen(config, groups))
 
 
@@ -73,7 +73,7 @@ def read_label_csv(config: DatasetConfig, faults: Faults) -> ImageTable:
     file = _csv_file(config)
     rows = list(_rows(config, file, faults))
     occurring = sorted({label for _, _, labels in rows for label in labels})
-    names = class_names(config, config.names or occurring, str(file))
+    names = class_names(config, config.names or occurring, str(file), faults)
     numbers = {name: i for i, name in enumerate(names)}
     folders = image_folders(config, config.split or file.stem, file.parent)
     collector = LabelCollector(faults)
@@ -160,7 +160,8 @@ def read_mnist(config: DatasetConfig, faults: Faults) -> ImageTable:
         raise UserError(f"{config.name}: {file} has {len(pixels)} images and {label_file} {len(labels)} labels")
     faults.looked_in.add(str(file.parent))
     highest = int(labels.max(initial=0))
-    names = config.names or tuple(str(i) for i in range(max(10, highest + 1)))
+    count = max(10, highest + 1) if config.names is None else len(config.names)
+    names = class_names(config, map(str, range(count)), str(label_file), faults)
     if highest >= len(names):
         raise UserError(f"{config.name}: {label_file} has the label {highest}, names has {len(names)} classes")
     return ImageTable(

@@ -13,7 +13,8 @@ import numpy as np
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.cache import cached
 from ddptrain.data.faults import Faults, OnFault
-from ddptrain.data.formats.files import class_names, dataset_root, find_folder, folders_in, images_by_stem, no_split
+from ddptrain.data.formats.classes import class_names
+from ddptrain.data.formats.files import dataset_root, find_folder, folders_in, images_by_stem, no_split
 from ddptrain.data.formats.image_headers import inspect_image
 from ddptrain.data.images import BadImage
 from ddptrain.data.mask_table import MaskTable, read_mask
@@ -59,7 +60,7 @@ def read_masks(config: DatasetConfig, on_fault: OnFault = "error", folder: Path 
 
 def _parse(config: DatasetConfig) -> tuple[MaskTable, Faults]:
     faults = Faults()
-    layout = LAYOUTS[config.format](config)
+    layout = LAYOUTS[config.format](config, faults)
     images, masks = (images_by_stem(folder, faults, deep=True) for folder in (layout.images, layout.masks))
     faults.looked_in |= set(map(os.path.dirname, (*images.values(), *masks.values())))
     for stem in [s for s in images if s not in masks]:
@@ -131,7 +132,7 @@ def _ranges(values: Sequence[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends))
 
 
-def _masks(config: DatasetConfig) -> Layout:
+def _masks(config: DatasetConfig, faults: Faults) -> Layout:
     root, split = dataset_root(config), config.split
     if config.names is None:
         raise UserError(f"{config.name}: masks hold no class names; give names: [...] in the order of the values 0, 1, ...")
@@ -139,7 +140,8 @@ def _masks(config: DatasetConfig) -> Layout:
     masks = _part(config, config.annotations, MASK_FOLDERS, "annotations")
     if images == masks:
         raise UserError(f"{config.name}: images and masks both lie in {root / (split or '')}; give images and annotations")
-    return Layout(images, masks, class_names(config, config.names, "names"), VOID if config.void is None else config.void)
+    names = class_names(config, config.names, "names", faults)
+    return Layout(images, masks, names, VOID if config.void is None else config.void)
 
 
 def _part(config: DatasetConfig, given: str | None, usual: Iterable[str], key: str) -> Path:
@@ -152,18 +154,18 @@ def _part(config: DatasetConfig, given: str | None, usual: Iterable[str], key: s
     return find_folder(config, None, key, tried)
 
 
-def _camvid(config: DatasetConfig) -> Layout:
+def _camvid(config: DatasetConfig, faults: Faults) -> Layout:
     root = dataset_root(config)
     there = [name.removesuffix("annot") for name in folders_in(root) if name.endswith("annot")]
     if config.split not in there and (config.images is None or config.annotations is None):
         raise no_split(config, there)
     images = find_folder(config, config.images, "images", [str(config.split)])
     masks = find_folder(config, config.annotations, "annotations", [f"{config.split}annot"])
-    names = class_names(config, CAMVID if config.names is None else config.names, "CamVid")
+    names = class_names(config, CAMVID, "CamVid", faults)
     return Layout(images, masks, names, len(names) if config.void is None else config.void)
 
 
-def _ade20k(config: DatasetConfig) -> Layout:
+def _ade20k(config: DatasetConfig, faults: Faults) -> Layout:
     root = dataset_root(config)
     split = {"train": "training", "val": "validation"}.get(str(config.split), config.split)
     there = folders_in(root / "annotations")
@@ -171,15 +173,25 @@ def _ade20k(config: DatasetConfig) -> Layout:
         raise no_split(config, there)
     images = find_folder(config, config.images, "images", [f"images/{split}"])
     masks = find_folder(config, config.annotations, "annotations", [f"annotations/{split}"])
-    names = config.names
-    if names is None:
-        file = root / "objectInfo150.txt"
-        if not file.is_file():
-            raise UserError(f"{config.name}: no {file}, which holds the class names; put it there, or give names")
+    return Layout(images, masks, _ade20k_names(config, root / "objectInfo150.txt", faults), config.void or 0, first=1)
+
+
+def _ade20k_names(config: DatasetConfig, file: Path, faults: Faults) -> tuple[str, ...]:
+    if file.is_file():
         rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        # a header, then Idx, Ratio, Train, Val, Name; a name is a list of synonyms
-        names = tuple(row[-1].split(",")[0].strip() for row in rows if row[0].strip().isdecimal())
-    return Layout(images, masks, class_names(config, names, "objectInfo150.txt"), config.void or 0, first=1)
+        # a header, then Idx, Ratio, Train, Val, Name; a name is a list of synonyms, any of which may be given
+        synonyms = [[s.strip() for s in row[-1].split(",")] for row in rows if row[0].strip().isdecimal()]
+        given = {n.casefold() for n in config.names or ()}
+        stored = [next((s for s in many if s.casefold() in given), many[0]) for many in synonyms]
+        return class_names(config, stored, file.name, faults)
+    if config.names is None:
+        raise UserError(f"{config.name}: no {file}, which holds the class names; put it there, or give names")
+    if len(config.names) >= 150 and (len(config.names) != 150 or config.names[0].casefold() != "wall"):
+        raise UserError(
+            f"{config.name}: names has {len(config.names)} classes from {config.names[0]} on and ADE20K 150 from wall on, which"
+            f" is value 1 of its masks; put {file} there, or give names without what value 0 means"
+        )
+    return class_names(config, config.names, "names", faults)
 
 
-LAYOUTS: dict[str, Callable[[DatasetConfig], Layout]] = {"ade20k": _ade20k, "camvid": _camvid, "masks": _masks}
+LAYOUTS: dict[str, Callable[[DatasetConfig, Faults], Layout]] = {"ade20k": _ade20k, "camvid": _camvid, "masks": _masks}

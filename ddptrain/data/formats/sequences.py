@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
+from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import IGNORE, Box, Collector
 from ddptrain.data.formats.files import (
-    class_names,
     dataset_root,
     files_below,
     find_folder,
@@ -68,7 +68,7 @@ def read_visdrone_vid(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """VisDrone-VID: `annotations/<sequence>.txt` with `frame, target, left, top, width, height, score, category,
     truncation, occlusion` a row, `sequences/<sequence>/0000001.jpg`; frames count from 1. A frame without rows in a
     labelled sequence is background."""
-    names = class_names(config, NAMES, "VisDrone-VID")
+    names = class_names(config, NAMES, "VisDrone-VID", faults)
     folder = split_folder(config, VID_PREFIX)
     annotations = find_folder(config, config.annotations, "annotations", [f"{folder}/annotations"])
     images_folder = find_folder(config, config.images, "images", [f"{folder}/sequences"])
@@ -123,7 +123,7 @@ def read_uavdt(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """UAVDT: `GT/<sequence>_gt_whole.txt` with `frame, target, left, top, width, height, out-of-view, occlusion,
     category` a row, ignore regions in `<sequence>_gt_ignore.txt` (may be absent), images `<sequence>/img000001.jpg`;
     frames count from 1. A frame without rows is background."""
-    names = class_names(config, UAVDT_NAMES, "UAVDT")
+    names = class_names(config, UAVDT_NAMES, "UAVDT", faults)
     annotations, there = _uavdt_annotations(config)
     images_folder = find_folder(config, config.images, "images", ["UAV-benchmark-M", "images", "sequences", "."])
     collector = Collector(faults)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
+from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Collector
 from ddptrain.data.formats.files import files_by_stem, find_folder
 from ddptrain.data.formats.sequences import UAVDT_NAMES, chosen_sequences, lists_of
@@ -32,14 +33,14 @@ def _annotations(config: DatasetConfig) -> Path:
 
 
 def read_uavdt_xml(config: DatasetConfig, faults: Faults) -> AnnotationTable:
-    """Read the sequences of one split, chosen as for `uavdt`. Class names: `names` of the config, else car, truck and
-    bus; another name is a fault."""
+    """Read the sequences of one split, chosen as for `uavdt`. Classes are car, truck and bus; another name is a
+    fault."""
     annotations = _annotations(config)
     images_folder = find_folder(config, config.images, "images", ["JPEGImages", "UAV-benchmark-M", "images", "."])
-    names = config.names or UAVDT_NAMES
+    names = class_names(config, UAVDT_NAMES, "UAVDT", faults)
     parsed = parse_folder(annotations, faults)
     sequences = set(chosen_sequences(config, sorted({sequence_of(s) for s in parsed})))
     stems = [(s, f"{annotations / s}.xml") for s in parsed if sequence_of(s) in sequences]
     collector = Collector(faults, place=object_line)
-    add_files(collector, stems, parsed, (annotations, images_folder), names)
+    add_files(collector, stems, parsed, (annotations, images_folder), UAVDT_NAMES)
     return collector.table(config.name, config.root, names)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
+from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import IGNORE, Collector, line_of
-from ddptrain.data.formats.files import class_names, dataset_root, files_by_stem, find_folder, images_by_stem, no_split, visible
+from ddptrain.data.formats.files import dataset_root, files_by_stem, find_folder, images_by_stem, no_split, visible
 from ddptrain.data.table import AnnotationTable
 
 NAMES = (
@@ -77,7 +78,7 @@ def split_fields(line: str) -> list[str]:
 
 def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """Read one split. An image without its text file and a text file without its image are faults."""
-    names = class_names(config, NAMES, "VisDrone-DET")
+    names = class_names(config, NAMES, "VisDrone-DET", faults)
     folder = split_folder(config, PREFIX)
     annotations = find_folder(config, config.annotations, "annotations", [f"{folder}/annotations"])
     images_folder = find_folder(config, config.images, "images", [f"{folder}/images"])

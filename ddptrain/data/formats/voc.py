@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
+from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import IGNORE, Box, Collector
 from ddptrain.data.formats.files import (
-    class_names,
     dataset_root,
     files_by_stem,
     find_folder,
@@ -114,7 +114,7 @@ def read_voc(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     parsed = parse_folder(annotations, faults)
     stems = _stems(config, parsed, annotations)
     occurring = sorted({name for f in parsed.values() if f for _, name, _, _ in f.objects if name})
-    names = class_names(config, config.names or occurring, str(annotations))
+    names = class_names(config, config.names or occurring, str(annotations), faults)
     if not names:
         raise UserError(f"{config.name}: no object in any file of {annotations}; give the right folder as annotations")
     collector = Collector(faults, place=object_line)

@@ -16,9 +16,9 @@ from typing import Any
 from ddptrain.config.data import DatasetConfig
 from ddptrain.config.text import parse_yaml
 from ddptrain.data.faults import Faults
+from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Collector
 from ddptrain.data.formats.files import (
-    class_names,
     dataset_root,
     files_below,
     folders_in,
@@ -173,27 +173,27 @@ def _label_folder(config: DatasetConfig, root: Path) -> Path | None:
     return root / given if given is not None and not given.endswith((".yaml", ".yml")) else None
 
 
-def _names(config: DatasetConfig, data: DataYaml | None, root: Path) -> tuple[str, ...]:
+def _names(config: DatasetConfig, data: DataYaml | None, root: Path, faults: Faults) -> tuple[str, ...]:
     if data and data.names is not None:
-        return class_names(config, data.names, str(data.file))
+        return class_names(config, data.names, str(data.file), faults)
     labels = _label_folder(config, root)
     near = [labels, labels.parent] if labels else []
     for file in (folder / name for folder in [*near, root] for name in NAMES_FILES):
         if file.is_file():
             lines = read_text(file).splitlines()
-            return class_names(config, [n.strip() for n in lines if n.strip()], str(file))
+            return class_names(config, [n.strip() for n in lines if n.strip()], str(file), faults)
     if config.names is None:
         raise UserError(f"{config.name}: no data.yaml or classes.txt in {root} names the classes; give names")
     if data and isinstance(data.content.get("nc"), int):
-        return class_names(config, ["" for _ in range(data.content["nc"])], f"nc of {data.file}")
-    return class_names(config, config.names, "names")
+        return class_names(config, ["" for _ in range(data.content["nc"])], f"nc of {data.file}", faults)
+    return class_names(config, config.names, "names", faults)
 
 
 def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """Read one split. Class names: `names` of the config, else data.yaml, else classes.txt or obj.names."""
     root = dataset_root(config)
     data = _data_yaml(config, root)
-    names = _names(config, data, root)
+    names = _names(config, data, root, faults)
     sources = _sources(config, root, data)
     annotations = _label_folder(config, root)
     if annotations is not None and not annotations.is_dir():
