@@ -39,6 +39,7 @@ from ddptrain.engine.saving import Saver
 from ddptrain.engine.split import split_batch
 from ddptrain.engine.state import build_state
 from ddptrain.engine.trainer import run_steps
+from ddptrain.lock import RunLock
 from ddptrain.structures import Batch, LossSum
 
 PROMISED_US = 60.0
@@ -166,10 +167,11 @@ def ours(feed: Feed) -> None:
         task: Any = TinyTask()
         world = distributed.discover("cpu")
         state = build_state(config, task, world, split_batch(BATCH, BATCH, 1))
-        saver = Saver(config, world, state, [1000, 1000])
+        lock = RunLock(config.folder, print)
+        saver = Saver(config, world, state, [1000, 1000], lock)
         saver.open()
         with StopFlag() as stop, Monitor(config, task, world, state) as monitor:
-            run_steps(config, task, world, state, feed, saver, monitor, stop)
+            run_steps(config, task, world, state, feed, saver, monitor, stop, lock)
 
 
 def with_accelerate(feed: Feed) -> None:

@@ -19,6 +19,7 @@ from ddptrain.engine.state import RunState
 from ddptrain.engine.writer import CheckpointWriter
 from ddptrain.errors import UserError
 from ddptrain.files import write_text
+from ddptrain.lock import LockLost, RunLock, has_run
 from ddptrain.printable import printable
 from ddptrain.status import State, exit_status, write_status
 
@@ -55,8 +56,9 @@ def check_identity(old: dict[str, Any], new: dict[str, Any], allow: tuple[str, .
 class Saver:
     """Keeps the run folder of one run. Rank 0 reads and writes; every rank calls every method."""
 
-    def __init__(self, config: RunConfig, world: World, state: RunState, sizes: list[int]) -> None:
-        self._config, self._world, self._state = config, world, state
+    def __init__(self, config: RunConfig, world: World, state: RunState, sizes: list[int], lock: RunLock) -> None:
+        """Args: lock: of the run folder, held by rank 0."""
+        self._config, self._world, self._state, self._lock = config, world, state, lock
         self._identity = identity(config, sizes)
         self._writer: CheckpointWriter | None = None
         self._ended = False
@@ -83,7 +85,7 @@ class Saver:
             return None
         config, folder = self._config, self._config.folder
         if config.resume is None:
-            if folder.exists() and any(folder.iterdir()):
+            if has_run(folder):
                 raise UserError(f"{folder}: this run exists; go on with it by resume=auto, or choose another name=…")
             return None
         if config.resume.source == "auto":
@@ -91,7 +93,7 @@ class Saver:
         else:
             source = Path(config.resume.source)
             own = folder.resolve() in (source.resolve(), *source.resolve().parents)
-            if not own and folder.exists() and any(folder.iterdir()):
+            if not own and has_run(folder):
                 raise UserError(f"{folder}: this run exists and {source} is not in it; choose another name=…")
             found = checkpoint.load(source, warn)
         if found is None:
@@ -136,9 +138,13 @@ class Saver:
 
         Args:
             best: the monitored metrics by which this state is the best so far.
+
+        Raises:
+            LockLost: on rank 0: somebody else trains in the folder now.
         """
         if self._writer is None:
             return
+        self._lock.check(look=True)
         links = [f"best_{name}.pt" for name in best if name in self._config.checkpoint.monitor]
         self._writer.submit(self._state_dict(), self._state.step, self._state.monitored[0] in best, links)
         self._status("running")
@@ -171,6 +177,7 @@ class Saver:
         """
         failed = False
         if self._writer is not None:
+            self._lock.check(look=True)
             self._writer.wait()
             failed = self._writer.failed
         failed = bool(distributed.broadcast_object(failed, "the last save"))
@@ -195,7 +202,7 @@ class Saver:
         if self._writer is None:
             return
         self._writer.wait()
-        if not self._ended and value is not None:
+        if not self._ended and value is not None and not isinstance(value, LockLost):
             self._status("failed", f"{type(value).__name__}: {value}")
 
 

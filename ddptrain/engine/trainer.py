@@ -18,10 +18,11 @@ from ddptrain.engine.handshake import check_ranks
 from ddptrain.engine.incidents import Incidents
 from ddptrain.engine.monitoring import Monitor
 from ddptrain.engine.preemption import StopFlag
-from ddptrain.engine.saving import Saver
+from ddptrain.engine.saving import Saver, warn
 from ddptrain.engine.split import split_batch
 from ddptrain.engine.state import RunState, build_state
 from ddptrain.engine.step import StepReport
+from ddptrain.lock import RunLock
 from ddptrain.structures import Batch
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task
@@ -40,9 +41,11 @@ def train(config: RunConfig, stop: StopFlag) -> int:
     split = split_batch(config.train.global_batch, config.train.micro_batch, world.size)
     with ExitStack() as stack:
         stack.enter_context(distributed.process_group(world, config.train.timeout_s))
+        lock = stack.enter_context(RunLock(config.folder, warn, lambda: stop.signal))
+        distributed.agree(lambda: lock.acquire() if world.main else None, "the lock of the run folder")
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
         state = distributed.agree(lambda: build_state(config, task, world, split), "building the model")
-        saver = stack.enter_context(Saver(config, world, state, list(task.sampler.mixture.sizes)))
+        saver = stack.enter_context(Saver(config, world, state, list(task.sampler.mixture.sizes), lock))
         saver.open()
         monitor = stack.enter_context(distributed.agree(lambda: Monitor(config, task, world, state), "opening the logs"))
         loader = stack.enter_context(
@@ -60,7 +63,7 @@ def train(config: RunConfig, stop: StopFlag) -> int:
             )
         )
         monitor.show_inputs(state)
-        stopped = run_steps(config, task, world, state, loader, saver, monitor, stop)
+        stopped = run_steps(config, task, world, state, loader, saver, monitor, stop, lock)
         if not stopped:
             monitor.report()
         return saver.finish(stopped, monitor.console.line)
@@ -75,6 +78,7 @@ def run_steps(
     saver: Saver,
     monitor: Monitor,
     stop: StopFlag,
+    lock: RunLock,
 ) -> str:
     """Step to the end of the run or to a stop; returns the name of the signal that stopped it, or nothing."""
     batches = monitor.timing.wait_for(loader)
@@ -86,6 +90,7 @@ def run_steps(
         micro = [next(batches).to(world.device) for _ in range(state.split.accumulation)]
         if first:
             check_ranks(config, world, state, micro)
+        lock.check()
         before = state.position
         report = state.stepper(micro, stop=stop.requested)
         state.count(report)
