@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -147,6 +148,10 @@ class Monitor:
         self.console.table(f"evaluation after step {state.step}, epoch {state.epoch:.1f}{mark}", header, rows)
         for remark in self._task.remarks(metrics):
             self.console.line(f"warning: {remark}")
+        monitored = state.monitored[0]
+        if math.isnan(metrics[monitored]):
+            line = "there is no truth to compare with; it counts neither as better nor as worse"
+            self.console.line(f"warning: {monitored} is undefined: {line}")
         row = {"step": state.step, "epoch": round(state.epoch, 4), "samples": state.position, **metrics}
         self._try("history.csv", lambda: self._history.append(row))
         self.board.scalars({f"eval/{name}": value for name, value in metrics.items()}, state.step)
@@ -200,6 +205,8 @@ class Monitor:
                 **flat,
                 "best": state.best,
                 "step": state.step,
+                "steps": state.steps,
+                "reason": state.early_end,
                 "epoch": state.epoch,
                 "samples": state.position,
                 "skipped_steps": state.skipped,

@@ -183,11 +183,13 @@ class Saver:
         failed = bool(distributed.broadcast_object(failed, "the last save"))
         state: State = "failed" if failed else "stopped" if stopped else "finished"
         if self._world.main:
-            reason = "the last checkpoint could not be written" if failed else stopped
+            early = self._state.early_end
+            reason = "the last checkpoint could not be written" if failed else stopped or early
             self._status(state, reason)
             step, steps = self._state.step, self._state.steps
+            more = f" of {steps}: {early}; resume=auto and a larger train.patience go on" if early else ""
             words = {
-                "finished": f"finished at step {step}",
+                "finished": f"finished at step {step}{more}",
                 "stopped": f"stopped by {stopped} after step {step} of {steps}, saved; go on with resume=auto",
                 "failed": f"ended at step {step}, but the last checkpoint could not be written",
             }

@@ -36,7 +36,8 @@ class RunState:
         step: updates made; skipped: steps that made none (their samples are spent).
         position: samples of the global stream that are spent.
         monitored: metrics by which checkpoints are compared; the first, the task's own, decides about patience.
-        bests: best value of each of them so far; stale: evaluations since the first one's.
+        bests: best value of each of them so far; stale: evaluations since the first one's, but for those in which it was
+            undefined.
         frozen: parts of the model that stay in eval mode.
         replaced: samples that stood in for unreadable ones.
         loss_by_dataset, samples_by_dataset: sums over the run, by dataset; losses of skipped steps are left out.
@@ -83,6 +84,14 @@ class RunState:
         """True when too many evaluations brought nothing better."""
         return self.patience is not None and self.stale >= self.patience
 
+    @property
+    def early_end(self) -> str:
+        """Why the run ends before its last step, in one line; empty where it does not."""
+        if self.step >= self.steps or not self.out_of_patience:
+            return ""
+        best = "" if self.best is None else f" than {self.best:.4g}"
+        return f"no better {self.monitored[0]}{best} in {self.stale} evaluations (train.patience={self.patience})"
+
     def count(self, report: StepReport) -> None:
         """Advance the clock: step and average for an update, the skip counter for a skipped one."""
         if report.updated:
@@ -103,10 +112,14 @@ class RunState:
             part.eval()
 
     def judge(self, metrics: Mapping[str, float]) -> list[str]:
-        """Note an evaluation; the monitored metrics that are the best so far."""
+        """Note an evaluation; the monitored metrics that are the best so far. One that is undefined (nan: there is no truth to
+        find) is neither better nor worse."""
         better = [name for name in self.monitored if _is_better(name, metrics[name], self.bests.get(name))]
         self.bests |= {name: metrics[name] for name in better}
-        self.stale = 0 if self.monitored[0] in better else self.stale + 1
+        if self.monitored[0] in better:
+            self.stale = 0
+        elif not math.isnan(metrics[self.monitored[0]]):
+            self.stale += 1
         return better
 
     def state_dict(self) -> dict[str, Any]:

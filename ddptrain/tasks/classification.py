@@ -23,7 +23,7 @@ from ddptrain.monitor import pictures
 from ddptrain.structures import Batch, Sample
 from ddptrain.tasks.base import Prediction
 from ddptrain.tasks.inspection.base import data_sets
-from ddptrain.tasks.inspection.classes import class_warnings
+from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
 from ddptrain.tasks.labels import LabelModel, LabelTask
 from ddptrain.tasks.stream import build_partners
 
@@ -79,6 +79,7 @@ class ClassificationTask(ClassificationModel, LabelTask):
         tables, space = self._tables("train")
         val_tables, val_space = self._tables("val")
         sets = data_sets(config, "train", tables, space.annotated) + data_sets(config, "val", val_tables, val_space.annotated)
+        refuse_no_truth(config, sets, "image")
         self.notes += [f"warning: {line}" for line in class_warnings(config, sets, "image", masked=self.several)]
         self.monitors = ("AP" if self.several else "accuracy", "loss", "f1", "balanced_accuracy", "auc", "AP", "accuracy")
         truth = [t.truth() for t in tables]

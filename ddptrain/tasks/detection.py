@@ -29,7 +29,7 @@ from ddptrain.monitor import pictures, report
 from ddptrain.structures import Batch, Detections, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
 from ddptrain.tasks.inspection.base import data_sets
-from ddptrain.tasks.inspection.classes import class_warnings
+from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
 from ddptrain.tasks.stream import build_partners, build_sampler, run_length
 
 DRAWN_SCORE = 0.25
@@ -108,6 +108,7 @@ class DetectionTask(DetectionModel):
         self._refuse_missing(train_space)
         sets = data_sets(config, "train", train_tables, train_space.annotated)
         sets += data_sets(config, "val", self.val_tables, self.val_space.annotated)
+        refuse_no_truth(config, sets, "box")
         self.notes += [f"warning: {line}" for line in class_warnings(config, sets, "box")]
         if isinstance(config.model, TorchvisionConfig) and any((t.ignore | t.crowd).any() for t in train_tables):
             self.notes.append(f"warning: {config.model.name} learns what is in ignore regions and crowds as background")

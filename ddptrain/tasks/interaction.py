@@ -23,7 +23,7 @@ from ddptrain.monitor import panorama
 from ddptrain.structures import Batch, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
 from ddptrain.tasks.inspection.base import data_sets
-from ddptrain.tasks.inspection.classes import class_warnings
+from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
 from ddptrain.tasks.labels import LabelModel, LabelTask
 
 STAGE_1 = ("not interacting", "interacting")
@@ -119,7 +119,11 @@ class InteractionTask(InteractionPredictor, LabelTask):
         _refuse_shared_sequences(tables, val_tables)
         if self.stage == 2:
             sets = data_sets(config, "train", pairs, known) + data_sets(config, "val", val_pairs, self.val_annotated)
+            refuse_no_truth(config, sets, "pair")
             self.notes += [f"warning: {line}" for line in class_warnings(config, sets, "pair", masked=self.several)]
+        else:
+            used = [p for d, p in zip(config.data.train, pairs) if d.share != 0]
+            self.notes += [f"warning: {line}" for line in _one_answer(used, val_pairs)]
         self.monitors = ("f1", "loss", "accuracy", "AP", "balanced_accuracy", "auc")
         truth, self.val_truth = [self._truth(p) for p in pairs], [self._truth(p) for p in val_pairs]
         self.prepare(truth)
@@ -187,6 +191,23 @@ class InteractionTask(InteractionPredictor, LabelTask):
             image = None
         views = [np.ascontiguousarray(v) for v in np.split(sample.image, sample.image.shape[2] // 3, 2)]
         return panorama.strip(image, sample.targets["boxes"], views, title)
+
+
+def _one_answer(train: Sequence[Pairs], val: Sequence[Pairs]) -> list[str]:
+    """What is to be said where all pairs of stage 1 have the same answer.
+
+    Raises:
+        UserError: all training pairs have.
+    """
+    out = []
+    for part, found in (("train", train), ("val", val)):
+        answers = np.concatenate([p.interacting for p in found])
+        if answers.all() or not answers.any():
+            line = f"data.{part}: {'every' if answers.all() else 'no'} pair interacts"
+            if part == "train":
+                raise UserError(f"{line}, nothing can be learned; correct data.pairs, drop or the labels")
+            out.append(f"{line}: whether a model tells who interacts cannot be measured")
+    return out
 
 
 def _refuse_shared_sequences(train: Sequence[PeopleTable], val: Sequence[PeopleTable]) -> None:

@@ -32,7 +32,7 @@ from ddptrain.seeding import rng
 from ddptrain.structures import VOID, Batch, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
 from ddptrain.tasks.inspection.base import data_sets
-from ddptrain.tasks.inspection.classes import class_warnings
+from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
 from ddptrain.tasks.stream import build_sampler
 
 COLLAPSED = 0.9
@@ -105,6 +105,7 @@ class SegmentationTask(SegmentationModel):
         tables, space = self._tables("train")
         val_tables, val_space = self._tables("val")
         sets = data_sets(config, "train", tables, space.annotated) + data_sets(config, "val", val_tables, val_space.annotated)
+        refuse_no_truth(config, sets, "pixel")
         self.notes += [f"warning: {line}" for line in class_warnings(config, sets, "pixel")]
         data = config.data
         self.sampler = build_sampler(config, [len(t) for t in tables])

@@ -9,6 +9,7 @@ import numpy as np
 
 from ddptrain.config import RunConfig
 from ddptrain.config.text import dump_inline
+from ddptrain.errors import UserError
 from ddptrain.monitor.page import UNKNOWN, Section, histogram
 from ddptrain.tasks.inspection.base import DataSet, Inspection
 
@@ -53,6 +54,30 @@ def tell_classes(
     ]
 
 
+def refuse_no_truth(config: RunConfig, sets: Sequence[DataSet], unit: str) -> None:
+    """Raise where nothing can be learned, or where patience waits for a metric that cannot be.
+
+    Args:
+        sets: tables with classes of the run, of train and val.
+
+    Raises:
+        UserError: no training dataset shows any class; or none of val does, and `train.patience` is given.
+    """
+    shown = {part: any(s.table.samples_by_class().any() for s in _used(sets) if s.part == part) for part in ("train", "val")}
+    remedy = "correct classes, rename, ignore, drop or the labels"
+    if not shown["train"]:
+        raise UserError(f"data.train: no {unit} of any class in any training dataset, nothing can be learned; {remedy}")
+    if not shown["val"] and config.train.patience is not None:
+        raise UserError(
+            f"train.patience: no {unit} of any class in any validation dataset, so that no evaluation is better than "
+            f"another; {remedy}, or set train.patience to null"
+        )
+
+
+def _used(sets: Sequence[DataSet]) -> list[DataSet]:
+    return [s for s in sets if s.part == "val" or s.config.share != 0]
+
+
 def class_warnings(config: RunConfig, sets: Sequence[DataSet], unit: str, masked: bool = True) -> list[str]:
     """Classes that cannot be learned or scored, and those that one dataset never shows and others do.
 
@@ -60,7 +85,7 @@ def class_warnings(config: RunConfig, sets: Sequence[DataSet], unit: str, masked
         sets: tables with classes of the run, of train and val.
         masked: the loss and the metric leave out the classes that a dataset does not label.
     """
-    sets = [s for s in sets if s.part == "val" or s.config.share != 0]
+    sets = _used(sets)
     shown = np.array([s.table.samples_by_class() for s in sets]).reshape(len(sets), len(config.classes))
     known = np.array([s.annotated for s in sets]).reshape(shown.shape)
     samples = np.array([len(s.table) for s in sets])
@@ -84,6 +109,9 @@ def class_warnings(config: RunConfig, sets: Sequence[DataSet], unit: str, masked
 def _absent(config: RunConfig, part: str, shown: np.ndarray, known: np.ndarray, unit: str) -> list[str]:
     """Classes that no dataset of a part shows."""
     where, verb = ("training", "learned") if part == "train" else ("validation", "scored")
+    if not shown.any():
+        end = "nothing can be learned" if part == "train" else "its metrics are undefined, and there is no best.pt"
+        return [f"no {unit} of any class in any {where} dataset: {end}"]
     out = []
     for c in np.flatnonzero(~shown.any(0)).tolist():
         name = config.classes[c]
