@@ -72,6 +72,7 @@ class TinyTask:
 
     classes = tuple("0123456789")
     notes: tuple[str, ...] = ()
+    contents = ()
     monitors = ("accuracy",)
     train = None  # only asked for the names of unreadable images
 
@@ -168,7 +169,7 @@ def ours(feed: Feed) -> None:
         world = distributed.discover("cpu")
         state = build_state(config, task, world, split_batch(BATCH, BATCH, 1))
         lock = RunLock(config.folder, print)
-        saver = Saver(config, world, state, [1000, 1000], lock)
+        saver = Saver(config, world, state, task, lock)
         saver.open()
         with StopFlag() as stop, Monitor(config, task, world, state) as monitor:
             run_steps(config, task, world, state, feed, saver, monitor, stop, lock)

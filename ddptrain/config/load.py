@@ -17,6 +17,9 @@ from ddptrain.config.tasks import fill_in
 from ddptrain.config.text import parse_yaml
 from ddptrain.errors import UserError
 
+SHORT = {"resume": "source"}
+"""Sections that may be given as one value, and the key that it stands for: `resume=auto resume.allow=[seed]`, in any order."""
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> RunConfig:
     """Read a run's config.
@@ -62,7 +65,11 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if not eq or not all(key.split(".")):
         raise UserError(f"override {override!r}: write key=value, such as train.epochs=10")
     value = json.loads(json.dumps(parse_yaml(text, f"override {override!r}"), default=str))
+    if key in SHORT and isinstance(value, str) and isinstance(data.get(key), dict):
+        key = f"{key}.{SHORT[key]}"
     parts = key.split(".")
+    if parts[0] in SHORT and len(parts) > 1 and isinstance(data.get(parts[0]), str):
+        data[parts[0]] = {SHORT[parts[0]]: data[parts[0]]}
     node: Any = data
     for i, part in enumerate(parts):
         last = i == len(parts) - 1

@@ -23,9 +23,10 @@ class ResumeConfig(Section):
     source: str = Field(default="auto", min_length=1)
     """`auto` goes on from the newest checkpoint of this run (or starts it), a path from that checkpoint or run."""
     # not strict: behind the validator below a YAML list is a Python list, which is no tuple
-    allow: tuple[Literal["datasets", "classes", "global_batch", "seed"], ...] = Field(default=(), strict=False)
-    """Differences from the checkpoint's config that are accepted. With another global batch the steps so far are counted anew
-    in batches of the new size."""
+    allow: tuple[Literal["datasets", "classes", "global_batch", "seed", "fresh"], ...] = Field(default=(), strict=False)
+    """Differences from the checkpoint that are accepted. `datasets`: other datasets, shares, images or labels. With another
+    global batch the steps so far are counted anew in batches of the new size. `fresh`: start anew where no checkpoint of the
+    run can be read any more; what is left of them is put aside."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,8 +1,8 @@
 """Parsed tables on disk: read once, then mapped into memory in an instant, by all ranks and workers together.
 
 ```
-<cache>/tables/<key>.json                      newest entry of a dataset: fingerprint, folder, outside
-<cache>/tables/<key>-<fingerprint>/meta.json   names, faults
+<cache>/tables/<key>.json                      newest entry of a dataset: fingerprint, outside
+<cache>/tables/<key>-<fingerprint>/meta.json   names, faults, checksums of all columns and of this file
                                   /boxes.npy … one file for each column of the table
 ```
 
@@ -22,6 +22,7 @@ import shutil
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ddptrain.config.data import DatasetConfig
+from ddptrain.data.contents import digests
 from ddptrain.data.faults import Fault, Faults, OnFault
 from ddptrain.data.formats.build import check, parse
 from ddptrain.data.mask_table import MaskTable
@@ -80,14 +82,19 @@ def cached(
     known = _pointer(tables, key)
     started = time.time()
     found, newest = fingerprint(Path(config.root), known.get("outside", ()))
+    damaged: tuple[str, str] | None = None
     if known.get("fingerprint") == found:
-        # a broken or deleted entry is read anew
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            table, faults = open_table(tables / known["entry"], kind)
+        entry = tables / f"{key}-{found}"
+        try:
+            table, faults = open_table(entry, kind)
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            damaged = (str(entry), str(e)) if entry.is_dir() else None
+        else:
             table = dataclasses.replace(table, name=config.name)
             check(config, table, faults, on_fault)
             return table, faults
     table, faults = parse()
+    table = dataclasses.replace(table, digests=digests(table))
     outside = _outside(faults.looked_in, Path(config.root))
     if outside != known.get("outside", []):
         # files may have changed since they were read; then this fingerprint has a time after `started`
@@ -97,6 +104,8 @@ def cached(
             store_table(tables, key, found, outside, table, faults)
             table, faults = open_table(tables / f"{key}-{found}", kind)
             table = dataclasses.replace(table, name=config.name)
+    if damaged:
+        faults.add("damaged cache entry", *damaged)
     check(config, table, faults, on_fault)
     return table, faults
 
@@ -162,7 +171,8 @@ def _outside(folders: Iterable[str], root: Path) -> list[str]:
 def _readers_version() -> str:
     """Hash of the source of all readers: a table of another version of them is read anew."""
     folder = Path(__file__).parent
-    sources = [folder / "table.py", folder / "mask_table.py", folder / "faults.py", *sorted((folder / "formats").glob("*.py"))]
+    own = ("table.py", "mask_table.py", "faults.py", "contents.py")
+    sources = [*(folder / name for name in own), *sorted((folder / "formats").glob("*.py"))]
     return hashlib.blake2b(b"\0".join(p.read_bytes() for p in sources), digest_size=8).hexdigest()
 
 
@@ -182,12 +192,29 @@ def _pointer(tables: Path, key: str) -> dict[str, Any]:
 
 def open_table(entry: Path, kind: type[Table]) -> tuple[Table, Faults]:
     """Map the columns of an entry into memory, read-only; raises `OSError`, `ValueError`, `KeyError` or `TypeError`
-    where it is not whole."""
-    meta = json.loads((entry / "meta.json").read_bytes())
-    columns = {name: _map(entry / f"{name}.npy") for name in meta["columns"]}
+    where it is not what was stored."""
+    meta: dict[str, Any] = json.loads((entry / "meta.json").read_bytes())
+    if meta.pop("checksum") != _checksum_of(entry.name, meta):
+        raise ValueError("meta.json is not what was stored")
+    names = [*meta["columns"]]
+    with ThreadPoolExecutor(4) as pool:
+        for name, found in zip(names, pool.map(_checksum, [entry / f"{name}.npy" for name in names])):
+            if found != meta["columns"][name]:
+                raise ValueError(f"{name}.npy is not what was stored")
+    columns = {name: _map(entry / f"{name}.npy") for name in names}
     texts = {"name": "", "root": meta["root"], **{k: tuple(meta[k]) for k in ("names", "ignored_names")}}
     faults = Faults(Counter(meta["counts"]), [Fault(*f) for f in meta["faults"]], notes=meta["notes"])
     return kind(**texts, **columns), faults
+
+
+def _checksum(file: Path) -> int:
+    """CRC-32: some 2 GB a second, the twenty million boxes of a million images in a third of one."""
+    return zlib.crc32(np.memmap(file, np.uint8, "r").data)
+
+
+def _checksum_of(entry: str, meta: dict[str, Any]) -> int:
+    """That of a meta.json; with the entry's name, so that none stands for another."""
+    return zlib.crc32(json.dumps([entry, meta], sort_keys=True).encode())
 
 
 def _map(file: Path) -> Any:
@@ -210,8 +237,11 @@ def store_table(tables: Path, key: str, found: str, outside: list[str], table: T
                 np.save(file, column, allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
-        meta = {"root": table.root, "names": table.names, "ignored_names": table.ignored_names, "columns": [*columns]}
-        _write(aside / "meta.json", {**meta, "counts": faults.counts, "faults": faults.kept, "notes": faults.notes})
+        checksums = {name: _checksum(aside / f"{name}.npy") for name in columns}
+        meta: dict[str, Any] = {"root": table.root, "names": table.names, "ignored_names": table.ignored_names}
+        meta |= {"columns": checksums, "counts": faults.counts, "faults": faults.kept, "notes": faults.notes}
+        meta = json.loads(json.dumps(meta))  # as it will be read
+        _write(aside / "meta.json", {**meta, "checksum": _checksum_of(entry.name, meta)})
         try:
             os.rename(aside, entry)
         except OSError:
@@ -222,7 +252,7 @@ def store_table(tables: Path, key: str, found: str, outside: list[str], table: T
                 os.rename(entry, f"{aside}-broken")
                 os.rename(aside, entry)
         pointer = tables / f".{key}-{os.getpid()}-{os.path.basename(aside)}.json"
-        _write(pointer, {"fingerprint": found, "entry": entry.name, "outside": outside})
+        _write(pointer, {"fingerprint": found, "outside": outside})
         os.replace(pointer, tables / f"{key}.json")
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -49,6 +49,7 @@ KINDS: dict[str, Kind] = {
     "name with two suffixes": Kind(False, "one of them taken"),
     "folder reached twice": Kind(False, "visited once"),
     **{f"{suffix} file": Kind(False, "not read") for suffix in UNREAD_SUFFIXES},
+    "damaged cache entry": Kind(False, "dataset read anew"),
 }
 """Every kind, in the order in which counts are told."""
 

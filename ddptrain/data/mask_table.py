@@ -28,6 +28,7 @@ class MaskTable:
         classes: uint8 `[256]`: class of each value in the files, `VOID` for those of no class.
         pixels: int64 `[N, C + 1]`: pixels of each class in each mask; the last column counts void ones.
         ignored_names: none; a void value is no class.
+        digests: int64 `[N]`: of each image and mask, where the cache has them; see `contents.digests`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class MaskTable:
     classes: npt.NDArray[np.uint8]
     pixels: npt.NDArray[np.int64]
     ignored_names: tuple[str, ...] = ()
+    digests: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)

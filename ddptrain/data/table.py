@@ -40,6 +40,7 @@ class AnnotationTable:
         area: float32 `[M]`: in square pixels; that of the mask where the format gives it, else of the box.
         ignored_names: own classes whose boxes the benchmark ignores unless the config says otherwise
             (VisDrone `others`).
+        digests: int64 `[N]`: of each image's file and rows, where the cache has them; see `contents.digests`.
     """
 
     name: str
@@ -55,6 +56,7 @@ class AnnotationTable:
     crowd: npt.NDArray[np.bool_]
     area: npt.NDArray[np.float32]
     ignored_names: tuple[str, ...] = ()
+    digests: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -110,4 +112,5 @@ class AnnotationTable:
             path_offsets=offsets,
             sizes=self.sizes[keep],
             offsets=np.concatenate([rows.offsets[:1], rows.offsets[1:][keep]]),
+            digests=None if self.digests is None else self.digests[keep],
         )

@@ -10,9 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import torch
+
 from ddptrain import distributed
 from ddptrain.config import RunConfig, resolve
 from ddptrain.config.docs import to_yaml
+from ddptrain.data.contents import differences
 from ddptrain.distributed import World
 from ddptrain.engine import checkpoint
 from ddptrain.engine.state import RunState
@@ -22,6 +26,7 @@ from ddptrain.files import write_text
 from ddptrain.lock import LockLost, RunLock, has_run
 from ddptrain.printable import printable
 from ddptrain.status import State, exit_status, write_status
+from ddptrain.tasks.base import Task
 
 
 def warn(line: str) -> None:
@@ -53,13 +58,36 @@ def check_identity(old: dict[str, Any], new: dict[str, Any], allow: tuple[str, .
             )
 
 
+def check_contents(old: dict[str, Any], new: list[dict[str, Any]], allow: tuple[str, ...], path: Path) -> None:
+    """Compare the datasets with those that a checkpoint has seen: other training data are refused, other validation data
+    are told.
+
+    Raises:
+        UserError: the training datasets hold other images or labels, and that is not allowed.
+    """
+    if "contents" not in old:
+        warn(f"{path}: of a version that noted nothing about images and labels: whether they are the same is not known")
+        return
+    found = differences(old["contents"], new)
+    if found["train"] and "datasets" not in allow:
+        raise UserError(
+            f"{path}: cannot go on, the training data differ: {'; '.join(found['train'])}; restore them, or accept them with "
+            f"resume.allow=[datasets]"
+        )
+    for line in found["train"]:
+        warn(f"{line}: other data than before the stop, accepted by resume.allow")
+    for line in found["val"]:
+        warn(f"{line}: the metrics from here on, and which one is the best, do not compare with those before")
+
+
 class Saver:
     """Keeps the run folder of one run. Rank 0 reads and writes; every rank calls every method."""
 
-    def __init__(self, config: RunConfig, world: World, state: RunState, sizes: list[int], lock: RunLock) -> None:
+    def __init__(self, config: RunConfig, world: World, state: RunState, task: Task, lock: RunLock) -> None:
         """Args: lock: of the run folder, held by rank 0."""
         self._config, self._world, self._state, self._lock = config, world, state, lock
-        self._identity = identity(config, sizes)
+        self._identity = identity(config, list(task.sampler.mixture.sizes))
+        self._contents = [_plain(c.state()) for c in task.contents] if world.main else []
         self._writer: CheckpointWriter | None = None
         self._ended = False
 
@@ -99,6 +127,7 @@ class Saver:
         if found is None:
             return None
         path, state = found
+        check_contents(state, self._contents, config.resume.allow, path)
         check_identity(state["identity"], self._identity, config.resume.allow, path)
         return state
 
@@ -155,7 +184,8 @@ class Saver:
             self._writer.reserve(self._state_dict())
 
     def _state_dict(self) -> dict[str, Any]:
-        return self._state.state_dict() | {"identity": self._identity, "config": self._config.model_dump_json()}
+        known = {"identity": self._identity, "contents": self._contents, "config": self._config.model_dump_json()}
+        return self._state.state_dict() | known
 
     def _status(self, state: State, reason: str = "") -> None:
         folder = self._config.folder
@@ -206,6 +236,11 @@ class Saver:
         self._writer.wait()
         if not self._ended and value is not None and not isinstance(value, LockLost):
             self._status("failed", f"{type(value).__name__}: {value}")
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """With arrays as tensors, for a checkpoint."""
+    return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}
 
 
 def load_weights(path: Path) -> tuple[RunConfig, dict[str, Any], Path]:

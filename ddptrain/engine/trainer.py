@@ -45,7 +45,7 @@ def train(config: RunConfig, stop: StopFlag) -> int:
         distributed.agree(lambda: lock.acquire() if world.main else None, "the lock of the run folder")
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
         state = distributed.agree(lambda: build_state(config, task, world, split), "building the model")
-        saver = stack.enter_context(Saver(config, world, state, list(task.sampler.mixture.sizes), lock))
+        saver = stack.enter_context(Saver(config, world, state, task, lock))
         saver.open()
         monitor = stack.enter_context(distributed.agree(lambda: Monitor(config, task, world, state), "opening the logs"))
         loader = stack.enter_context(

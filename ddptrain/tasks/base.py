@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ddptrain.config import RunConfig
+from ddptrain.data.contents import Contents
 from ddptrain.data.loader import Samples
 from ddptrain.data.sampler import DistributedWeightedSampler
 from ddptrain.errors import UserError
@@ -70,6 +71,11 @@ class Task(Model, Protocol):
         ...
 
     @property
+    def contents(self) -> Sequence[Contents]:
+        """What each dataset held when it was read: a run that goes on is told what was replaced meanwhile."""
+        ...
+
+    @property
     def notes(self) -> Sequence[str]:
         """Lines for the log about what was read (counts, faults)."""
         ...
@@ -120,6 +126,7 @@ class OwnTask(ABC):
     """
 
     monitors: Sequence[str] = ("loss",)
+    contents: Sequence[Contents] = ()
     sampler: DistributedWeightedSampler
     train: Samples
     val: Sequence[tuple[str, int]]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ddptrain.config import ClassifierConfig, LeNetConfig, RunConfig, SmallResNetConfig
 from ddptrain.data.classification import ClassificationSamples
+from ddptrain.data.contents import Contents
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.image_table import ImageTable, apply_labels
 from ddptrain.data.images import BadImage, read_image
@@ -76,6 +77,7 @@ class ClassificationTask(ClassificationModel, LabelTask):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.notes: list[str] = []
+        self.contents: list[Contents] = []
         tables, space = self._tables("train")
         val_tables, val_space = self._tables("val")
         sets = data_sets(config, "train", tables, space.annotated) + data_sets(config, "val", val_tables, val_space.annotated)
@@ -99,6 +101,7 @@ class ClassificationTask(ClassificationModel, LabelTask):
             table, faults = read_labelled(d, self.config.data.on_fault)
             tables.append(table)
             self.notes.append(f"{part} {d.name}: {len(table)} images, {len(table.names)} classes; {faults.text()}")
+        self.contents += [Contents(part, table) for table in tables]
         space = LabelSpace.build(self.config.classes, datasets, tables)
         mapped = [apply_labels(space, t) for t in tables]
         for table in mapped:

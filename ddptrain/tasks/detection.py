@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ddptrain.config import LossConfig, RunConfig, TorchvisionConfig, YoloConfig
 from ddptrain.data.augment.pipeline import Source, fit_detection
 from ddptrain.data.cache import read_cached
+from ddptrain.data.contents import Contents
 from ddptrain.data.depth import DepthMaps, depth_of_file, find_depth
 from ddptrain.data.detection import DetectionSamples, Partners, make_sample
 from ddptrain.data.images import BadImage, read_image
@@ -103,6 +104,7 @@ class DetectionTask(DetectionModel):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.notes: list[str] = []
+        self.contents: list[Contents] = []
         train_tables, train_depth, train_space = self._tables("train")
         self.val_tables, val_depth, self.val_space = self._tables("val")
         self._refuse_missing(train_space)
@@ -159,6 +161,7 @@ class DetectionTask(DetectionModel):
     def _tables(self, part: str) -> tuple[list[AnnotationTable], list[DepthMaps | None], LabelSpace]:
         datasets = getattr(self.config.data, part)
         found = [read_cached(d, self.config.data.on_fault) for d in datasets]
+        self.contents += [Contents(part, table) for table, _ in found]
         space = LabelSpace.build(self.config.classes, datasets, [table for table, _ in found])
         applied = [space.apply(table) for table, _ in found]
         for d, (table, faults), kept, annotated in zip(datasets, found, applied, space.annotated):

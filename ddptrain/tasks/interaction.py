@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.config import InteractionConfig, RunConfig
+from ddptrain.data.contents import Contents
 from ddptrain.data.formats.jrdb import around_the_seam, people_of, read_jrdb
 from ddptrain.data.images import BadImage, read_image
 from ddptrain.data.interaction import PairSamples, crops
@@ -114,6 +115,7 @@ class InteractionTask(InteractionPredictor, LabelTask):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.notes: list[str] = []
+        self.contents: list[Contents] = []
         tables, pairs, known = self._read("train", config.seed)
         val_tables, val_pairs, self.val_annotated = self._read("val", None)
         _refuse_shared_sequences(tables, val_tables)
@@ -139,6 +141,7 @@ class InteractionTask(InteractionPredictor, LabelTask):
         datasets, data = getattr(self.config.data, part), self.config.data
         tables, pairs = [], []
         read = [read_jrdb(d, data.on_fault) for d in datasets]
+        self.contents += [Contents(part, table) for table, _ in read]
         space = LabelSpace.build(self.config.classes, datasets, [t for t, _ in read])
         for d, (table, faults), mapping in zip(datasets, read, space.maps):
             if not table.labelled.any():

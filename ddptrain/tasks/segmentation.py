@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ddptrain.config import Mask2FormerConfig, MaskLossConfig, PixelLossConfig, RunConfig, SegmenterConfig
 from ddptrain.data.augment.geometry import BORDER, warp_nearest
+from ddptrain.data.contents import Contents
 from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.images import BadImage, read_image
 from ddptrain.data.labels import LabelSpace
@@ -102,6 +103,7 @@ class SegmentationTask(SegmentationModel):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.notes: list[str] = []
+        self.contents: list[Contents] = []
         tables, space = self._tables("train")
         val_tables, val_space = self._tables("val")
         sets = data_sets(config, "train", tables, space.annotated) + data_sets(config, "val", val_tables, val_space.annotated)
@@ -122,6 +124,7 @@ class SegmentationTask(SegmentationModel):
             table, faults = read_masks(d, self.config.data.on_fault)
             tables.append(table)
             self.notes.append(f"{part} {d.name}: {len(table)} images, {len(table.names)} classes; {faults.text()}")
+        self.contents += [Contents(part, table) for table in tables]
         space = LabelSpace.build(self.config.classes, datasets, tables)
         mapped = [apply_masks(space, t) for t in tables]
         for table in mapped:

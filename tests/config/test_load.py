@@ -312,3 +312,14 @@ def test_resolve_names_its_source() -> None:
     with pytest.raises(UserError, match=r"^there: classes: missing"):
         resolve({}, source="there")
     assert isinstance(resolve(parse_yaml(BASE, "t")), RunConfig)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["resume=auto", "resume.allow=[seed]"], ["resume.allow=[seed]", "resume=auto"], ["resume=x", "resume={allow: [seed]}"]],
+)
+def test_resume_and_what_it_allows_stand_beside_each_other(overrides: list[str]) -> None:
+    config = resolve(parse_yaml(BASE, ""), overrides)
+    assert config.resume is not None
+    assert (config.resume.source, config.resume.allow) == ("auto", ("seed",))
+    assert resolve(parse_yaml(BASE, ""), ["resume.allow=[seed]", "resume=null"]).resume is None

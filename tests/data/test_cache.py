@@ -3,6 +3,7 @@
 import dataclasses
 import multiprocessing
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -44,6 +45,8 @@ def entries(tmp_path: Path) -> list[Path]:
 
 def assert_equal(a: AnnotationTable, b: AnnotationTable) -> None:
     for f in dataclasses.fields(a):
+        if f.name == "digests":  # the cache's own
+            continue
         x, y = getattr(a, f.name), getattr(b, f.name)
         if isinstance(x, np.ndarray):
             assert x.dtype == y.dtype
@@ -178,6 +181,35 @@ def test_a_broken_entry_is_read_anew(dataset: DatasetConfig, tmp_path: Path, dam
     for _ in range(2):
         assert_equal(load(dataset, tmp_path), plain)
     assert is_mapped(load(dataset, tmp_path).boxes)
+
+
+@pytest.mark.parametrize("change", ["labels", "names", "other entry", "checksum"])
+def test_an_entry_that_was_changed_is_told_and_read_anew(dataset: DatasetConfig, tmp_path: Path, change: str) -> None:
+    plain = load(dataset, tmp_path)
+    (entry,) = entries(tmp_path)
+    meta = entry / "meta.json"
+    if change == "labels":
+        labels = 1 - np.load(entry / "labels.npy")
+        (entry / "labels.npy").unlink()  # the table above keeps its own
+        np.save(entry / "labels.npy", labels)
+    elif change == "names":
+        meta.write_text(meta.read_text().replace('["car", "bus"]', '["bus", "car"]'))
+    elif change == "other entry":
+        (Path(dataset.root) / "labels/a.txt").write_text(GOOD.replace("0 ", "1 "))
+        load(dataset, tmp_path)
+        (other,) = [e for e in entries(tmp_path) if e != entry]
+        shutil.rmtree(other)
+        shutil.copytree(entry, other)
+        plain = dataclasses.replace(read(dataset)[0])
+    else:
+        meta.write_text(re.sub(r'"checksum": \d+', '"checksum": 1', meta.read_text()))
+    table, faults = read_cached(dataset, "error", tmp_path / "cache", settle=-60)
+    assert_equal(table, plain)
+    assert faults.text() == "1 damaged cache entry (dataset read anew)"
+    assert "is not what was stored" in faults.kept[0].what
+    table, faults = read_cached(dataset, "error", tmp_path / "cache", settle=-60)
+    assert_equal(table, plain)
+    assert faults.text() == "no faults"
 
 
 def test_a_cache_that_cannot_be_written_is_not_used(dataset: DatasetConfig, tmp_path: Path) -> None:
