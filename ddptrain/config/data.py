@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from ddptrain.config.section import FileName, Section
+from ddptrain.config.section import FileName, Section, Switch
 
 Format = Literal[
     "coco", "yolo", "voc", "visdrone", "visdrone-vid", "uavdt", "uavdt-xml", "auair", "csv",
@@ -101,7 +101,7 @@ class AugmentConfig(Section):
     """Probability that a box of a second image is pasted in, instead (classification)."""
     mix_alpha: float = Field(default=1.0, gt=0)
     """Classification: the second image's part in mixup, and its area in cutmix, are drawn from Beta(mix_alpha, mix_alpha)."""
-    crop: bool = False
+    crop: Switch = False
     """Segmentation: take a random window of image_size at the image's own scale (times the drawn zoom), instead of the
     whole image scaled to fit: what `eval.window: slide` looks at."""
     close_epochs: float = Field(default=10.0, ge=0)
@@ -118,7 +118,7 @@ class PairsConfig(Section):
     max_difficulty: int | None = Field(default=None, ge=1)
     """Labels that are harder than this (JRDB: 1 easy to 3 hard) count as unknown: pairs without an easier one are left
     out. Default: all labels count."""
-    use_group_sampling: bool = False
+    use_group_sampling: Switch = False
     """Everybody in a group (people connected by interactions) interacts with everybody in it, also in validation. Of a group
     of n people, only max_group_samples_ratio × n interacting pairs are learned from; a pair that is not drawn is left out,
     it does not become a negative."""
@@ -148,7 +148,7 @@ class DataConfig(Section):
     max_bad_samples: int = Field(default=100, ge=0)
     """Training samples that may turn out unreadable during the run, each one replaced by another of its dataset, before it
     ends."""
-    allow_missing_annotations: bool = False
+    allow_missing_annotations: Switch = False
     """Train a torchvision detector, whose loss cannot leave out a class, on datasets that do not label all classes: it
     learns the unlabelled objects there as background."""
     balance: Literal["none", "oversample", "undersample"] = "none"

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from ddptrain.config.section import Section
+from ddptrain.config.section import Section, Switch
 
 TORCHVISION_DETECTORS = (
     "fasterrcnn_mobilenet_v3_large_320_fpn",
@@ -57,7 +57,7 @@ class YoloConfig(Section):
     backbone: str | None = None
     """A torchvision classification model (`resnet18`, `mobilenet_v3_large`, `convnext_tiny` …) in the place of the
     own backbone."""
-    pretrained: bool = False
+    pretrained: Switch = False
     """Start a torchvision backbone from its published weights (from torchvision's cache, else downloaded)."""
     norm: Literal["batch", "sync", "group", "frozen", "none"] = "batch"
     """Normalisation layers: `batch` over a micro batch, `sync` over all ranks, `group` within one sample, `frozen`
@@ -87,9 +87,9 @@ class TorchvisionConfig(Section):
 
     name: Literal[TORCHVISION_DETECTORS]  # type: ignore[valid-type]
     """The model's torchvision name."""
-    pretrained: bool = False
+    pretrained: Switch = False
     """Start from torchvision's COCO weights, all but the class layers (from torchvision's cache, else downloaded)."""
-    pretrained_backbone: bool = False
+    pretrained_backbone: Switch = False
     """Start the backbone from torchvision's ImageNet weights."""
 
 
@@ -98,7 +98,7 @@ class ClassifierConfig(Section):
 
     name: Literal[TORCHVISION_CLASSIFIERS]  # type: ignore[valid-type]
     """The model's torchvision name."""
-    pretrained: bool = False
+    pretrained: Switch = False
     """Start from torchvision's ImageNet weights, all but the last layer (from torchvision's cache, else downloaded)."""
     weights: str | None = None
     """Start from a file of the model's weights (a state dict, `.pt` or `.pth`), all but a last layer of other classes."""
@@ -135,7 +135,7 @@ class InteractionConfig(Section):
     """What is learned: 1, whether two people interact (the other head stays as it is); 2, how (the first head stays)."""
     backbone: Literal[PAIR_BACKBONES] = "resnet18"  # type: ignore[valid-type]
     """The network that sees the crops: a classifier of torchvision by its name, or `small_resnet` (see there)."""
-    pretrained: bool = False
+    pretrained: Switch = False
     """Start the backbone from torchvision's ImageNet weights (from torchvision's cache, else downloaded)."""
     weights: str | None = None
     """Start the backbone from a file of its weights (a state dict, `.pt` or `.pth`)."""
@@ -156,11 +156,11 @@ class SegmenterConfig(Section):
 
     name: Literal[TORCHVISION_SEGMENTERS]  # type: ignore[valid-type]
     """The model's torchvision name."""
-    pretrained: bool = False
+    pretrained: Switch = False
     """Start from torchvision's COCO weights, all but the last layers (from torchvision's cache, else downloaded)."""
-    pretrained_backbone: bool = False
+    pretrained_backbone: Switch = False
     """Start the backbone from torchvision's ImageNet weights."""
-    aux: bool = False
+    aux: Switch = False
     """Add the auxiliary head that DeepLab and FCN know (`loss.aux`)."""
     norm: Literal["batch", "sync", "group", "frozen"] = "batch"
     """Normalisation layers: `batch` over a micro batch, `sync` over all ranks, `group` within one sample, `frozen`

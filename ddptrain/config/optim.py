@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ddptrain.config.section import Section
+from ddptrain.config.section import Section, Switch
 
 
 class OptimizerConfig(Section):
@@ -18,7 +18,7 @@ class OptimizerConfig(Section):
     """Momentum of sgd and rmsprop, first beta of adam and adamw; adagrad has none."""
     weight_decay: float = Field(default=5e-4, ge=0)
     """Decay of weights; biases, norms, embeddings and layer scales are never decayed."""
-    scale_weight_decay: bool = True
+    scale_weight_decay: Switch = True
     """Multiply the decay by global_batch / nominal_batch, so that it acts alike per sample."""
     nominal_batch: int = Field(default=64, ge=1)
     """The global batch that `weight_decay` is meant for."""
@@ -61,7 +61,7 @@ class ScheduleConfig(Section):
 class EmaConfig(Section):
     """Exponential moving average of the weights; evaluation and export use it."""
 
-    enabled: bool = True
+    enabled: Switch = True
     """Keep the average; without it the weights themselves are evaluated."""
     decay: float = Field(default=0.9999, ge=0, lt=1)
     """Decay at the end: decay * (1 - exp(-step / tau))."""

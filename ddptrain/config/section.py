@@ -2,8 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
+_WORDS = {"yes": True, "on": True, "no": False, "off": False}
+Switch = Annotated[bool, BeforeValidator(lambda v: _WORDS.get(v.lower(), v) if isinstance(v, str) else v)]
+"""true or false; `yes`, `no`, `on` and `off` are text in a config, for they may be names, and are taken here all the same."""
 LONGEST_NAME = 200
 """Bytes of a name in UTF-8: a file system takes 255, and names of files are made from it."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from ddptrain.config.section import Section
+from ddptrain.config.section import Section, Switch
 
 RESERVED = (
     "array", "chdir", "error", "gpus-per-task", "ntasks", "ntasks-per-node", "open-mode", "output", "signal", "wrap",
@@ -69,7 +69,7 @@ class SlurmConfig(Section):
     """Python on the machines. Default: the one that submits."""
     env: dict[str, str] = {}
     """Variables of every rank; those of the submitting shell are passed through (`NCCL_*`, `GLOO_SOCKET_IFNAME`)."""
-    debug: bool = False
+    debug: Switch = False
     """Make NCCL and torch tell what they do."""
     signal_s: int = Field(default=120, ge=1, le=65535)
     """Seconds before the time limit at which the run saves and is queued again."""
@@ -81,7 +81,7 @@ class SlurmConfig(Section):
     """Times that the job is queued again after crashes without a new checkpoint in between."""
     max_restarts: int = Field(default=2, ge=0)
     """Restarts of all ranks in place, from the newest checkpoint, after one was lost."""
-    check: bool = True
+    check: Switch = True
     """Test every machine before the ranks start (GPUs, a matrix product, an all-reduce); a bad one is excluded."""
     check_command: str | None = None
     """Further shell command of that test; a machine where it fails is bad."""

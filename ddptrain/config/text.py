@@ -13,12 +13,12 @@ REPEATED = 1_000_000
 """Characters that the aliases of a document may stand for, all together: a few lines of them can stand for more than memory
 holds."""
 
-_INT, _FLOAT, _MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "merge"))
+_INT, _FLOAT, _MERGE, _BOOL, _DATE = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "merge", "bool", "timestamp"))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the numbers of YAML 1.2 (`1e-3` is one, `24:00:00` and `007` are text), no key twice, and aliases that repeat
-    only so much."""
+    """YAML with the numbers and switches of YAML 1.2 (`1e-3` is a number; `24:00:00`, `007`, `no` and dates are text), keys
+    as they are written and none twice, and aliases that repeat only so much."""
 
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()
@@ -44,10 +44,11 @@ class _Dumper(yaml.SafeDumper):
 
 # a copy: SafeLoader's own table must stay as it is
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT)]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT, _BOOL)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _NUMBER = r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.Inf|\.INF)$|^\.(?:nan|NaN|NAN)$"
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(_FLOAT, re.compile(_NUMBER), list("-+0123456789."))
@@ -82,38 +83,48 @@ def _weigh(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int
     return whole, repeated
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
+class _TextLoader(_Loader):
+    """The same, with every plain word taken for text."""
+
+    yaml_implicit_resolvers = {"<": _Loader.yaml_implicit_resolvers["<"]}
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    seen: set[str] = set()
     for key_node, _ in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
             raise yaml.constructor.ConstructorError(None, None, "a key must be one word", key_node.start_mark)
-        key = "<<" if key_node.tag == _MERGE else loader.construct_object(key_node)
-        if not isinstance(key, (str, int, float, type(None))):
-            text = f"key {key_node.value} is neither text nor a number; put it in quotes"
+        if key_node.value in seen:
+            text = f"key {key_node.value!r} stands there twice"
             raise yaml.constructor.ConstructorError(None, None, text, key_node.start_mark)
-        # 1 and "1" are two keys of YAML, but one of JSON and of a config
-        own = {key, key_node.value}
-        if own & seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands there twice", key_node.start_mark)
-        seen |= own
-    return dict(yaml.SafeLoader.construct_mapping(loader, node, deep=True))
+        seen.add(key_node.value)
+    loader.flatten_mapping(node)
+    return {key.value: loader.construct_object(value, deep=True) for key, value in node.value}
+
+
+def _date(loader: _Loader, node: yaml.ScalarNode) -> str:
+    """A date as it is written, if it is one."""
+    loader.construct_yaml_timestamp(node)
+    return str(node.value)
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_constructor(_DATE, _date)
 
 
-def parse_yaml(text: str, source: str) -> Any:
-    """Parse one YAML document.
+def parse_yaml(text: str, source: str, typed: bool = True) -> Any:
+    """Parse one YAML document; all keys are text.
 
     Args:
         text: the document.
         source: names it in errors.
+        typed: false takes plain words such as `3`, `true` and `~` for the text that they are, too.
 
     Raises:
         UserError: it is not valid YAML, with the line.
     """
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, _Loader if typed else _TextLoader)
     except RecursionError:
         raise UserError(f"{source}: not valid YAML: its brackets are nested too deeply") from None
     except yaml.MarkedYAMLError as e:

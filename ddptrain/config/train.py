@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from ddptrain.config.section import Section
+from ddptrain.config.section import Section, Switch
 
 
 class TrainConfig(Section):
@@ -24,7 +24,7 @@ class TrainConfig(Section):
     """Largest norm of the gradient; null for no clipping."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many evaluations without a better AP; null for never."""
-    channels_last: bool = True
+    channels_last: Switch = True
     """Store images and weights channels-last, faster on CUDA and on the CPU."""
     max_bad_steps: int = Field(default=10, ge=0)
     """Steps in a row without a finite loss and gradient, each one skipped, after which the run ends."""
@@ -88,7 +88,7 @@ class MonitorConfig(Section):
 
     every_steps: int = Field(default=50, ge=1)
     """Log the losses, rates and times every so many steps."""
-    tensorboard: bool = True
+    tensorboard: Switch = True
     """Write TensorBoard event files below the run folder."""
     images: int = Field(default=8, ge=0, le=64)
     """Training images and predictions beside truth shown in TensorBoard; 0 for none."""

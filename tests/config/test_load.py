@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BeforeValidator
 
 from ddptrain.config import RunConfig, YoloConfig, load_config, resolve
+from ddptrain.config.section import Section
 from ddptrain.config.text import dump_inline, dump_yaml, parse_yaml
 from ddptrain.errors import UserError
 
@@ -168,7 +170,7 @@ def test_brackets_without_end_are_one_line() -> None:
         parse_yaml("[" * 5000 + "]" * 5000, "t")
 
 
-@pytest.mark.parametrize("text", ['1: a\n"1": b', "true: a\nyes: b", "a: 1\n'a': 2", "x: {<<: {}, <<: {}}"])
+@pytest.mark.parametrize("text", ['1: a\n"1": b', "yes: a\n'yes': b", "a: 1\n'a': 2", "x: {<<: {}, <<: {}}"])
 def test_one_key_in_two_forms_is_one_key(text: str) -> None:
     with pytest.raises(UserError, match="stands there twice"):
         parse_yaml(text, "t")
@@ -323,3 +325,32 @@ def test_resume_and_what_it_allows_stand_beside_each_other(overrides: list[str])
     assert config.resume is not None
     assert (config.resume.source, config.resume.allow) == ("auto", ("seed",))
     assert resolve(parse_yaml(BASE, ""), ["resume.allow=[seed]", "resume=null"]).resume is None
+
+
+def test_words_that_yaml_takes_for_something_else_stay_names(tmp_path: Path) -> None:
+    text = BASE.replace("classes: [", "classes: [yes, no, on, 2001-1-1, 007, y, ")
+    rename = "data.train.0.rename={no: yes, true: on, 1: y, ~: on, 2001-1-1: y}"
+    config = load_config(write(tmp_path, text), [rename, "data.train.0.drop=[off, 0x1F, n]"])
+    assert config.classes[:6] == ("yes", "no", "on", "2001-1-1", "007", "y")
+    assert config.data.train[0].rename == {"no": "yes", "true": "on", "1": "y", "~": "on", "2001-1-1": "y"}
+    assert config.data.train[0].drop == ("off", "0x1F", "n")
+    for value in ("true", "1", "1.50", "~"):
+        assert "must be text" in error(tmp_path, BASE, f"data.train.0.names=[a, {value}]")
+
+
+@pytest.mark.parametrize(("word", "value"), [("yes", True), ("Off", False), ("no", False), ("ON", True), ("true", True)])
+def test_a_switch_takes_the_words_of_yaml(tmp_path: Path, word: str, value: bool) -> None:
+    config = load_config(write(tmp_path, BASE), [f"monitor.tensorboard={word}", f"ema.enabled={word}"])
+    assert (config.monitor.tensorboard, config.ema.enabled) == (value, value)
+    assert "must be true or false" in error(tmp_path, BASE, "monitor.tensorboard=maybe")
+
+
+def test_every_switch_of_the_config_takes_them() -> None:
+    sections = all_sections(Section)
+    switches = [f for s in sections for f in s.model_fields.values() if f.annotation is bool]
+    assert len(switches) > 10
+    assert all(any(isinstance(m, BeforeValidator) for m in f.metadata) for f in switches)
+
+
+def all_sections(section: type[Section]) -> list[type[Section]]:
+    return [section, *(s for sub in section.__subclasses__() for s in all_sections(sub))]
