@@ -10,6 +10,7 @@ Format = Literal[
     "coco", "yolo", "voc", "visdrone", "visdrone-vid", "uavdt", "uavdt-xml", "auair", "csv",
     "folder", "mnist", "masks", "camvid", "ade20k", "jrdb", "own",
 ]  # fmt: skip
+Exif = Literal["apply", "ignore"]
 
 
 class DatasetConfig(Section):
@@ -30,6 +31,10 @@ class DatasetConfig(Section):
     """File or folder of the annotations, relative to `root`, where it is not at the format's usual place."""
     images: str | None = None
     """Folder of the images, relative to `root`, where it is not at the format's usual place."""
+    exif: Exif = "apply"
+    """Pixels of an image, mask or depth map whose EXIF header (JPEG, PNG, WebP) or orientation tag (TIFF) says that they
+    are stored turned: `apply` stands them upright, as viewers and most annotation tools do; `ignore` reads them as they
+    are stored, for annotations that were made in those pixels."""
     names: tuple[str, ...] | None = None
     """The dataset's own class names in the order of its ids, where nothing stores them (YOLO without data.yaml) or mere
     numbers stand in their place. Where the dataset or its format knows its classes, only they are accepted."""
@@ -158,3 +163,8 @@ class DataConfig(Section):
     """Augmentation of the training images."""
     pairs: PairsConfig = PairsConfig()
     """Interaction: which pairs of people are looked at."""
+
+    @property
+    def exif(self) -> Exif:
+        """How images outside of the datasets are read: as all datasets are, upright where these differ."""
+        return "ignore" if all(d.exif == "ignore" for d in (*self.train, *self.val)) else "apply"

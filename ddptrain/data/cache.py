@@ -43,7 +43,7 @@ from ddptrain.data.table import AnnotationTable
 Table = TypeVar("Table", AnnotationTable, MaskTable)
 
 KEEP_DAYS = 7
-READ_FROM = ("format", "root", "split", "annotations", "images", "names", "void")  # the keys that a reader looks at
+READ_FROM = ("format", "root", "split", "annotations", "images", "exif", "names", "void")  # the keys that a reader looks at
 
 
 def cache_folder() -> Path:
@@ -90,7 +90,7 @@ def cached(
         except (OSError, ValueError, KeyError, TypeError) as e:
             damaged = (str(entry), str(e)) if entry.is_dir() else None
         else:
-            table = dataclasses.replace(table, name=config.name)
+            table = dataclasses.replace(table, name=config.name, exif=config.exif)
             check(config, table, faults, on_fault)
             return table, faults
     table, faults = parse()
@@ -103,7 +103,7 @@ def cached(
         with suppress(OSError):
             store_table(tables, key, found, outside, table, faults)
             table, faults = open_table(tables / f"{key}-{found}", kind)
-            table = dataclasses.replace(table, name=config.name)
+            table = dataclasses.replace(table, name=config.name, exif=config.exif)
     if damaged:
         faults.add("damaged cache entry", *damaged)
     check(config, table, faults, on_fault)
@@ -171,7 +171,7 @@ def _outside(folders: Iterable[str], root: Path) -> list[str]:
 def _readers_version() -> str:
     """Hash of the source of all readers: a table of another version of them is read anew."""
     folder = Path(__file__).parent
-    own = ("table.py", "mask_table.py", "faults.py", "contents.py")
+    own = ("table.py", "mask_table.py", "faults.py", "contents.py", "orientation.py")
     sources = [*(folder / name for name in own), *sorted((folder / "formats").glob("*.py"))]
     return hashlib.blake2b(b"\0".join(p.read_bytes() for p in sources), digest_size=8).hexdigest()
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.files import files_by_stem
-from ddptrain.data.images import BadImage
+from ddptrain.data.images import BadImage, read_levels
 from ddptrain.data.table import AnnotationTable, pack_paths
 from ddptrain.errors import UserError
 
@@ -42,6 +42,7 @@ class DepthMaps:
         if not self._folder.is_dir():
             raise UserError(f"{config.name}: depth: {self._folder} is not a folder; it is relative to root")
         self._buffer, self._offsets = pack_paths([self.find(path) or "" for path in paths])
+        self._exif = config.exif
         self._levels = {bits: _levels(config, bits) for bits in (8, 16)}
 
     def find(self, image: str) -> str | None:
@@ -78,25 +79,27 @@ class DepthMaps:
 
         Args:
             path: an 8- or 16-bit file of one channel.
-            size: (width, height) of the image; a map of another size is resized to it, by the nearest pixel.
+            size: (width, height) of the image; a map of another resolution is resized to it, by the nearest pixel.
 
         Returns:
             uint8 `[H, W]`: 1 (near end of the range) to 255 (far end), 0 where nothing is known.
 
         Raises:
-            BadImage: the file cannot be read, or is no depth map.
+            BadImage: the file cannot be read, is no depth map, or is one of the image turned on its side.
         """
-        try:
-            data = np.fromfile(path, np.uint8)
-            raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-        except (OSError, cv2.error) as e:
-            raise BadImage(f"{path}: {e}") from None
-        if raw is None:
-            raise BadImage(f"{path}: not an image that OpenCV can decode")
+        raw = read_levels(path, self._exif)
         if raw.ndim != 2 or raw.dtype not in (np.uint8, np.uint16):
             raise BadImage(f"{path}: {raw.dtype} with shape {raw.shape}; a depth map has one channel of 8 or 16 bits")
         levels = self._levels[8 * raw.dtype.itemsize][raw]
-        if levels.shape[::-1] != size:
+        height, width = levels.shape
+        fits, turned = abs(width * size[1] - height * size[0]), abs(width * size[0] - height * size[1])
+        if turned <= max(size) < fits:
+            other = "ignore" if self._exif == "apply" else "apply"
+            raise BadImage(
+                f"{path}: {width} x {height} pixels, its image has {size[0]} x {size[1]}: one of them lies on its side; make "
+                f"the map anew from the image as it is read here (exif: {self._exif}), or set exif: {other} for the dataset"
+            )
+        if (width, height) != size:
             levels = cv2.resize(levels, size, interpolation=cv2.INTER_NEAREST)
         return levels
 

@@ -162,7 +162,7 @@ class DetectionSamples:
 
     def _read(self, key: SampleKey) -> np.ndarray:
         table = self.tables[key.dataset]
-        image = read_image(table.path(key.index))
+        image = read_image(table.path(key.index), table.exif)
         height, width = image.shape[:2]
         expected = tuple(table.sizes[key.index].tolist())
         if (width, height) != expected:

@@ -43,6 +43,7 @@ KINDS: dict[str, Kind] = {
     "zero-area box": Kind(False, "row left out"),
     "duplicate row": Kind(False, "kept once"),
     "duplicate image": Kind(False, "kept once"),
+    "image turned by EXIF": Kind(False, "read upright, and its labels as those of the upright picture"),
     "no label file": Kind(False, "image without label, kept as background"),
     "unlisted image": Kind(False, "image without label, left out"),
     "hidden file or folder": Kind(False, "skipped"),

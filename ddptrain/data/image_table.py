@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ddptrain.config.data import Exif
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.image_headers import sound_sizes
 from ddptrain.data.labels import LabelSpace
@@ -30,6 +31,7 @@ class ImageTable:
         labels: int32 `[M]`: index into `names`.
         pixels: uint8 `[N, H, W]`, the images themselves where one file holds all of them (MNIST), else None.
         ignored_names: none; a dataset of whole images has no class that its benchmark ignores.
+        exif: how the images are read.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ImageTable:
     labels: npt.NDArray[np.int32]
     pixels: npt.NDArray[np.uint8] | None = None
     ignored_names: tuple[str, ...] = ()
+    exif: Exif = "apply"
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -92,8 +95,9 @@ def apply_labels(space: LabelSpace, table: ImageTable) -> ImageTable:
 class LabelCollector:
     """Takes images and labels in any order of labels, and makes an `ImageTable` of them."""
 
-    def __init__(self, faults: Faults) -> None:
+    def __init__(self, faults: Faults, exif: Exif = "apply") -> None:
         self.faults = faults
+        self.exif = exif
         self.paths: list[str] = []
         self.told_by: list[str] = []
         self._known: dict[str, int] = {}
@@ -118,7 +122,8 @@ class LabelCollector:
         self.faults.looked_in |= set(map(os.path.dirname, self.paths))
         kept = [i for i, path in enumerate(self.paths) if keep(path)]
         sizes = np.zeros((len(self.paths), 2), np.int32)
-        sizes[kept] = sound_sizes([self.paths[i] for i in kept], [self.told_by[i] for i in kept], self.faults)
+        paths, told_by = [self.paths[i] for i in kept], [self.told_by[i] for i in kept]
+        sizes[kept] = sound_sizes(paths, told_by, self.faults, self.exif)
         sound = sizes[:, 0] > 0
         pairs = np.unique(np.array(self._labels, np.int64).reshape(-1, 2), axis=0)
         pairs = pairs[sound[pairs[:, 0]]]
@@ -133,4 +138,5 @@ class LabelCollector:
             sizes=sizes[sound],
             offsets=np.concatenate([[0], np.cumsum(per_image)]).astype(np.int64),
             labels=pairs[:, 1].astype(np.int32),
+            exif=self.exif,
         )

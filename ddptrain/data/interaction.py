@@ -69,7 +69,7 @@ class PairSamples(ImageSamples):
         """The panorama of a pair, uint8 `[H, W, 3]` RGB; not to be written into."""
         table, frame = self.tables[key.dataset], self.file_of(key)
         size = tuple(table.sizes[frame].tolist())
-        return self._cache.get(table.path(frame), lambda path: read_sized(path, size))
+        return self._cache.get(table.path(frame), lambda path: read_sized(path, size, table.exif))
 
     def boxes(self, key: SampleKey) -> np.ndarray:
         """float32 `[2, 4]` of the two people."""

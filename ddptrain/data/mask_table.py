@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ddptrain.config.data import Exif
 from ddptrain.data.images import BadImage
 from ddptrain.data.labels import LabelSpace
+from ddptrain.data.orientation import arrange, orientation_of
 from ddptrain.structures import VOID
 
 
@@ -29,6 +33,7 @@ class MaskTable:
         pixels: int64 `[N, C + 1]`: pixels of each class in each mask; the last column counts void ones.
         ignored_names: none; a void value is no class.
         digests: int64 `[N]`: of each image and mask, where the cache has them; see `contents.digests`.
+        exif: how images and masks are read.
     """
 
     name: str
@@ -43,6 +48,7 @@ class MaskTable:
     pixels: npt.NDArray[np.int64]
     ignored_names: tuple[str, ...] = ()
     digests: npt.NDArray[np.int64] | None = None
+    exif: Exif = "apply"
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -66,7 +72,7 @@ class MaskTable:
             BadImage: the mask cannot be read any more, or has another size than at the start.
         """
         path, (width, height) = self.mask_path(image), self.sizes[image].tolist()
-        values = read_mask(path)
+        values = read_mask(path, self.exif)
         if values.shape != (height, width):
             raise BadImage(f"{path}: {values.shape[1]} x {values.shape[0]} pixels, but {width} x {height} at the start")
         return self.classes[values]
@@ -87,8 +93,11 @@ def apply_masks(space: LabelSpace, table: MaskTable) -> MaskTable:
     return replace(table, names=space.classes, classes=own[table.classes], pixels=pixels)
 
 
-def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+def read_mask(path: str | os.PathLike[str], exif: Exif = "apply") -> npt.NDArray[np.uint8]:
     """The indices in a mask: of a palette as they are stored, of a grey image its 8-bit values.
+
+    Args:
+        exif: whether a mask that says that it is stored turned is stood upright, as an image is.
 
     Returns:
         uint8 `[H, W]`.
@@ -97,12 +106,12 @@ def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         BadImage: no image, or one that does not hold one 8-bit index a pixel.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(Path(path).read_bytes())) as image:  # from memory, see `images.read_image`
             mode = image.mode
-            if mode in ("L", "P"):
-                return np.array(image)
-            if mode == "1":
-                return np.array(image).astype(np.uint8)
+            if mode in ("L", "P", "1"):
+                orientation = orientation_of(image)
+                # Pillow stands a TIFF upright as it decodes it
+                return arrange(np.array(image).astype(np.uint8), orientation, exif, upright=image.format == "TIFF")
     except FileNotFoundError:
         raise BadImage(f"{path}: no such file") from None
     except Exception as e:  # decoders of broken files raise nearly anything

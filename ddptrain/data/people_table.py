@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ddptrain.config.data import Exif
+
 
 @dataclass(frozen=True, eq=False)
 class PeopleTable:
@@ -34,6 +36,7 @@ class PeopleTable:
         labels: int32 `[M]`: index into `names`.
         difficulty: int8 `[M]`: of each label, 1 easy to 3 hard.
         ignored_names: none; no benchmark ignores a kind of interaction.
+        exif: how the frames are read.
     """
 
     name: str
@@ -54,6 +57,7 @@ class PeopleTable:
     labels: npt.NDArray[np.int32]
     difficulty: npt.NDArray[np.int8]
     ignored_names: tuple[str, ...] = ()
+    exif: Exif = "apply"
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ddptrain.config.data import AugmentConfig
+from ddptrain.config.data import AugmentConfig, Exif
 from ddptrain.data.augment.color import adjust_hsv
 from ddptrain.data.augment.geometry import BORDER, letterbox, random_affine, random_window, snap, warp
 from ddptrain.data.detection import MAX_TRIES
@@ -22,10 +22,12 @@ from ddptrain.structures import Batch, Sample, SampleKey
 
 
 class Files(Protocol):
-    """The images of one dataset: `sizes` int32 `[N, 2]` (width, height) and the path of each."""
+    """The images of one dataset: `sizes` int32 `[N, 2]` (width, height), how they are read, and the path of each."""
 
     @property
     def sizes(self) -> np.ndarray: ...
+    @property
+    def exif(self) -> Exif: ...
     def __len__(self) -> int: ...
     def path(self, image: int) -> str:
         """Path of one image."""
@@ -37,15 +39,16 @@ class FileList:
 
     paths: Sequence[str]
     sizes: np.ndarray
+    exif: Exif = "apply"
 
     @classmethod
-    def of(cls, paths: Sequence[str]) -> FileList:
+    def of(cls, paths: Sequence[str], exif: Exif = "apply") -> FileList:
         """Look at each file's header; raises `UserError` for one that is missing or no image."""
-        sizes = inspect_images(paths)
+        sizes = inspect_images(paths, exif)
         for path, found in zip(paths, sizes):
             if isinstance(found, str):
                 raise UserError(f"{path}: {found}")
-        return cls(paths, np.array(sizes, np.int32).reshape(-1, 2))
+        return cls(paths, np.array(sizes, np.int32).reshape(-1, 2), exif)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -116,7 +119,7 @@ class ImageSamples(ABC):
     def read(self, key: SampleKey) -> np.ndarray:
         """The image of a sample, uint8 `[H, W, 3]` RGB; raises `BadImage`."""
         files, image = self.files(key.dataset), self.file_of(key)
-        return read_sized(files.path(image), tuple(files.sizes[image].tolist()))
+        return read_sized(files.path(image), tuple(files.sizes[image].tolist()), files.exif)
 
     @staticmethod
     def collate(samples: Sequence[Sample]) -> Batch:
@@ -128,9 +131,9 @@ class ImageSamples(ABC):
         return stack(samples, {k: np.stack([s.targets[k] for s in samples]) for k in samples[0].targets})
 
 
-def read_sized(path: str, expected: tuple[int, ...]) -> np.ndarray:
+def read_sized(path: str, expected: tuple[int, ...], exif: Exif) -> np.ndarray:
     """Decode an image, uint8 `[H, W, 3]`; raises `BadImage`, also where it has not the (width, height) that is expected."""
-    image = read_image(path)
+    image = read_image(path, exif)
     height, width = image.shape[:2]
     if (width, height) != expected:
         raise BadImage(f"{path}: {width} x {height} pixels, but {expected[0]} x {expected[1]} at the start")

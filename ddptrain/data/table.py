@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ddptrain.config.data import Exif
+
 
 def pack_paths(paths: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Paths as one uint8 buffer and int64 offsets `[len(paths) + 1]` into it."""
@@ -31,7 +33,7 @@ class AnnotationTable:
         names: class names; `labels` index them. As read: the dataset's own; after `LabelSpace.apply`: the run's.
         path_bytes: uint8, all image paths, one after the other (absolute, or relative to the working directory).
         path_offsets: int64 `[N + 1]`: path i is `path_bytes[path_offsets[i]:path_offsets[i + 1]]`.
-        sizes: int32 `[N, 2]`: width and height in pixels, as decoded (EXIF orientation applied).
+        sizes: int32 `[N, 2]`: width and height in pixels, as decoded.
         offsets: int64 `[N + 1]`: image i has the rows `offsets[i]` to `offsets[i + 1]`.
         boxes: float32 `[M, 4]`: (x1, y1, x2, y2) in pixels of the file, inside the image, `x1 < x2` and `y1 < y2`.
         labels: int32 `[M]`: index into `names`, or -1 for an ignore region that has no class.
@@ -41,6 +43,7 @@ class AnnotationTable:
         ignored_names: own classes whose boxes the benchmark ignores unless the config says otherwise
             (VisDrone `others`).
         digests: int64 `[N]`: of each image's file and rows, where the cache has them; see `contents.digests`.
+        exif: how the images are read.
     """
 
     name: str
@@ -57,6 +60,7 @@ class AnnotationTable:
     area: npt.NDArray[np.float32]
     ignored_names: tuple[str, ...] = ()
     digests: npt.NDArray[np.int64] | None = None
+    exif: Exif = "apply"
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -53,7 +53,7 @@ class ClassificationModel(LabelModel):
     ) -> tuple[dict[str, Any], np.ndarray]:
         """The probability of every class, most probable first, and the picture with those of at least `score`."""
         try:
-            image = read_image(str(path))
+            image = read_image(str(path), self.config.data.exif)
         except BadImage as e:
             raise UserError(str(e)) from None
         size = self.config.data.image_size

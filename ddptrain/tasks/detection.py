@@ -73,7 +73,7 @@ class DetectionModel:
     ) -> tuple[dict[str, Any], np.ndarray]:
         """Boxes in pixels of the file (with EXIF orientation applied), best first, and the picture."""
         try:
-            image = read_image(str(path))
+            image = read_image(str(path), self.config.data.exif)
             depth = None
             if self.channels > 3:
                 data = self.config.data

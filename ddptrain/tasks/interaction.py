@@ -61,7 +61,7 @@ class InteractionPredictor(LabelModel):
         """
         people = people_of(path)
         try:
-            image = read_image(str(path))
+            image = read_image(str(path), self.config.data.exif)
         except BadImage as e:
             raise UserError(str(e)) from None
         size = (image.shape[1], image.shape[0])

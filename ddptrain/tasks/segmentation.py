@@ -79,7 +79,7 @@ class SegmentationModel:
         """`mask`, the class of each pixel, and the part of the pixels that each class has; the picture shows the pixels whose
         class has at least the probability `score`."""
         try:
-            image = read_image(str(path))
+            image = read_image(str(path), self.config.data.exif)
         except BadImage as e:
             raise UserError(str(e)) from None
         seen, back = eval_view(image, self.config.data.image_size, self.slides)

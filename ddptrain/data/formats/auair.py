@@ -48,7 +48,7 @@ def read_auair(config: DatasetConfig, faults: Faults) -> AnnotationTable:
         raise no_split(config, lists)
     chosen = lists[config.split] if config.split is not None else None
     folders = image_folders(config, "", file.parent)
-    collector = Collector(faults, place=box_place)
+    collector = Collector(faults, place=box_place, exif=config.exif)
     source = collector.source(str(file))
     for number, (name, boxes, size) in enumerate(frames):
         if chosen is None or name in chosen:

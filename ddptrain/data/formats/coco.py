@@ -47,7 +47,7 @@ def read_coco(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     file = _annotation_file(config)
     folders = image_folders(config, config.split or file.stem.removeprefix("instances_"), file.parent)
     content = load_json(config.name, file, ("images", "annotations", "categories"))
-    collector = Collector(faults, place=annotation_place)
+    collector = Collector(faults, place=annotation_place, exif=config.exif)
     try:
         categories = sorted(content["categories"], key=lambda c: c["id"])
         names = class_names(config, [str(c["name"]) for c in categories], str(file), faults)

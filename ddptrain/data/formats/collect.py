@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ddptrain.config.data import Exif
 from ddptrain.data.faults import KEPT_PER_KIND, Faults
-from ddptrain.data.formats.image_headers import inspect_images
+from ddptrain.data.formats.image_headers import exif_hint, read_header, sound_sizes
 from ddptrain.data.table import AnnotationTable, pack_paths
 
 Box = tuple[float, float, float, float]
@@ -29,11 +30,18 @@ class Collector:
     """Takes images and rows in any order of rows, and makes an `AnnotationTable` of them.
 
     `fractions`: boxes are given in fractions of the image's width and height. `place`: turns a source file and the
-    number that a row was given into `file:line`.
+    number that a row was given into `file:line`. `exif`: how the images are read.
     """
 
-    def __init__(self, faults: Faults, fractions: bool = False, place: Callable[[str, int], str] = line_of) -> None:
+    def __init__(
+        self,
+        faults: Faults,
+        fractions: bool = False,
+        place: Callable[[str, int], str] = line_of,
+        exif: Exif = "apply",
+    ) -> None:
         self.faults = faults
+        self.exif = exif
         self.fractions = fractions
         self.place = place
         self.paths: list[str] = []
@@ -71,7 +79,8 @@ class Collector:
         """The table of all that was added, without what is faulty; each fault is counted in `faults`."""
         # the name of who told may end in a line number; its folder is right all the same
         self.faults.looked_in |= set(map(os.path.dirname, (*self.paths, *self.told_by, *self.sources)))
-        sizes, sound = self._sizes()
+        sizes = sound_sizes(self.paths, self.told_by, self.faults, self.exif, self.claimed)
+        sound = sizes[:, 0] > 0
         ints = np.frombuffer(self._ints, np.int64).reshape(-1, 5)
         floats = np.frombuffer(self._floats, np.float64).reshape(-1, 5)
         order = np.argsort(ints[:, 0], kind="stable")
@@ -97,23 +106,8 @@ class Collector:
             crowd=(rows.ints[:, 4] & CROWD) > 0,
             area=area.astype(np.float32),
             ignored_names=ignored_names,
+            exif=self.exif,
         )
-
-    def _sizes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Sizes `[N, 2]` of the images as decoded, and which of them are sound."""
-        sizes = np.zeros((len(self.paths), 2), np.int64)
-        for i, found in enumerate(inspect_images(self.paths)):
-            claimed = self.claimed[i]
-            if found == "missing":
-                self.faults.add("missing image", self.told_by[i], self.paths[i])
-            elif isinstance(found, str):
-                self.faults.add("unreadable image", self.paths[i], found)
-            elif claimed is not None and claimed != found:
-                what = f"{claimed[0]}×{claimed[1]} where {self.paths[i]} has {found[0]}×{found[1]} pixels"
-                self.faults.add("size mismatch", self.told_by[i], what)
-            else:
-                sizes[i] = found
-        return sizes, sizes[:, 0] > 0
 
     def _check(self, rows: _Rows, sizes: npt.NDArray[np.int64]) -> None:
         """Find the faults of all rows; `rows` holds afterwards only sound ones, clipped to their images."""
@@ -139,9 +133,17 @@ class Collector:
             box = " ".join(f"{v:.6g}" for v in rows.boxes[i])
             inside = "" if limit is None else f" in {limit[i, 0]:.0f}×{limit[i, 1]:.0f} pixels"
             place = self.place(self.sources[rows.ints[i, 1]], int(rows.ints[i, 2]))
-            self.faults.add(kind, place, f"{what}{box}{inside}")
+            hint = "" if limit is None else self._exif_hint(int(rows.image[i]), rows.boxes[i], limit[i])
+            self.faults.add(kind, place, f"{what}{box}{inside}{hint}")
         if len(found) > KEPT_PER_KIND:
             self.faults.counts[kind] += len(found) - KEPT_PER_KIND
+
+    def _exif_hint(self, image: int, box: npt.NDArray[np.float64], limit: npt.NDArray[np.float64]) -> str:
+        """What to say where a box lies outside of an image and would not if width and height changed places."""
+        if (box < -1).any() or (box > limit[[1, 0, 1, 0]] + 1).any():
+            return ""
+        header = read_header(self.paths[image], self.exif)
+        return "" if isinstance(header, str) else exif_hint(header.orientation, self.exif)
 
     def _drop(self, rows: _Rows, kind: str, bad: npt.NDArray[np.bool_], what: str) -> None:
         if bad.any():

@@ -82,7 +82,7 @@ def read_csv(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     names = class_names(config, config.names or sorted(occurring), str(file), faults)
     labels = {name: i for i, name in enumerate(names)}
     folders = image_folders(config, config.split or file.stem.removesuffix("_labels"), file.parent)
-    collector = Collector(faults)
+    collector = Collector(faults, exif=config.exif)
     source = collector.source(str(file))
     images: dict[str, int | None] = {}
     for row in _rows(config, file):

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ddptrain.config.data import Exif
 from ddptrain.data.faults import Faults
+from ddptrain.data.images import BadImage, read_image
+from ddptrain.data.orientation import SWAPPED, opencv_turns, orientation_of
 
 TAIL = 512
-EXIF_ORIENTATION = 0x0112
 END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+_WIDTH, _HEIGHT = 256, 257  # tags of TIFF
 
 
-def inspect_image(path: str) -> tuple[int, int] | str:
-    """(width, height) in pixels as a decoder gives them (EXIF orientation applied), or what is wrong in words.
+class Header(NamedTuple):
+    """What a header says: (width, height) in pixels as `read_image` gives them, and the EXIF orientation, 1 (as stored) to
+    8, by which it stands them upright where it is asked to."""
+
+    size: tuple[int, int]
+    orientation: int
+
+
+def read_header(path: str, exif: Exif = "apply") -> Header | str:
+    """The header of an image, or what is wrong in words.
 
     `missing` means that there is no file. A JPEG or PNG whose end marker is not in the last `TAIL` bytes is decoded in
     full, so that a file with a long trailer is not called truncated.
@@ -30,12 +39,9 @@ def inspect_image(path: str) -> tuple[int, int] | str:
     try:
         with open(path, "rb") as file:
             with Image.open(file) as image:
-                width, height = image.size
-                # a PNG without this check would be decoded in full to look for a late EXIF chunk
-                turned = "exif" in image.info or image.format == "TIFF"
-                heeded = image.format != "WEBP" or _turns_webp()
-                if turned and heeded and image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
-                    width, height = height, width
+                header = _header(image, exif)
+                if image.format == "TIFF" and image.mode in ("I", "F"):  # samples of 32 bits
+                    read_image(path)
                 marker = END_MARKERS.get(image.format or "")
                 if marker:
                     file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
@@ -43,43 +49,82 @@ def inspect_image(path: str) -> tuple[int, int] | str:
                         file.seek(0)
                         with Image.open(file) as whole:
                             whole.load()
-            return width, height
+            return header
     except FileNotFoundError:
         return "missing"
+    except BadImage as e:
+        return str(e).removeprefix(f"{path}: ")
     except Image.UnidentifiedImageError:
         return "not an image" if os.path.getsize(path) else "empty file"
     except Exception as e:  # decoders of broken files raise nearly anything
         return " ".join(str(e).split()) or type(e).__name__
 
 
-@cache
-def _turns_webp() -> bool:
-    """Whether the OpenCV that decodes later heeds the EXIF orientation of WebP: 5.0 does, 4.12 does not."""
-    exif, file = Image.Exif(), io.BytesIO()
-    exif[EXIF_ORIENTATION] = 6
-    Image.new("RGB", (2, 1)).save(file, "WEBP", exif=exif)
-    decoded = cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), cv2.IMREAD_COLOR)
-    return decoded is not None and decoded.shape[0] == 2
+def _header(image: Image.Image, exif: Exif) -> Header:
+    if image.format == "TIFF":  # Pillow 11 gives the size of the upright picture, Pillow 10 that of the stored one
+        width, height = (int(image.tag_v2[tag]) for tag in (_WIDTH, _HEIGHT))  # type: ignore[attr-defined]
+    else:
+        width, height = image.size
+    orientation = orientation_of(image)
+    if orientation > 1 and not opencv_turns("JPEG" if image.format == "MPO" else str(image.format)):
+        orientation = 1
+    turned = exif == "apply" and orientation in SWAPPED
+    return Header((height, width) if turned else (width, height), orientation)
 
 
-def inspect_images(paths: Sequence[str], threads: int = 16) -> list[tuple[int, int] | str]:
-    """`inspect_image` of every path, in order. Threads: on network storage the time goes into waiting."""
+def inspect_image(path: str, exif: Exif = "apply") -> tuple[int, int] | str:
+    """(width, height) of an image, or what is wrong, see `read_header`."""
+    found = read_header(path, exif)
+    return found if isinstance(found, str) else found.size
+
+
+def read_headers(paths: Sequence[str], exif: Exif = "apply", threads: int = 16) -> list[Header | str]:
+    """`read_header` of every path, in order. Threads: on network storage the time goes into waiting."""
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(inspect_image, paths))
+        return list(pool.map(lambda path: read_header(path, exif), paths))
 
 
-def sound_sizes(paths: Sequence[str], told_by: Sequence[str], faults: Faults) -> NDArray[np.int64]:
-    """Sizes `[N, 2]` (width, height) of images as decoded; 0 for one that is missing or unreadable, which `faults` counts.
+def inspect_images(paths: Sequence[str], exif: Exif = "apply") -> list[tuple[int, int] | str]:
+    """`inspect_image` of every path, in order."""
+    return [found if isinstance(found, str) else found.size for found in read_headers(paths, exif)]
+
+
+def exif_hint(orientation: int, exif: Exif) -> str:
+    """What to add to a fault of an image whose annotations would fit if width and height changed places; empty where its
+    orientation is not the reason."""
+    if orientation not in SWAPPED:
+        return ""
+    meant = "pixels as they are stored: set exif: ignore" if exif == "apply" else "upright picture: set exif: apply"
+    return f"; its EXIF orientation is {orientation} and the annotations fit its {meant}"
+
+
+def sound_sizes(
+    paths: Sequence[str],
+    told_by: Sequence[str],
+    faults: Faults,
+    exif: Exif = "apply",
+    claimed: Sequence[tuple[int, int] | None] = (),
+) -> NDArray[np.int64]:
+    """Sizes `[N, 2]` (width, height) of images as decoded; 0 for one that is missing, unreadable or of another size than
+    claimed, which `faults` counts.
 
     Args:
         told_by: what names each image, for the fault of a missing one.
+        claimed: the size that the annotations say each image has, None where they do not; empty where none says.
     """
     sizes = np.zeros((len(paths), 2), np.int64)
-    for i, found in enumerate(inspect_images(paths)):
+    for i, found in enumerate(read_headers(paths, exif)):
+        said = claimed[i] if claimed else None
         if found == "missing":
             faults.add("missing image", told_by[i], paths[i])
         elif isinstance(found, str):
             faults.add("unreadable image", paths[i], found)
+        elif said is not None and said != found.size:
+            hint = exif_hint(found.orientation, exif) if said == found.size[::-1] else ""
+            what = f"{said[0]}×{said[1]} where {paths[i]} has {found.size[0]}×{found.size[1]} pixels{hint}"
+            faults.add("size mismatch", told_by[i], what)
         else:
-            sizes[i] = found
+            if found.orientation > 1 and exif == "apply":
+                faults.add("image turned by EXIF", paths[i], f"orientation {found.orientation}")
+            sizes[i] = found.size
     return sizes

@@ -257,7 +257,7 @@ class _Collector:
     def table(self, wanted: tuple[str, ...]) -> PeopleTable:
         """The table of all that is sound; each fault is counted."""
         self.faults.looked_in |= {str(self.folder), *map(os.path.dirname, self.paths)}
-        sizes = sound_sizes(self.paths, self.told_by, self.faults)
+        sizes = sound_sizes(self.paths, self.told_by, self.faults, self.config.exif)
         frames = np.flatnonzero(sizes[:, 0] > 0)
         people = np.frombuffer(self._people, np.float64).reshape(-1, 7)
         boxes, good = self._boxes(people, sizes)
@@ -288,6 +288,7 @@ class _Collector:
             pair_offsets=np.searchsorted(labels[:, 0], np.arange(len(pairs) + 1)).astype(np.int64),
             labels=labels[:, 1].astype(np.int32),
             difficulty=labels[:, 2].clip(-128, 127).astype(np.int8),
+            exif=self.config.exif,
         )
 
     def _known(self, name: str, place: Mapping[str, int]) -> bool:

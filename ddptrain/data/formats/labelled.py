@@ -51,7 +51,7 @@ def read_folder(config: DatasetConfig, faults: Faults) -> ImageTable:
     folders = folders_in(base)
     if not folders:
         raise UserError(f"{config.name}: no folder of a class in {base}; correct root or split")
-    collector = LabelCollector(faults)
+    collector = LabelCollector(faults, config.exif)
     labels = {folder: label for label, folder in enumerate(folders)}
     groups: dict[str, str] = {}
     for path in images_below(base, faults):
@@ -76,7 +76,7 @@ def read_label_csv(config: DatasetConfig, faults: Faults) -> ImageTable:
     names = class_names(config, config.names or occurring, str(file), faults)
     numbers = {name: i for i, name in enumerate(names)}
     folders = image_folders(config, config.split or file.stem, file.parent)
-    collector = LabelCollector(faults)
+    collector = LabelCollector(faults, config.exif)
     groups: dict[str, str] = {}
     for where, name, labels in rows:
         path = image_path(name, folders)

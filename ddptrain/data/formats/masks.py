@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.data import DatasetConfig, Exif
 from ddptrain.data.cache import cached
 from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.files import dataset_root, find_folder, folders_in, images_by_stem, no_split
-from ddptrain.data.formats.image_headers import inspect_image
+from ddptrain.data.formats.image_headers import exif_hint, read_header
 from ddptrain.data.images import BadImage
 from ddptrain.data.mask_table import MaskTable, read_mask
 from ddptrain.data.table import pack_paths
@@ -41,9 +41,11 @@ class Layout(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """One image and its mask: size of the image or what is wrong with it, and the mask's values or what is wrong."""
+    """One image and its mask: size of the image or what is wrong with it, its EXIF orientation, and the mask's size and
+    values or what is wrong."""
 
     size: tuple[int, int] | str
+    orientation: int
     mask_size: tuple[int, int]
     counts: np.ndarray
     wrong: str
@@ -69,12 +71,12 @@ def _parse(config: DatasetConfig) -> tuple[MaskTable, Faults]:
         faults.add("label without image", masks[stem], f"no image {layout.images / stem}.*")
     stems = [s for s in images if s in masks]
     with ThreadPoolExecutor(8) as pool:
-        scans = list(pool.map(lambda s: _scan(images[s], masks[s]), stems))
+        scans = list(pool.map(lambda s: _scan(images[s], masks[s], config.exif), stems))
     own = [n for i, n in enumerate(layout.names) if i + layout.first != layout.void]
     values = [i + layout.first for i in range(len(layout.names)) if i + layout.first != layout.void]
     classes = np.full(256, VOID, np.uint8)
     classes[values] = np.arange(len(values))
-    sound = [_is_sound(images[s], masks[s], scan, values, layout.void, faults) for s, scan in zip(stems, scans)]
+    sound = [_is_sound(images[s], masks[s], scan, values, layout.void, faults, config.exif) for s, scan in zip(stems, scans)]
     kept = [(s, scan) for s, scan, good in zip(stems, scans, sound) if good]
     counts = np.array([scan.counts for _, scan in kept], np.int64).reshape(-1, 256)
     known = counts[:, values]
@@ -90,21 +92,23 @@ def _parse(config: DatasetConfig) -> tuple[MaskTable, Faults]:
         mask_offsets=mask_offsets,
         sizes=np.array([scan.size for _, scan in kept], np.int32).reshape(-1, 2),
         classes=classes,
+        exif=config.exif,
         pixels=np.concatenate([known, counts.sum(1, keepdims=True) - known.sum(1, keepdims=True)], 1),
     )
     return table, faults
 
 
-def _scan(image: str, mask: str) -> Scan:
-    size = inspect_image(image)
+def _scan(image: str, mask: str, exif: Exif) -> Scan:
+    header = read_header(image, exif)
+    size, orientation = (header, 1) if isinstance(header, str) else header
     try:
-        values = read_mask(mask)
+        values = read_mask(mask, exif)
     except BadImage as e:
-        return Scan(size, (0, 0), np.zeros(256, np.int64), str(e).removeprefix(f"{mask}: "))
-    return Scan(size, (values.shape[1], values.shape[0]), np.bincount(values.ravel(), minlength=256), "")
+        return Scan(size, orientation, (0, 0), np.zeros(256, np.int64), str(e).removeprefix(f"{mask}: "))
+    return Scan(size, orientation, (values.shape[1], values.shape[0]), np.bincount(values.ravel(), minlength=256), "")
 
 
-def _is_sound(image: str, mask: str, scan: Scan, values: Sequence[int], void: int, faults: Faults) -> bool:
+def _is_sound(image: str, mask: str, scan: Scan, values: Sequence[int], void: int, faults: Faults, exif: Exif) -> bool:
     """Whether the pair is kept; counts its faults."""
     if isinstance(scan.size, str):
         kind = "missing image" if scan.size == "missing" else "unreadable image"
@@ -115,8 +119,11 @@ def _is_sound(image: str, mask: str, scan: Scan, values: Sequence[int], void: in
         return False
     if scan.mask_size != scan.size:
         (width, height), (own_width, own_height) = scan.size, scan.mask_size
-        faults.add("size mismatch", mask, f"{own_width} x {own_height} pixels, its image has {width} x {height}")
+        hint = exif_hint(scan.orientation, exif) if scan.mask_size == scan.size[::-1] else ""
+        faults.add("size mismatch", mask, f"{own_width} x {own_height} pixels, its image has {width} x {height}{hint}")
         return False
+    if scan.orientation > 1 and exif == "apply":
+        faults.add("image turned by EXIF", image, f"orientation {scan.orientation}")
     strange = [v for v in np.flatnonzero(scan.counts).tolist() if v not in values and v != void]
     if strange:
         shown = ", ".join(f"{v} ({scan.counts[v]} pixels)" for v in strange[:SHOWN])

@@ -72,7 +72,7 @@ def read_visdrone_vid(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     folder = split_folder(config, VID_PREFIX)
     annotations = find_folder(config, config.annotations, "annotations", [f"{folder}/annotations"])
     images_folder = find_folder(config, config.images, "images", [f"{folder}/sequences"])
-    collector = Collector(faults)
+    collector = Collector(faults, exif=config.exif)
     files = [Path(p) for p in files_below(annotations, {".txt"}, faults, deep=False)]
     for file in files:
         sequence = _Sequence(collector, images_folder / file.stem, file)
@@ -126,7 +126,7 @@ def read_uavdt(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     names = class_names(config, UAVDT_NAMES, "UAVDT", faults)
     annotations, there = _uavdt_annotations(config)
     images_folder = find_folder(config, config.images, "images", ["UAV-benchmark-M", "images", "sequences", "."])
-    collector = Collector(faults)
+    collector = Collector(faults, exif=config.exif)
     for name in chosen_sequences(config, there):
         file, ignored = annotations / f"{name}_gt_whole.txt", annotations / f"{name}_gt_ignore.txt"
         if name not in there:

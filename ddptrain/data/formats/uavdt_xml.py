@@ -41,6 +41,6 @@ def read_uavdt_xml(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     parsed = parse_folder(annotations, faults)
     sequences = set(chosen_sequences(config, sorted({sequence_of(s) for s in parsed})))
     stems = [(s, f"{annotations / s}.xml") for s in parsed if sequence_of(s) in sequences]
-    collector = Collector(faults, place=object_line)
+    collector = Collector(faults, place=object_line, exif=config.exif)
     add_files(collector, stems, parsed, (annotations, images_folder), UAVDT_NAMES)
     return collector.table(config.name, config.root, names)

@@ -83,7 +83,7 @@ def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     annotations = find_folder(config, config.annotations, "annotations", [f"{folder}/annotations"])
     images_folder = find_folder(config, config.images, "images", [f"{folder}/images"])
     images = images_by_stem(images_folder, faults)
-    collector = Collector(faults)
+    collector = Collector(faults, exif=config.exif)
     texts = {stem: Path(p) for stem, p in files_by_stem(annotations, {".txt"}, faults, deep=False).items()}
     for stem in sorted(texts.keys() - images.keys()):
         faults.add("label without image", str(texts[stem]), f"no image {stem} in {images_folder}")

@@ -117,7 +117,7 @@ def read_voc(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     names = class_names(config, config.names or occurring, str(annotations), faults)
     if not names:
         raise UserError(f"{config.name}: no object in any file of {annotations}; give the right folder as annotations")
-    collector = Collector(faults, place=object_line)
+    collector = Collector(faults, place=object_line, exif=config.exif)
     add_files(collector, stems, parsed, (annotations, images_folder), names)
     return collector.table(config.name, config.root, names)
 

@@ -198,7 +198,7 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     annotations = _label_folder(config, root)
     if annotations is not None and not annotations.is_dir():
         raise UserError(f"{config.name}: annotations {annotations} is no folder; give it relative to {root}")
-    collector = Collector(faults, fractions=True)
+    collector = Collector(faults, fractions=True, exif=config.exif)
     labels: set[str] = set()
     folders: set[str] = {str(annotations)} if annotations is not None else set()
     seen: set[str] = set()
