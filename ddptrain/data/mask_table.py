@@ -14,7 +14,7 @@ from PIL import Image
 from ddptrain.config.data import Exif
 from ddptrain.data.images import BadImage
 from ddptrain.data.labels import LabelSpace
-from ddptrain.data.orientation import arrange, orientation_of
+from ddptrain.data.orientation import arrange, orientation_in
 from ddptrain.structures import VOID
 
 
@@ -106,12 +106,13 @@ def read_mask(path: str | os.PathLike[str], exif: Exif = "apply") -> npt.NDArray
         BadImage: no image, or one that does not hold one 8-bit index a pixel.
     """
     try:
-        with Image.open(io.BytesIO(Path(path).read_bytes())) as image:  # from memory, see `images.read_image`
+        data = Path(path).read_bytes()
+        with Image.open(io.BytesIO(data)) as image:  # from memory, see `images.read_image`
             mode = image.mode
             if mode in ("L", "P", "1"):
-                orientation = orientation_of(image)
+                values = np.array(image).astype(np.uint8)
                 # Pillow stands a TIFF upright as it decodes it
-                return arrange(np.array(image).astype(np.uint8), orientation, exif, upright=image.format == "TIFF")
+                return arrange(values, orientation_in(data), exif, upright=image.format == "TIFF")
     except FileNotFoundError:
         raise BadImage(f"{path}: no such file") from None
     except Exception as e:  # decoders of broken files raise nearly anything

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from functools import cache
 
 import cv2
@@ -13,18 +14,36 @@ from PIL import Image
 from ddptrain.config.data import Exif
 
 TAG = 0x0112
+TAIL = 1 << 16
+"""Bytes at the end of a PNG in which an EXIF header is looked for."""
 SWAPPED = (5, 6, 7, 8)
 """Orientations whose upright picture has the stored width as its height."""
 _INVERSE = {6: 8, 8: 6}  # every other one undoes itself
 
 
-def orientation_of(image: Image.Image) -> int:
-    """1 (stored upright) to 8, as OpenCV finds it: in TIFF's own tag, else in an EXIF header that stands before the pixels."""
+def orientation_of(image: Image.Image, tail: bytes) -> int:
+    """1 (stored upright) to 8, as OpenCV finds it: in TIFF's own tag, else in the EXIF header.
+
+    Args:
+        image: opened, not yet decoded: then Pillow knows what stands before the pixels.
+        tail: the last `TAIL` bytes of a PNG, whose header may stand behind them.
+    """
     if image.format == "TIFF":
         found = image.tag_v2.get(TAG, 1)  # type: ignore[attr-defined]
     else:
-        found = _in_exif(image.info.get("exif", b""))
+        found = _in_exif(image.info.get("exif") or (_late_exif(tail) if image.format == "PNG" else b""))
     return found if found in range(1, 9) else 1
+
+
+def _late_exif(tail: bytes) -> bytes:
+    """The content of the EXIF chunk in the last bytes of a PNG; empty where there is none."""
+    at = tail.find(b"eXIf")
+    while at >= 4:
+        end = at + 4 + int.from_bytes(tail[at - 4 : at], "big")
+        if zlib.crc32(tail[at:end]) == int.from_bytes(tail[end : end + 4], "big"):  # else these letters are pixels
+            return tail[at + 4 : end]
+        at = tail.find(b"eXIf", at + 1)
+    return b""
 
 
 def _in_exif(data: bytes) -> int:
@@ -46,7 +65,7 @@ def orientation_in(data: bytes) -> int:
     """`orientation_of` the file with these bytes; 1 where Pillow does not know its format."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return orientation_of(image)
+            return orientation_of(image, data[-TAIL:])
     except Exception:  # decoders of broken files raise nearly anything
         return 1
 

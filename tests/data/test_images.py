@@ -1,11 +1,16 @@
 """Reading images: what comes out, and how every fault is told."""
 
+import io
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from ddptrain.data.formats.image_headers import inspect_image
 from ddptrain.data.images import BadImage, read_image
 
 
@@ -54,6 +59,78 @@ def test_grey_becomes_three_equal_channels(tmp_path: Path, picture: np.ndarray) 
 def test_alpha_is_dropped(tmp_path: Path, picture: np.ndarray) -> None:
     rgba = np.dstack([picture, np.full((40, 60), 7, np.uint8)])
     np.testing.assert_array_equal(read_image(write(tmp_path / "a.png", rgba)), picture)
+
+
+def saved(image: Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def tiff(rgba: np.ndarray, extra: int, compressed: bool = False) -> bytes:
+    """A TIFF of 8 bits a channel whose alpha is of the kind `extra`: 0 unspecified, 1 multiplied in, 2 not."""
+    height, width, _ = rgba.shape
+    data = zlib.compress(rgba.tobytes()) if compressed else rgba.tobytes()
+    bits = 8 + len(data)
+    tags = [
+        (256, width), (257, height), (258, bits), (259, 8 if compressed else 1), (262, 2),
+        (273, 8), (277, 4), (278, height), (279, len(data)), (338, extra),
+    ]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", t, 4 if t in (258, 273, 279) else 3, 1, v) for t, v in tags)
+    entries = entries.replace(struct.pack("<HHII", 258, 4, 1, bits), struct.pack("<HHII", 258, 3, 4, bits))
+    return (
+        b"II*\0"
+        + struct.pack("<I", bits + 8)
+        + data
+        + struct.pack("<4H", 8, 8, 8, 8)
+        + struct.pack("<H", 10)
+        + entries
+        + bytes(4)
+    )
+
+
+def test_every_kind_of_file_gives_the_colours_that_are_in_it(tmp_path: Path, picture: np.ndarray) -> None:
+    """Transparent pixels keep their colours, whatever the format; files that know no more than a palette keep that."""
+    alpha = np.full((40, 60), 255, np.uint8)
+    alpha[:, :20], alpha[:10] = 100, 0
+    rgba, grey = np.dstack([picture, alpha]), np.repeat(picture[..., :1], 3, 2)
+    multiplied = np.dstack([np.rint(picture * (alpha[..., None] / 255)).astype(np.uint8), alpha])
+    palette = Image.fromarray(picture).quantize(8)
+    coloured, cmyk = np.array(palette.convert("RGB")), Image.fromarray(picture).convert("CMYK")
+    whole = {
+        "rgba.png": (saved(Image.fromarray(rgba), "PNG"), picture, 0),
+        "rgba.webp": (saved(Image.fromarray(rgba), "WEBP", lossless=True, exact=True), picture, 0),
+        "rgba.tif": (saved(Image.fromarray(rgba), "TIFF"), picture, 0),
+        "rgba_lzw.tif": (saved(Image.fromarray(rgba), "TIFF", compression="tiff_lzw"), picture, 0),
+        "unspecified.tif": (tiff(rgba, 0), picture, 0),
+        "la.png": (saved(Image.fromarray(np.dstack([picture[..., 0], alpha]), "LA"), "PNG"), grey, 0),
+        "la.tif": (saved(Image.fromarray(np.dstack([picture[..., 0], alpha]), "LA"), "TIFF"), grey, 0),
+        "palette.png": (saved(palette, "PNG", transparency=bytes(range(0, 256, 32))), coloured, 0),
+        "palette.tif": (saved(palette, "TIFF"), coloured, 0),
+        "key.png": (saved(Image.fromarray(picture), "PNG", transparency=(250, 0, 0)), picture, 0),
+        "one_bit.tif": (saved(Image.fromarray(picture[..., 0] > 9), "TIFF"), (grey > 9) * 255, 0),
+        "cmyk.jpg": (saved(cmyk, "JPEG", quality=100, subsampling=0), picture, 2),
+        "cmyk.tif": (saved(cmyk, "TIFF"), picture, 0),
+    }  # fmt: skip
+    for name, (data, expected, tolerance) in whole.items():
+        (tmp_path / name).write_bytes(data)
+        np.testing.assert_allclose(read_image(tmp_path / name).astype(int), expected, atol=tolerance, err_msg=name)
+    for compressed in (False, True):
+        (tmp_path / "multiplied.tif").write_bytes(tiff(multiplied, 1, compressed))
+        found = read_image(tmp_path / "multiplied.tif")
+        np.testing.assert_allclose(found[alpha > 0].astype(int), picture[alpha > 0], atol=3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_colours_of_16_bits_with_alpha(tmp_path: Path, picture: np.ndarray, suffix: str) -> None:
+    wide = np.dstack([picture.astype(np.uint16) * 257, np.full((40, 60), 25700, np.uint16)])
+    assert np.abs(read_image(write(tmp_path / f"a{suffix}", wide)).astype(int) - picture).max() <= 1
+
+
+def test_a_tiff_of_wide_samples_is_no_image_from_the_start(tmp_path: Path) -> None:
+    """Else it would be found out only while training."""
+    Image.fromarray(np.zeros((4, 6), np.float32)).save(tmp_path / "a.tif")
+    assert str(inspect_image(str(tmp_path / "a.tif"))).startswith("not an image that OpenCV can decode")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,9 @@ from PIL import Image
 from ddptrain.config.data import Exif
 from ddptrain.data.faults import Faults
 from ddptrain.data.images import BadImage, read_image
-from ddptrain.data.orientation import SWAPPED, opencv_turns, orientation_of
+from ddptrain.data.orientation import SWAPPED, TAIL, opencv_turns, orientation_of
 
-TAIL = 512
+END = 512
 END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 _WIDTH, _HEIGHT = 256, 257  # tags of TIFF
@@ -33,22 +33,20 @@ class Header(NamedTuple):
 def read_header(path: str, exif: Exif = "apply") -> Header | str:
     """The header of an image, or what is wrong in words.
 
-    `missing` means that there is no file. A JPEG or PNG whose end marker is not in the last `TAIL` bytes is decoded in
+    `missing` means that there is no file. A JPEG or PNG whose end marker is not in the last `END` bytes is decoded in
     full, so that a file with a long trailer is not called truncated.
     """
     try:
         with open(path, "rb") as file:
             with Image.open(file) as image:
-                header = _header(image, exif)
+                header = _header(image, _tail(file, TAIL) if image.format == "PNG" else b"", exif)
                 if image.format == "TIFF" and image.mode in ("I", "F"):  # samples of 32 bits
                     read_image(path)
                 marker = END_MARKERS.get(image.format or "")
-                if marker:
-                    file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-                    if marker not in file.read():
-                        file.seek(0)
-                        with Image.open(file) as whole:
-                            whole.load()
+                if marker and marker not in _tail(file, END):
+                    file.seek(0)
+                    with Image.open(file) as whole:
+                        whole.load()
             return header
     except FileNotFoundError:
         return "missing"
@@ -60,12 +58,17 @@ def read_header(path: str, exif: Exif = "apply") -> Header | str:
         return " ".join(str(e).split()) or type(e).__name__
 
 
-def _header(image: Image.Image, exif: Exif) -> Header:
+def _tail(file: BinaryIO, size: int) -> bytes:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+    return file.read()
+
+
+def _header(image: Image.Image, tail: bytes, exif: Exif) -> Header:
     if image.format == "TIFF":  # Pillow 11 gives the size of the upright picture, Pillow 10 that of the stored one
         width, height = (int(image.tag_v2[tag]) for tag in (_WIDTH, _HEIGHT))  # type: ignore[attr-defined]
     else:
         width, height = image.size
-    orientation = orientation_of(image)
+    orientation = orientation_of(image, tail)
     if orientation > 1 and not opencv_turns("JPEG" if image.format == "MPO" else str(image.format)):
         orientation = 1
     turned = exif == "apply" and orientation in SWAPPED
