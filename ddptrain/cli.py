@@ -119,6 +119,7 @@ def _add_data(commands: Any) -> None:
     p.add_argument("--names", metavar="A,B,C", help="class names in the order of the ids, where the format has none")
     p.add_argument("--annotations", metavar="PATH", help="annotations relative to SRC, where not at the usual place")
     p.add_argument("--images", metavar="PATH", help="images relative to SRC, where not at the usual place")
+    p.add_argument("--exif", choices=["apply", "ignore"], default="apply", help="as the dataset's key `exif`, for SRC and DST")
     p.add_argument("--drop", action="store_true", help="leave faulty images and rows out instead of refusing the dataset")
     p.add_argument("--copy", action="store_true", help="copy the images instead of linking them")
     p.set_defaults(run=convert)
@@ -273,9 +274,12 @@ def convert(args: argparse.Namespace) -> int:
         annotations=args.annotations,
         images=args.images,
         names=tuple(args.names.split(",")) if args.names else None,
+        exif=args.exif,
         on_fault="drop" if args.drop else "error",
         copy=args.copy,
     )
     for split in done:
         say(split.text())
+    if args.exif == "ignore":
+        say(f"read {args.dst} with exif: ignore, too: its images are the same files")
     return 0

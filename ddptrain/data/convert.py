@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.data import DatasetConfig, Exif
 from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.build import READERS, read, splits_of
 from ddptrain.data.formats.write import WRITERS
@@ -45,13 +45,14 @@ def convert(
     annotations: str | None = None,
     images: str | None = None,
     names: tuple[str, ...] | None = None,
+    exif: Exif = "apply",
     on_fault: OnFault = "error",
     copy: bool = False,
 ) -> list[Converted]:
     """Convert the dataset in `src` and write it to the new folder `dst`, whole or not at all.
 
-    `splits` defaults to all that are there; `annotations`, `images` and `names` are those of `DatasetConfig`. Images are
-    linked, or copied where `copy` is true. Raises `UserError` for unknown formats, faults (unless `on_fault` is
+    `splits` defaults to all that are there; `annotations`, `images`, `names` and `exif` are those of `DatasetConfig`. Images
+    are linked, or copied where `copy` is true. Raises `UserError` for unknown formats, faults (unless `on_fault` is
     `drop`), a `dst` that exists, and classes that the format does not know.
     """
     for fmt, known in ((src_format, READERS), (dst_format, WRITERS)):
@@ -60,7 +61,7 @@ def convert(
     out = Path(dst)
     if out.exists():
         raise UserError(f"{out} exists; give a new folder, or remove it")
-    layout: dict[str, Any] = {"annotations": annotations, "images": images, "names": names}
+    layout: dict[str, Any] = {"annotations": annotations, "images": images, "names": names, "exif": exif}
     name = "_".join(Path(src).resolve().name.split()) or "dataset"
     base = DatasetConfig(name=name, format=src_format, root=str(src), **layout)  # type: ignore[arg-type]
     parts = splits if splits is not None else splits_of(base)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from ddptrain.cli import main
 from ddptrain.config.data import DatasetConfig, Exif
 from ddptrain.data.cache import read_cached
 from ddptrain.data.depth import DepthMaps
@@ -235,3 +236,13 @@ def test_classification_reads_either_way(tmp_path: Path) -> None:
         table, _ = read_labelled(d)
         assert table.sizes.tolist() == [size]
         assert table.exif == exif
+
+
+def test_a_conversion_reads_either_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yolo(tmp_path / "y", "tif", 6, "apply")
+    names = ["--split", "train", "--names", "car"]
+    for exif, box in (("apply", "a.tif,0,0,16,24,car"), ("ignore", "a.tif,0,0,24,16,car")):
+        out = tmp_path / exif
+        assert main(["convert", "--from", "yolo", "--to", "csv", str(tmp_path / "y"), str(out), *names, "--exif", exif]) == 0
+        assert (out / "train.csv").read_text().splitlines()[1] == box
+        assert (f"read {out} with exif: ignore, too" in capsys.readouterr().out) == (exif == "ignore")
