@@ -15,6 +15,7 @@ from ddptrain.config.explain import explain
 from ddptrain.config.run import RunConfig
 from ddptrain.config.tasks import fill_in
 from ddptrain.config.text import parse_yaml
+from ddptrain.config.unused import unused
 from ddptrain.errors import UserError
 
 SHORT = {"resume": "source"}
@@ -43,9 +44,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), environ: Mappin
 
 
 def resolve(
-    data: Any, overrides: Sequence[str] = (), *, source: str = "config", environ: Mapping[str, str] = os.environ
+    data: Any,
+    overrides: Sequence[str] = (),
+    *,
+    source: str = "config",
+    environ: Mapping[str, str] = os.environ,
+    stored: bool = False,
 ) -> RunConfig:
-    """The same for a config that is already a dictionary."""
+    """The same for a config that is already a dictionary; one that is `stored` in a checkpoint cannot be corrected any
+    more: it may set what nothing uses."""
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -55,9 +62,13 @@ def resolve(
         _apply(data, override)
     data = fill_in(_expand(data, environ, source, ""))
     try:
-        return RunConfig.model_validate_json(json.dumps(data))
+        config = RunConfig.model_validate_json(json.dumps(data))
     except ValidationError as e:
         raise UserError(explain(e, data, source)) from None
+    idle = [] if stored else list(unused(config))
+    if idle:
+        raise UserError(f"{source}: {idle[0]}" + (f" (and {len(idle) - 1} more)" if len(idle) > 1 else ""))
+    return config
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

@@ -18,10 +18,14 @@ class OptimizerConfig(Section):
     """Momentum of sgd and rmsprop, first beta of adam and adamw; adagrad has none."""
     weight_decay: float = Field(default=5e-4, ge=0)
     """Decay of weights; biases, norms, embeddings and layer scales are never decayed."""
-    scale_weight_decay: Switch = True
-    """Multiply the decay by global_batch / nominal_batch, so that it acts alike per sample."""
+    scale_weight_decay: Switch | Literal["yolo"] = True
+    """Multiply the decay by global_batch / nominal_batch, so that a sample decays the weights alike in a batch of any size:
+    at 16 of 64 a step takes a quarter of it; `yolo`: by global_batch x accumulate / nominal_batch with accumulate =
+    max(1, round(nominal_batch / global_batch)), YOLO's own rule, which leaves it about as it is up to the nominal batch (YOLO
+    also makes one step of so many batches; global_batch 64 and micro_batch 16 do that); false: take it as it is. The log of
+    a run says which decay is used."""
     nominal_batch: int = Field(default=64, ge=1)
-    """The global batch that `weight_decay` is meant for."""
+    """The batch that `weight_decay` is meant for."""
 
 
 class ScheduleConfig(Section):

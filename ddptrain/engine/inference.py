@@ -75,7 +75,7 @@ def report_run(run: Path, overrides: Sequence[str], out: Path | None) -> int:
 def _evaluated(run: Path, overrides: Sequence[str]) -> tuple[Path, Task, Evaluation, World]:
     """The checkpoint that is meant, the task of its config, and the evaluation of its weights by all ranks."""
     config, weights, file = load_weights(run)
-    config = resolve(json.loads(config.model_dump_json()), overrides, source=str(file))
+    config = resolve(json.loads(config.model_dump_json()), overrides, source=str(file), stored=True)
     world = distributed.discover(config.train.device)
     with distributed.process_group(world, config.train.timeout_s):
         task = distributed.agree(lambda: build_task(config), "reading the datasets")

@@ -259,6 +259,6 @@ def load_weights(path: Path) -> tuple[RunConfig, dict[str, Any], Path]:
     data = json.loads(state["config"])
     # published weights were the start; what they became is in the checkpoint
     data["model"] |= {key: False for key in ("pretrained", "pretrained_backbone") if key in data["model"]}
-    config = resolve(data, source=str(file))
+    config = resolve(data, source=str(file), stored=True)
     weights: dict[str, Any] = state["ema"] if state["ema"] is not None else state["model"]
     return config, weights, file
