@@ -1,4 +1,4 @@
-"""What a run makes of its config, as values that can be compared: the probes of `config/test_every_key.py`.
+"""What a run makes of its config, as values that can be compared: the probes of `test_every_key.py`.
 
 Each builds a part of a run as training does, and trains as little as it can: most of them not at all.
 """

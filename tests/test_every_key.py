@@ -22,7 +22,7 @@ from ddptrain.config.text import dump_inline, parse_yaml
 from ddptrain.config.unused import unused
 from ddptrain.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 Probe = Callable[[RunConfig], Any]
 
 
@@ -298,7 +298,9 @@ NO_RING = "classes=[disc, square, stripes, ring]"
 NO_DEPTH = tuple(f"data.{part}.{i}.depth_missing=zeros" for part in ("train", "val") for i in (0, 1))
 RUNS_TRIED: dict[str, Tried] = {
     "yolo": Tried("detection", (MIXED, NO_SHIP, "eval.score_threshold=0")),
-    "yolo with depth": Tried("detection", ("model={in_channels: 5}", MIXED, NO_SHIP, *NO_DEPTH), ("data.train", "data.val.1.depth", "model")),
+    "yolo with depth": Tried(
+        "detection", ("model={in_channels: 5}", MIXED, NO_SHIP, *NO_DEPTH), ("data.train", "data.val.1.depth", "model")
+    ),
     "torchvision detector": Tried(
         "detection",
         ("model={name: ssdlite320_mobilenet_v3_large}", "data.allow_missing_annotations=true", MIXED, NO_SHIP),

@@ -1,0 +1,77 @@
+"""A key that nothing would read beside the values of the others is refused, in one line that says what would read it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ddptrain.config import resolve
+from ddptrain.config.docs import to_yaml
+from ddptrain.config.tasks import KITS
+from ddptrain.config.text import parse_yaml
+from ddptrain.errors import UserError
+
+
+def run(task: str, **keys: Any) -> dict[str, Any]:
+    data = [{"name": "d", "format": KITS.get(task, KITS["detection"]).formats[0], "root": "r"}]
+    return {"task": task, "classes": ["a", "b"], "data": {"train": data, "val": data}, **keys}
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides", "line"),
+    [
+        ("classification", "loss={name: bce, gamma: 1.5}", "loss.gamma: 1.5 has no effect here, only loss.name=focal uses it"),
+        ("classification", "loss={name: bce, label_smoothing: 0.1}", "only loss.name=cross_entropy or focal uses it"),
+        ("classification", "loss={name: bce, class_weights: balanced}", "bce has loss.pos_weight"),
+        ("classification", "loss={pos_weight: [1, 2]}", "loss.pos_weight: [1.0, 2.0] has no effect here, only loss.name=bce"),
+        ("interaction", "loss={name: focal, pos_weight: balanced}", "only loss.name=bce uses it"),
+        ("interaction", "model={blocks: 2}", "model.blocks: 2 has no effect here, only model.backbone=small_resnet uses it"),
+        ("interaction", "data.pairs={max_group_samples_ratio: 2}", "only data.pairs.use_group_sampling=true uses it"),
+        ("interaction", "data.train.0.annotated=[a]", "data.train.0.annotated: [a] has no effect here, only loss.name=bce"),
+        (
+            "detection",
+            "loss={box: 5} model={name: fcos_resnet50_fpn}",
+            "loss.box: 5.0 has no effect here, only model.name=yolo",
+        ),
+        ("detection", "eval={nms_iou: 0.5} model={name: fcos_resnet50_fpn}", "eval.nms_iou: 0.5 has no effect here"),
+        ("detection", "data.allow_missing_annotations=true", "only a detector of torchvision uses it"),
+        ("detection", "model={pretrained: true}", "model.pretrained: true has no effect here, only model.backbone uses it"),
+        ("detection", "model={fusion: add}", "only model.in_channels=4 or 5 uses it"),
+        ("detection", "data.val.0.share=2", "data.val.0.share: 2.0 has no effect here"),
+        ("detection", "data.train.0.depth_range=[0, 1]", "only depth: FOLDER beside it uses it"),
+        ("detection", "eval={overlap: 0.2}", "eval.overlap"),
+        ("segmentation", "eval={overlap: 0.2}", "only eval.window=slide uses it"),
+        ("segmentation", "eval={protocols: [coco, voc]}", "only task=detection uses it"),
+        ("segmentation", "loss={aux: 0.2}", "only model.aux=true uses it"),
+        ("detection", "optimizer={name: adagrad, momentum: 0.5}", "only optimizer.name=sgd, rmsprop, adam or adamw uses it"),
+        ("detection", "schedule={warmup_bias_lr: 0.2}", "only optimizer.name=sgd uses it"),
+        ("detection", "schedule={gamma: 0.2}", "only schedule.name=multi_step uses it"),
+        ("detection", "ema={enabled: false, tau: 9}", "ema.tau: 9.0 has no effect here, only ema.enabled=true uses it"),
+        ("own:Task", "optimizer={name: adagrad, momentum: 0.5}", "optimizer.momentum: 0.5 has no effect here"),
+    ],
+)
+def test_what_nothing_reads_is_refused(task: str, overrides: str, line: str) -> None:
+    # none of the values holds a "} "
+    changes = overrides.replace("} ", "}\n").split("\n")
+    with pytest.raises(UserError) as e:
+        resolve(run(task), changes)
+    assert line in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_the_way_out_that_the_line_names_works() -> None:
+    with pytest.raises(UserError) as e:
+        resolve(run("classification", loss={"name": "bce", "gamma": 1.5}))
+    assert str(e.value).endswith("take it out, or set loss.gamma=2.0")
+    found = resolve(run("classification", loss={"name": "bce", "gamma": 1.5}), ["loss.gamma=2.0"])
+    assert resolve(parse_yaml(to_yaml(found), "config.yaml")) == found
+
+
+def test_a_stored_config_is_taken_as_it_is() -> None:
+    """A checkpoint of an older version can still be evaluated, whatever its config set in vain."""
+    assert resolve(run("classification", loss={"name": "bce", "gamma": 1.5}), stored=True).loss.name == "bce"
+
+
+def test_a_task_of_the_users_own_may_read_any_key() -> None:
+    assert resolve(run("own:Task", loss={"name": "bce", "gamma": 1.5})).loss.name == "bce"
