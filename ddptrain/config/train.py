@@ -50,6 +50,9 @@ class EvalConfig(Section):
     detectors keep their own."""
     batch: int | None = Field(default=None, ge=1)
     """Images forwarded at once. Default: train.micro_batch."""
+    max_bad_images: int | None = Field(default=None, ge=0)
+    """Validation images that may turn out unreadable, each one replaced by a grey one, before an evaluation fails. Default:
+    one in a hundred, and one in any case."""
     window: Literal["whole", "slide"] = "whole"
     """Segmentation: predict the whole image scaled to image_size, or its native pixels in windows of image_size."""
     overlap: float = Field(default=0.5, ge=0, lt=1)

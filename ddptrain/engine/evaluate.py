@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +11,11 @@ from torch import nn
 from ddptrain import distributed
 from ddptrain.data.loader import eval_loader
 from ddptrain.distributed import World
+from ddptrain.errors import RunFailed
 from ddptrain.tasks.base import Prediction, Task
+
+NAMED = 8
+"""Images that could not be read that are named, each with the reason."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +23,22 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        metrics: flat names to values, the same on every rank.
+        metrics: flat names to values, the same on every rank; `bad_images` counts those that could not be read.
         predictions: on rank 0 the predictions of each validation dataset by sample index; elsewhere empty.
-        replaced: a line for each sample that could not be read.
+        replaced: a line for each image that could not be read, and what took its place.
     """
 
     metrics: dict[str, float]
     predictions: list[Mapping[int, Prediction]] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
+
+    def warnings(self) -> list[str]:
+        """What to tell of images that could not be read: the first of them, and how many there are."""
+        if not self.replaced:
+            return []
+        more = len(self.replaced) - NAMED
+        total = f"{_counted(self.replaced)} could not be read; the metrics count what is in them as not found"
+        return [*self.replaced[:NAMED], *([f"and {more} more"] if more > 0 else []), total]
 
 
 @torch.inference_mode()
@@ -59,7 +71,16 @@ def predict_shard(
     return shard, replaced
 
 
-def evaluate(task: Task, model: nn.Module, world: World, *, batch: int, workers: int, precision: str = "none") -> Evaluation:
+def evaluate(
+    task: Task,
+    model: nn.Module,
+    world: World,
+    *,
+    batch: int,
+    workers: int,
+    precision: str = "none",
+    max_bad_images: int | None = None,
+) -> Evaluation:
     """Metrics of `model` on all validation datasets, the same on every rank and for any number of ranks.
 
     Args:
@@ -67,12 +88,38 @@ def evaluate(task: Task, model: nn.Module, world: World, *, batch: int, workers:
         batch: samples forwarded at once.
         workers: loader processes of this rank.
         precision: "none", "bf16" or "fp16".
+        max_bad_images: see `EvalConfig`.
+
+    Raises:
+        RunFailed: on every rank alike: too many images could not be read.
     """
     model.eval()
     shard = predict_shard(task, model, world, batch=batch, workers=workers, precision=precision)
     shards = distributed.gather_objects(shard, "gathering the predictions of an evaluation")
+    replaced = [line for _, lines in shards for line in lines]
+    refuse_bad(replaced, sum(size for _, size in task.val), max_bad_images)
     merged: list[Mapping[int, Prediction]] = []
     if world.main:
         merged = [{k: v for part, _ in shards for k, v in part[number].items()} for number in range(len(task.val))]
     metrics = distributed.broadcast_object(task.metrics(merged) if world.main else None, "the metrics of an evaluation")
-    return Evaluation(metrics, merged, [line for _, lines in shards for line in lines])
+    images = sorted(set(replaced))  # several samples may be of one image
+    return Evaluation(metrics | {"bad_images": len(images)}, merged, images)
+
+
+def _counted(images: Sequence[str]) -> str:
+    return f"{len(images)} validation image{'s'[: len(images) - 1]}"
+
+
+def refuse_bad(replaced: Sequence[str], samples: int, most: int | None) -> None:
+    """Raise where the samples that could not be read are of more than `most` images, or (None) one in a hundred."""
+    images = sorted(set(replaced))
+    if most is None and (len(images) <= 1 or 100 * len(replaced) <= samples):
+        return
+    if most is not None and len(images) <= most:
+        return
+    limit = "one in a hundred, as eval.max_bad_images is not set" if most is None else f"eval.max_bad_images={most}"
+    first = images[0].rpartition("; ")[0] or images[0]  # without what took its place
+    raise RunFailed(
+        f"{_counted(images)} could not be read ({len(replaced)} of {samples} samples), more than {limit}; the "
+        f"first: {first}; put them right, or raise eval.max_bad_images, and start again (a run goes on with resume=auto)"
+    )

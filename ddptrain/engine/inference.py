@@ -87,7 +87,11 @@ def _evaluated(run: Path, overrides: Sequence[str]) -> tuple[Path, Task, Evaluat
             batch=config.eval.batch or config.train.micro_batch,
             workers=config.data.workers,
             precision=config.train.precision,
+            max_bad_images=config.eval.max_bad_images,
         )
+    if world.main:
+        for line in evaluation.warnings():
+            print(f"warning: {line}", file=sys.stderr)
     return file, task, evaluation, world
 
 

@@ -140,7 +140,7 @@ class Monitor:
         if not self._world.main:
             return
         self._metrics = metrics = evaluation.metrics
-        for line in evaluation.replaced:
+        for line in evaluation.warnings():
             self.console.line(f"warning: {line}")
         self._last = evaluation
         header, rows = self._task.summary(metrics)

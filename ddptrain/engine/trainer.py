@@ -136,6 +136,7 @@ def _evaluate(config: RunConfig, task: Task, world: World, state: RunState, moni
         batch=config.eval.batch or config.train.micro_batch,
         workers=config.data.workers,
         precision=config.train.precision,
+        max_bad_images=config.eval.max_bad_images,
     )
     state.train_mode()
     better = state.judge(evaluation.metrics)
