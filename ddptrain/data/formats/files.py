@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import UNREAD_SUFFIXES, Faults
@@ -186,11 +186,25 @@ def load_json(name: str, file: Path, keys: Iterable[str], kind: type = list) -> 
 
 
 def read_text(path: Path) -> str:
-    """A text in UTF-8; `UserError` where it is none."""
+    """A text in UTF-8, or in UTF-16 with its mark; `UserError` where it is neither."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return _decoded(path, "strict")
     except UnicodeDecodeError as e:
-        raise UserError(f"{path} is no text in UTF-8: {e}") from e
+        raise UserError(f"{path} is no text in UTF-8: {e.reason} at byte {e.start}; save it as UTF-8") from None
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read: {e.strerror}") from None
+
+
+def text_lines(path: str | Path) -> list[str]:
+    """The lines of a text of numbers in UTF-8, or in UTF-16 with its mark. A byte that is neither becomes a sign that
+    is no number."""
+    return _decoded(path, "replace").splitlines()
+
+
+def _decoded(path: str | Path, errors: str) -> str:
+    data = Path(path).read_bytes()
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    return data.decode(encoding, errors)
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -208,3 +222,28 @@ def listed_names(path: Path) -> list[tuple[str, str]]:
     """(entry, `file:line`) of each line of a text file that is not blank."""
     lines = enumerate(read_text(path).splitlines(), 1)
     return [(line.strip(), f"{path}:{number}") for number, line in lines if line.strip()]
+
+
+class Located(NamedTuple):
+    """A file that a list names. `dropped`: the folders of its entry that are not there, `""` where it is taken as it is."""
+
+    path: str
+    dropped: str
+
+
+def locate(entry: str, bases: Iterable[Path]) -> Located | None:
+    """The file of an entry, below the first base that has it: as it stands, with `/` for back slashes, or without leading
+    folders, as far as a folder and a name remain (the list was made below another root). None where there is none."""
+    plain = entry.replace("\\", "/").removeprefix("./")
+    bases = list(bases)
+    for written in dict.fromkeys((entry, plain)):
+        for base in bases:
+            if os.path.exists(base / written):
+                return Located(str(base / written), "")
+    parts = plain.strip("/").split("/")
+    for k in range(1, len(parts) - 1):
+        for base in bases:
+            path = str(base.joinpath(*parts[k:]))
+            if os.path.exists(path):
+                return Located(path, "/".join(parts[:k]))
+    return None

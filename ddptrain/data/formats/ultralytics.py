@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddptrain.data.faults import Faults
+from ddptrain.data.formats.data_yaml import DataYaml, load_data_yaml, resolve_paths, resolve_split
 from ddptrain.data.formats.files import images_below, listed_names
-from ddptrain.data.formats.yolo import DataYaml, load_data_yaml, resolve_paths, resolve_split
 from ddptrain.errors import UserError
 
 Weights = Literal["share", "multiplier"]

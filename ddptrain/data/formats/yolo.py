@@ -1,5 +1,9 @@
-"""YOLO text files, `class cx cy w h` in fractions of the image (or `class x1 y1 x2 y2 x3 y3 …`, a polygon, read as
-its bounding box), found through a data.yaml or through folders alone.
+"""YOLO text files, found through a data.yaml, Darknet's obj.data, lists of images, or folders alone. Coordinates are fractions
+of the image:
+
+    class cx cy w h                  a box
+    class cx cy w h x y [v] …        with key points, where data.yaml has kpt_shape: its box
+    class x1 y1 x2 y2 x3 y3 …        a polygon, or the four corners of a rotated box: its bounding box
 
 An image without a text file is background, as the format means it; a text file without an image is a fault.
 """
@@ -8,103 +12,50 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.config.text import parse_yaml
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
-from ddptrain.data.formats.collect import Collector
+from ddptrain.data.formats.collect import Box, Collector
+from ddptrain.data.formats.data_yaml import DataYaml, load_data_yaml, load_obj_data, resolve_split
 from ddptrain.data.formats.files import (
     dataset_root,
-    files_below,
+    files_by_stem,
     folders_in,
     images_below,
     is_image,
     listed_names,
+    locate,
     no_split,
     read_text,
+    text_lines,
     visible,
 )
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
+KEY_POINTS = "rows with key points: the box in front of them is taken"
+CORNERS = "rows of four points, rotated boxes or polygons: their bounding boxes are taken"
+POLYGON = "polygons: their bounding boxes are taken"
 NAMES_FILES = ("classes.txt", "obj.names", "data.names")
 
 
-@dataclass(frozen=True)
-class DataYaml:
-    """A data.yaml: `base` is what its paths are relative to; `splits` maps each key to its folders or list files."""
-
-    file: Path
-    base: Path
-    names: tuple[str, ...] | None
-    splits: dict[str, tuple[str, ...]]
-    content: dict[str, Any]
-
-
-def load_data_yaml(file: Path) -> DataYaml:
-    """Parse a data.yaml; `UserError` where `nc` and `names` contradict each other or a value has no known form."""
-    try:
-        content = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not valid YAML: it is not in UTF-8; save it as UTF-8") from None
-    except OSError as e:
-        raise UserError(f"{file}: cannot be read: {e.strerror}") from e
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: must be a mapping with train, val and names")
-    names, count = content.get("names"), content.get("nc")
-    if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise UserError(f"{file}: names must number its classes 0 to {len(names) - 1} without a gap")
-        names = [names[i] for i in range(len(names))]
-    if names is not None and not isinstance(names, list):
-        raise UserError(f"{file}: names must be a list, or a mapping from number to name")
-    if names is not None and count is not None and count != len(names):
-        raise UserError(f"{file}: nc is {count} and names has {len(names)} classes; correct one of them")
-    splits = {}
-    for key in ("train", "val", "test"):
-        value = content.get(key)
-        parts = value if isinstance(value, list) else [value] if value else []
-        if not all(isinstance(p, str) for p in parts):
-            raise UserError(f"{file}: {key} must be a path or a list of paths")
-        if parts:
-            splits[key] = tuple(parts)
-    base = file.parent / str(content.get("path") or "")
-    return DataYaml(file, base, None if names is None else tuple(map(str, names)), splits, content)
-
-
-def resolve_split(data: DataYaml, key: str) -> list[Path]:
-    """The folders or list files of a split."""
-    return resolve_paths(data, key, data.splits[key])
-
-
-def resolve_paths(data: DataYaml, key: str, entries: Iterable[str]) -> list[Path]:
-    """Paths of a data.yaml. `path` and the entries may be relative to the data.yaml's folder or to `path`; an export by
-    Roboflow writes `../train/images` for `train/images`, which is tried last."""
-    found = []
-    for entry in entries:
-        stripped = entry.removeprefix("../")
-        tried = [data.base / entry, data.file.parent / entry, data.base / stripped, data.file.parent / stripped]
-        there = [p for p in tried if p.exists()]
-        if not there:
-            raise UserError(f"{data.file}: {key}: {tried[0]} is not there; correct {key} or path")
-        found.append(there[0])
-    return found
-
-
-def _data_yaml(config: DatasetConfig, root: Path) -> DataYaml | None:
-    """The YAML file that `annotations` names, or `data.yaml`, or the only one in the root."""
+def _description(config: DatasetConfig, root: Path) -> DataYaml | None:
+    """The YAML file that `annotations` names, or `data.yaml`, or the only one in the root; else Darknet's `obj.data`."""
     if config.annotations is not None and config.annotations.endswith((".yaml", ".yml")):
         if not (root / config.annotations).is_file():
             raise UserError(f"{config.name}: annotations {root / config.annotations} is no file")
         return load_data_yaml(root / config.annotations)
     files = sorted(p for suffix in ("*.yaml", "*.yml") for p in visible(root, suffix))
     chosen = [p for p in files if p.stem == "data"] or files
-    return load_data_yaml(chosen[0]) if len(chosen) == 1 else None
+    if len(chosen) > 1:
+        shown = ", ".join(p.name for p in chosen)
+        raise UserError(f"{config.name}: {root} has several YAML files: {shown}; give the right one as annotations")
+    if chosen:
+        return load_data_yaml(chosen[0])
+    return load_obj_data(root / "obj.data") if (root / "obj.data").is_file() else None
 
 
 def _sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> list[Path]:
@@ -125,34 +76,46 @@ def _sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> list[P
             )
         return resolve_split(data, config.split)
     else:
-        for folder in (root / config.split / "images", root / "images" / config.split):
-            if folder.is_dir():
-                return [folder]
+        split = root / config.split
+        for source in (split / "images", root / "images" / config.split, root / f"{config.split}.txt"):
+            if source.exists():
+                return [source]
     raise no_split(config, [*splits, *_split_folders(root)])
 
 
 def _split_folders(root: Path) -> list[str]:
-    """The splits of the two layouts of folders."""
+    """The splits of the two layouts of folders, and the lists of images."""
     folders = [p.parent.name for p in visible(root, "*/images") if p.is_dir()]
-    return folders + folders_in(root / "images")
+    lists = [p.stem for p in visible(root, "*.txt") if is_image(next(iter(text_lines(p)), "").strip())]
+    return folders + folders_in(root / "images") + lists
 
 
 def yolo_keys(config: DatasetConfig) -> list[str]:
-    """The splits of a set: the keys of its data.yaml, else its folders; a folder may have two names otherwise."""
+    """The splits of a set: those of its data.yaml, else its folders; a folder may have two names otherwise."""
     root = dataset_root(config)
-    data = _data_yaml(config, root)
+    data = _description(config, root)
     return list(data.splits) if data and data.splits else _split_folders(root)
 
 
-def _listed_images(source: Path, base: Path, faults: Faults, seen: set[str]) -> list[tuple[str, str]]:
-    """(image, who named it) of a folder, or of a text file with one path a line."""
+def _listed_images(source: Path, base: Path, faults: Faults, seen: set[str]) -> list[tuple[str, str, bool]]:
+    """(image, who named it, whether it is there) of a folder, or of a text file with one path a line."""
     if source.is_dir():
-        return [(p, p) for p in images_below(source, faults, seen=seen)]
-    found = []
+        return [(p, p, True) for p in images_below(source, faults, seen=seen)]
+    found, bases = [], list(dict.fromkeys((source.parent, base)))
+    dropped: Counter[str] = Counter()
     for entry, where in listed_names(source):
-        tried = [source.parent / entry, base / entry]
-        there = [p for p in tried if p.exists()] or tried
-        found.append((str(there[0]), where))
+        located = locate(entry, bases)
+        if located and located.dropped:
+            dropped[located.dropped] += 1
+        found.append((located.path if located else str(source.parent / entry), where, located is not None))
+    for folders, count in dropped.items():
+        faults.note(f"{count} paths of {source} are found below {bases[0]} without {folders}/ in front")
+    if found and not any(there for _, _, there in found):
+        looked = " and ".join(str(b / listed_names(source)[0][0]) for b in bases)
+        raise UserError(
+            f"{found[0][1]}: none of the {len(found)} images that it lists is there; looked for {looked}; give paths relative"
+            f" to {bases[0]}, or put the images there"
+        )
     return found
 
 
@@ -167,6 +130,36 @@ def label_path(image: str) -> str:
     return os.path.join(os.sep.join(parts), os.path.splitext(file)[0] + ".txt")
 
 
+class _Texts:
+    """The label files of a set, each folder listed once. `visited`: the folders of images, whose hidden files are counted
+    already."""
+
+    def __init__(self, faults: Faults, visited: set[str]) -> None:
+        self.faults, self.visited = faults, visited
+        self.folders: dict[str, dict[str, str]] = {}
+        self.used: set[str] = set()
+
+    def find(self, text: str, image: str) -> str | None:
+        """The file at the path `text`, whatever the case of its suffix; beside the image where there is no such folder."""
+        folder, name = os.path.split(text)
+        if not os.path.isdir(folder):
+            folder = os.path.dirname(image)
+        if folder not in self.folders:
+            counted = Faults() if os.path.realpath(folder) in self.visited else self.faults
+            there = os.path.isdir(folder)
+            self.folders[folder] = files_by_stem(Path(folder), {".txt"}, counted, deep=False) if there else {}
+        found = self.folders[folder].get(os.path.splitext(name)[0])
+        if found is not None:
+            self.used.add(found)
+        return found
+
+    def report_orphans(self) -> None:
+        """Count text files with boxes that belong to no image; notes or lists that lie among the labels are none."""
+        for path in sorted(p for files in self.folders.values() for p in files.values()):
+            if path not in self.used and _has_rows(path):
+                self.faults.add("label without image", path, "no image of this name")
+
+
 def _label_folder(config: DatasetConfig, root: Path) -> Path | None:
     """The folder that `annotations` names; None where it is not given or names a YAML file."""
     given = config.annotations
@@ -176,103 +169,123 @@ def _label_folder(config: DatasetConfig, root: Path) -> Path | None:
 def _names(config: DatasetConfig, data: DataYaml | None, root: Path, faults: Faults) -> tuple[str, ...]:
     if data and data.names is not None:
         return class_names(config, data.names, str(data.file), faults)
-    labels = _label_folder(config, root)
-    near = [labels, labels.parent] if labels else []
-    for file in (folder / name for folder in [*near, root] for name in NAMES_FILES):
+    labels = _label_folder(config, root) or root / "labels"
+    split = root / (config.split or "")
+    for file in (f / name for f in (labels, labels.parent, root, split, split / "labels") for name in NAMES_FILES):
         if file.is_file():
             lines = read_text(file).splitlines()
             return class_names(config, [n.strip() for n in lines if n.strip()], str(file), faults)
     if config.names is None:
         raise UserError(f"{config.name}: no data.yaml or classes.txt in {root} names the classes; give names")
-    if data and isinstance(data.content.get("nc"), int):
-        return class_names(config, ["" for _ in range(data.content["nc"])], f"nc of {data.file}", faults)
+    if data and data.content.get("nc") is not None:
+        return class_names(config, ["" for _ in range(int(data.content["nc"]))], f"nc of {data.file}", faults)
     return class_names(config, config.names, "names", faults)
 
 
 def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """Read one split. Class names: `names` of the config, else data.yaml, else classes.txt or obj.names."""
     root = dataset_root(config)
-    data = _data_yaml(config, root)
+    data = _description(config, root)
     names = _names(config, data, root, faults)
     sources = _sources(config, root, data)
     annotations = _label_folder(config, root)
     if annotations is not None and not annotations.is_dir():
         raise UserError(f"{config.name}: annotations {annotations} is no folder; give it relative to {root}")
     collector = Collector(faults, fractions=True, exif=config.exif)
-    labels: set[str] = set()
-    folders: set[str] = {str(annotations)} if annotations is not None else set()
-    seen: set[str] = set()
+    rows = _Rows(collector, len(names), data.first if data else 0, data.points if data else None)
+    visited: set[str] = set()
+    texts = _Texts(faults, visited)
     unlabelled = []
     for source in sources:
-        for path, told_by in _listed_images(source, data.base if data else root, faults, seen):
+        for path, told_by, there in _listed_images(source, data.base if data else root, faults, visited):
             text = label_path(path)
             if annotations is not None:
                 below = os.path.relpath(path, source) if source.is_dir() else os.path.basename(path)
                 text = str(annotations / os.path.splitext(below)[0]) + ".txt"
-            folders.add(os.path.dirname(text))
             image = collector.image(path, told_by)
-            if image is None:
-                continue
-            if os.path.exists(text):
-                labels.add(text)
-                _add_file(collector, image, text, len(names))
-            else:
-                unlabelled.append(path)
-    if unlabelled and not labels:
-        looked = label_path(unlabelled[0]) if annotations is None else str(annotations)
-        raise UserError(f"{config.name}: none of its {len(unlabelled)} images has a text file; looked for {looked}")
-    faults.looked_in |= folders
-    for path in unlabelled:
-        faults.add("no label file", path, "background")
+            found = texts.find(text, path) if image is not None and there else None
+            if image is not None and found is not None:
+                rows.add_file(image, found)
+            elif image is not None and there:
+                unlabelled.append((path, text))
+    if unlabelled and not texts.used:
+        path, text = unlabelled[0]
+        raise UserError(
+            f"{config.name}: none of its {len(unlabelled)} images has a text file; looked for {text}, the one of {path}; give"
+            " the folder of the text files as annotations, relative to the root"
+        )
+    faults.looked_in |= texts.folders.keys()
+    for path, text in unlabelled:
+        faults.add("no label file", path, f"background; {text} is not there")
     if all(s.is_dir() for s in sources):
-        _find_orphans(folders, labels, faults)
+        texts.report_orphans()
+    for reading, count in sorted(rows.read_as.items()):
+        faults.note(f"{count} {reading}")
     return collector.table(config.name, config.root, names)
-
-
-def _find_orphans(folders: set[str], labels: set[str], faults: Faults) -> None:
-    """Count text files with boxes that belong to no image. Not for lists of images, which may leave images out on
-    purpose; and notes or lists that lie among the labels are none."""
-    for folder in sorted(f for f in folders if os.path.isdir(f)):
-        for path in files_below(Path(folder), {".txt"}, faults, deep=False):
-            if path not in labels and _has_rows(path):
-                faults.add("label without image", path, "no image of this name")
 
 
 def _has_rows(path: str) -> bool:
     """Whether the first line of a text file is a box."""
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        fields = file.readline().split()
+    fields = next(iter(text_lines(path)), "").split()
     return len(fields) >= 5 and all(re.fullmatch(r"[-+.\deE]+", f) for f in fields)
 
 
-def _add_file(collector: Collector, image: int, path: str, classes: int) -> None:
-    source = collector.source(path)
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        for number, line in enumerate(file, 1):
+class _Rows:
+    """Takes label files into a collector.
+
+    Args:
+        classes: how many there are.
+        first: the number of the first.
+        points: key points of a row and numbers of each; None where rows have none.
+    """
+
+    def __init__(self, collector: Collector, classes: int, first: int, points: tuple[int, int] | None) -> None:
+        self.collector, self.classes, self.first = collector, classes, first
+        self.points = points
+        self.read_as: Counter[str] = Counter()
+        self.due = None if points is None else 5 + points[0] * points[1]
+
+    def add_file(self, image: int, path: str) -> None:
+        """Add the rows of one file, and count those that are more than a box."""
+        faults, source = self.collector.faults, self.collector.source(path)
+        for number, line in enumerate(text_lines(path), 1):
             fields = line.split()
             if not fields:
                 continue
             try:
                 values = [float(f) for f in fields]
             except ValueError:
-                collector.faults.add("malformed row", f"{path}:{number}", line.strip())
+                faults.add("malformed row", f"{path}:{number}", line.strip())
                 continue
-            if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
-                what = f"{len(values)} fields where 5 are due (class cx cy w h), or a class and three or more points"
-                collector.faults.add("malformed row", f"{path}:{number}", what)
-            elif values[0] not in range(classes):
-                what = f"{fields[0]}; allowed are 0 to {classes - 1}"
-                collector.faults.add("unknown class", f"{path}:{number}", what)
+            if not self._is_due(len(values)):
+                faults.add("malformed row", f"{path}:{number}", f"{len(values)} fields where {self._due()}")
+            elif values[0] - self.first not in range(self.classes):
+                what = f"{fields[0]}; allowed are {self.first} to {self.first + self.classes - 1}"
+                faults.add("unknown class", f"{path}:{number}", what)
             else:
-                box = _polygon_box(values[1:]) if len(values) > 5 else _centre_box(*values[1:])
-                collector.row(image, source, number, box, int(values[0]))
+                plain = self.points is not None or len(values) == 5
+                box = _centre_box(*values[1:5]) if plain else _polygon_box(values[1:])
+                if len(values) > 5:
+                    self.read_as[KEY_POINTS if plain else CORNERS if len(values) == 9 else POLYGON] += 1
+                self.collector.row(image, source, number, box, int(values[0]) - self.first)
+
+    def _is_due(self, count: int) -> bool:
+        if self.due is not None:
+            return count == self.due
+        return count == 5 or (count >= 7 and count % 2 == 1)
+
+    def _due(self) -> str:
+        if self.points is None:
+            return "5 are due (class cx cy w h), or a class and three or more points; rows with key points need kpt_shape"
+        number, each = self.points
+        return f"{self.due} are due: class cx cy w h and, by kpt_shape, {number} key points of {each} numbers"
 
 
-def _centre_box(x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
+def _centre_box(x: float, y: float, w: float, h: float) -> Box:
     return x - w / 2, y - h / 2, x + w / 2, y + h / 2
 
 
-def _polygon_box(points: list[float]) -> tuple[float, float, float, float]:
+def _polygon_box(points: list[float]) -> Box:
     xs, ys = points[0::2], points[1::2]
     # a sum is not finite where one of its terms is not; min and max would hide it
     hidden = sum(points) * 0
