@@ -23,11 +23,16 @@ import time
 import traceback
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from launch import logs, rendezvous
+from launch.peers import Peers
 from launch.plan import Plan, node_name, threads_per_rank, write_atomic
 from launch.worker import SPEC, STOP_SIGNALS
+
+SAY_EVERY_S = 10.0
+NO_RANKS_S = 20.0
+"""Seconds after a stop signal in which ranks may still be starting, or ending."""
 
 
 class Agent:
@@ -44,6 +49,8 @@ class Agent:
         self._stops: list[tuple[float, int]] = []
         self._told: set[int] = set()
         self._starts = ""
+        self._peers: Peers | None = None
+        self._said = time.monotonic()
 
     def run(self) -> int:
         """Start the ranks and wait for them.
@@ -63,6 +70,8 @@ class Agent:
                 tail.show(sys.stdout)
             if self._stops:
                 self._pass_on()
+            if self._peers:
+                self._watch(self._peers)
         if tail:
             tail.show(sys.stdout, end=True)
         if self._stops:
@@ -70,11 +79,15 @@ class Agent:
         for number, handler in before.items():
             # a job's agent is at its end: Python's own puts back the defaults of all but ignored signals, and a stop would kill
             signal.signal(number, signal.SIG_IGN if self.report else handler)
+        self._note(code=self.code)
+        return self.code
+
+    def _note(self, **facts: Any) -> None:
+        """Tell the batch script, beside what the pre-flight told it."""
         if self.report:
             known = json.loads(self.report.read_text()) if self.report.exists() else {"node": self.node}
             by = {"signal": signal.Signals(self._stops[0][1]).name} if self._stops else {}
-            write_atomic(self.report, json.dumps(known | by | {"code": self.code}))
-        return self.code
+            write_atomic(self.report, json.dumps(known | by | facts))
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self._stops.append((time.monotonic(), number))
@@ -83,13 +96,13 @@ class Agent:
         first, number = self._stops[0]
         pids = worker_pids()
         interrupts = sum(n == signal.SIGINT for _, n in self._stops)
+        if not pids and time.monotonic() - first > NO_RANKS_S:
+            self._end("no rank is there to save", pids)
         if interrupts > 1 or time.monotonic() - first > self.plan.grace_s:
             why = "interrupted again" if interrupts > 1 else f"no save within {self.plan.grace_s:.0f} s"
-            self._say(f"{why}: killing ranks {pids}")
-            for pid in pids:
-                _send(pid, signal.SIGKILL)
-            sys.stdout.flush()
-            os._exit(1)
+            self._end(why, pids)
+        if not self._told:  # Slurm may kill this process before the save is done
+            self._note()
         new = [pid for pid in pids if pid not in self._told]
         if new:
             again = "; once more to end at once" if number == signal.SIGINT else ""
@@ -97,6 +110,24 @@ class Agent:
         for pid in new:
             self._told.add(pid)
             _send(pid, signal.SIGUSR1)
+
+    def _watch(self, peers: Peers) -> None:
+        """Say which machines are waited for; end where one was lost, for torchrun would wait for it in silence."""
+        for seconds, came in ((self.plan.lost_s, True), (self.plan.late_s, False)):
+            if lost := peers.silent(seconds, came=came):
+                self._note(lost=lost, code=1)
+                self._end(f"nothing was heard of {' '.join(lost)} for {seconds:.0f} s", worker_pids())
+        late = peers.silent(SAY_EVERY_S) + peers.silent(SAY_EVERY_S, came=False)
+        if late and time.monotonic() - self._said > SAY_EVERY_S:
+            self._said = time.monotonic()
+            self._say(f"waiting for {' '.join(late)}")
+
+    def _end(self, why: str, pids: list[int]) -> NoReturn:
+        self._say(f"{why}: killing ranks {pids}")
+        for pid in pids:
+            _send(pid, signal.SIGKILL)
+        sys.stdout.flush()
+        os._exit(1)
 
     def _say(self, text: str) -> None:
         print(f"[{self.node}] agent: {text}", flush=True)
@@ -138,11 +169,13 @@ class Agent:
                 store, port = rendezvous.open_store(plan.ports)
                 announced = rendezvous.announce(plan.ports, plan.token, port) if plan.nnodes > 1 else None
             else:
-                port = rendezvous.find_store(address, plan.ports, plan.token)
+                port = rendezvous.find_store(address, plan.ports, plan.token, say=self._say)
                 store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=60))
             endpoint, configs["is_host"] = f"{address}:{port}", "0"
             if plan.nnodes > 1:
                 self._say(f"meets at {endpoint}")
+                others = [node for node in plan.addresses if node != self.node]
+                self._peers = Peers(store, plan.host, self.node, others)
         if test and test.wait():
             self.code = test.returncode
             return

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ddptrain.config.slurm import no_room
 from ddptrain.errors import UserError
 from ddptrain.printable import printable
 from ddptrain.status import FAILED, FINISHED, STOPPED, USER_ERROR, read_status
@@ -44,8 +45,12 @@ def prepare(folder: Path) -> int:
     """Write the plan of this start: where the machines meet and what their agents run."""
     mine, restart, number = job.read(folder), restart_count(), os.environ["SLURM_JOB_ID"]
     slurm = mine.options
+    state = cluster.job_state(number) if mine.arguments[:1] == ("train",) else None
+    if state and (why := no_room(state.limit_s, slurm.signal_s)):  # a script queued by hand has a limit of its own
+        raise UserError(f"job {number}: {why}")
     if restart:
-        note_end(folder, restart - 1, "lost", step_of(mine))
+        signalled = any("signal" in a for a in reports(folder, restart - 1))
+        note_end(folder, restart - 1, "unsaved" if signalled else "lost", step_of(mine))
     nodes = cluster.hostnames(os.environ["SLURM_JOB_NODELIST"])
     addresses = {n: n if rendezvous.resolves(n) else cluster.node_address(n) for n in nodes}
     plan = Plan(
@@ -90,7 +95,11 @@ def step_of(mine: Job) -> int:
 
 
 def ends(folder: Path) -> dict[str, dict[str, Any]]:
-    """How each start ended: start number → kind ("stopped", "crashed", "bad node", "lost"), step, signal, bad nodes, time."""
+    """How each start ended: start number → kind, step, signal, bad nodes, time.
+
+    Kinds: "stopped" (saved), "unsaved" (asked to stop, but ended before it could save), "crashed", "bad node", "lost" (it
+    had no time to say anything, or lost a machine).
+    """
     try:
         return dict(json.loads((folder / "ends.json").read_text()))
     except FileNotFoundError:
@@ -123,7 +132,7 @@ def over_budget(mine: Job) -> str | None:
         return f"{stops} stops, slurm.max_stops is {slurm.max_stops}"
     crashes, before = 0, -1
     for end in known:
-        if end["kind"] in ("crashed", "lost"):
+        if end["kind"] in ("crashed", "lost", "unsaved"):
             crashes, before = 1 if end["step"] > before else crashes + 1, end["step"]
     if crashes > slurm.max_crashes:
         return f"{crashes} crashes without a new checkpoint, slurm.max_crashes is {slurm.max_crashes}"
@@ -141,8 +150,11 @@ def judge(mine: Job, restart: int, code: int) -> tuple[str, int, list[str]]:
     agents = reports(folder, restart)
     if any(a.get("code") == USER_ERROR for a in agents):
         return "mistake", USER_ERROR, []
+    asked = [a["signal"] for a in agents if "signal" in a]
     if mine.arguments[:1] != ("train",):
-        return ("finished", FINISHED, []) if code == 0 else ("crashed", FAILED, [])
+        return ("finished", FINISHED, []) if code == 0 else ("unsaved" if asked else "crashed", FAILED, [])
+    if code == STOPPED and not agents:  # the batch script heard a stop before it started any agent
+        return "stopped", STOPPED, []
     before = (folder / f"status_before.r{restart}").read_text(encoding="utf-8")
     now = read_status(Path(mine.run)) if _status_text(mine) != before else None
     if now and now.state == "finished" and code == 0:
@@ -155,9 +167,11 @@ def judge(mine: Job, restart: int, code: int) -> tuple[str, int, list[str]]:
         return "finished", FINISHED, []
     bad = sorted(a["node"] for a in agents if a.get("check", "passed") != "passed")
     silent = sorted(set(plan.addresses) - {a["node"] for a in agents})
-    if agents and not bad and plan.check and silent:
+    if agents and not bad and plan.check and silent and not asked:
         bad = silent  # the others passed and waited for them
-    return ("bad node", FAILED, bad) if bad else ("crashed", FAILED, [])
+    if bad:
+        return "bad node", FAILED, bad
+    return "unsaved" if asked else "lost" if any("lost" in a for a in agents) else "crashed", FAILED, []
 
 
 def finish(folder: Path, code: int) -> int:
@@ -178,7 +192,8 @@ def finish(folder: Path, code: int) -> int:
     note_end(folder, restart, kind, step_of(mine), bad)
     slurm_state = cluster.job_state(number)
     state = slurm_state.state if slurm_state else "unknown"
-    say(f"{kind}{' ' + ' '.join(bad) if bad else ''} at step {step_of(mine)} (srun: {code}, Slurm: {state})")
+    words = "asked to stop, ended before it could save," if kind == "unsaved" else " ".join([kind, *bad])
+    say(f"{words} at step {step_of(mine)} (srun: {code}, Slurm: {state})")
     if (folder / CANCEL).exists():
         say("cancelled by the user")
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -218,6 +233,8 @@ def main(argv: list[str]) -> int:
         if argv[0] == "prepare":
             return prepare(Path(argv[1]))
         if argv[0] == "finish":
+            for number in (signal.SIGUSR1, signal.SIGUSR2):  # the run has ended: no stop can change how it did
+                signal.signal(number, signal.SIG_IGN)
             return finish(Path(argv[1]), int(argv[2]))
         from launch import sbatch
 

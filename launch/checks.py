@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from ddptrain.config import RunConfig
@@ -50,3 +53,19 @@ def check_data(config: RunConfig, cwd: Path) -> None:
                         f"data.{part}.{i}.{key}: {dataset.name}: {path} is not there; put the data there, correct the "
                         f"path, or pass --no-data-check where only the compute nodes see it"
                     )
+
+
+def check_setup(lines: Sequence[str]) -> None:
+    """Refuse shell commands that bash cannot parse, each by itself; where there is no bash nothing is known.
+
+    Raises:
+        UserError: names the first.
+    """
+    bash = shutil.which("bash")
+    for i, line in enumerate(lines if bash else ()):
+        done = subprocess.run([str(bash), "-n", "-c", line], capture_output=True, text=True)
+        if done.returncode:
+            said = done.stderr.strip().splitlines()[0].partition("line ")[2].partition(": ")[2]
+            raise UserError(
+                f"slurm.setup.{i}: {line!r} is not a complete shell command ({said}); each one must stand by itself"
+            )

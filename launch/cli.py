@@ -140,10 +140,16 @@ def submit(args: argparse.Namespace) -> int:
     way = submitit if args.through == "submitit" else sbatch
     if not args.dry_run and not cluster.present():
         raise UserError("sbatch: not found; run this where Slurm's commands are, or use ddptrain train --nproc N here")
-    mine = job.create(args.config, args.overrides, slurm_options(args), check_data=not args.no_data_check)
-    if args.dry_run:
-        return _dry_run(mine, way.render(mine))
-    number = way.submit(mine)
+    options = slurm_options(args)
+    waits = str((options.get("extra") or {}).get("dependency", ""))
+    mine = job.create(args.config, args.overrides, options, check_data=not args.no_data_check, known=waits)
+    try:
+        if args.dry_run:
+            return _dry_run(mine, way.render(mine))
+        number = way.submit(mine)
+    except UserError:
+        job.discard(mine)
+        raise
     job.register(mine, number)
     say(f"job {number}: {mine.name}, {mine.options.nodes} x {mine.options.ranks} ranks")
     say(f"  run     {mine.run}")
@@ -155,10 +161,9 @@ def submit(args: argparse.Namespace) -> int:
 
 def _dry_run(mine: Any, text: str) -> int:
     """Print the script, let `sbatch --test-only` judge it where Slurm is there, and leave nothing behind."""
-    import shutil
     import subprocess
 
-    from launch import cluster
+    from launch import cluster, job
 
     print(text.rstrip("\n"))
     code = 0
@@ -170,10 +175,7 @@ def _dry_run(mine: Any, text: str) -> int:
         code = 2 if done.returncode else 0
     else:
         print("# Slurm is not here to judge it")
-    shutil.rmtree(mine.path)
-    for parent in list(mine.path.parents)[:3]:
-        if not any(parent.iterdir()):
-            parent.rmdir()
+    job.discard(mine)
     return code
 
 

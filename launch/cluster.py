@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ddptrain.config.slurm import minutes
 from ddptrain.errors import UserError
 
 _STRIPPED = re.compile(
@@ -18,6 +19,7 @@ _STRIPPED = re.compile(
 )
 _BUSY = re.compile(r"timed out|unable to contact|connect failure|connection refused|zero bytes|temporarily", re.IGNORECASE)
 PATIENCE_S = 60.0
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
 _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 
 
@@ -31,6 +33,15 @@ class JobState:
     nodes: str = ""
     excluded: str = ""
     partition: str = ""
+    limit: str = ""
+
+    @property
+    def limit_s(self) -> float:
+        """The time limit in seconds; 0 for none, and where Slurm does not say."""
+        try:
+            return minutes(self.limit) * 60
+        except ValueError:
+            return 0.0
 
 
 def present() -> bool:
@@ -55,11 +66,17 @@ def call(*command: str, timeout_s: float = 60.0) -> str:
         else:
             if done.returncode == 0:
                 return done.stdout
-            said = " ".join((done.stderr or done.stdout).split()) or f"status {done.returncode}"
+            said = plain(done.stderr or done.stdout) or f"status {done.returncode}"
             again = done.returncode < 0 or bool(_BUSY.search(said))
         if not again or time.monotonic() > end:
             raise UserError(f"{command[0]}: {said}")
         time.sleep(1)
+
+
+def plain(text: str) -> str:
+    """What a Slurm command said, in one line, without its name before each sentence."""
+    lines = (re.sub(r"^\w+: (?:error: )?", "", line).strip() for line in text.splitlines())
+    return "; ".join(line for line in lines if line)
 
 
 def inside_job(environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -94,7 +111,8 @@ def _scontrol(job: str) -> JobState | None:
     state = field("JobState")
     if not state:
         return None
-    return JobState(state, field("Reason"), field("Restarts"), field("NodeList"), field("ExcNodeList"), field("Partition"))
+    keys = ("Reason", "Restarts", "NodeList", "ExcNodeList", "Partition", "TimeLimit")
+    return JobState(state, *map(field, keys))
 
 
 def _sacct(job: str) -> JobState | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -24,7 +25,7 @@ from typing import Any
 from ddptrain.config import RunConfig, SlurmConfig, load_config
 from ddptrain.config.load import parse_yaml
 from ddptrain.errors import UserError
-from launch import checks, snapshot
+from launch import checks, cluster, snapshot
 from launch.plan import write_atomic
 
 
@@ -108,6 +109,7 @@ def create(
     table: str | None = None,
     folder_name: str | None = None,
     code: Path | None = None,
+    known: str = "",
 ) -> Job:
     """Check a config and lay out its job folder; nothing is queued yet.
 
@@ -116,12 +118,15 @@ def create(
         check_data: refuse data folders that are not there.
         table: see `Job`.
         code: a copy of the code to use, another job's; None takes a new one.
+        known: see `refuse_second`.
 
     Raises:
-        UserError: the config, the batch split, a data path; nothing is written then.
+        UserError: the config, the batch split, a data path, a second job for one run; nothing is written then.
     """
     config = load(config_path, overrides, options or {})
     checks.check_batch(config, config.slurm.nodes, config.slurm.ranks)
+    checks.check_setup(config.slurm.setup)
+    refuse_second(config.folder.absolute(), known)
     if check_data:
         checks.check_data(config, Path.cwd())
     folder = new_folder(config.folder.absolute(), folder_name, code)
@@ -160,6 +165,34 @@ def new_folder(run: Path, name: str | None = None, code: Path | None = None) -> 
     else:
         snapshot.take(folder)
     return folder
+
+
+def discard(job: Job) -> None:
+    """Remove a job folder that did not come into the queue, and the folders above it that it left empty."""
+    shutil.rmtree(job.path)
+    for parent in list(job.path.parents)[:3]:
+        if any(parent.iterdir()):
+            break
+        parent.rmdir()
+
+
+def refuse_second(run: Path, known: str = "") -> None:
+    """Refuse a run that a job in the queue will train, or trains: two would write one folder.
+
+    Args:
+        known: numbers of jobs that may be there: this one's own, or those it waits for.
+
+    Raises:
+        UserError: names the job.
+    """
+    for folder in sorted(run.glob("jobs/*/job.json")):
+        number = read(folder.parent).id
+        state = cluster.job_state(number) if number and number not in re.findall(r"\w+", known) else None
+        if state and state.state not in cluster.ENDED:
+            raise UserError(
+                f"{run}: job {number} ({state.state}) is this run already; let it go on, cancel it with "
+                f"`ddptrain cancel {number}`, or choose another name=…"
+            )
 
 
 def write(job: Job) -> None:

@@ -15,8 +15,6 @@ from ddptrain.status import read_status
 from launch import batch, cluster, job, logs
 from launch.job import Job
 
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
-
 
 def table(limit: int = 20) -> str:
     """The newest jobs, one a line: what the run's own status says, then what Slurm says."""
@@ -38,7 +36,9 @@ def _row(mine: Job) -> tuple[str, ...]:
     state, reason = (status.state, status.reason) if status else ("-", "")
     running = slurm is not None and slurm.state == "RUNNING"
     if ends and not running and state in ("-", "running"):  # it had no time to say so itself
-        state, reason = ends[-1]["kind"], " ".join(ends[-1]["bad"])
+        state, reason = ends[-1]["kind"], " ".join(ends[-1]["bad"]) or ends[-1].get("signal", "")
+    elif state == "-" and slurm is not None and slurm.state == "FAILED":
+        reason = _last_error(mine)
     elif ends and state == "stopped":
         reason = ends[-1].get("signal") or reason  # what the agent was told; the ranks only know what it told them
     return (
@@ -63,6 +63,12 @@ def _newest_step(mine: Job) -> str:
     except FileNotFoundError:
         return ""
     return found[-1].decode() if found else ""
+
+
+def _last_error(mine: Job) -> str:
+    """The last mistake that the job's log tells; empty where there is none."""
+    found = [line for line in _last(mine.path / "log.txt", 200) if "ddptrain: error: " in line]
+    return found[-1].partition("ddptrain: error: ")[2] if found else ""
 
 
 def _age(seconds: float) -> str:
@@ -127,7 +133,7 @@ def _follow(mine: Job, tail: logs.Tail) -> None:
             if time.monotonic() - asked > 5:
                 asked = time.monotonic()
                 state = cluster.job_state(mine.id or "")
-                if state is None or state.state in ENDED:
+                if state is None or state.state in cluster.ENDED:
                     tail.show(sys.stdout, end=True)
                     return
             time.sleep(0.3)
@@ -140,7 +146,7 @@ def cancel(number: str, *, now: bool = False) -> str:
     mine = job.find(number)
     slurm_id = mine.id or number
     state = cluster.job_state(slurm_id)
-    if state and state.state in ENDED:
+    if state and state.state in cluster.ENDED:
         return f"job {slurm_id} has ended already ({state.state})"
     if now or state is None or state.state != "RUNNING":
         cluster.call("scancel", slurm_id)

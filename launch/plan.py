@@ -25,6 +25,8 @@ class Plan:
         restart: how often the job was requeued before.
         max_restarts: restarts in place after a lost rank.
         grace_s: seconds the ranks have for their save after a stop signal.
+        lost_s: seconds without a word from another machine after which it is taken for lost.
+        late_s: seconds that a machine may take to come.
         run_id: name of the rendezvous.
         token: secret by which an agent knows that a store is this job's.
         address: address of the machine that holds the store.
@@ -47,6 +49,8 @@ class Plan:
     restart: int = 0
     max_restarts: int = 0
     grace_s: float = 300.0
+    lost_s: float = 60.0
+    late_s: float = 300.0
     run_id: str = "ddptrain"
     token: str = ""
     address: str = "localhost"

@@ -6,7 +6,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -95,10 +95,19 @@ def _answer(server: socket.socket, line: bytes) -> None:
                 return
 
 
-def find_store(address: str, ports: Sequence[int], token: str, timeout_s: float = 600.0) -> int:
-    """The port of the job's own store. Foreign stores and services on the candidate ports are passed over."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
+def find_store(
+    address: str, ports: Sequence[int], token: str, timeout_s: float = 600.0, say: Callable[[str], None] | None = None
+) -> int:
+    """The port of the job's own store. Foreign stores and services on the candidate ports are passed over.
+
+    Args:
+        say: told every 10 s that the store is waited for.
+    """
+    began = told = time.monotonic()
+    while (now := time.monotonic()) < began + timeout_s:
+        if say and now > told + 10:
+            told = now
+            say(f"waiting for the store of this job on {address}, ports {', '.join(map(str, ports[:3]))} …")
         for port in ports:
             said, _, store_port = _ask(address, port).strip().rpartition(" ")
             if said == token and store_port.isdigit():

@@ -67,7 +67,7 @@ def create_here(argv: Sequence[str]) -> Job:
         index = os.environ.get("SLURM_ARRAY_TASK_ID", "0")
         config = f"{source}/{index}.yaml" if kind == "array" else source
         table = source if kind == "array" and (Path(source) / "sweep.json").is_file() else None
-        made = job.create(config, overrides, here, table=table and str(Path(table).absolute()), folder_name=name)
+        made = job.create(config, overrides, here, table=table and str(Path(table).absolute()), folder_name=name, known=number)
     (made.path / "script.sh").write_text(script.render(made))
     job.register(made, number)
     return made

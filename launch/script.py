@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 
+from ddptrain.status import STOPPED, USER_ERROR
 from launch.job import Job
 
 _PLAIN = re.compile(r"[\w./+=@:,-]+")
@@ -43,13 +45,25 @@ def options(job: Job, signal: str = "USR1") -> dict[str, str | int | bool]:
     return {k: v for k, v in (found | slurm.extra).items() if v is not None and v is not False}
 
 
+def setup(lines: Sequence[str]) -> list[str]:
+    """The user's commands; one that fails ends the job, like any mistake of the user."""
+    found = []
+    for line in lines:
+        said = f"ddptrain: error: slurm.setup: {' '.join(line.split())!r} failed with status"
+        hint = "correct the command, or add '|| true' where its failure does no harm"
+        found += ["{", line, f'}} || {{ echo {shlex.quote(said)} "$?; "{shlex.quote(hint)} >&2; exit {USER_ERROR}; }}']
+    return found
+
+
 def head(job: Job) -> list[str]:
     """Lines before srun."""
     quote = shlex.quote
+    finish = f"{quote(job.python)} -m launch.batch finish {quote(job.folder)}"
     return [
-        "trap : USR1 USR2 TERM  # the script outlives a stop: it decides what comes next",
+        "stop=",
+        "trap stop=yes USR1 USR2 TERM  # the script outlives a stop: it decides what comes next",
         f"exec >>{quote(job.folder + '/log.txt')} 2>&1",
-        *job.options.setup,
+        *setup(job.options.setup),
         f"cd {quote(job.folder + '/code')} || exit 1",
         'export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"',
         "export SLURM_EXPORT_ENV=ALL  # else steps of a job submitted with --export=NONE find no program",
@@ -57,13 +71,14 @@ def head(job: Job) -> list[str]:
         '  export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"  # some releases of srun do not inherit it',
         "fi",
         f"{quote(job.python)} -m launch.batch prepare {quote(job.folder)} || exit",
+        f'[ -z "$stop" ] || exec {finish} {STOPPED}  # no rank has started yet',
     ]
 
 
 def srun(job: Job) -> list[str]:
     """srun's own arguments: one task per machine, all ended when one fails, all output to the batch script."""
     given = [f"--{k}" if v is True else f"--{k}={v}" for k, v in job.options.srun.items() if v is not False]
-    return ["--ntasks-per-node=1", "--kill-on-bad-exit=1", "--wait=60", "--unbuffered", *given]
+    return ["--ntasks-per-node=1", "--kill-on-bad-exit=1", "--wait=30", "--unbuffered", *given]
 
 
 def python_command(job: Job) -> str:

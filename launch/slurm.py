@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import signal
@@ -14,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from ddptrain.config.slurm import minutes
+from ddptrain.errors import UserError
 from ddptrain.status import read_status
 from launch import batch, cluster, job, script
 from launch.job import Job
@@ -51,6 +54,8 @@ class Task:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
         while not self._ended:  # no lock is held here: checkpoint runs inside a signal handler of this thread
             time.sleep(0.2)
+        for number in stops:  # nothing is left that a stop could change; submitit would answer it with a traceback
+            signal.signal(number, signal.SIG_IGN)
         if self._ended[0]:
             sys.exit(self._ended[0])
         status = read_status(Path(job.read(Path(self.folder)).run))
@@ -128,8 +133,18 @@ def executor(mine: Job, folder: Path) -> Any:
 
 
 def submit(mine: Job) -> str:
-    """Queue a job; returns Slurm's number."""
-    queued = executor(mine, mine.path / "submitit").submit(Task(mine.folder))
+    """Queue a job; returns Slurm's number.
+
+    Raises:
+        UserError: Slurm refused it; says what Slurm said.
+    """
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
+            queued = executor(mine, mine.path / "submitit").submit(Task(mine.folder))
+    except (FailedJobError, FailedSubmissionError) as e:
+        raise UserError(f"sbatch: {cluster.plain(str(e))}") from None
     (mine.path / "script.sh").write_text(Path(queued.paths.submission_file).read_text())
     return str(queued.job_id)
 

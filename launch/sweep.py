@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
+import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -157,7 +158,13 @@ def submit(folder: Path, options: Mapping[str, Any], parallel: int | None, *, ch
     lines = ["#!/bin/bash", f'exec bash {shlex.quote(str(folder))}/scripts/"$SLURM_ARRAY_TASK_ID".sh', ""]
     (folder / "array.sh").write_text("\n".join(lines))
     array = f"--array=0-{len(runs) - 1}" + (f"%{parallel}" if parallel else "")
-    number = sbatch.queue([*sbatch.arguments(made[0]), array, str(folder / "array.sh")])
+    try:
+        number = sbatch.queue([*sbatch.arguments(made[0]), array, str(folder / "array.sh")])
+    except UserError:
+        for mine in made:
+            job.discard(mine)
+        shutil.rmtree(folder)
+        raise
     for run, mine in zip(runs, made):
         job.register(mine, f"{number}_{run['index']}")
     return number

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from ddptrain.config.section import Section, Switch
 
@@ -11,6 +11,21 @@ RESERVED = (
     "array", "chdir", "error", "gpus-per-task", "ntasks", "ntasks-per-node", "open-mode", "output", "signal", "wrap",
 )  # fmt: skip
 """sbatch parameters that the launcher sets itself."""
+OWN_KEYS = {"nodes": "slurm.nodes", "time": "slurm.time", "job-name": "name"}
+"""sbatch parameters that the plan of a start depends on, and the key of the config that sets each."""
+LEAST_S = 60
+"""Seconds that a start must have before Slurm's signal, which may come a minute early."""
+
+
+def one_line(value: str) -> str:
+    """The value, which goes into a line of a batch script.
+
+    Raises:
+        ValueError: it is empty, or holds a line break or another control character.
+    """
+    if not value.strip() or not value.isprintable():
+        raise ValueError(f"{value!r} must be one line of printable text, and not empty")
+    return value
 
 
 def minutes(time: str) -> float:
@@ -31,6 +46,18 @@ def minutes(time: str) -> float:
     return a + (b or 0) / 60
 
 
+def no_room(limit_s: float, signal_s: int) -> str:
+    """Why a start under this time limit could not train; empty where it can."""
+    if limit_s == 0 or limit_s >= signal_s + LEAST_S:  # Slurm takes 0 for no limit
+        return ""
+    most = max(int(limit_s) - LEAST_S, 0)
+    remedy = f"a longer slurm.time, or slurm.signal_s of at most {most}" if most else f"a slurm.time of more than {LEAST_S} s"
+    return (
+        f"a time limit of {limit_s:.0f} s leaves no time to train, since the run is told to stop {signal_s} s before it "
+        f"(slurm.signal_s), and Slurm may say so {LEAST_S} s early; set {remedy}"
+    )
+
+
 class SlurmConfig(Section):
     """Defaults of a Slurm submission; options of `ddptrain submit` come before them, a user's
     `~/.config/ddptrain/slurm.yaml` after them."""
@@ -45,8 +72,10 @@ class SlurmConfig(Section):
     """CPU cores per machine (there is one Slurm task per machine). Default: ranks x (loader workers + 1)."""
     mem: str | None = None
     """Memory per machine, in Slurm's notation."""
+    signal_s: int = Field(default=120, ge=1, le=65535)
+    """Seconds before the time limit at which the run saves and is queued again."""
     time: str = "24:00:00"
-    """Time limit, in Slurm's notation."""
+    """Time limit, in Slurm's notation; at least a minute longer than signal_s."""
     partition: str | None = None
     """Partition; null for the cluster's default."""
     account: str | None = None
@@ -62,7 +91,8 @@ class SlurmConfig(Section):
     srun: dict[str, str | int | bool] = {}
     """Any srun parameter by its long name, such as `container-image`."""
     setup: tuple[str, ...] = ()
-    """Shell lines that run first on the first machine, such as `module load cuda`."""
+    """Shell commands that run first on the first machine, such as `module load cuda`; each must be complete. One that fails
+    ends the job."""
     container: str | None = None
     """Command before Python on every machine, such as `apptainer exec --nv image.sif`."""
     python: str | None = None
@@ -71,8 +101,6 @@ class SlurmConfig(Section):
     """Variables of every rank; those of the submitting shell are passed through (`NCCL_*`, `GLOO_SOCKET_IFNAME`)."""
     debug: Switch = False
     """Make NCCL and torch tell what they do."""
-    signal_s: int = Field(default=120, ge=1, le=65535)
-    """Seconds before the time limit at which the run saves and is queued again."""
     grace_s: float = Field(default=100.0, gt=0)
     """Seconds that a save may take before the ranks are killed."""
     max_stops: int = Field(default=100, ge=0)
@@ -102,6 +130,18 @@ class SlurmConfig(Section):
             minutes(value)
         return value
 
+    @field_validator("time")
+    @classmethod
+    def _room_to_train(cls, value: str, info: ValidationInfo) -> str:
+        if "signal_s" in info.data and (why := no_room(minutes(value) * 60, info.data["signal_s"])):
+            raise ValueError(why)
+        return value
+
+    @field_validator("mem", "partition", "account", "qos", "constraint", "exclude", "container", "python", "address")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        return value if value is None else one_line(value)
+
     @field_validator("extra")
     @classmethod
     def _extra(cls, value: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
@@ -110,4 +150,21 @@ class SlurmConfig(Section):
                 raise ValueError(f"{key!r} is not a long name of sbatch, such as reservation")
             if key in RESERVED:
                 raise ValueError(f"{key} is set by the launcher; all but {', '.join(RESERVED)} can be given")
+            if key in OWN_KEYS:
+                raise ValueError(f"{key} has a key of its own; set {OWN_KEYS[key]} instead")
+        return value
+
+    @field_validator("extra", "srun")
+    @classmethod
+    def _values(cls, value: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        for text in value.values():
+            one_line(str(text))
+        return value
+
+    @field_validator("setup")
+    @classmethod
+    def _setup(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for line in value:
+            if not line.strip():
+                raise ValueError("a line is empty; take it out")
         return value
