@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 from launch import logs, rendezvous
 from launch.peers import Peers
-from launch.plan import Plan, node_name, threads_per_rank, write_atomic
+from launch.plan import STOP, Plan, node_name, threads_per_rank, write_atomic
 from launch.worker import SPEC, STOP_SIGNALS
 
 SAY_EVERY_S = 10.0
@@ -40,13 +40,14 @@ class Agent:
 
     Args:
         report: file that tells the batch script how the pre-flight and the ranks ended; None where nobody asks.
+        asked: a stop was asked for before this process could hear a signal.
     """
 
-    def __init__(self, plan: Plan, report: Path | None = None) -> None:
+    def __init__(self, plan: Plan, report: Path | None = None, *, asked: bool = False) -> None:
         self.plan, self.report = plan, report
         self.node = node_name()
         self.code = 1
-        self._stops: list[tuple[float, int]] = []
+        self._stops: list[tuple[float, int]] = [(time.monotonic(), signal.SIGUSR1)] if asked else []
         self._told: set[int] = set()
         self._starts = ""
         self._peers: Peers | None = None
@@ -198,6 +199,8 @@ class Agent:
             self.code = 0
         except ChildFailedError as e:
             self._record(e.failures)
+        if self._peers:
+            self._peers.close()
         if store and plan.nnodes > 1 and self.code == 0:  # the machine that holds the store leaves last
             rendezvous.leave(store, self.node, list(plan.addresses) if plan.host == self.node else [])
         if announced:
@@ -263,7 +266,7 @@ def main(folder: Path) -> int:
     """The agent of one start of a Slurm job, on one of its machines."""
     restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     plan = Plan.loads((folder / f"plan.r{restart}.json").read_text(encoding="utf-8"))
-    return Agent(plan, folder / f"agent.r{restart}.{node_name()}.json").run()
+    return Agent(plan, folder / f"agent.r{restart}.{node_name()}.json", asked=(folder / STOP).exists()).run()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ddptrain.printable import printable
 from ddptrain.status import FAILED, FINISHED, STOPPED, USER_ERROR, read_status
 from launch import cluster, job, rendezvous
 from launch.job import Job
-from launch.plan import Plan, write_atomic
+from launch.plan import STOP, Plan, write_atomic
 
 # not DETAIL: with it DDP of torch 2.14 ends in a segmentation fault
 DEBUG = {"NCCL_DEBUG": "INFO", "TORCH_DISTRIBUTED_DEBUG": "INFO", "TORCH_CPP_LOG_LEVEL": "INFO"}
@@ -181,6 +181,7 @@ def finish(folder: Path, code: int) -> int:
         The job's exit status: 0 only when the training is finished, so that `afterok` is true.
     """
     mine, restart, number = job.read(folder), restart_count(), os.environ["SLURM_JOB_ID"]
+    (folder / STOP).unlink(missing_ok=True)
     kind, status, bad = judge(mine, restart, code)
     if mine.table and kind == "finished":
         from launch import sweep

@@ -66,6 +66,4 @@ def check_setup(lines: Sequence[str]) -> None:
         done = subprocess.run([str(bash), "-n", "-c", line], capture_output=True, text=True)
         if done.returncode:
             said = done.stderr.strip().splitlines()[0].partition("line ")[2].partition(": ")[2]
-            raise UserError(
-                f"slurm.setup.{i}: {line!r} is not a complete shell command ({said}); each one must stand by itself"
-            )
+            raise UserError(f"slurm.setup.{i}: {line!r} is not a complete shell command ({said}); give one command an entry")

@@ -14,6 +14,7 @@ from ddptrain.printable import printable
 from ddptrain.status import read_status
 from launch import batch, cluster, job, logs
 from launch.job import Job
+from launch.plan import STOP
 
 
 def table(limit: int = 20) -> str:
@@ -152,8 +153,13 @@ def cancel(number: str, *, now: bool = False) -> str:
         cluster.call("scancel", slurm_id)
         return f"job {slurm_id} is cancelled"
     (mine.path / batch.CANCEL).touch()
-    cluster.call("scancel", "--signal=USR1", slurm_id)
+    _stop(mine, slurm_id)
     return f"job {slurm_id} saves, then it is cancelled"
+
+
+def _stop(mine: Job, slurm_id: str) -> None:
+    (mine.path / STOP).touch()  # Slurm delivers a signal only to steps that run already
+    cluster.call("scancel", "--signal=USR1", slurm_id)
 
 
 def requeue(number: str) -> str:
@@ -162,7 +168,7 @@ def requeue(number: str) -> str:
     slurm_id = mine.id or number
     state = cluster.job_state(slurm_id)
     if state and state.state == "RUNNING":
-        cluster.call("scancel", "--signal=USR1", slurm_id)
+        _stop(mine, slurm_id)
         return f"job {slurm_id} saves, then it is queued again"
     if state and state.state == "PENDING":
         return f"job {slurm_id} is in the queue already"

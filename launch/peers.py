@@ -29,19 +29,26 @@ class Peers:
         self._quiet = dict.fromkeys(others, 0.0)
         self._left: set[str] = set()
         self._asking: float | None = None
+        self._closed = threading.Event()
         threading.Thread(target=self._run, name="peers", daemon=True).start()
 
     def _run(self) -> None:
-        count = 0
-        while True:
+        count, lost = 0, False
+        while not self._closed.wait(BEAT_S if count else 0):
             count += 1
             self._asking = time.monotonic()
             try:
-                self._ask(count)
-            except RuntimeError:  # the machine that holds the store has gone
+                if not lost:
+                    self._ask(count)
+            except RuntimeError:  # the machine that holds the store has gone; this connection stays broken
+                lost = True
+            if lost:
                 self._quiet[self._host] = self._quiet.get(self._host, 0.0) + max(BEAT_S, time.monotonic() - self._asking)
             self._asking = None
-            time.sleep(BEAT_S)
+
+    def close(self) -> None:
+        """Count no more: the store may go."""
+        self._closed.set()
 
     def _ask(self, count: int) -> None:
         self._store.set(f"alive/{self._me}", str(count))

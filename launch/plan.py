@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+STOP = "stop"
+"""File in a job's folder: the user wants this start to end, also where nothing is there yet to hear a signal."""
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ddptrain.status import STOPPED, USER_ERROR
 from launch.job import Job
+from launch.plan import STOP
 
 _PLAIN = re.compile(r"[\w./+=@:,-]+")
 
@@ -71,7 +72,7 @@ def head(job: Job) -> list[str]:
         '  export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"  # some releases of srun do not inherit it',
         "fi",
         f"{quote(job.python)} -m launch.batch prepare {quote(job.folder)} || exit",
-        f'[ -z "$stop" ] || exec {finish} {STOPPED}  # no rank has started yet',
+        f'if [ -n "$stop" ] || [ -e {quote(f"{job.folder}/{STOP}")} ]; then exec {finish} {STOPPED}; fi',
     ]
 
 

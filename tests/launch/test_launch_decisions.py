@@ -68,11 +68,34 @@ def test_wrong_slurm_keys_are_told_in_one_line() -> None:
         (["slurm.time=tomorrow"], "hours:minutes:seconds"),
         (["slurm.node=2"], "did you mean nodes?"),
         (['slurm.extra={"signal": "USR1@10"}'], "set by the launcher"),
+        (['slurm.extra={"nodes": 3}'], r"nodes has a key of its own; set slurm\.nodes instead"),
+        (['slurm.extra={"comment": "a\\nb"}'], "one line of printable text"),
+        (['slurm.partition="gpu\\n#SBATCH --nodes=9"'], r"slurm\.partition: .* one line of printable text"),
+        (["slurm.qos=' '"], "must be one line of printable text, and not empty"),
     ):
         with pytest.raises(UserError, match=said) as e:
             resolve(SMALL, overrides)
         assert "\n" not in str(e.value)
     assert [resolve(SMALL, [f"slurm.time={t}"]).slurm.time for t in ("24:00:00", "30")] == ["24:00:00", "30"]
+
+
+@pytest.mark.parametrize(
+    ("time", "signal_s", "said"),
+    [
+        ("2:00", 120, "a time limit of 120 s leaves no time to train.* slurm.signal_s of at most 60"),
+        ("2:59", 120, "of at most 119"),
+        ("1:00", 10, "set a slurm.time of more than 60 s"),
+        ("3:00", 120, None),
+        ("2:00", 60, None),
+        ("0", 65535, None),  # no limit
+    ],
+)
+def test_a_time_limit_leaves_time_to_train(time: str, signal_s: int, said: str | None) -> None:
+    if said is None:
+        assert resolve(SMALL, [f"slurm.time={time}", f"slurm.signal_s={signal_s}"]).slurm.time == time
+        return
+    with pytest.raises(UserError, match=rf"slurm\.time: .*{said}"):
+        resolve(SMALL, [f"slurm.time={time}", f"slurm.signal_s={signal_s}"])
 
 
 @settings(deadline=None)
@@ -123,6 +146,8 @@ def test_job_folder_holds_all_a_start_needs(config: Path) -> None:
         (["data.train.0.depth=maps"], r"data\.train\.0\.depth: d: .*/data/maps is not there"),
         (["init_from=runs/before"], r"init_from: .*/runs/before is not there; give a run folder"),
         (["resume=gone.pt"], r"resume: .*/gone\.pt is not there"),
+        (["slurm.setup=['if true; then', 'fi']"], r"slurm\.setup\.0: 'if true; then' is not a complete shell command"),
+        (["slurm.setup=['true', 'echo \"a']"], r"slurm\.setup\.1: .* give one command an entry"),
     ],
 )
 def test_refusals_leave_nothing_behind(config: Path, overrides: list[str], said: str) -> None:
@@ -143,10 +168,15 @@ def test_budgets(tmp_path: Path) -> None:
     assert over(("stopped", 1), ("stopped", 2), ("stopped", 3))
     assert not over(*[("crashed", s) for s in range(50)])  # it gets on
     assert over(("crashed", 5), ("crashed", 5), ("lost", 5))
+    assert over(("unsaved", 5), ("crashed", 5), ("unsaved", 5))
     assert not over(("crashed", 5), ("crashed", 5), ("crashed", 6), ("crashed", 6))
     assert not over(("crashed", 5), ("stopped", 9), ("crashed", 9), ("crashed", 9))
     assert over(("bad node", 0), ("bad node", 0), ("bad node", 0))
     assert not over(("bad node", 0), ("bad node", 0), ("stopped", 3), ("stopped", 4), ("crashed", 4), ("crashed", 4))
+
+
+NO_CODE: dict[str, Any] = {}
+STOP = {"signal": "SIGTERM"}
 
 
 @pytest.mark.parametrize(
@@ -159,17 +189,23 @@ def test_budgets(tmp_path: Path) -> None:
         ("running", 138, (0, 0), "crashed"),
         ("stopped", 138, (0, None), "stopped"),
         ("failed", 2, (2, None), "mistake"),
+        ("running", 137, (NO_CODE, STOP), "unsaved"),  # Slurm's KillWait was shorter than the save
+        ("running", 1, (STOP | {"code": 1}, None), "unsaved"),  # grace_s was
+        ("running", 1, ({"lost": ["n1"], "code": 1}, NO_CODE), "lost"),
+        ("running", 75, (), "stopped"),  # a stop came before any agent was started
+        ("failed", 1, ({"code": 1}, None), "crashed"),
     ],
 )
 def test_a_start_is_judged_by_run_and_agents(
-    tmp_path: Path, state: Any, code: int, agents: tuple[int | None, ...], kind: str
+    tmp_path: Path, state: Any, code: int, agents: tuple[int | dict[str, Any] | None, ...], kind: str
 ) -> None:
     mine = made(tmp_path / "j")
     batch.plan_path(mine.path, 0).write_text(Plan("m", ("train",), addresses={"n0": "a", "n1": "b"}).dumps())
     (mine.path / "status_before.r0").write_text("")
     write_status(Path(mine.run), state, 8, 8)
     for i, told in enumerate(agents):
-        (mine.path / f"agent.r0.n{i}.json").write_text(json.dumps({"node": f"n{i}"} | ({} if told is None else {"code": told})))
+        facts = {"code": told} if isinstance(told, int) else told or {}
+        (mine.path / f"agent.r0.n{i}.json").write_text(json.dumps({"node": f"n{i}"} | facts))
     assert batch.judge(mine, 0, code)[0] == kind
 
 
@@ -190,6 +226,23 @@ def test_jobs_tell_how_a_run_ended_that_had_no_time_to(config: Path) -> None:
     (mine.path / "agent.r1.n3.json").write_text(json.dumps({"node": "n3", "signal": "SIGTERM", "code": 0}))
     batch.note_end(mine.path, 1, "stopped", 5)
     assert jobs.table().splitlines()[1].endswith("SIGTERM")
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "said"),
+    [
+        (["false"], 2, "ddptrain: error: slurm.setup: 'false' failed with status 1; correct the command"),
+        (["module load 'cuda'"], 2, "slurm.setup: \"module load 'cuda'\" failed with status 127"),
+        (["false; true  # a remark", "X=1\nif [ $X = 2 ]; then\n  false\nfi", 'export SET_UP="a b"'], 0, "went on: a b"),
+        (["exit 7"], 7, ""),
+    ],
+)
+def test_a_setup_line_that_fails_ends_the_job(lines: list[str], status: int, said: str) -> None:
+    program = "\n".join([*script.setup(lines), 'echo "went on: $SET_UP"'])
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
+    assert done.returncode == status
+    assert said in done.stdout + done.stderr
+    assert ("went on" in done.stdout) == (status == 0)
 
 
 def test_script_has_no_unsafe_word(tmp_path: Path) -> None:
@@ -234,6 +287,13 @@ def test_variables_of_a_surrounding_job_are_stripped() -> None:
     )  # fmt: skip
     kept = set(environ) - set(cluster.inside_job(environ))
     assert kept == {"SLURM_CONF", "SBATCH_ACCOUNT", "NCCL_DEBUG", "GLOO_SOCKET_IFNAME", "HOME", "RANKING"}
+
+
+def test_what_slurm_says_is_one_line() -> None:
+    said = "sbatch: error: invalid partition specified: no\nsbatch: error: Batch job submission failed: Invalid partition\n\n"
+    assert cluster.plain(said) == "invalid partition specified: no; Batch job submission failed: Invalid partition"
+    assert cluster.JobState("RUNNING", limit="1-00:00:10").limit_s == 86410
+    assert cluster.JobState("RUNNING", limit="UNLIMITED").limit_s == 0
 
 
 @pytest.mark.parametrize(("inside", "said"), [(True, "JobState=RUNNING"), (False, "Socket timed out")])

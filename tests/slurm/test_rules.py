@@ -135,6 +135,23 @@ def test_cancel_waits_for_a_slow_save(code: Path, tmp_path: Path, monkeypatch: p
         assert job.end() == ("CANCELLED", 0), job.log
         assert job.status == "stopped"
         assert "ended already (CANCELLED)" in jobs.cancel(job.id)
+        slow = place.gloo("slow", nodes=1, run={"steps": 1000, "save_s": 600, "every": 1000}).training()
+        own.run("scontrol", "requeue", slow.id)
+        slow.until("start 1 of job")
+        end = json.loads((slow.folder / "ends.json").read_text())["0"]
+        assert (end["kind"], end["signal"]) == ("unsaved", "SIGTERM")  # nothing crashed
+
+
+def test_a_stop_before_any_rank_is_heard(slurm: Jobs) -> None:
+    """Slurm delivers a signal only to steps, and there is none yet."""
+    both = slurm.both(nodes=1, setup=("sleep 5",), run={"steps": 3})
+    for job in both:
+        wait_for("start", lambda job=job: job.show()["JobState"] == "RUNNING")
+    assert "queued again" in jobs.requeue(both[0].id)
+    assert "is cancelled" in jobs.cancel(both[1].id)
+    assert both[1].end() == ("CANCELLED", 0), both[1].log
+    assert both[0].end() == ("COMPLETED", 1), both[0].log
+    assert both[0].log.count("start rank=0") == 1
 
 
 @pytest.mark.slow
@@ -162,6 +179,20 @@ def test_lost_node_leads_to_a_new_start(slurm: Jobs, calm: str, lost: int) -> No
     assert job.weights == calm
     starts = re.findall(r"start rank=\d size=2 step=(\d+)", job.log)
     assert starts[:2] == ["0", "0"] != starts[2:], job.log
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_node_that_lost_its_processes_and_answers_again(slurm: Jobs, calm: str) -> None:
+    """Slurm misses nothing: the agent of the other node does."""
+    job = slurm.gloo(run={"steps": STEPS, "every": 1, "hold": 1}).training()
+    slurm.cluster.cut_off(slurm.cluster.nodes[1])
+    slurm.cluster.boot(slurm.cluster.nodes[1])
+    assert job.end(400) == ("COMPLETED", 1), job.log
+    assert f"agent: waiting for {slurm.cluster.nodes[1]}" in job.log
+    assert f"agent: nothing was heard of {slurm.cluster.nodes[1]} for 60 s" in job.log
+    assert re.search(r"job: lost at step \d+", job.log), job.log
+    assert job.weights == calm
 
 
 def test_crash_loop_ends_and_chains_are_true(slurm: Jobs) -> None:

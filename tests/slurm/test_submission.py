@@ -76,14 +76,26 @@ def test_submit_watch_and_read(slurm: Jobs, config: Path) -> None:
     assert "to start at" in script.splitlines()[-1]  # Slurm's own judgement
     assert "invalid partition" in ddptrain("submit", config, "--partition", "no", "--dry-run", code=2)
     assert "nearest that do: 2 and 4" in ddptrain("submit", config, "train.global_batch=3", code=2)
+    for through in ("submitit", "sbatch"):
+        wrong = ddptrain("submit", config, "name=refused", "--through", through, "--partition", "no", code=2)
+        assert re.fullmatch(r"ddptrain: error: sbatch: invalid partition specified: no; [^\n]*\n", wrong)
+    assert "generic resource" in ddptrain("sweep", config, "--grid", "seed=1,2", "--slurm", "gres=no:1", code=2)
+    assert not (slurm.folder / "runs").exists()
     said = ddptrain("submit", config, "--slurm", "begin=now+3")
     assert "PENDING" in ddptrain("jobs")
     mine = submitted(slurm, said)
+    again = ddptrain("submit", config, code=2)
+    assert f"job {mine.id} (PENDING) is this run already" in again
+    assert f"cancel it with `ddptrain cancel {mine.id}`" in again
+    broken = submitted(slurm, ddptrain("submit", config, "name=broken", "--nodes", 1, "--setup", "module load no"))
     after = submitted(slurm, ddptrain("submit", config, "name=after", "--after", mine.id))
     assert after.show()["Dependency"].startswith(f"afterok:{mine.id}")
     assert "is cancelled" in ddptrain("cancel", after.id)
     assert mine.folder.as_posix() in said
     assert mine.end() == ("COMPLETED", 0), mine.log
+    assert broken.end() == ("FAILED", 0), broken.log
+    assert broken.show()["ExitCode"] == "2:0"
+    assert re.search(r"\bbroken .* slurm\.setup: 'module load no' failed with status 127", ddptrain("jobs"))
     line = ddptrain("jobs").splitlines()[1].split()
     assert line[:6] == [mine.id, "tiny", "finished", "6/6", "COMPLETED", "1"]
     logs = ddptrain("logs", mine.id)
