@@ -161,9 +161,9 @@ def submit(folder: Path, options: Mapping[str, Any], parallel: int | None, *, ch
     try:
         number = sbatch.queue([*sbatch.arguments(made[0]), array, str(folder / "array.sh")])
     except UserError:
+        shutil.rmtree(folder)
         for mine in made:
             job.discard(mine)
-        shutil.rmtree(folder)
         raise
     for run, mine in zip(runs, made):
         job.register(mine, f"{number}_{run['index']}")

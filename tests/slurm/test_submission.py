@@ -81,11 +81,11 @@ def test_submit_watch_and_read(slurm: Jobs, config: Path) -> None:
         assert re.fullmatch(r"ddptrain: error: sbatch: invalid partition specified: no; [^\n]*\n", wrong)
     assert "generic resource" in ddptrain("sweep", config, "--grid", "seed=1,2", "--slurm", "gres=no:1", code=2)
     assert not (slurm.folder / "runs").exists()
-    said = ddptrain("submit", config, "--slurm", "begin=now+3")
+    said = ddptrain("submit", config, "--slurm", "begin=now+6")
     assert "PENDING" in ddptrain("jobs")
     mine = submitted(slurm, said)
     again = ddptrain("submit", config, code=2)
-    assert f"job {mine.id} (PENDING) is this run already" in again
+    assert re.search(rf"job {mine.id} \((PENDING|RUNNING)\) is this run already", again)
     assert f"cancel it with `ddptrain cancel {mine.id}`" in again
     broken = submitted(slurm, ddptrain("submit", config, "name=broken", "--nodes", 1, "--setup", "module load no"))
     after = submitted(slurm, ddptrain("submit", config, "name=after", "--after", mine.id))
