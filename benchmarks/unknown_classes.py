@@ -40,7 +40,7 @@ class UnknownLosses:
         self.sums = np.zeros(unknown.shape)
         self.gradient = np.zeros(unknown.shape)
         self.samples = np.zeros(len(unknown), np.int64)
-        self.loss, self.detect = detection.HEADS["yolo"]
+        self.head = detection.HEADS["yolo"]
 
     def __call__(self, config: RunConfig, model: nn.Module, batch: Batch) -> LossSum:
         """The loss as the run asks for it."""
@@ -50,7 +50,7 @@ class UnknownLosses:
             said.append(model(images))
             return said[0]
 
-        loss = self.loss(config, remember, batch)  # type: ignore[arg-type]
+        loss = self.head.loss(config, remember, batch)  # type: ignore[arg-type]
         rows = batch.keys[:, 1].numpy()
         self.samples += np.bincount(rows, minlength=len(self.samples))
         said[0].logits.register_hook(lambda g: np.add.at(self.gradient, rows, g.abs().sum(1).double().numpy()))
@@ -84,11 +84,11 @@ def run_case(content: dict[str, Any], case: str, unknown: np.ndarray, options: a
     if CASES[case] is not None:
         config["data"] = {**content["data"], "train": [{**d, "annotated": CASES[case]} for d in content["data"]["train"]]}
     noted = UnknownLosses(unknown)
-    detection.HEADS["yolo"] = (noted, noted.detect)
+    detection.HEADS["yolo"] = noted.head._replace(loss=noted)
     try:
         summary = summary_of(config, [])
     finally:
-        detection.HEADS["yolo"] = (noted.loss, noted.detect)
+        detection.HEADS["yolo"] = noted.head
     if not noted.samples.any():
         raise SystemExit(f"{options.out} holds these runs already; give another --out")
     return noted, summary

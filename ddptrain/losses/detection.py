@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,7 +15,35 @@ from ddptrain.losses.classification import negative_sums, positive_terms
 from ddptrain.structures import DensePrediction, LossSum
 
 
-def detection_loss(
+class DetectionTerms(NamedTuple):
+    """The loss of each image in terms, and what it is divided by.
+
+    Attributes:
+        parts: `box`, `cls` and `dfl`, gains included, float32 `[B]`.
+        scores: target scores of the k points of each object, float32 `[N, k]`.
+    """
+
+    parts: dict[str, Tensor]
+    scores: Tensor
+
+    def normalizers(self, image: Tensor) -> Tensor:
+        """float32 `[B]`: the target scores of each image; `image` int64 `[N]` is the row of each object."""
+        return self.parts["cls"].new_zeros(len(self.parts["cls"])).index_add(0, image, self.scores.sum(1))
+
+
+def detection_loss(pred: DensePrediction, *, annotated: Tensor, config: LossConfig, **targets: Tensor) -> LossSum:
+    """`detection_terms`, whose targets it takes, as sums over a micro batch; the normalizer is the sum of the scores."""
+    parts, scores = detection_terms(pred, annotated=annotated, config=config, **targets)
+    every = parts["box"] + parts["cls"] + parts["dfl"]
+    return LossSum(
+        total=every.sum(),
+        normalizer=scores.sum(),
+        parts={k: v.detach().sum() for k, v in parts.items()},
+        per_sample=every.detach(),
+    )
+
+
+def detection_terms(
     pred: DensePrediction,
     *,
     boxes: Tensor,
@@ -26,8 +56,8 @@ def detection_loss(
     tiles: Tensor | None = None,
     tile_annotated: Tensor | None = None,
     tile_image: Tensor | None = None,
-) -> LossSum:
-    """Sums over a micro batch; each image's share does not depend on the other images.
+) -> DetectionTerms:
+    """The loss of each image, which does not depend on the other images.
 
     Points that no object got, and whose predicted box lies in an ignore region, add nothing. Classes that are not
     annotated in an image, or at a point of it, add nothing there.
@@ -40,9 +70,6 @@ def detection_loss(
         config: gains and the assigner's settings.
         tiles, tile_annotated, tile_image: parts of images in which fewer classes are annotated, float32 `[T, 2, 3]` (from
             pixels to the unit square that is the part), bool `[T, C]`, int64 `[T]`.
-
-    Returns:
-        `parts` are `box`, `cls`, `dfl`; the normalizer is the sum of the target scores.
     """
     with torch.autocast(pred.logits.device.type, enabled=False):
         pred = pred._replace(logits=pred.logits.float(), distances=pred.distances.float())
@@ -60,14 +87,7 @@ def detection_loss(
         if not gains.small == gains.medium == gains.large == 1:
             factor = by_size(boxes, gains.small, gains.medium, gains.large)
         cls, box, dfl = _sums(pred, got.points, got.target, boxes, labels, image, annotated, keep, factor)
-    per_image = {"box": config.box * box, "cls": config.cls * cls, "dfl": config.dfl * dfl}
-    every = per_image["box"] + per_image["cls"] + per_image["dfl"]
-    return LossSum(
-        total=every.sum(),
-        normalizer=got.target.sum(),
-        parts={k: v.detach().sum() for k, v in per_image.items()},
-        per_sample=every.detach(),
-    )
+    return DetectionTerms({"box": config.box * box, "cls": config.cls * cls, "dfl": config.dfl * dfl}, got.target)
 
 
 def _known_at_points(points: Tensor, annotated: Tensor, tiles: Tensor, tile_annotated: Tensor, tile_image: Tensor) -> Tensor:

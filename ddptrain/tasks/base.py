@@ -84,7 +84,7 @@ class Task(Model, Protocol):
         """Summed loss of a micro batch; must call `model` itself, which may be wrapped in DDP."""
         ...
 
-    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+    def predict(self, model: nn.Module, batch: Batch) -> Sequence[Prediction]:
         """One prediction per sample of the batch, in coordinates of the file."""
         ...
 
@@ -150,7 +150,7 @@ class OwnTask(ABC):
         """See `Task`."""
 
     @abstractmethod
-    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+    def predict(self, model: nn.Module, batch: Batch) -> Sequence[Prediction]:
         """See `Task`."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import LossConfig, RunConfig, TorchvisionConfig, YoloConfig
+from ddptrain.config import RunConfig, TorchvisionConfig, YoloConfig
 from ddptrain.data.augment.pipeline import Source, fit_detection
 from ddptrain.data.cache import read_cached
 from ddptrain.data.contents import Contents
@@ -20,15 +20,13 @@ from ddptrain.data.images import BadImage, read_image
 from ddptrain.data.labels import LabelSpace
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
-from ddptrain.losses.detection import detection_loss
 from ddptrain.metrics import coco, visdrone, voc
 from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics
 from ddptrain.models.build import build_model
-from ddptrain.models.postprocess import detections
-from ddptrain.models.torchvision import TorchvisionDetector
 from ddptrain.monitor import pictures, report
 from ddptrain.structures import Batch, Detections, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.detectors import HEADS
 from ddptrain.tasks.inspection.base import data_sets
 from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
 from ddptrain.tasks.stream import build_partners, build_sampler, run_length
@@ -38,8 +36,6 @@ DRAWN_SCORE = 0.25
 DRAWN_SIDE = 320
 """Pictures of a smaller input are enlarged to at least this many pixels."""
 
-Head = tuple[Callable[[RunConfig, nn.Module, Batch], LossSum], Callable[[RunConfig, nn.Module, Batch], list[Detections]]]
-
 
 class DetectionModel:
     """The half of the task that needs no datasets."""
@@ -48,7 +44,7 @@ class DetectionModel:
         self.config = config
         self.classes = config.classes
         self.channels = config.model.in_channels if isinstance(config.model, YoloConfig) else 3
-        self._loss, self._detect = HEADS["torchvision" if isinstance(config.model, TorchvisionConfig) else "yolo"]
+        self._head = HEADS["torchvision" if isinstance(config.model, TorchvisionConfig) else "yolo"]
 
     def build_model(self) -> nn.Module:
         """The network of `config.model`."""
@@ -57,12 +53,14 @@ class DetectionModel:
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         """Summed loss of a micro batch."""
-        return self._loss(self.config, model, batch)
+        return self._head.loss(self.config, model, batch)
 
-    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+    def predict(self, model: nn.Module, batch: Batch) -> Sequence[Prediction]:
         """`boxes` float32 `[n, 4]` in pixels of the file, `scores` float32 `[n]`, `labels` int64 `[n]`, best first."""
-        found = self._detect(self.config, model, batch)
-        out: list[Prediction] = []
+        return self._in_files(self._head.detect(self.config, model, batch), batch)
+
+    def _in_files(self, found: Sequence[Detections], batch: Batch) -> list[dict[str, np.ndarray]]:
+        out: list[dict[str, np.ndarray]] = []
         for i, d in enumerate(found):
             boxes = to_native(d.boxes.float(), batch.to_native[i], batch.native_size[i])
             out.append({k: v.cpu().numpy() for k, v in (("boxes", boxes), ("scores", d.scores.float()), ("labels", d.labels))})
@@ -99,7 +97,7 @@ class DetectionModel:
 class DetectionTask(DetectionModel):
     """See `tasks.base.Task` for what each member means."""
 
-    monitors = ("AP", "AP50", "AP75")
+    monitors = ("AP", "AP50", "AP75", "loss")
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
@@ -180,14 +178,24 @@ class DetectionTask(DetectionModel):
         self.notes += notes
         return tables, depth, space
 
+    def predict(self, model: nn.Module, batch: Batch) -> Sequence[Prediction]:
+        """With the image's own `loss/<part>` and `normalizer`, float64, beside what is found in it."""
+        found, losses, normalizers = self._head.judge(self.config, model, batch)
+        names = [*(f"loss/{name}" for name in losses), "normalizer"]
+        rows = torch.stack([*losses.values(), normalizers], 1).double().cpu().numpy()
+        return [own | dict(zip(names, row)) for own, row in zip(self._in_files(found, batch), rows)]
+
     def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
-        """COCO AP in all, per dataset and per class; further protocols per dataset, and their means."""
+        """COCO AP in all, per dataset and per class; further protocols per dataset, and their means; `loss`, as in training
+        divided by what was to be found, and its parts."""
         truths = [
             GroundTruth(name, t.boxes, t.labels, t.ignore, t.crowd, t.area, t.offsets, annotated)
             for (name, _), t, annotated in zip(self.val, self.val_tables, self.val_space.annotated)
         ]
         found = [_flat(p) for p in predictions]
-        metrics = coco.evaluate(truths, found, self.classes)
+        metrics = coco.evaluate(truths, found, self.classes) | _losses([p for of in predictions for _, p in sorted(of.items())])
+        for (name, _), of in zip(self.val, predictions):
+            metrics[f"dataset/{name}/loss"] = _losses([p for _, p in sorted(of.items())])["loss"]
         for protocol, evaluate in PROTOCOLS.items():
             if protocol in self.config.eval.protocols:
                 metrics |= _by_protocol(protocol, truths, [evaluate(t, f, self.classes) for t, f in zip(truths, found)])
@@ -222,8 +230,8 @@ class DetectionTask(DetectionModel):
         )
 
     def summary(self, metrics: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
-        """AP of each dataset, of all together, and the mean of the datasets'."""
-        keys = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
+        """AP and loss of each dataset, of all together, and the mean of the datasets'."""
+        keys = ["AP", "AP50", "AP75", "APs", "APm", "APl", "loss"]
         rows: list[list[Any]] = [[name, n, *(metrics.get(f"dataset/{name}/{k}") for k in keys)] for name, n in self.val]
         rows.append(["all", sum(n for _, n in self.val), *(metrics.get(k) for k in keys)])
         if len(self.val) > 1:
@@ -239,6 +247,14 @@ class DetectionTask(DetectionModel):
     ) -> None:
         """The curves of training."""
         report.training_curves(folder / "training_curves.png", history, self.monitors)
+
+
+def _losses(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """`loss` and its parts over some images, nan where there was nothing to find."""
+    names = [n for p in predictions[:1] for n in p if n.startswith("loss/")]
+    total = float(sum(p["normalizer"] for p in predictions)) if names else 0.0
+    parts = {n: float(sum(p[n] for p in predictions)) / total if total else float("nan") for n in names}
+    return {"loss": sum(parts.values()) if parts else float("nan"), **parts}
 
 
 def _by_protocol(protocol: str, truths: Sequence[GroundTruth], values: Sequence[Metrics]) -> Metrics:
@@ -260,10 +276,6 @@ def to_native(boxes: Tensor, matrix: Tensor, size: Tensor) -> Tensor:
     return (boxes * scale + shift).clamp(min=0).minimum(size.to(boxes.dtype).repeat(2))
 
 
-def _normalise(batch: Batch) -> Tensor:
-    return batch.images.float() / 255
-
-
 def _flat(found: Mapping[int, Prediction]) -> DetectionArrays:
     return DetectionArrays.concatenate(
         [
@@ -273,37 +285,6 @@ def _flat(found: Mapping[int, Prediction]) -> DetectionArrays:
     )
 
 
-def _yolo_loss(config: RunConfig, model: nn.Module, batch: Batch) -> LossSum:
-    assert isinstance(config.loss, LossConfig)
-    loss = detection_loss(model(_normalise(batch)), **batch.targets, annotated=batch.annotated, config=config.loss)
-    # YOLO's scale: the gradient of a step is that of global_batch times the mean loss, which lr and clip_norm are made for
-    return loss.scaled(config.train.global_batch)
-
-
-def _yolo_detect(config: RunConfig, model: nn.Module, batch: Batch) -> list[Detections]:
-    e = config.eval
-    return detections(
-        model(_normalise(batch)), score_threshold=e.score_threshold, nms_iou=e.nms_iou, max_detections=e.max_detections
-    )
-
-
-def _torchvision_loss(config: RunConfig, model: nn.Module, batch: Batch) -> LossSum:
-    t = batch.targets
-    targets = [{"boxes": t["boxes"][t["image"] == i], "labels": t["labels"][t["image"] == i]} for i in range(len(batch))]
-    means = model(_normalise(batch), targets)
-    # these models average inside: the unit of their sums is the sample
-    parts = {k: v * len(batch) for k, v in means.items()}
-    normalizer = torch.tensor(float(len(batch)), device=batch.images.device)
-    return LossSum(sum(parts.values(), start=normalizer * 0), normalizer, {k: v.detach() for k, v in parts.items()})
-
-
-def _torchvision_detect(config: RunConfig, model: nn.Module, batch: Batch) -> list[Detections]:
-    assert isinstance(model, TorchvisionDetector)
-    model.limit(config.eval.score_threshold, config.eval.max_detections)
-    return list(model(_normalise(batch)))
-
-
-HEADS: dict[str, Head] = {"yolo": (_yolo_loss, _yolo_detect), "torchvision": (_torchvision_loss, _torchvision_detect)}
 PROTOCOLS: dict[str, Callable[[GroundTruth, DetectionArrays, Sequence[str]], Metrics]] = {
     "visdrone": lambda truth, found, classes: visdrone.evaluate(truth, found),
     "voc": voc.evaluate,
