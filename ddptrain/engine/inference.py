@@ -16,7 +16,7 @@ from ddptrain.config import resolve
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import Evaluation, evaluate
 from ddptrain.engine.export import export_model
-from ddptrain.engine.saving import load_weights
+from ddptrain.engine.saving import load_weights, warn
 from ddptrain.errors import UserError
 from ddptrain.files import write_text
 from ddptrain.monitor.console import Console
@@ -63,9 +63,11 @@ def report_run(run: Path, overrides: Sequence[str], out: Path | None) -> int:
     if not world.main:
         return 0
     folder = run if run.is_dir() else file.parents[1]
-    history = History(folder / "history.csv", sys.maxsize).table
+    history = History(folder / "history.csv", sys.maxsize)
+    if history.faults:
+        warn(f"{folder / 'history.csv'}: not a row of a run's history: {', '.join(history.faults)}; the curves lack them")
     try:
-        task.report(out or folder / "report", evaluation.predictions, history)
+        task.report(out or folder / "report", evaluation.predictions, history.table)
     except ImportError as e:
         raise UserError(f"report: {e.name} is not installed; pip install 'ddptrain[report]'") from None
     say(f"report on {file} in {out or folder / 'report'}")

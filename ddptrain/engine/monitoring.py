@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -19,7 +20,7 @@ from ddptrain.engine.state import RunState
 from ddptrain.engine.step import StepReport
 from ddptrain.monitor import ledger as books
 from ddptrain.monitor.console import Console
-from ddptrain.monitor.history import History, write_summary
+from ddptrain.monitor.history import History, history_of, write_summary
 from ddptrain.monitor.ledger import Ledger
 from ddptrain.monitor.pictures import grid
 from ddptrain.monitor.tensorboard import open_board
@@ -56,7 +57,7 @@ class Monitor:
             report=self.console.line,
         )
         self._stack.callback(self.board.close)
-        self._history = History(folder / "history.csv" if world.main else None, resumed)
+        self._history = self._open_history(state, resumed)
         self.ledger = Ledger(task.sampler.mixture.plan())
         self._parts: dict[str, float] = {}
         self._steps = 0
@@ -71,6 +72,16 @@ class Monitor:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
+
+    def _open_history(self, state: RunState, resumed: int | None) -> History:
+        if not self._world.main:
+            return History(None)
+        given = self._config.resume
+        source = None if given is None or given.source == "auto" else history_of(Path(given.source))
+        recount = (state.position, state.split.global_batch) if state.recounted else None
+        history = History(self._config.folder / "history.csv", resumed, source, recount)
+        self._try("history.csv", lambda: history.settle(self.console.line))
+        return history
 
     def _say_start(self, state: RunState) -> None:
         say, split, world = self.console.line, state.split, self._world
@@ -137,6 +148,7 @@ class Monitor:
 
     def after_evaluation(self, state: RunState, evaluation: Evaluation, better: bool) -> None:
         """A row in history.csv, a table, curves, and predictions beside truth."""
+        trained = {f"train/{name}": value for name, value in state.take_losses().items()}
         if not self._world.main:
             return
         self._metrics = metrics = evaluation.metrics
@@ -152,7 +164,8 @@ class Monitor:
         if math.isnan(metrics[monitored]):
             line = "there is no truth to compare with; it counts neither as better nor as worse"
             self.console.line(f"warning: {monitored} is undefined: {line}")
-        row = {"step": state.step, "epoch": round(state.epoch, 4), "samples": state.position, **metrics}
+        row = {"step": state.step, "epoch": round(state.epoch, 4), "samples": state.position}
+        row |= {"lr": float(state.optimizer.param_groups[0]["lr"]), **trained, **metrics}
         self._try("history.csv", lambda: self._history.append(row))
         self.board.scalars({f"eval/{name}": value for name, value in metrics.items()}, state.step)
         if self._config.monitor.images and self._config.monitor.tensorboard:

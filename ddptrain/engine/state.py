@@ -41,6 +41,8 @@ class RunState:
         frozen: parts of the model that stay in eval mode.
         replaced: samples that stood in for unreadable ones.
         loss_by_dataset, samples_by_dataset: sums over the run, by dataset; losses of skipped steps are left out.
+        parts: sums of the loss parts over the `updates` since the last evaluation, by name.
+        recounted: the steps before the checkpoint were counted anew, in batches of another size.
     """
 
     model: nn.Module
@@ -63,6 +65,9 @@ class RunState:
     replaced: int = 0
     loss_by_dataset: list[float] = field(default_factory=list)
     samples_by_dataset: list[float] = field(default_factory=list)
+    parts: dict[str, float] = field(default_factory=dict)
+    updates: int = 0
+    recounted: bool = False
 
     @property
     def epoch(self) -> float:
@@ -99,11 +104,20 @@ class RunState:
             if self.ema is not None:
                 self.ema.update(self.model, self.step)
             self.loss_by_dataset = [a + b for a, b in zip(self.loss_by_dataset, report.loss_by_dataset)]
+            self.updates += 1
+            for name, value in report.parts.items():
+                self.parts[name] = self.parts.get(name, 0.0) + value
         else:
             self.skipped += 1
         self.position += self.split.global_batch
         self.replaced += report.replaced
         self.samples_by_dataset = [a + b for a, b in zip(self.samples_by_dataset, report.samples_by_dataset)]
+
+    def take_losses(self) -> dict[str, float]:
+        """The training loss, a mean over the updates since the last call: `loss`, and its parts by name."""
+        parts = {name: total / self.updates for name, total in self.parts.items()}
+        self.parts, self.updates = {}, 0
+        return {"loss": sum(parts.values()), **parts} if parts else {}
 
     def train_mode(self) -> None:
         """Put the model into train mode, all but its frozen parts (whose running statistics must not move)."""
@@ -135,6 +149,8 @@ class RunState:
             "datasets": list(self.sampler.mixture.names),
             "loss_by_dataset": self.loss_by_dataset,
             "samples_by_dataset": self.samples_by_dataset,
+            "parts": self.parts,
+            "updates": self.updates,
             "normalizer": self.stepper.normalizer,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
@@ -164,6 +180,8 @@ class RunState:
             setattr(self, key, state[key])
         for key in ("step", "skipped"):
             setattr(self, key, round(state[key] * state["global_batch"] / self.split.global_batch))
+        self.recounted = state["global_batch"] != self.split.global_batch
+        self.parts, self.updates = dict(state.get("parts", {})), state.get("updates", 0)
         for key in ("loss_by_dataset", "samples_by_dataset"):
             known = dict(zip(state["datasets"], state[key]))
             setattr(self, key, [known.get(name, 0.0) for name in self.sampler.mixture.names])

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddptrain.errors import UserError
-from ddptrain.monitor.history import History, write_summary
+from ddptrain.monitor.history import History, history_of, write_summary
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -60,13 +59,72 @@ def test_a_fresh_run_starts_anew_and_no_path_keeps_nothing(tmp_path: Path) -> No
     assert History(tmp_path / "other.csv", resumed=3).rows == []
 
 
-@pytest.mark.parametrize("text", ["step,AP\n1,0.5\nx,0.5\n", "AP\n0.5\n", "step,AP\n1,2,3\n", "step,AP\n1\n"])
-def test_a_file_that_is_no_history(tmp_path: Path, text: str) -> None:
+GOOD = "step,samples,AP\n10,120,0.1\n20,240,0.2\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "kept"),
+    [
+        (GOOD + "x,1,0.5\n", "line 4", ["10", "20"]),
+        (GOOD + "30,1\n", "line 4", ["10", "20"]),
+        (GOOD + "30,1,0.5,7\n", "line 4", ["10", "20"]),
+        (GOOD + "-1,1,0.5\n", "line 4", ["10", "20"]),
+        (GOOD + "20,240,0.3\n", "line 4", ["10", "20"]),
+        ("AP\n0.5\n", "line 1 and all behind it", []),
+        ("step,step\n1,2\n", "line 1 and all behind it", []),
+        ("", "line 1 and all behind it", []),
+        (GOOD + "30,1," + "9" * 200_000 + "\n", "field larger than field limit (131072)", ["10", "20"]),
+        (GOOD + "3\udcff,1,2\n", "line 4", ["10", "20"]),
+        (GOOD + "30,1,\udcff\n" * 7, "line 4, line 5, line 6, line 7, line 8 and 2 more", ["10", "20"]),
+    ],
+)
+def test_a_broken_history_is_put_aside_and_told(tmp_path: Path, text: str, where: str, kept: list[str]) -> None:
+    path, said = tmp_path / "history.csv", []
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    history = History(path, resumed=99)
+    history.settle(said.append)
+    assert said == [
+        f"warning: {path}: not a row of a run's history: {where}; the file is now history.broken-1.csv, its other {len(kept)} "
+        "rows are kept"
+    ]
+    assert (tmp_path / "history.broken-1.csv").read_bytes() == text.encode("utf-8", "surrogateescape")
+    history.append({"step": 50, "AP": 0.5})
+    assert [r["step"] for r in table(path)] == [*kept, "50"]
+    history.settle(said.append)
+    assert len(said) == 1
+
+
+def test_rows_come_in_the_order_of_steps(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
-    path.write_text(text)
-    with pytest.raises(UserError, match=rf"history\.csv:{text.count(chr(10))}: not a row"):
-        History(path, resumed=9)
-    assert path.read_text() == text
+    path.write_text("step,AP\n20,0.2\n10,0.1\n")
+    history = History(path, resumed=99)
+    assert (history.faults, [r["step"] for r in history.rows]) == ([], ["10", "20"])
+
+
+def test_the_history_of_the_run_that_a_run_starts_from_is_taken_along(tmp_path: Path) -> None:
+    (tmp_path / "a" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "history.csv").write_text(GOOD)
+    checkpoint = tmp_path / "a" / "checkpoints" / "step_00000010.pt"
+    checkpoint.touch()
+    for source in (tmp_path / "a", checkpoint.parent, checkpoint):
+        assert history_of(source) == tmp_path / "a" / "history.csv"
+    own = tmp_path / "b" / "history.csv"
+    History(own, 10, history_of(checkpoint)).settle(pytest.fail)
+    assert own.read_text() == "step,samples,AP\n10,120,0.1\n"
+    own.write_text("step,samples,AP\n5,60,0.3\n")  # a restart of the new run has a history of its own
+    assert [r["step"] for r in History(own, 10, history_of(checkpoint)).rows] == ["5"]
+    assert (tmp_path / "a" / "history.csv").read_text() == GOOD
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(24, ["5", "10"]), (6, ["20", "40"]), (12, ["10", "20"])])
+def test_steps_of_another_size_are_counted_anew_once(tmp_path: Path, batch: int, steps: list[str]) -> None:
+    path = tmp_path / "history.csv"
+    path.write_text(GOOD + "30,360,0.3\n")
+    for _ in range(2):  # the same checkpoint again, after the first row of its own
+        history = History(path, 240 // batch, recount=(240, batch))
+        assert [r["step"] for r in history.rows] == steps
+        history.append({"step": 240 // batch + 1, "samples": 240 + batch})
 
 
 def test_summary_is_strict_json(tmp_path: Path) -> None:
