@@ -71,3 +71,42 @@ print("tensorboard" in sys.modules)
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
     assert not (tmp_path / "tb").exists()
     assert isinstance(open_board(tmp_path, enabled=False), NullBoard)
+
+
+def test_a_full_disk_is_told_once_and_written_on_when_there_is_room(tmp_path: Path) -> None:
+    code = f"""
+import resource
+import numpy as np
+from pathlib import Path
+from ddptrain.monitor.tensorboard import TensorBoard
+board = TensorBoard(Path({str(tmp_path / "tb")!r}), report=lambda line: print(line, flush=True))
+noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+for step in range(6):
+    room = 900 if step in (2, 3) else resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    board.scalars({{"loss": float(step)}}, step)
+    board.image("picture", noise, step)
+board.close()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        f"warning: {tmp_path / 'tb'}: not written, tried again later (File too large); training goes on",
+        f"{tmp_path / 'tb'}: written again; 4 events are lost",
+    ]
+    assert "Traceback" not in done.stderr
+    assert curves(tmp_path / "tb")["loss"] == [(step, float(step)) for step in (0, 1, 4, 5)]
+
+
+def test_a_folder_that_comes_later(tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "tb").touch()
+    board = TensorBoard(tmp_path / "tb", report=said.append)
+    board.scalars({"loss": 0.0}, 0)
+    (tmp_path / "tb").unlink()
+    board.scalars({"loss": 1.0}, 1)
+    board.close()
+    assert [line.partition(": ")[2] for line in said] == [
+        f"{tmp_path / 'tb'}: not written, tried again later (File exists); training goes on",
+        "written again; 1 events are lost",
+    ]
+    assert curves(tmp_path / "tb")["loss"] == [(1, 1.0)]
