@@ -132,6 +132,6 @@ def _pictures(task: Task) -> Section:
             continue
         indices = np.unique(np.arange(PICTURES) * size // PICTURES).tolist()
         drawn = [task.picture(task.train[SampleKey(PICTURES * d + i, d, index)]) for i, index in enumerate(indices)]
-        text = f"{name}: augmented, with labels; grey hatching is ignored. Titles tell position, dataset and image."
+        text = f"{name}: augmented, with labels; grey hatching is ignored. Titles are names of files."
         section.figures.append(picture(grid(drawn, columns=2), text))
     return section

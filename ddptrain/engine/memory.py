@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import NamedTuple
 
 import torch
@@ -60,3 +61,11 @@ def estimate(config: RunConfig, task: Task, split: Split) -> Memory:
     total = weights * copies + activations * split.micro_batch
     value = float(sum(loss.parts.values())) / max(float(loss.normalizer), 1.0)
     return Memory(sum(p.numel() for p in model.parameters()), weights * copies, activations, total, value)
+
+
+def in_use(device: torch.device) -> str:
+    """Most memory that this process had so far, on the GPU where it computes there; waits for nothing."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        return f"GPU memory {torch.cuda.max_memory_reserved(device) / 2**30:.2f} of {total / 2**30:.0f} GB"
+    return f"memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB"

@@ -16,6 +16,7 @@ from ddptrain import __version__, distributed
 from ddptrain.config import RunConfig
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import Evaluation
+from ddptrain.engine.memory import in_use
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step import StepReport
 from ddptrain.monitor import ledger as books
@@ -27,6 +28,11 @@ from ddptrain.monitor.tensorboard import open_board
 from ddptrain.monitor.timing import Timing
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.base import Task
+
+
+def is_early(step: int) -> bool:
+    """1, 2, 5, 10, 20, 50, 100, …: steps that are told before `monitor.every_steps` says so."""
+    return str(step).rstrip("0") in ("1", "2", "5")
 
 
 class Monitor:
@@ -60,7 +66,7 @@ class Monitor:
         self._history = self._open_history(state, resumed)
         self.ledger = Ledger(task.sampler.mixture.plan())
         self._parts: dict[str, float] = {}
-        self._steps = 0
+        self._steps = self._done = 0
         self._images_per_second = 0.0
         self._metrics: dict[str, float] = {}
         self._last: Evaluation | None = None
@@ -104,21 +110,31 @@ class Monitor:
         self.board.text("mixture", books.plan_markdown(plan), state.step)
 
     def after_step(self, state: RunState, report: StepReport) -> None:
-        """Count a step; at every `monitor.every_steps` say and write what the window brought."""
+        """Count a step; at every `monitor.every_steps` say and write what the window brought. The first steps of a process are
+        said at growing intervals."""
         self.timing.step(state.split.global_batch)
         if not report.updated:
             return
         self.ledger.add(report.loss_by_dataset, report.samples_by_dataset)
         self.console.step(state.step)
         self._steps += 1
+        self._done += 1
         for name, value in report.parts.items():
             self._parts[name] = self._parts.get(name, 0.0) + value
-        if state.step % self._config.monitor.every_steps and state.step != state.steps:
+        every = self._config.monitor.every_steps
+        due = state.step % every == 0 or state.step == state.steps
+        first = self._done == 1
+        if not due and not (self._done < every and is_early(self._done)):
             return
         parts = {name: total / self._steps for name, total in self._parts.items()}
-        reading = self.timing.read()
-        self._images_per_second = reading.images_per_second
+        reading = self.timing.first() if first else self.timing.read() if due else self.timing.peek()
+        if first and self._world.main:
+            wait, memory = reading.data_wait * reading.step_seconds, in_use(self._world.device)
+            self.console.line(f"first step: {reading.step_seconds:.2f} s, {wait:.2f} s of it waiting for data; {memory}")
         self.console.progress(state.step, parts, reading)
+        if not due:
+            return
+        self._images_per_second = reading.images_per_second
         rates = {f"lr/{g['name']}": float(g["lr"]) for g in state.optimizer.param_groups}
         self.board.scalars(
             {f"loss/{name}": value for name, value in parts.items()}

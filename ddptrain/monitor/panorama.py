@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ddptrain.monitor.pictures import FONT, GRAY, colour, tag
+from ddptrain.monitor.pictures import FONT, GRAY, colour, fitted, tag
 
 STRIP_WIDTH = 640
 MIN_WIDTH = 1500
@@ -84,7 +84,7 @@ def strip(image: np.ndarray | None, boxes: np.ndarray, views: Sequence[np.ndarra
     row = np.full((side, STRIP_WIDTH, 3), 255, np.uint8)
     row[:, : side * len(views)] = np.concatenate(framed, 1)
     line = np.full((26, STRIP_WIDTH, 3), 255, np.uint8)
-    cv2.putText(line, title, (6, 18), FONT, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(line, fitted(title, STRIP_WIDTH - 12), (6, 18), FONT, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([*parts, line, row], 0)
 
 

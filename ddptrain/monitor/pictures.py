@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ddptrain.errors import UserError
-from ddptrain.structures import Batch
 
 GRAY = (160, 160, 160)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -120,19 +119,6 @@ def grid(images: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray
     return sheet
 
 
-def batch_grid(batch: Batch, names: Sequence[str], limit: int = 8) -> np.ndarray:
-    """The first `limit` images of a detection batch as the network sees them, with their targets."""
-    t = {name: value.cpu().numpy() for name, value in batch.targets.items()}
-    images = batch.images[:limit].permute(0, 2, 3, 1).cpu().numpy()
-    keys = batch.keys.tolist()
-    drawn = []
-    for i, image in enumerate(images):
-        own, ignored = t["image"] == i, t["ignore_image"] == i
-        title = f"position {keys[i][0]} dataset {keys[i][1]} image {keys[i][2]}"
-        drawn.append(draw(image, t["boxes"][own], t["labels"][own], names, ignore=t["ignore_boxes"][ignored], title=title))
-    return grid(drawn)
-
-
 def save(path: Path, image: np.ndarray) -> None:
     """Write a PNG or JPEG, as the name says; makes the folder.
 
@@ -179,8 +165,16 @@ def _tag_box(out: np.ndarray, text: str, x: int, y: int) -> tuple[int, int, int,
     return x, y, x + w, y + h
 
 
+def fitted(text: str, width: int) -> str:
+    """As much of the end of a text as `tag` has room for."""
+    while len(text) > 3 and cv2.getTextSize(text, FONT, 0.45, 1)[0][0] + 4 > width:
+        text = f"..{text[3 if text.startswith('..') else 2 :]}"
+    return text
+
+
 def tag(out: np.ndarray, text: str, x: int, y: int, back: tuple[int, int, int]) -> None:
-    """Text on a coloured ground, above (x, y) where there is room, always inside the image."""
+    """Text on a coloured ground, above (x, y) where there is room, always inside the image; of one that is too long the end."""
+    text = fitted(text, out.shape[1])
     x1, y1, x2, y2 = _tag_box(out, text, x, y)
     cv2.rectangle(out, (x1, y1), (x2, y2), back, cv2.FILLED)
     base = cv2.getTextSize(text, FONT, 0.45, 1)[1]

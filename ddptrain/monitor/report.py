@@ -19,33 +19,43 @@ from ddptrain.printable import printable
 def _axes(path: Path, count: int = 1, width: float = 5.0, height: float = 4.0) -> Iterator[list[Any]]:
     """`count` axes, at most five in a row; the figure is written to `path` afterwards. Needs no display and leaves pyplot's
     state alone."""
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = -(-count // 5)
     columns = -(-count // rows)
-    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = list(np.ravel(figure.subplots(rows, columns)))
-    for spare in axes[count:]:
-        spare.remove()
-    yield axes[:count]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with rc_context({"text.parse_math": False}):  # a class may have $ in its name
+        figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = list(np.ravel(figure.subplots(rows, columns)))
+        for spare in axes[count:]:
+            spare.remove()
+        yield axes[:count]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
 
 
 def training_curves(path: Path, history: Mapping[str, Sequence[float]], names: Sequence[str]) -> None:
-    """The metrics `names` over the steps of all evaluations, one plot each.
+    """The loss of training and validation, the metrics `names` and the learning rate over the steps of all evaluations, one
+    plot each.
 
     Args:
-        history: columns of history.csv; `step` among them. Names that are not there are left out.
+        history: columns of history.csv; `step` among them. Columns that are not there are left out.
     """
-    names = [n for n in names if n in history]
-    with _axes(path, max(1, len(names)), 4.0, 3.2) as axes:
-        for axis, name in zip(axes, names):
-            axis.plot(history["step"], history[name], marker="o", markersize=3)
-            axis.set(title=name, xlabel="step")
+    plots: list[tuple[str, str, dict[str, str]]] = [("loss", "mean loss", {"training": "train/loss", "validation": "loss"})]
+    plots += [(n, f"{n} (0 to 1)", {"validation": n}) for n in names if n != "loss"]
+    plots.append(("learning rate", "learning rate per step", {"training": "lr"}))
+    plots = [(title, unit, {k: v for k, v in lines.items() if v in history}) for title, unit, lines in plots]
+    there = [plot for plot in plots if plot[-1]]
+    with _axes(path, max(1, len(there)), 4.0, 3.2) as axes:
+        for axis, (title, unit, lines) in zip(axes, there):
+            for label, column in lines.items():
+                axis.plot(history["step"], history[column], marker="o", markersize=3, label=label)
+            axis.set(title=title, xlabel="step (update of the weights)", ylabel=unit)
             axis.grid(alpha=0.3)
+            if len(lines) > 1:
+                axis.legend(fontsize=8)
 
 
 def confusion(path: Path, matrix: NDArray[np.integer], classes: Sequence[str], percent: bool = False) -> None:
@@ -56,7 +66,8 @@ def confusion(path: Path, matrix: NDArray[np.integer], classes: Sequence[str], p
     with _axes(path, 1, side, side) as (axis,):
         axis.imshow(parts, vmin=0, vmax=1, cmap="Blues")
         ticks = range(len(classes))
-        axis.set(xticks=ticks, yticks=ticks, xlabel="predicted", ylabel="true")
+        axis.set(xticks=ticks, yticks=ticks, xlabel="predicted class", ylabel="true class")
+        axis.set_title("% of the true class" if percent else "samples", fontsize=9)
         axis.set_xticklabels(classes, rotation=60, ha="right")
         axis.set_yticklabels(classes)
         if len(classes) <= 30:
@@ -81,7 +92,7 @@ def probability_distributions(
             for is_it, label in ((True, "true"), (False, "not")):
                 values = probabilities[truth[:, k] == is_it, k]
                 axis.hist(values, bins, alpha=0.6, label=f"{label} ({len(values)})", density=len(values) > 0)
-            axis.set(title=classes[k], xlabel="probability")
+            axis.set(title=classes[k], xlabel="probability (0 to 1)", ylabel="density")
             axis.legend(fontsize=7)
 
 
@@ -91,7 +102,7 @@ def pr_curve(path: Path, curves: Mapping[str, tuple[NDArray[np.floating], NDArra
         for name, (recall, precision, ap) in list(curves.items())[:20]:
             if not math.isnan(ap):
                 axis.step(recall, precision, where="pre", label=f"{name}  AP {ap:.3f}")
-        axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.05))
+        axis.set(xlabel="recall (0 to 1)", ylabel="precision (0 to 1)", xlim=(0, 1.02), ylim=(0, 1.05))
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -113,6 +124,8 @@ def classification(
         matrix: confusion matrix, see `confusion`; None where an image may have any number of classes.
         curves: see `pr_curve`.
     """
+    classes = list(map(printable, classes))
+    curves = {printable(name): curve for name, curve in curves.items()}
     if matrix is not None:
         confusion(folder / "confusion_matrix.png", matrix, classes)
     probability_distributions(folder / "probability_distributions.png", probabilities, truth, classes)
@@ -136,11 +149,12 @@ def segmentation(
         curves: the metrics whose course is drawn.
     """
     training_curves(folder / "training_curves.png", history, list(dict.fromkeys(curves)))
+    classes = list(map(printable, classes))
     confusion(folder / "confusion_matrix.png", matrix, classes, percent=True)
     order = np.argsort(-np.nan_to_num(iou, nan=-1.0), kind="stable")
     with _axes(folder / "class_iou.png", 1, 7.0, max(2.5, 0.28 * len(classes) + 1)) as (axis,):
         axis.barh(range(len(classes)), np.nan_to_num(iou[order]))
-        axis.set(yticks=range(len(classes)), xlim=(0, 1), xlabel="IoU")
+        axis.set(yticks=range(len(classes)), xlim=(0, 1), xlabel="IoU (0 to 1)", ylabel="class")
         axis.set_yticklabels([classes[k] for k in order])
         axis.invert_yaxis()
         for place, k in enumerate(order):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter
 from typing import TypeVar
 
 T = TypeVar("T")
+RECENT = 9
+"""Windows that the ETA is made from."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Timing:
 
     def __init__(self, total_steps: int, step: int = 0, clock: Callable[[], float] = perf_counter) -> None:
         self._total, self._done, self._clock = total_steps, step, clock
-        self._recent: deque[float] = deque(maxlen=9)
+        self._recent: deque[float] = deque(maxlen=RECENT)
         self._start = clock()
         self._wait = self._paused = self._all_paused = 0.0
         self._steps = self._samples = self._all_steps = 0
@@ -84,23 +86,35 @@ class Timing:
 
     def read(self) -> Reading:
         """Close the window (at least one step) and start the next."""
-        now = self._clock()
-        busy = max(now - self._start - self._paused, 1e-9)
+        reading, now = self.peek(), self._clock()
         self._done += self._steps
         self._all_steps += self._steps
         self._all_paused += self._paused
-        step_seconds = busy / self._steps if self._steps else float("nan")
         if self._steps:
-            self._recent.append(step_seconds)
-        reading = Reading(self._samples / busy, min(self._wait / busy, 1.0), step_seconds, self._eta(self._total - self._done))
+            self._recent.append(reading.step_seconds)
         self._start, self._wait, self._paused, self._steps, self._samples = now, 0.0, 0.0, 0, 0
         return reading
 
-    def _eta(self, left: int) -> float:
-        # the median: the first window (compilation, cold caches) and a stall must not count
-        if not self._recent:
+    def first(self) -> Reading:
+        """The same of the first step, which tells nothing about those to come (compilation, cold caches)."""
+        reading = self.read()
+        self._recent.clear()
+        return replace(reading, eta_seconds=float("nan"))
+
+    def peek(self) -> Reading:
+        """The window so far, without closing it."""
+        busy = max(self._clock() - self._start - self._paused, 1e-9)
+        step_seconds = busy / self._steps if self._steps else float("nan")
+        return Reading(self._samples / busy, min(self._wait / busy, 1.0), step_seconds, self._eta(step_seconds))
+
+    def _eta(self, step_seconds: float) -> float:
+        # the median: a stall must not count
+        recent = [*self._recent, step_seconds] if self._steps else list(self._recent)
+        steps = self._all_steps + self._steps
+        if not recent:
             return float("nan")
-        return max(left, 0) * (median(self._recent) + self._all_paused / self._all_steps)
+        left = max(self._total - self._done - self._steps, 0)
+        return left * (median(recent[-RECENT:]) + (self._all_paused + self._paused) / steps)
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,15 @@ from ddptrain.data.contents import Contents
 from ddptrain.data.loader import Samples
 from ddptrain.data.sampler import DistributedWeightedSampler
 from ddptrain.errors import UserError
-from ddptrain.structures import Batch, LossSum, Sample
+from ddptrain.structures import Batch, LossSum, Sample, SampleKey
 
 Prediction = Mapping[str, np.ndarray]
 """What a model says about one sample, in flat arrays of the task's own that can be sent between ranks."""
+
+
+def file_name(samples: Samples, sample: Sample) -> str:
+    """Name of the file that one of `samples` is made of, for the title of its picture."""
+    return os.path.basename(samples.source(SampleKey(*sample.key)))
 
 
 class Model(Protocol):

@@ -22,7 +22,7 @@ from ddptrain.losses.image_labels import mix
 from ddptrain.models.classifiers import build_classifier
 from ddptrain.monitor import pictures
 from ddptrain.structures import Batch, Sample
-from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.base import Prediction, file_name
 from ddptrain.tasks.inspection.base import data_sets
 from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
 from ddptrain.tasks.labels import LabelModel, LabelTask
@@ -126,8 +126,9 @@ class ClassificationTask(ClassificationModel, LabelTask):
         return model(images), classes
 
     def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:
-        """The image under the names of its classes; with a prediction, that in brackets."""
-        title = ", ".join(self.classes[k] for k in np.flatnonzero(sample.targets["classes"])) or "none"
+        """The image under the names of its file and its classes; with a prediction, that in brackets."""
+        file = file_name(self.train if prediction is None else self.val_samples, sample)
+        title = f"{file}: {', '.join(self.classes[k] for k in np.flatnonzero(sample.targets['classes'])) or 'none'}"
         if prediction is not None:
             p = self.probabilities(prediction["logits"][None])[0]
             title += f" ({self.classes[int(p.argmax())]} {p.max():.2f})"

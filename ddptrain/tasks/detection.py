@@ -25,7 +25,7 @@ from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics
 from ddptrain.models.build import build_model
 from ddptrain.monitor import pictures, report
 from ddptrain.structures import Batch, Detections, LossSum, Sample, SampleKey
-from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.base import Prediction, file_name
 from ddptrain.tasks.detectors import HEADS
 from ddptrain.tasks.inspection.base import data_sets
 from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
@@ -210,7 +210,7 @@ class DetectionTask(DetectionModel):
                 image, t["boxes"], t["labels"], self.classes, ignore=t["ignore_boxes"], title=title, min_side=DRAWN_SIDE
             )
 
-        truth = truth_on(sample.image, str(tuple(sample.key)))
+        truth = truth_on(sample.image, file_name(self.train if prediction is None else self.val_samples, sample))
         if prediction is None:
             return truth if self.channels == 3 else pictures.beside(truth, truth_on(sample.image[..., 3:4], "depth"))
         shown = prediction["scores"] >= DRAWN_SCORE

@@ -22,7 +22,7 @@ from ddptrain.errors import UserError
 from ddptrain.models.interaction import InteractionModel
 from ddptrain.monitor import panorama
 from ddptrain.structures import Batch, Sample, SampleKey
-from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.base import Prediction, file_name
 from ddptrain.tasks.inspection.base import data_sets
 from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
 from ddptrain.tasks.labels import LabelModel, LabelTask
@@ -183,11 +183,12 @@ class InteractionTask(InteractionPredictor, LabelTask):
 
     def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:
         """The panorama around the pair with both boxes, above what the network sees; with a prediction, that in brackets."""
-        title = ", ".join(self.classes[k] for k in np.flatnonzero(sample.targets["classes"])) or "none"
+        samples = self.train if sample.targets["training"] else self.val_samples
+        said = ", ".join(self.classes[k] for k in np.flatnonzero(sample.targets["classes"])) or "none"
+        title = f"{file_name(samples, sample)}: {said}"
         if prediction is not None:
             p = self.probabilities(prediction["logits"][None])[0]
             title += f" ({self.classes[int(p.argmax())]} {p.max():.2f})"
-        samples = self.train if sample.targets["training"] else self.val_samples
         try:
             image = samples.read(SampleKey(*sample.key))
         except BadImage:

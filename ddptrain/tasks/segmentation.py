@@ -31,7 +31,7 @@ from ddptrain.monitor import masks as drawn
 from ddptrain.monitor import pictures, report
 from ddptrain.seeding import rng
 from ddptrain.structures import VOID, Batch, LossSum, Sample, SampleKey
-from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.base import Prediction, file_name
 from ddptrain.tasks.inspection.base import data_sets
 from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
 from ddptrain.tasks.stream import build_sampler
@@ -202,12 +202,13 @@ class SegmentationTask(SegmentationModel):
 
     def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:
         """The image under its classes, void hatched; with a prediction, that beside it."""
+        samples = self.train if prediction is None else self.val_samples
         height, width = sample.image.shape[:2]
         to_input = np.linalg.inv(np.vstack([sample.to_native, [0, 0, 1]]))
         mask = sample.targets.get("mask")
         if mask is None:
             mask = warp_nearest(sample.targets["native_mask"], to_input, (width, height), VOID)
-        truth = drawn.overlay(sample.image, mask, self.classes, title="" if prediction is None else "truth")
+        truth = drawn.overlay(sample.image, mask, self.classes, title=file_name(samples, sample))
         if prediction is None:
             return truth
         small = drawn.decode_labels(prediction["preview"].tobytes())

@@ -71,6 +71,7 @@ def test_a_run_of_any_task_goes_on_as_if_nothing_had_been(
         equal(final_state(tmp_path / "calm"), final_state(tmp_path / f"cut{step}"))
         rows = [(tmp_path / name / "history.csv").read_text() for name in ("calm", f"cut{step}")]
         assert rows[0] == rows[1]
+        assert {"lr", "train/loss", "loss"} <= set(rows[0].partition("\n")[0].split(","))
 
 
 @pytest.mark.parametrize("task", RUNS)

@@ -6,11 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from ddptrain.errors import UserError
 from ddptrain.monitor import pictures
-from ddptrain.structures import Batch
 
 NAMES = ["RBC", "WBC", "Platelets"]
 
@@ -90,32 +88,13 @@ def test_grid_and_beside_hold_their_images() -> None:
     assert (pair[0, 0, 0], pair[0, 21, 0], pair[0, -1, 0]) == (1, 255, 2)
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_a_batch_as_the_network_sees_it(channels: int) -> None:
-    n = 3
-    images = torch.zeros(n, channels, 64, 64, dtype=torch.uint8)
-    targets = {
-        "boxes": torch.tensor([[10.0, 20.0, 50.0, 60.0]]),
-        "labels": torch.tensor([1]),
-        "image": torch.tensor([1]),
-        "ignore_boxes": torch.tensor([[10.0, 20.0, 50.0, 60.0]]),
-        "ignore_image": torch.tensor([2]),
-    }
-    batch = Batch(
-        images,
-        torch.arange(3 * n).view(n, 3),
-        torch.ones(n, 3, dtype=torch.bool),
-        targets,
-        torch.zeros(n, 2, 3),
-        torch.full((n, 2), 64),
-    )
-    sheet = pictures.batch_grid(batch, NAMES)
-    assert sheet.shape == (1284, 1284, 3)
-    empty, boxed, ignored = sheet[100:640, :640], sheet[100:640, 644:], sheet[744:, :640]
-    assert not empty.any()
-    assert (boxed == pictures.colour(1)).all(-1).any()
-    assert (ignored == pictures.GRAY).all(-1).any()
-    assert pictures.batch_grid(batch, NAMES, limit=1).shape == (640, 640, 3)
+def test_of_a_title_that_is_too_long_the_end_is_shown() -> None:
+    text = "a_very_long_name_of_a_file_" * 9 + "17.jpg"
+    fitted = pictures.fitted(text, 320)
+    assert fitted.startswith("..")
+    assert fitted.endswith("17.jpg")
+    assert 280 < cv2.getTextSize(fitted, pictures.FONT, 0.45, 1)[0][0] <= 316
+    assert pictures.fitted("17.jpg", 320) == "17.jpg"
 
 
 def test_saved_pictures_are_read_back_in_rgb(tmp_path: Path) -> None:

@@ -98,3 +98,19 @@ def test_batches_pass_through_unchanged() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_first_step_does_not_count_for_the_eta_and_a_look_closes_no_window() -> None:
+    clock = Clock()
+    timing = Timing(11, clock=clock)
+    clock.now += 60
+    timing.step(4)
+    first = timing.first()
+    assert (first.step_seconds, math.isnan(first.eta_seconds)) == (60, True)
+    for seconds in (1, 3):
+        clock.now += seconds
+        timing.step(4)
+    for _ in range(2):
+        look = timing.peek()
+        assert (look.step_seconds, look.images_per_second, look.eta_seconds) == (2, 2, 16)
+    assert timing.read() == look
