@@ -182,7 +182,7 @@ class DetectionTask(DetectionModel):
         """With the image's own `loss/<part>` and `normalizer`, float64, beside what is found in it."""
         found, losses, normalizers = self._head.judge(self.config, model, batch)
         names = [*(f"loss/{name}" for name in losses), "normalizer"]
-        rows = torch.stack([*losses.values(), normalizers], 1).double().cpu().numpy()
+        rows = torch.stack([*losses.values(), normalizers], 1).detach().double().cpu().numpy()
         return [own | dict(zip(names, row)) for own, row in zip(self._in_files(found, batch), rows)]
 
     def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
