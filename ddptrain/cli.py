@@ -251,9 +251,12 @@ def config(args: argparse.Namespace) -> int:
     elif args.data:
         import yaml
 
-        from ddptrain.data.formats.ultralytics import data_section
+        from ddptrain.data.formats.ultralytics import data_section, unlabelled
 
-        print(yaml.safe_dump(data_section(args.data, args.weights), sort_keys=False, allow_unicode=True), end="")
+        section = data_section(args.data, args.weights)
+        print(yaml.safe_dump(section, sort_keys=False, allow_unicode=True), end="")
+        for line in unlabelled(section):
+            print(f"ddptrain: note: {line}", file=sys.stderr)
     elif args.config:
         print(docs.to_yaml(load_config(args.config, args.overrides)), end="")
     else:

@@ -1,12 +1,21 @@
 """A data.yaml of several folders as the `classes` and `data` of a run: one dataset for each folder of its `train` and
-`val`, with the shares and depth folders that its extra keys `train_weights`, `train_depth` and `val_depth` ask for."""
+`val`, with the shares and depth folders that its extra keys `train_weights`, `train_depth` and `val_depth` ask for.
+
+All of them list all classes, but a label file holds those that somebody drew: `annotated` of a dataset lists the classes that
+its label files hold, in train and val together. Roots are absolute, so that the config works from any folder.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from ddptrain.config.data import DatasetConfig
+from ddptrain.data.cache import read_cached
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.data_yaml import DataYaml, load_data_yaml, resolve_paths, resolve_split
 from ddptrain.data.formats.files import images_below, listed_names
@@ -33,13 +42,39 @@ def data_section(file: Path, weights: Weights | None = None) -> dict[str, Any]:
     shares = _shares(data, weights)
     for dataset, share in zip(train, shares):
         dataset["share"] = share
+    _add_annotated(data.names, [*train, *val])
     return {"classes": list(data.names), "data": {"train": train, "val": val}}
+
+
+def unlabelled(section: dict[str, Any]) -> list[str]:
+    """A line for each dataset of a `data_section` that does not label all classes."""
+    out = []
+    for part in ("train", "val"):
+        for d in section["data"][part]:
+            lacking = [c for c in section["classes"] if c not in d["annotated"]]
+            if lacking:
+                out.append(
+                    f"{part} {d['name']}: its label files hold no {', '.join(lacking)}: unknown there, not background; where "
+                    "it really has none, add them to annotated"
+                )
+    return out
+
+
+def _add_annotated(classes: Sequence[str], datasets: Sequence[dict[str, Any]]) -> None:
+    """The classes that occur in all that has the name of the dataset; a part that shows none of one may be small."""
+    found: dict[str, set[str]] = {}
+    for d in datasets:
+        table, _ = read_cached(DatasetConfig.model_validate(d), "drop")
+        occurring = np.flatnonzero(table.samples_by_class()).tolist()
+        found.setdefault(d["name"], set()).update(table.names[c] for c in occurring)
+    for d in datasets:
+        d["annotated"] = [c for c in classes if c in found[d["name"]]]
 
 
 def _datasets(data: DataYaml, key: str) -> list[dict[str, Any]]:
     sources = resolve_split(data, key)
     depths = _depths(data, key, len(sources))
-    root = data.file.parent
+    root = data.file.parent.absolute()
     datasets: list[dict[str, Any]] = []
     for i, source in enumerate(sources):
         parts = [p for p in Path(data.splits[key][i]).with_suffix("").parts if p not in GENERIC]

@@ -57,6 +57,28 @@ def test_every_folder_becomes_a_dataset_that_can_be_read(mixture: Make) -> None:
     assert all(t.names == ("car", "bus") and set(t.labels.tolist()) == {1} for t in tables)
 
 
+def test_what_each_dataset_labels_is_written_and_told(
+    mixture: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`visdrone` has a bus in val and nothing but cars in train; `uavdt` has buses alone."""
+    for label in (tmp_path / "visdrone/labels/train").glob("*.txt"):
+        label.write_text("0 0.5 0.5 0.2 0.2\n")
+    mixture()
+    monkeypatch.chdir(tmp_path)
+    assert main(["config", "--data", "data.yaml"]) == 0
+    out, err = capsys.readouterr()
+    assert err.splitlines() == [
+        "ddptrain: note: train uavdt: its label files hold no car: unknown there, not background; where it really has none, "
+        "add them to annotated"
+    ]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    Path("run.yaml").write_text(out)
+    run = load_config("run.yaml")
+    assert [d.annotated for d in (*run.data.train, *run.data.val)] == [("car", "bus"), ("bus",), ("car", "bus")]
+    assert [len(read(d)[0]) for d in (*run.data.train, *run.data.val)] == [3, 1, 1]
+
+
 def test_names_differ_where_paths_do_not(mixture: Make) -> None:
     section = data_section(mixture(train=["visdrone/images/train", "visdrone/images/val"]))
     assert [d.name for d in datasets(section, "train")] == ["visdrone", "visdrone_1"]

@@ -1,0 +1,153 @@
+"""A class that one dataset of a mixture never shows, though it lists it: told with both ways out, which work as they stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from ddptrain.cli import main
+from ddptrain.config import RunConfig, resolve
+from ddptrain.config.data import DatasetConfig
+from ddptrain.data.labels import LabelSpace
+from ddptrain.data.pairs import Pairs
+from ddptrain.structures import SampleKey
+from ddptrain.tasks.build import build_task
+from ddptrain.tasks.inspection.base import DataSet
+from ddptrain.tasks.inspection.classes import class_warnings
+
+CLASSES = ["car", "person", "bus"]
+WAY = "data.train.1"
+
+
+def pairs(*classes: list[int]) -> Pairs:
+    """A table whose samples have these classes."""
+    truth = np.array([[c in own for c in range(len(CLASSES))] for own in classes], bool)
+    return Pairs(np.arange(len(truth), dtype=np.int32), np.zeros((len(truth), 2), np.int32), truth.any(1), truth)
+
+
+def run(*datasets: dict[str, Any], val: int = 1) -> RunConfig:
+    given = [{"name": f"d{i}", "format": "yolo", "root": "."} | d for i, d in enumerate(datasets)]
+    return resolve({"classes": CLASSES, "data": {"train": given[: len(given) - val], "val": given[len(given) - val :]}})
+
+
+def told(config: RunConfig, *tables: Pairs, known: list[list[bool]] | None = None, **keys: Any) -> list[str]:
+    configs = [*config.data.train, *config.data.val]
+    parts = ["train"] * len(config.data.train) + ["val"] * len(config.data.val)
+    rows = np.array(known or [[True] * len(CLASSES)] * len(tables))
+    sets = [DataSet(p, c, t, k) for p, c, t, k in zip(parts, configs, tables, rows)]
+    return class_warnings(config, sets, "box", **keys)
+
+
+ALL = pairs(*[[0, 1, 2]] * 4)
+CARS = pairs(*[[0]] * 4)
+
+
+def test_the_class_the_dataset_and_both_ways_out_are_named() -> None:
+    config = run({}, {}, {})
+    (line,) = told(config, ALL, CARS, ALL)
+    assert line == (
+        "train d1: no box of person (8 of 8 images elsewhere show it), bus (8 of 8 images elsewhere show it); if it shows some "
+        "without a label, they are learned as background: write annotated: [car]; if it really has none, write annotated: all "
+        f"(in {WAY})"
+    )
+    (line,) = told(config, ALL, CARS, ALL, masked=False)
+    assert "if they are there under other names, correct names, rename or the labels; if it really has none" in line
+
+
+def test_a_validation_dataset_is_held_against_the_others_too() -> None:
+    lines = told(run({}, {}, {}, val=2), ALL, ALL, CARS)
+    assert len(lines) == 1
+    assert lines[0].startswith("val d2: no box of person")
+    assert "scored as background" in lines[0]
+    assert "(in data.val.1)" in lines[0]
+
+
+@pytest.mark.parametrize("annotated", ["all", ["car"], ["car", "person", "bus"]])
+def test_what_the_user_has_said_is_not_asked_again(annotated: Any) -> None:
+    assert told(run({}, {"annotated": annotated}, {}), ALL, CARS, ALL) == []
+
+
+def test_a_class_that_one_of_few_samples_lacks_is_no_reason_to_warn() -> None:
+    rare = pairs(*[[0, 1, 2]], *[[0]] * 5)  # one sample in six shows a person
+    assert told(run({}, {}, {}), rare, pairs(*[[0]] * 5), ALL)[0].startswith("train d1: no box of person")
+    assert told(run({}, {}, {}), rare, pairs(*[[0]] * 3), pairs(*[[0, 1, 2]], *[[0]] * 5)) == []
+
+
+def test_a_class_that_is_unknown_there_is_no_reason_to_warn() -> None:
+    assert told(run({}, {}, {}), ALL, CARS, ALL, known=[[True] * 3, [True, False, False], [True] * 3]) == []
+    # and is left out of the list that says that there is none
+    (line,) = told(run({}, {}, {}), ALL, CARS, ALL, known=[[True] * 3, [True, True, False], [True] * 3])
+    assert "write annotated: [car, person] (in" in line
+
+
+def test_what_no_dataset_shows_is_told_once() -> None:
+    lines = told(run({}, {}, {}), CARS, CARS, ALL)
+    assert lines == [
+        "class person: no box of it in any training dataset, it cannot be learned",
+        "class bus: no box of it in any training dataset, it cannot be learned",
+    ]
+    assert told(run({}, {}), ALL, CARS) == [
+        "class person: no box of it in any validation dataset, it cannot be scored",
+        "class bus: no box of it in any validation dataset, it cannot be scored",
+    ]
+
+
+def test_a_dataset_of_background_alone_and_long_lists() -> None:
+    (line,) = told(run({}, {}, {}), ALL, pairs(*[[]] * 4), ALL)
+    assert "write annotated: []" in line
+    assert "\n" not in line
+
+
+@pytest.fixture
+def joint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two YOLO folders of one data.yaml with three classes; the labels of the second hold cars alone."""
+    monkeypatch.setenv("DDPTRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    r = np.random.default_rng(0)
+    for name, classes in (("a", (0, 1, 2)), ("b", (0,))):
+        for i in range(3):
+            (tmp_path / name / "images").mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / "labels").mkdir(parents=True, exist_ok=True)
+            coarse = r.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"images/{i}.png"), cv2.resize(coarse, (64, 64)))
+            rows = "".join(f"{c} 0.5 0.5 0.{c + 2} 0.4\n" for c in classes)
+            (tmp_path / name / f"labels/{i}.txt").write_text(rows)
+    (tmp_path / "data.yaml").write_text(
+        yaml.safe_dump({"train": ["a/images", "b/images"], "val": "a/images", "names": CLASSES})
+    )
+    sets = [{"name": n, "format": "yolo", "root": ".", "annotations": "data.yaml", "images": f"{n}/images"} for n in "ab"]
+    content = {"classes": CLASSES, "data": {"train": sets, "val": sets[:1], "image_size": 64, "workers": 0}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    return tmp_path / "run.yaml"
+
+
+def test_check_and_the_task_say_the_same_and_both_ways_out_work(joint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = yaml.safe_load(joint.read_text())
+    notes = [n for n in build_task(resolve(content)).notes if n.startswith("warning: ")]
+    assert len(notes) == 1
+    assert main(["check", str(joint)]) == 0
+    out = capsys.readouterr().out
+    assert out.count(notes[0]) == 1
+    ways = [part.split(": ", 1)[1] for part in notes[0].split(" (in ")[0].split("write ")[1:]]
+    for way, known in zip([w.split(";")[0] for w in ways], ([True, False, False], [True, True, True])):
+        content["data"]["train"][1]["annotated"] = yaml.safe_load(way)
+        task = build_task(resolve(content))
+        assert not [n for n in task.notes if n.startswith("warning: train b")]
+        assert task.train[SampleKey(0, 1, 0)].annotated.tolist() == known
+
+
+def test_a_name_without_a_label_may_be_left_out_of_annotated() -> None:
+    space = LabelSpace.build(CLASSES, [DatasetConfig(name="d", format="jrdb", root=".", annotated=("car",))], [_Named(CARS)])
+    assert space.annotated.tolist() == [[True, False, False]]
+
+
+class _Named:
+    names, ignored_names = tuple(CLASSES), ()
+
+    def __init__(self, table: Pairs) -> None:
+        self.samples_by_class = table.samples_by_class
