@@ -1,6 +1,6 @@
 """`data`: which datasets, in which shares, how their images are read, resized and augmented."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -73,6 +73,9 @@ class DatasetConfig(Section):
     void: int | None = Field(default=None, ge=0, le=255)
     """Segmentation: the value of pixels that are of no class, neither right nor wrong. Default: 255, CamVid 11,
     ADE20K 0."""
+    values: dict[Annotated[int, Field(ge=0, lt=6656)], Annotated[int, Field(ge=0)] | None] = {}
+    """Segmentation: value in the masks → class number of `names`, counted from 0, or null for void: `{255: 1}`. A class that
+    stands here keeps no other value; all others stay as they are."""
     sequences: tuple[str, ...] | None = None
     """Interaction: the sequences that are read. Default: those of the split, or all."""
 

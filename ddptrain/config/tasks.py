@@ -59,6 +59,7 @@ ONLY_OF_DATASETS: Mapping[str, tuple[str, ...]] = {
     "depth_missing": ("detection",),
     "holdout": ("classification",),
     "void": ("segmentation",),
+    "values": ("segmentation",),
     "sequences": ("interaction",),
 }
 """Keys that the other tasks refuse to see changed."""

@@ -43,7 +43,8 @@ from ddptrain.data.table import AnnotationTable
 Table = TypeVar("Table", AnnotationTable, MaskTable)
 
 KEEP_DAYS = 7
-READ_FROM = ("format", "root", "split", "annotations", "images", "exif", "names", "void")  # the keys that a reader looks at
+READ_FROM = ("format", "root", "split", "annotations", "images", "exif", "names", "void", "values")
+"""The keys that a reader looks at."""
 
 
 def cache_folder() -> Path:

@@ -34,6 +34,7 @@ from ddptrain.structures import VOID, Batch, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction, file_name
 from ddptrain.tasks.inspection.base import data_sets
 from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
+from ddptrain.tasks.inspection.masks import mask_warnings, values_text
 from ddptrain.tasks.stream import build_sampler
 
 COLLAPSED = 0.9
@@ -108,7 +109,8 @@ class SegmentationTask(SegmentationModel):
         val_tables, val_space = self._tables("val")
         sets = data_sets(config, "train", tables, space.annotated) + data_sets(config, "val", val_tables, val_space.annotated)
         refuse_no_truth(config, sets, "pixel")
-        self.notes += [f"warning: {line}" for line in class_warnings(config, sets, "pixel")]
+        told = class_warnings(config, sets, "pixel") + mask_warnings(config, sets)
+        self.notes += [f"warning: {line}" for line in told]
         data = config.data
         self.sampler = build_sampler(config, [len(t) for t in tables])
         self.train = SegmentationSamples(tables, space.annotated, data.image_size, data.augment, config.seed)
@@ -129,7 +131,10 @@ class SegmentationTask(SegmentationModel):
         mapped = [apply_masks(space, t) for t in tables]
         for table in mapped:
             if not table.pixels[:, :-1].any():
-                raise UserError(f"{table.name}: no pixel is left after its classes were mapped; check rename, ignore and void")
+                raise UserError(
+                    f"{table.name}: no pixel is left after its classes were mapped; its masks hold "
+                    f"{values_text(self.config.classes, table)}; check values, void, rename and ignore"
+                )
         return mapped, space
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:

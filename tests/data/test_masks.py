@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -10,7 +12,8 @@ import pytest
 from PIL import Image
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.formats.masks import CAMVID, read_masks
+from ddptrain.data.formats.mask_layouts import CAMVID
+from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.images import BadImage
 from ddptrain.data.labels import LabelSpace
 from ddptrain.data.mask_table import MaskTable, apply_masks, read_mask
@@ -119,6 +122,56 @@ def test_folders_can_lie_anywhere(tmp_path: Path, split: str | None) -> None:
     assert found.pixels.tolist() == [[5, 3, 3, 1]]
 
 
+BINARY = np.where(VALUES == 0, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("values", "keys", "names", "classes"),
+    [
+        (BINARY, {"values": {255: 1}}, ("sky", "road", "car"), BINARY // 255),
+        (BINARY, {"values": {255: 0}, "void": 0}, ("sky", "road", "car"), np.where(BINARY == 0, 255, 0)),
+        # a class keeps no second value, and null is void
+        (BINARY, {"names": ("sky", "road"), "values": {255: 0, 0: 1}}, ("sky", "road"), 1 - BINARY // 255),
+        (BINARY, {"names": ("sky", "road"), "values": {255: 1, 0: None}}, ("road",), np.where(BINARY == 0, 255, 0)),
+        (VALUES, {"values": {0: 2, 2: 0}}, ("sky", "road", "car"), np.choose(VALUES % 3, [2, 1, 0])),
+    ],
+)
+def test_values_get_the_meaning_that_the_config_gives_them(
+    tmp_path: Path, values: np.ndarray, keys: dict[str, object], names: tuple[str, ...], classes: np.ndarray
+) -> None:
+    pair(tmp_path, values=values)
+    table, faults = read_masks(dataset(tmp_path, **(MASKS | keys)))
+    assert not faults.counts
+    assert table.names == names
+    expected = np.where(values == 255, 255, classes) if values is VALUES else classes
+    np.testing.assert_array_equal(table.labels(0), expected)
+    assert table.values[[0, 255]].tolist() == [(values == 0).sum(), (values == 255).sum()]
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ({"values": {255: 1}}, r"unknown label in a mask: 1 \(3 pixels\); allowed: 0, 2, 255; values: {1: N} makes it class"),
+        ({"values": {255: 3}}, "its names have no number 3; they go to 2"),
+        ({"values": {300: 1}}, "values: 300 cannot stand in its masks"),
+        ({"values": {7: 1}, "void": 7}, "7 is void and in values class number 1; keep one of them"),
+    ],
+)
+def test_values_that_contradict_the_masks_or_the_config(tmp_path: Path, keys: dict[str, object], line: str) -> None:
+    pair(tmp_path)
+    with pytest.raises(UserError, match=line):
+        read_masks(dataset(tmp_path, **(MASKS | keys)))
+
+
+def test_a_mask_of_fewer_bits_holds_the_indices_that_were_written(tmp_path: Path) -> None:
+    """PIL spreads grey of 2 and 4 bits over 8: index 1 would be 85 or 17. A 4 x 1 grey PNG of 4 bits holds 0, 1, 2, 15."""
+    raw = zlib.compress(bytes([0, 0x01, 0x2F]))
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 4, 1, 4, 0, 0, 0, 0)), (b"IDAT", raw), (b"IEND", b"")]
+    png = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+    assert read_mask(tmp_path / "a.png").tolist() == [[0, 1, 2, 15]]
+
+
 def unknown_value(root: Path) -> None:
     pair(root, "b", np.where(VALUES == 1, 7, VALUES).astype(np.uint8))
 
@@ -167,6 +220,7 @@ def broken_image(root: Path) -> None:
         (no_image, "masks/train/b.png: label without image: no image", 1),
         (sixteen_bits, r"masks/train/b.png: unreadable label: 16-bit or wider .*one 8-bit class index a pixel", 1),
         (colours, r"masks/train/b.png: unreadable label: a colour image \(RGB\)", 1),
+        (colours, "whose channels are equal: save one of them", 1),
         (cut_short, "masks/train/b.png: unreadable label: not a mask that can be read", 1),
         (broken_image, "images/train/b.jpg: unreadable image", 1),
     ],

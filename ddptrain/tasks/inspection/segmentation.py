@@ -13,6 +13,7 @@ from ddptrain.data.labels import LabelSpace
 from ddptrain.data.mask_table import MaskTable, apply_masks
 from ddptrain.tasks.inspection.base import DataSet, Inspection, read_sets
 from ddptrain.tasks.inspection.classes import class_warnings, tell_classes
+from ddptrain.tasks.inspection.masks import mask_warnings
 from ddptrain.tasks.inspection.twins import tell_duplicates
 
 
@@ -26,7 +27,7 @@ def inspect_segmentation(config: RunConfig, images: int) -> Inspection:
     sets = _read(config, out)
     if sets:
         _classes(config, sets, out)
-        out.warnings += class_warnings(config, sets, "pixel")
+        out.warnings += class_warnings(config, sets, "pixel") + mask_warnings(config, sets)
         tell_duplicates(sets, images, out)
     return out
 

@@ -1,0 +1,85 @@
+"""Masks whose values do not mean what the config takes them for: classes that never occur, and void nearly everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ddptrain.config import RunConfig
+from ddptrain.config.text import dump_inline
+from ddptrain.data.mask_table import WIDE, MaskTable
+from ddptrain.structures import VOID
+from ddptrain.tasks.inspection.base import DataSet
+
+MOST_VOID = 0.5
+SHOWN = 8
+"""Values and classes that are named at most."""
+
+
+def mask_warnings(config: RunConfig, sets: Sequence[DataSet]) -> list[str]:
+    """A line for each dataset in which a class never occurs or void covers more than half of the pixels: with the values in
+    its masks and their shares, and how to give them a meaning."""
+    out = []
+    for s in sets:
+        table: MaskTable = s.table
+        absent = np.flatnonzero(s.annotated & (table.samples_by_class() == 0) & (s.config.annotated is None)).tolist()
+        void = table.pixels[:, -1].sum() / max(table.pixels.sum(), 1)
+        mostly_void = void > MOST_VOID and s.config.void is None
+        what = [f"no pixel of {_names(config, absent)}"] if absent else []
+        what += [f"void covers {100 * void:.1f} % of the pixels"] if mostly_void else []
+        if what:
+            ways = [*_map(config, s, absent), *_accept(config, s, absent, mostly_void)]
+            out.append(
+                f"{s.title}: {' and '.join(what)}; its masks hold {values_text(config.classes, table)}; {'; '.join(ways)}"
+            )
+    if len(config.classes) == 1:
+        out.append(f"class {config.classes[0]}: the only class, so that every answer is right; list the background as a class")
+    return out
+
+
+def _names(config: RunConfig, classes: Sequence[int]) -> str:
+    more = f" and {len(classes) - SHOWN} more classes" if len(classes) > SHOWN else ""
+    return ", ".join(config.classes[c] for c in classes[:SHOWN]) + more
+
+
+def values_text(classes: Sequence[str], table: MaskTable) -> str:
+    """The values in the masks, what share they have and what they mean: `0 (90.1 %, background), 255 (9.9 %, void)`."""
+    order = np.argsort(-table.values, kind="stable")
+    found = order[table.values[order] > 0].tolist()
+    total = table.values.sum()
+
+    def meaning(value: int) -> str:
+        c = int(table.classes[value])
+        return "void" if c == VOID else classes[c]
+
+    told = [f"{v} ({100 * table.values[v] / total:.1f} %, {meaning(v)})" for v in found[:SHOWN]]
+    return ", ".join(told) + (f" and {len(found) - SHOWN} more values" if len(found) > SHOWN else "")
+
+
+def _map(config: RunConfig, s: DataSet, absent: Sequence[int]) -> list[str]:
+    """How the void value that covers most becomes a class."""
+    table: MaskTable = s.table
+    void = np.where(table.classes == VOID, table.values, 0)
+    value = int(void.argmax())
+    if not void[value] or len(table.classes) == WIDE:  # kinds of object that the config leaves out are void there
+        return []
+    if not absent:
+        return [f"if {value} is a class, write values: {{{value}: N}} with its number in names, from 0 on"]
+    # without `values` a class stands at the value that the format gives it
+    usual = int(np.flatnonzero(table.classes == absent[0])[0])
+    number = s.config.values.get(usual, usual - (s.config.format == "ade20k"))
+    return [f"if {value} is {config.classes[absent[0]]}, write values: {{{value}: {number}}}"]
+
+
+def _accept(config: RunConfig, s: DataSet, absent: Sequence[int], mostly_void: bool) -> list[str]:
+    """How to say that it is meant as it is."""
+    keys = []
+    if absent:
+        known = [name for name, k in zip(config.classes, s.annotated) if k]
+        keys.append(f"annotated: {'all' if s.annotated.all() else dump_inline(known)}")
+    if mostly_void:
+        void = np.where(s.table.classes == VOID, s.table.values, 0)
+        keys.append(f"void: {int(void.argmax())}")
+    number = [d.name for d in getattr(config.data, s.part)].index(s.config.name)
+    return [f"if it is meant so, write {' and '.join(keys)} (in data.{s.part}.{number})"]
