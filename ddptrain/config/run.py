@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from ddptrain.config.data import DataConfig
 from ddptrain.config.loss import AnyLossConfig, LossConfig
@@ -38,6 +38,25 @@ def _or_text(schema: dict[str, Any]) -> None:
     schema["anyOf"].insert(0, {"type": "string"})
 
 
+def _or_auto(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"const": "auto"}, {key: schema.pop(key) for key in ("type", "items")} | {"minItems": 1}]
+
+
+def _class_list(value: Any) -> Any:
+    if value == "auto":
+        return ()
+    if value == []:
+        raise ValueError("must have at least 1 item, or be auto")
+    return value
+
+
+Classes = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_class_list),
+    PlainSerializer(lambda classes: list(classes) or "auto", when_used="json"),
+]
+
+
 class RunConfig(Section):
     """One run, whole. Only `classes`, `data.train` and `data.val` must be given."""
 
@@ -58,8 +77,11 @@ class RunConfig(Section):
     """Run or checkpoint whose weights this run starts from; every tensor must fit."""
     freeze: tuple[str, ...] = ()
     """Parts of the model that stay as they are, by the beginning of their parameters' names: [backbone]."""
-    classes: tuple[str, ...] = Field(min_length=1)
-    """The classes that the model learns, in the order of their numbers."""
+    # not strict: as in ResumeConfig.allow; in Python () stands for auto
+    classes: Classes = Field(strict=False, json_schema_extra=_or_auto)
+    """The classes that the model learns, in the order of their numbers; or `auto`: those of the training datasets, one dataset
+    after the other, each in the order of its own ids, by their names after rename, without those that are ignored or
+    dropped. The run folder's config.yaml and the checkpoints hold the list."""
     data: DataConfig
     """Datasets, sizes and augmentation."""
     model: ModelConfig = YoloConfig()
@@ -99,10 +121,9 @@ class RunConfig(Section):
                 where = f"data.{part}.{i}"
                 if names.count(d.name) > 1:
                     raise ValueError(f"{where}.name: {d.name} stands there twice; give each dataset its own name")
-                unknown = [c for c in d.rename.values() if c not in self.classes]
-                if isinstance(d.annotated, tuple):
-                    unknown += [c for c in d.annotated if c not in self.classes]
-                if unknown:
+                named = [*d.rename.values(), *(d.annotated if isinstance(d.annotated, tuple) else ())]
+                unknown = [c for c in named if c not in self.classes]
+                if unknown and self.classes:
                     raise ValueError(
                         f"{where}: {unknown[0]!r} is not a class of the run; classes are {', '.join(self.classes)}"
                     )

@@ -99,7 +99,7 @@ def check_task(config: RunConfig) -> None:
     for key in ("class_weights", "pos_weight"):
         given = getattr(config.loss, key, "none")
         classes = 2 if getattr(config.model, "stage", 2) == 1 else len(config.classes)
-        if isinstance(given, tuple) and (len(given) != classes or not max(given) > 0 or min(given) < 0):
+        if isinstance(given, tuple) and classes and (len(given) != classes or not max(given) > 0 or min(given) < 0):
             raise ValueError(f"loss.{key}: give one number >= 0 for each of the {classes} classes, some above 0")
     if config.loss.name == "bce" and getattr(config.model, "stage", 2) == 1:
         raise ValueError("loss.name: bce is for pairs of several classes, in stage 2; use cross_entropy or focal in stage 1")

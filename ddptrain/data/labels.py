@@ -75,6 +75,20 @@ class LabelSpace:
         return mapped if keep.all() else mapped.keep_rows(keep)  # without a copy, columns stay mapped from the cache
 
 
+def classes_of(configs: Sequence[DatasetConfig], tables: Sequence[Named]) -> tuple[str, ...]:
+    """The classes that the datasets have: one dataset after the other, each in the order of its own ids, by their names
+    after `rename`, without those that are ignored or dropped."""
+    found: dict[str, None] = {}
+    for config, table in zip(configs, tables, strict=True):
+        rest = OTHERS not in (*config.ignore, *config.drop)
+        for name in table.names:
+            if name in config.rename:
+                found[config.rename[name]] = None
+            elif name not in (*config.ignore, *config.drop, *table.ignored_names) and rest:
+                found[config.rename.get(OTHERS, name)] = None
+    return tuple(found)
+
+
 def _map(classes: tuple[str, ...], config: DatasetConfig, table: Named) -> npt.NDArray[np.int32]:
     own = table.names
     for key, named in (("rename", config.rename), ("ignore", config.ignore), ("drop", config.drop)):

@@ -24,7 +24,7 @@ from ddptrain.monitor.page import Section, page, picture
 from ddptrain.monitor.pictures import grid
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.base import Task
-from ddptrain.tasks.build import build_task, inspect
+from ddptrain.tasks.build import build_task, inspect, with_classes
 from ddptrain.tasks.inspection.base import Inspection
 from ddptrain.tasks.stream import run_length
 
@@ -45,7 +45,11 @@ def check_run(config: RunConfig, source: str, out: Path, as_json: bool, images: 
     Returns:
         1 where training would refuse to start, else 0.
     """
-    found = inspect(config, images)
+    try:
+        config = with_classes(config)
+        found = inspect(config, images)
+    except UserError as e:  # of the classes; faults of datasets are gathered
+        found = Inspection(errors=[str(e)])
     if not found.errors:
         _look_at_task(config, found)
     title = f"{config.name}: {config.task}, {len(config.classes)} classes"

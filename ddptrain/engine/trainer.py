@@ -25,7 +25,7 @@ from ddptrain.engine.step import StepReport
 from ddptrain.lock import RunLock
 from ddptrain.structures import Batch
 from ddptrain.tasks.base import Task
-from ddptrain.tasks.build import build_task
+from ddptrain.tasks.build import build_task, with_classes
 
 
 def train(config: RunConfig, stop: StopFlag) -> int:
@@ -43,6 +43,7 @@ def train(config: RunConfig, stop: StopFlag) -> int:
         stack.enter_context(distributed.process_group(world, config.train.timeout_s))
         lock = stack.enter_context(RunLock(config.folder, warn, lambda: stop.signal))
         distributed.agree(lambda: lock.acquire() if world.main else None, "the lock of the run folder")
+        config = distributed.agree(lambda: with_classes(config), "reading the classes of the datasets")
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
         state = distributed.agree(lambda: build_state(config, task, world, split), "building the model")
         saver = stack.enter_context(Saver(config, world, state, task, lock))

@@ -1,6 +1,7 @@
 """Every task by its name in the config."""
 
 import importlib
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -8,7 +9,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ddptrain.config import RunConfig
+from ddptrain.config import DatasetConfig, RunConfig, resolve
+from ddptrain.data.cache import read_cached
+from ddptrain.data.faults import Faults, OnFault
+from ddptrain.data.formats.jrdb import read_jrdb
+from ddptrain.data.formats.labelled import read_labelled
+from ddptrain.data.formats.masks import read_masks
+from ddptrain.data.labels import Named, classes_of
 from ddptrain.data.pairs import FEATURES
 from ddptrain.errors import UserError
 from ddptrain.models.interaction import CROPS
@@ -34,6 +41,12 @@ MODELS: dict[str, Callable[[RunConfig], Model]] = {
     "detection": DetectionModel,
     "segmentation": SegmentationModel,
     "interaction": InteractionPredictor,
+}
+READERS: dict[str, Callable[[DatasetConfig, OnFault], tuple[Named, Faults]]] = {
+    "classification": read_labelled,
+    "detection": read_cached,
+    "interaction": read_jrdb,
+    "segmentation": read_masks,
 }
 INSPECTIONS: dict[str, Callable[[RunConfig, int], Inspection]] = {
     "classification": inspect_classification,
@@ -64,12 +77,32 @@ INPUTS: dict[str, Callable[[RunConfig], tuple[Tensor, ...]]] = {
 """Two samples as the forward of a task's model takes them, for `ddptrain export`."""
 
 
+def with_classes(config: RunConfig) -> RunConfig:
+    """The config with the list of classes that its training datasets have, where it says `classes: auto`.
+
+    Raises:
+        UserError: a dataset cannot be read or does not know the names of its classes, or no class is left.
+    """
+    if config.classes:
+        return config
+    if config.task not in READERS:
+        raise UserError(f"classes: auto is not for {config.task}, a task of your own; list the classes")
+    datasets = config.data.train
+    classes = classes_of(datasets, [READERS[config.task](d, "drop")[0] for d in datasets])
+    if not classes:
+        raise UserError(
+            "classes: auto: no training dataset has a class that is neither ignored nor dropped; check ignore and drop"
+        )
+    return resolve(json.loads(config.model_dump_json()) | {"classes": list(classes)})
+
+
 def build_task(config: RunConfig) -> Task:
     """Read the datasets of a run and make its task.
 
     Raises:
         UserError: a mistake in the datasets.
     """
+    config = with_classes(config)
     if config.task in TASKS:
         return TASKS[config.task](config)
     task = own_task(config)

@@ -133,8 +133,6 @@ def test_schema_covers_every_section() -> None:
     assert models >= {"YoloConfig", "TorchvisionConfig", "ClassifierConfig", "SmallResNetConfig"}
     assert schema["properties"]["classes"] | {"title": ""} == {
         "title": "",
-        "type": "array",
-        "items": {"type": "string"},
-        "minItems": 1,
+        "anyOf": [{"const": "auto"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
         "description": RunConfig.model_fields["classes"].description,
     }
