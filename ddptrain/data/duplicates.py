@@ -1,8 +1,9 @@
 """Images that come twice, in one dataset or in two: byte by byte, or by their look.
 
 The look of an image is its difference hash (N. Krawetz, "Kind of Like That", 2013): 9 x 8 grey means, and for each the
-bit whether the next one in its row is brighter. Two images look the same when at most `DISTANCE` of 64 bits differ:
-the same picture in another size or compression, or the next frame of a calm video.
+bit whether the next one in its row is brighter. Two images look the same when at most `DISTANCE` of 64 bits differ, and
+16 x 16 grey means hardly (where little is in an image, such as a digit, bits say little): the same picture in another size
+or compression, or the next frame of a calm video.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 DISTANCE = 3
+LOOK = 0.06  # mean difference of grey means, in standard deviations of theirs, up to which two images look the same
 _BANDS = 4  # of 16 bits each: where at most 3 bits differ, one band is equal
 _GROUP = 512  # images with an equal band that are compared at once
 _FLAT = 12  # grey levels between the brightest and the darkest mean, below which a hash says nothing
-_TOLD = 40  # neighbours that differ by 2 grey levels, below which it says nothing: digits on black all look the same
 
 Pairs = npt.NDArray[np.int64]
+Seen = tuple[int, int, npt.NDArray[np.float16]]
+_NONE: Seen = (0, 0, np.zeros(256, np.float16))
 
 
 class Images(NamedTuple):
@@ -71,11 +74,13 @@ def find_twins(sets: Sequence[Images], threads: int = 4, examples: int = 3) -> l
     owner = np.repeat(np.arange(len(sets)), [len(own.paths) for own in sets])
     with ThreadPoolExecutor(threads) as pool:
         found = [pool.map(_hashes, own.paths) if own.pixels is None else map(_pixel_hashes, own.pixels) for own in sets]
-        hashes = np.array([h for own in found for h in own], np.uint64).reshape(-1, 2)
-    exact, look = hashes.T
+        seen = [h for own in found for h in own]
+    exact, look = np.array([s[:2] for s in seen], np.uint64).reshape(-1, 2).T
     pairs = _pairs(exact, look)
     pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
     equal = exact[pairs[:, 0]] == exact[pairs[:, 1]]
+    kept = equal | _alike(pairs, [s[2] for s in seen])
+    pairs, equal = pairs[kept], equal[kept]
     out = []
     for a, b in combinations_with_replacement(range(len(sets)), 2):
         here = (owner[pairs[:, 0]] == a) & (owner[pairs[:, 1]] == b)
@@ -89,33 +94,44 @@ def find_twins(sets: Sequence[Images], threads: int = 4, examples: int = 3) -> l
 
 
 def look_hash(image: np.ndarray) -> int:
-    """Difference hash of an image, uint8 `[H, W]` grey, as 64 bits; 0 for one without contrast, or of one even ground."""
+    """Difference hash of an image, uint8 `[H, W]` grey, as 64 bits; 0 for one without contrast."""
     means = cv2.resize(image, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int64)
-    steps = np.diff(means, axis=1)
-    if means.max() - means.min() < _FLAT or (np.abs(steps) >= 2).sum() < _TOLD:
+    if means.max() - means.min() < _FLAT:
         return 0
-    return int.from_bytes(np.packbits(steps > 0).tobytes(), "big")
+    return int.from_bytes(np.packbits(means[:, 1:] > means[:, :-1]).tobytes(), "big")
 
 
-def _hashes(path: str) -> tuple[int, int]:
-    """Hash of the bytes (never 0) and of the look; (0, 0) for a file that cannot be decoded."""
+def _grey_means(image: np.ndarray) -> npt.NDArray[np.float16]:
+    """Grey means of 16 x 16 parts, float16 `[256]`, whatever the brightness and the contrast."""
+    means = cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float64).ravel()
+    return ((means - means.mean()) / max(float(means.std()), 1.0)).astype(np.float16)
+
+
+def _alike(pairs: Pairs, means: Sequence[npt.NDArray[np.float16]]) -> npt.NDArray[np.bool_]:
+    """bool `[p]`: pairs whose grey means hardly differ."""
+    table = np.array(means, np.float16).reshape(-1, 256)
+    parts = np.array_split(pairs, len(pairs) // 2**14 + 1)
+    close = [np.abs(table[p[:, 0]] - table[p[:, 1]]).mean(1, dtype=np.float64) <= LOOK for p in parts]
+    return np.concatenate(close)
+
+
+def _hashes(path: str) -> Seen:
+    """Hash of the bytes (never 0) and of the look, and the grey means; zeros for a file that cannot be decoded."""
     try:
         with open(path, "rb") as file:
             data = file.read()
         # an eighth of the size is decoded in a fraction of the time, and is still larger than 9 x 8
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8) if data else None
     except (OSError, cv2.error):
-        return 0, 0
+        return _NONE
     if image is not None and min(image.shape) < 16:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        return 0, 0
-    return _hash(data), look_hash(image)
+    return _NONE if image is None else (_hash(data), look_hash(image), _grey_means(image))
 
 
-def _pixel_hashes(image: npt.NDArray[np.uint8]) -> tuple[int, int]:
+def _pixel_hashes(image: npt.NDArray[np.uint8]) -> Seen:
     """The same of an image that has no file."""
-    return _hash(image.tobytes()), look_hash(image)
+    return _hash(image.tobytes()), look_hash(image), _grey_means(image)
 
 
 def _hash(data: bytes) -> int:

@@ -55,6 +55,22 @@ def test_images_without_contrast_are_twins_only_byte_by_byte(tmp_path: Path) -> 
     assert [t[:4] for t in find_twins([Images("a", paths)])] == [("a", "a", 1, 0)]
 
 
+def test_images_without_files_and_with_little_in_them(sets: tuple[list[str], list[str]]) -> None:
+    """Strokes on black: their hashes are alike, the images are not."""
+    strokes = np.zeros((40, 28, 28), np.uint8)
+    for i, image in enumerate(strokes):
+        x, tilt = 10 + i % 8, 3 * (i // 8) - 6
+        cv2.line(image, (x, 4), (x + tilt, 22), 255, 2)
+    assert len(_pairs(np.arange(1, 41, dtype=np.uint64), np.array([look_hash(i) for i in strokes], np.uint64))) > 40
+    strokes[20] = strokes[3]
+    names = [str(i) for i in range(20)]
+    found = find_twins([Images("train", names, strokes[:20]), Images("val", names, strokes[20:])])
+    leak = [t for t in found if t.first != t.second]
+    assert [t.examples[0] for t in leak] == [("3", "0")]
+    assert leak[0].equal == 1
+    assert sum(t.alike for t in found) == 0
+
+
 def test_unreadable_files_are_left_out(sets: tuple[list[str], list[str]], tmp_path: Path) -> None:
     train, _ = sets
     for path in train[:2]:
