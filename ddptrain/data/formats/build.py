@@ -13,7 +13,7 @@ from ddptrain.data.formats.files import dataset_root
 from ddptrain.data.formats.sequences import VID_PREFIX, read_uavdt, read_visdrone_vid, uavdt_splits
 from ddptrain.data.formats.uavdt_xml import read_uavdt_xml, uavdt_xml_splits
 from ddptrain.data.formats.visdrone import PREFIX, read_visdrone, visdrone_splits
-from ddptrain.data.formats.voc import read_voc, voc_lists
+from ddptrain.data.formats.voc import read_voc, voc_splits
 from ddptrain.data.formats.yolo import read_yolo, yolo_keys
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
@@ -41,7 +41,7 @@ SPLITS: dict[str, Callable[[DatasetConfig], Iterable[str]]] = {
     "uavdt-xml": uavdt_xml_splits,
     "visdrone": lambda config: visdrone_splits(dataset_root(config), PREFIX),
     "visdrone-vid": lambda config: visdrone_splits(dataset_root(config), VID_PREFIX),
-    "voc": voc_lists,
+    "voc": voc_splits,
     "yolo": yolo_keys,
 }
 """The splits of a dataset by format; none where its root is one set."""

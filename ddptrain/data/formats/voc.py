@@ -1,4 +1,4 @@
-"""Pascal VOC: `Annotations/*.xml`, `JPEGImages`, `ImageSets/Main/<split>.txt`.
+"""Pascal VOC: `Annotations/*.xml`, `JPEGImages`, `ImageSets/Main/<split>.txt`; or both folders in a folder of each split.
 
 Coordinates are taken as they stand (the benchmark's own files count from 1, most tools write from 0; the difference is
 one pixel). `difficult` boxes become ignore regions that keep their class.
@@ -21,6 +21,7 @@ from ddptrain.data.formats.files import (
     dataset_root,
     files_by_stem,
     find_folder,
+    folders_in,
     images_by_stem,
     is_image,
     listed_names,
@@ -30,22 +31,27 @@ from ddptrain.data.formats.files import (
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
+ANNOTATIONS = ("Annotations", "annotations", "Annotation", "annotation")
+IMAGES = ("JPEGImages", "images", "Images", "jpegimages", "JpegImages")
+LISTS = ("ImageSets/Main", "ImageSets")
+_ENCODING = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 VocObject = tuple[int, str, tuple[str, ...] | None, bool]
 
 
 @dataclass(frozen=True)
 class VocFile:
-    """One parsed file: the image's name and (width, height) as claimed, and `(number, name, corners, difficult)` of
-    each object; corners are the texts of xmin, ymin, xmax, ymax, or None where one is missing."""
+    """One parsed file: its path, the image's name and (width, height) as claimed, and `(number, name, corners, difficult)`
+    of each object; corners are the texts of xmin, ymin, xmax, ymax, or None where one is missing."""
 
+    path: str
     filename: str
     size: tuple[int, int] | None
     objects: list[VocObject]
 
 
 def parse_voc(path: str) -> VocFile:
-    """Parse one file; raises `ElementTree.ParseError` or `UnicodeDecodeError` where it is no XML."""
-    tree = ElementTree.parse(path).getroot()
+    """Parse one file; raises `ElementTree.ParseError` or `ValueError` where it is no XML that can be read."""
+    tree = _tree(path)
     size = None
     try:
         width, height = (int(float(tree.findtext(f"size/{k}") or 0)) for k in ("width", "height"))
@@ -60,7 +66,28 @@ def parse_voc(path: str) -> VocFile:
         difficult = (item.findtext("difficult") or "0").strip() == "1"
         name = (item.findtext("name") or "").strip()
         objects.append((number, name, corners if len(corners) == 4 else None, difficult))
-    return VocFile((tree.findtext("filename") or "").strip(), size, objects)
+    return VocFile(path, (tree.findtext("filename") or "").strip(), size, objects)
+
+
+def _tree(path: str) -> ElementTree.Element:
+    """The root of a file in any encoding that Python knows; the parser itself knows only a few."""
+    try:
+        return ElementTree.parse(path).getroot()
+    except (LookupError, ValueError, ElementTree.ParseError) as e:
+        data = Path(path).read_bytes()
+        declared = _ENCODING.match(data)
+        if declared is None:
+            raise
+        encoding = declared[1].decode("ascii")
+        try:
+            text = data.decode(encoding)
+        except LookupError:
+            raise ValueError(f"its encoding {encoding!r} is unknown; save it in UTF-8 and declare that") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"it is not in {encoding}, which it declares; declare the encoding that it has") from None
+        if isinstance(e, ElementTree.ParseError) and "encoding" not in str(e):
+            raise
+        return ElementTree.fromstring(text[text.index("?>") + 2 :])
 
 
 def object_line(source: str, number: int) -> str:
@@ -74,21 +101,33 @@ def object_line(source: str, number: int) -> str:
 
 def voc_lists(config: DatasetConfig) -> dict[str, Path]:
     """The list of each split in `ImageSets/Main`, without those of single classes (`car_train` beside `train`)."""
-    lists = {p.stem: p for p in visible(dataset_root(config) / "ImageSets" / "Main", "*.txt")}
+    root = dataset_root(config)
+    folder = next((root / f for f in LISTS if visible(root / f, "*.txt")), root / LISTS[0])
+    lists = {p.stem: p for p in visible(folder, "*.txt")}
     return {s: p for s, p in lists.items() if not any(s.endswith(f"_{other}") for other in lists)}
 
 
-def _stems(config: DatasetConfig, parsed: Iterable[str], annotations: Path) -> list[tuple[str, str]]:
-    """(stem, who named it) of each image of the split; without `ImageSets/Main`, of each annotation file."""
-    lists = voc_lists(config)
-    if config.split is None and not lists:
-        return [(stem, f"{annotations / stem}.xml") for stem in parsed]
+def voc_splits(config: DatasetConfig) -> list[str]:
+    """The splits that have a list; without lists, those that have a folder of their own with annotations in it."""
+    return list(voc_lists(config)) or _split_folders(config)
+
+
+def _split_folders(config: DatasetConfig) -> list[str]:
+    root = dataset_root(config)
+    if config.annotations is not None or any((root / f).is_dir() for f in ANNOTATIONS):
+        return []
+    folders = [root / name for name in folders_in(root)]
+    return [f.name for f in folders if visible(f, "*.[xX][mM][lL]") or any((f / a).is_dir() for a in ANNOTATIONS)]
+
+
+def _stems(config: DatasetConfig, lists: dict[str, Path]) -> list[tuple[str, str]]:
+    """(stem, who named it) of each image in the list of the split."""
     if config.split not in lists:
         raise no_split(config, lists)
     found = []
     for entry, where in listed_names(lists[config.split]):
-        # lists per class end in 1, 0 or -1
-        stem = re.sub(r"\s+-?[01]$", "", entry)
+        # lists per class end in 1, 0 or -1; other tools write paths
+        stem = re.sub(r"\s+-?[01]$", "", entry).replace("\\", "/")
         found.append((os.path.splitext(stem)[0] if is_image(stem) else stem, where))
     return found
 
@@ -99,27 +138,55 @@ def parse_folder(annotations: Path, faults: Faults) -> dict[str, VocFile | None]
     for stem, path in files_by_stem(annotations, {".xml"}, faults).items():
         try:
             parsed[stem] = parse_voc(path)
-        except (ElementTree.ParseError, UnicodeDecodeError, ValueError) as e:
+        except (ElementTree.ParseError, ValueError, OSError) as e:
             parsed[stem] = None
             line = getattr(e, "position", (1, 0))[0]
             faults.add("unreadable label", f"{path}:{line}", " ".join(str(e).split()))
     return parsed
 
 
+def _folders(config: DatasetConfig, part: Path) -> tuple[Path, Path]:
+    """The folders of annotations and of images in the root or in the folder of a split; both are that one where XML files
+    lie right in it."""
+    beside = [str(part)] if visible(dataset_root(config) / part, "*.[xX][mM][lL]") else []
+    usual = ([*(str(part / name) for name in names), *beside] for names in (ANNOTATIONS, IMAGES))
+    annotations = find_folder(config, config.annotations, "annotations", next(usual))
+    return annotations, find_folder(config, config.images, "images", next(usual))
+
+
 def read_voc(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """Read one split. Class names: `names` of the config, else all that occur in any annotation file, sorted: a class
     that occurs only in another split is still one that the dataset labels."""
-    annotations = find_folder(config, config.annotations, "annotations", ["Annotations"])
-    images_folder = find_folder(config, config.images, "images", ["JPEGImages", "images", "Images"])
+    lists, parts = voc_lists(config), _split_folders(config)
+    if parts and not lists and config.split not in parts:
+        raise no_split(config, parts)
+    own = Path(config.split or "") if parts and not lists else Path()
+    annotations, images_folder = _folders(config, own)
     parsed = parse_folder(annotations, faults)
-    stems = _stems(config, parsed, annotations)
-    occurring = sorted({name for f in parsed.values() if f for _, name, _, _ in f.objects if name})
+    every = [(stem, file.path if file else "") for stem, file in parsed.items()]
+    stems = _stems(config, lists) if lists else every
+    files = list(parsed.values())
+    for other in (p for p in parts if not lists and p != config.split):
+        files += parse_folder(_folders(config, Path(other))[0], Faults()).values()
+    occurring = sorted({name for f in files if f for _, name, _, _ in f.objects if name})
+    if not occurring and config.names is None:
+        raise _no_class(config, annotations, parsed, faults)
     names = class_names(config, config.names or occurring, str(annotations), faults)
-    if not names:
-        raise UserError(f"{config.name}: no object in any file of {annotations}; give the right folder as annotations")
     collector = Collector(faults, place=object_line, exif=config.exif)
-    add_files(collector, stems, parsed, (annotations, images_folder), names)
+    known = add_files(collector, stems, parsed, (annotations, images_folder), names)
+    if not lists:
+        for path in sorted(set(images_by_stem(images_folder, Faults(), deep=True).values()) - known):
+            faults.add("image without label", path, f"no XML file of its name in {annotations}")
     return collector.table(config.name, config.root, names)
+
+
+def _no_class(config: DatasetConfig, annotations: Path, parsed: dict[str, VocFile | None], faults: Faults) -> UserError:
+    """What is wrong with a set in whose files no object was found."""
+    first = next(faults.errors(), None)
+    if first is not None:
+        return UserError(f"{config.name}: {first}; {faults.counts[first.kind]} of {len(parsed)} files are so; correct them")
+    what = f"no object in any of the {len(parsed)} XML files" if parsed else "no XML file"
+    return UserError(f"{config.name}: {what} of {annotations}; give the right folder as annotations")
 
 
 def add_files(
@@ -128,25 +195,29 @@ def add_files(
     parsed: dict[str, VocFile | None],
     folders: tuple[Path, Path],
     names: tuple[str, ...],
-) -> None:
-    """Add the images of `stems` (with who named each) and their objects. `folders`: annotations and images. An image
-    has the path of its XML file, or else the name that stands in it."""
+) -> set[str]:
+    """Add the images of `stems` (with who named each) and their objects; returns the images' paths. `folders`: annotations
+    and images. An image has the path of its XML file, or else the name that stands in it."""
     annotations, images_folder = folders
     images = images_by_stem(images_folder, collector.faults, deep=True)
     labels = {name: i for i, name in enumerate(names)}
+    unread: set[str] = set()
     for stem, told_by in stems:
-        path, file = f"{annotations / stem}.xml", parsed.get(stem)
+        file = parsed.get(stem)
         if stem not in parsed:
-            collector.faults.add("image without label", told_by, f"{path} is not there")
+            collector.faults.add("image without label", told_by, f"{annotations / stem}.xml is not there")
         if file is None:
+            unread.add(images.get(stem, ""))
             continue
         found = images.get(stem) or images.get(os.path.splitext(file.filename)[0], f"{images_folder / stem}.jpg")
         image = collector.image(found, told_by, file.size)
         if image is not None:
-            _add_objects(collector, image, path, file, labels)
+            _add_objects(collector, image, file, labels)
+    return unread | set(collector.paths)
 
 
-def _add_objects(collector: Collector, image: int, path: str, file: VocFile, labels: dict[str, int]) -> None:
+def _add_objects(collector: Collector, image: int, file: VocFile, labels: dict[str, int]) -> None:
+    path = file.path
     source = collector.source(path)
     for number, name, corners, difficult in file.objects:
         if corners is None:

@@ -1,0 +1,121 @@
+"""VOC sets in other encodings, with files that are none, and in the folders that the field uses."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ddptrain.config.data import DatasetConfig
+from ddptrain.data.convert import convert
+from ddptrain.data.formats.build import read
+from ddptrain.errors import UserError
+
+Save = Callable[..., Path]
+
+
+def xml(name: str = "car", head: str = "") -> str:
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    return f"{head}<annotation><object><name>{name}</name>{box}</object></annotation>"
+
+
+def put(root: Path, save_image: Save, name: str, text: str | bytes = xml(), images: str = "JPEGImages") -> Path:
+    """An XML file at `name` and its image in the folder beside its own."""
+    file = root / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    save_image(file.parent.parent / images / f"{file.stem}.jpg")
+    return file
+
+
+def voc(root: Path, split: str | None = None) -> DatasetConfig:
+    return DatasetConfig(name="v", format="voc", root=str(root), split=split)
+
+
+def refused(config: DatasetConfig) -> str:
+    with pytest.raises(UserError) as caught:
+        read(config)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "shift_jis", "utf-16", "latin-1", "cp1252", "utf-8-sig", "euc-kr"])
+def test_encodings(tmp_path: Path, save_image: Save, encoding: str) -> None:
+    name = {"gbk": "汽车", "shift_jis": "車", "utf-16": "車", "euc-kr": "차", "utf-8-sig": "車"}.get(encoding, "bücher")
+    declared = encoding.removesuffix("-sig")
+    text = xml(name, f'<?xml version="1.0" encoding="{declared}"?>\n').encode(encoding)
+    put(tmp_path, save_image, "Annotations/a.xml", text)
+    table, faults = read(voc(tmp_path))
+    assert (table.names, faults.text()) == ((name,), "no faults")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (xml(head='<?xml version="1.0" encoding="foo"?>'), "its encoding 'foo' is unknown; save it in UTF-8"),
+        (xml("bücher").encode("latin-1"), "not well-formed"),
+        (xml("bücher", '<?xml version="1.0" encoding="ascii"?>').encode("latin-1"), "it is not in ascii, which it declares"),
+        ("", "no element found"),
+        (xml()[:-20], "a.xml:1: unreadable label"),
+        (b"\xff\xfe\x00<", "a.xml:1: unreadable label"),
+        ("not XML", "a.xml:1: unreadable label"),
+    ],
+)
+def test_files_that_cannot_be_read_are_not_files_without_objects(
+    tmp_path: Path, save_image: Save, text: str | bytes, words: str
+) -> None:
+    put(tmp_path, save_image, "Annotations/a.xml", text)
+    message = refused(voc(tmp_path))
+    assert "a.xml:1: unreadable label" in message
+    assert words in message
+    assert "1 of 1 files are so; correct them" in message
+    put(tmp_path, save_image, "Annotations/b.xml")
+    assert words in refused(voc(tmp_path))
+    assert len(read(voc(tmp_path), "drop")[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("Annotations/a.xml", "no object in any of the 1 XML files of"), ("Annotations/a.json", "no XML file of")],
+)
+def test_no_object_and_no_file_are_two_things(tmp_path: Path, save_image: Save, name: str, words: str) -> None:
+    put(tmp_path, save_image, name, "<annotation/>")
+    assert words in refused(voc(tmp_path))
+
+
+@pytest.mark.parametrize("folder", ["Annotations", "annotations"])
+@pytest.mark.parametrize("images", ["JPEGImages", "images"])
+@pytest.mark.parametrize("suffix", ["xml", "XML"])
+def test_folders_and_suffixes(tmp_path: Path, save_image: Save, folder: str, images: str, suffix: str) -> None:
+    put(tmp_path, save_image, f"{folder}/a.{suffix}", images=images)
+    (tmp_path / "ImageSets").mkdir()
+    (tmp_path / "ImageSets/train.txt").write_bytes(b"JPEGImages\\a.jpg\r\n".replace(b"JPEGImages\\", b""))
+    assert len(read(voc(tmp_path, "train"))[0].boxes) == 1
+    bad = xml().replace("<xmax>9</xmax>", "")
+    (tmp_path / folder / f"a.{suffix}").write_text(f"{bad}\n")
+    assert f"a.{suffix}:1: malformed row" in refused(voc(tmp_path, "train"))
+
+
+@pytest.mark.parametrize("layout", ["{}/annotations/{}.xml", "{}/Annotations/{}.xml", "{}/{}.xml"])
+def test_a_folder_for_each_split_converts_as_a_whole(tmp_path: Path, save_image: Save, layout: str) -> None:
+    root = tmp_path / "set"
+    for split, name in (("train", "car"), ("val", "bus")):
+        path = put(root, save_image, layout.format(split, split), xml(name), images="images")
+        if path.parent.name == split:
+            (root / "images" / f"{split}.jpg").rename(path.with_suffix(".jpg"))
+    if (root / "images").exists():
+        (root / "images").rmdir()
+    for split in ("train", "val"):
+        table, faults = read(voc(root, split))
+        assert (len(table), table.names, faults.text()) == (1, ("bus", "car"), "no faults")
+    assert "split test is not there; splits in" in refused(voc(root, "test"))
+    assert "no split is chosen; splits in" in refused(voc(root))
+    done = convert("voc", "yolo", root, tmp_path / "out")
+    assert [(c.split, c.images, c.boxes) for c in done] == [("train", 1, 1), ("val", 1, 1)]
+
+
+def test_an_image_without_a_file_is_counted(tmp_path: Path, save_image: Save) -> None:
+    put(tmp_path, save_image, "Annotations/a.xml")
+    save_image(tmp_path / "JPEGImages" / "b.jpg")
+    assert "JPEGImages/b.jpg: image without label: no XML file of its name in" in refused(voc(tmp_path))
+    table, faults = read(voc(tmp_path), "drop")
+    assert (len(table), faults.counts) == (1, {"image without label": 1})
