@@ -105,11 +105,12 @@ class LabelCollector:
 
     def image(self, path: str, told_by: str) -> int:
         """Number of an image that the file `told_by` (or its folder) names; it may be named more than once."""
-        if path not in self._known:
-            self._known[path] = len(self.paths)
+        key = os.path.abspath(path)
+        if key not in self._known:
+            self._known[key] = len(self.paths)
             self.paths.append(path)
             self.told_by.append(told_by)
-        return self._known[path]
+        return self._known[key]
 
     def label(self, image: int, label: int) -> None:
         """Give an image an own class."""

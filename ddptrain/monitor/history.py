@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ddptrain.files import write_text
+from ddptrain.files import guarded, unguarded, write_text
 
 SHOWN = 5
 """Faulty lines of a history that are named."""
@@ -62,7 +62,7 @@ class History:
         try:
             with path.open(newline="", encoding="utf-8", errors="replace") as file:
                 reader = csv.DictReader(file)
-                columns = list(reader.fieldnames or [])
+                reader.fieldnames = columns = [unguarded(name) for name in reader.fieldnames or ()]
                 if "step" not in columns or len(set(columns)) < len(columns):
                     self.faults.append("line 1 and all behind it")
                     return
@@ -120,7 +120,7 @@ class History:
         assert self._path is not None
         out = io.StringIO()
         writer = csv.DictWriter(out, self.columns, restval="", lineterminator="\n")
-        writer.writeheader()
+        writer.writerow({name: guarded(name) for name in self.columns})
         writer.writerows(self.rows)
         write_text(self._path, out.getvalue())
 

@@ -5,13 +5,18 @@ The set comes without a split; one is chosen by a list `<split>.txt` of image na
 
 from __future__ import annotations
 
+from collections.abc import Container
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
-from ddptrain.data.formats.collect import Box, Collector
+from ddptrain.data.formats.collect import Collector
+from ddptrain.data.formats.fields import INTEGER, LIST, NUMBER, SIZE, TEXT, Entries
 from ddptrain.data.formats.files import (
     dataset_root,
     image_folders,
@@ -25,11 +30,6 @@ from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
 
-def box_place(source: str, number: int) -> str:
-    """Place of a row: the number of the frame's entry and of the box in it, both from 0."""
-    return f"{source}: annotations[{number // 1000}].bbox[{number % 1000}]"
-
-
 def auair_lists(root: Path, frames: set[str]) -> dict[str, set[str]]:
     """Image names of each split: of each text file in the root that names at least one of the frames."""
     lists = {p.stem: {entry for entry, _ in listed_names(p)} for p in visible(root, "*.txt")}
@@ -41,46 +41,67 @@ def read_auair(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     root = dataset_root(config)
     file = root / (config.annotations or "annotations.json")
     content = load_json(config.name, file, ("annotations", "categories"))
-    names = class_names(config, map(str, content["categories"]), str(file), faults)
-    frames = [_frame(f"{config.name}: {file}", i, entry) for i, entry in enumerate(content["annotations"])]
-    lists = auair_lists(root, {name for name, _, _ in frames})
+    if not TEXT.fits(content["categories"]):
+        raise UserError(f"{config.name}: {file}: categories must be a list of texts that are not empty; correct the file")
+    names = class_names(config, content["categories"], str(file), faults)
+    entries = Entries(content["annotations"], lambda number: f"{file}: annotations[{number}]", faults)
+    frames = entries.column("image_name", TEXT)
+    there = {frame for frame, good in zip(frames, entries.good) if good}
+    lists = auair_lists(root, there)
     if config.split is not None and config.split not in lists:
         raise no_split(config, lists)
-    chosen = lists[config.split] if config.split is not None else None
+    chosen = lists[config.split] if config.split is not None else there
     folders = image_folders(config, "", file.parent)
-    collector = Collector(faults, place=box_place, exif=config.exif)
-    source = collector.source(str(file))
-    for number, (name, boxes, size) in enumerate(frames):
-        if chosen is None or name in chosen:
-            image = collector.image(image_path(name, folders), f"{file}: annotations[{number}]", size)
-            if image is not None:
-                for i, box in enumerate(boxes):
-                    _add_box(collector, image, source, number * 1000 + i, box, len(names))
-    for name in sorted((chosen or set()) - {name for name, _, _ in frames}):
+    at: list[tuple[int, int]] = []  # frame and place in it of each box
+
+    def place(number: int) -> str:
+        return f"{file}: annotations[{at[number][0]}].bbox[{at[number][1]}]"
+
+    collector = Collector(faults, place=lambda _, number: place(number), within=(root, *folders), exif=config.exif)
+    images, items = _frames(collector, entries, frames, chosen, folders)
+    at += [(frame, k) for frame, boxes in items.items() for k in range(len(boxes))]
+    boxes = Entries(list(chain.from_iterable(items.values())), place, faults)
+    _add_boxes(collector, collector.source(str(file)), boxes, [images[frame] for frame, _ in at], len(names))
+    for name in sorted(chosen - there):
         faults.add("image without label", name, f"{file} has no entry of it")
     return collector.table(config.name, config.root, names)
 
 
-def _frame(file: str, number: int, entry: Any) -> tuple[str, list[Any], tuple[int, int] | None]:
-    """Name, boxes and claimed (width, height) of one entry; the keys of the full set's sizes end in a colon."""
-    try:
-        width, height = (entry.get(f"image_{k}", entry.get(f"image_{k}:")) for k in ("width", "height"))
-        size = None if width is None or height is None else (int(width), int(height))
-        return str(entry["image_name"]), list(entry["bbox"]), size
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as e:
-        raise UserError(f"{file}: annotations[{number}] is malformed ({e!r})") from e
+def _frames(
+    collector: Collector, entries: Entries, frames: list[str], chosen: Container[str], folders: list[Path]
+) -> tuple[dict[int, int], dict[int, list[Any]]]:
+    """Number of the image, and boxes, of each sound entry of a chosen frame."""
+    boxes = entries.column("bbox", LIST)
+    # the keys of the full set's sizes end in a colon
+    given = [[entries.optional(f"image_{k}{end}", SIZE, 0) for end in ("", ":")] for k in ("width", "height")]
+    widths, heights = ([int(a or b) for a, b in zip(*pair)] for pair in given)
+    for i in np.flatnonzero(~entries.good).tolist():
+        for k in range(len(boxes[i] or ())):
+            collector.faults.add("box of an image left out", f"{entries.place(i)}.bbox[{k}]", "its frame is malformed")
+    images: dict[int, int] = {}
+    for i in np.flatnonzero(entries.good).tolist():
+        if frames[i] in chosen:
+            path = image_path(frames[i], folders)
+            known = collector.known(path)
+            if known is not None:
+                collector.faults.add("several entries of an image", entries.place(i), f"{path} stands there before")
+            size = (widths[i], heights[i]) if widths[i] and heights[i] else None
+            added = collector.image(path, entries.place(i), size) if known is None else known
+            images[i] = -1 if added is None else added
+    return images, {i: boxes[i] for i in images}
 
 
-def _add_box(collector: Collector, image: int, source: int, number: int, item: Any, classes: int) -> None:
-    try:
-        left, top, width, height = (float(item[k]) for k in ("left", "top", "width", "height"))
-        label = int(item["class"])
-    except (KeyError, TypeError, ValueError, OverflowError) as e:
-        collector.faults.add("malformed row", box_place(collector.sources[source], number), repr(e))
-        return
-    if 0 <= label < classes:
-        box: Box = (left, top, left + width, top + height)
-        collector.row(image, source, number, box, label)
-    else:
-        what = f"class {label}; allowed are 0 to {classes - 1}"
-        collector.faults.add("unknown class", box_place(collector.sources[source], number), what)
+def _add_boxes(collector: Collector, source: int, entries: Entries, images: list[int], classes: int) -> None:
+    left, top, width, height = (
+        np.array(entries.column(k, NUMBER, 0.0), np.float64) for k in ("left", "top", "width", "height")
+    )
+    labels = entries.column("class", INTEGER, 0)
+    for i, label in enumerate(labels):
+        if not 0 <= label < classes:
+            labels[i] = 0
+            if entries.good[i]:
+                entries.bad(i, "unknown class", f"class {label}; allowed are 0 to {classes - 1}")
+    kept = np.flatnonzero(entries.good)
+    columns = (images, np.full(len(images), source), np.arange(len(images)), labels, np.zeros(len(images)))
+    floats = np.column_stack([left, top, left + width, top + height, np.full(len(images), np.nan)])
+    collector.rows(np.column_stack(columns).astype(np.int64)[kept], floats[kept])

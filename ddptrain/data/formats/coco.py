@@ -2,32 +2,36 @@
 order of id.
 
 `iscrowd` becomes the crowd flag, `ignore` an ignored box with its class. `ignore_region`, as `write.write_coco` marks
-what it repeats for each class, becomes one ignore region without a class.
+what it repeats for each class, becomes one ignore region without a class. Where `bbox` is missing, empty or all 0, the box is
+that of the polygons in `segmentation`. Every field passes the gate in `fields.py`.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import CROWD, IGNORE, Collector
+from ddptrain.data.formats.fields import AREA, BOX, FLAG, ID, POLYGONS, SIZE, TEXT, Entries, misfit
 from ddptrain.data.formats.files import dataset_root, image_folders, image_path, load_json, no_split, visible
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
-
-def annotation_place(source: str, identity: int) -> str:
-    """Place of a row; JSON has no lines worth naming, an annotation has an id."""
-    return f"{source}: annotation {identity}"
+ABSENT, AMBIGUOUS = -1, -2  # in place of an image's number
 
 
 def coco_files(config: DatasetConfig) -> dict[str, Path]:
     """The JSON file of each split that is at a usual place."""
     root = dataset_root(config)
-    found = {p.stem.removeprefix("instances_"): p for p in visible(root / "annotations", "*.json")}
+    found = {p.stem.removeprefix("instances_"): p for p in visible(root, "annotations/*.json")}
     return found | {p.parent.name: p for p in visible(root, "*/_annotations.coco.json")}
 
 
@@ -47,47 +51,136 @@ def read_coco(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     file = _annotation_file(config)
     folders = image_folders(config, config.split or file.stem.removeprefix("instances_"), file.parent)
     content = load_json(config.name, file, ("images", "annotations", "categories"))
-    collector = Collector(faults, place=annotation_place, exif=config.exif)
-    try:
-        categories = sorted(content["categories"], key=lambda c: c["id"])
-        names = class_names(config, [str(c["name"]) for c in categories], str(file), faults)
-        labels = {c["id"]: i for i, c in enumerate(categories)}
-        images = {}
-        for item in content["images"]:
-            size = (int(item["width"]), int(item["height"])) if item.get("width") and item.get("height") else None
-            told_by = f"{file}: image {item['id']}"
-            path = image_path(str(item["file_name"]), folders)
-            images[item["id"]] = collector.image(path, told_by, size)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as e:
-        raise UserError(f"{config.name}: {file}: an entry of images or categories is malformed ({e!r})") from e
-    source = collector.source(str(file))
-    for i, item in enumerate(content["annotations"]):
-        _add_annotation(collector, source, i, item, images, labels)
+    names, labels = _categories(config, file, content["categories"], faults)
+    place = _places(file, "annotation", content["annotations"])
+    collector = Collector(faults, place=lambda _, number: place(number), within=(config.root, *folders), exif=config.exif)
+    images = _images(collector, file, content["images"], folders)
+    entries = Entries(content["annotations"], place, faults)
+    _add_annotations(collector, collector.source(str(file)), entries, images, labels)
     return collector.table(config.name, config.root, names)
 
 
-def _add_annotation(
-    collector: Collector, source: int, number: int, item: Any, images: dict[int, int | None], labels: dict[int, int]
+def _places(file: Path, noun: str, items: list[Any]) -> Callable[[int], str]:
+    """Place of an entry by its number; JSON has no lines worth naming, an entry has an id."""
+
+    def place(number: int) -> str:
+        item = items[number]
+        identity = item.get("id") if isinstance(item, dict) else None
+        return f"{file}: {noun} {identity if ID.fits([identity]) else number}"
+
+    return place
+
+
+def _categories(
+    config: DatasetConfig, file: Path, items: list[Any], faults: Faults
+) -> tuple[tuple[str, ...], dict[int | str, int]]:
+    """Class names in order of id, and the label of each id. Without one of the classes the others would mislead, so that
+    any fault here is a `UserError`."""
+    found = Faults()
+    entries = Entries(items, lambda number: f"{file}: categories[{number}]", found)
+    ids, names = entries.column("id", ID), entries.column("name", TEXT)
+    if not found.counts and len(set(map(type, ids))) > 1:
+        entries.bad(0, "malformed row", "ids of categories are partly numbers and partly texts")
+    for number, identity in enumerate(ids if not found.counts else ()):
+        if ids.index(identity) < number:
+            entries.bad(number, "malformed row", f"id {identity!r} is that of {names[ids.index(identity)]!r}, too")
+    if found.counts:
+        raise UserError(f"{config.name}: {found.kept[0]}; correct the file")
+    order = sorted(range(len(ids)), key=lambda i: ids[i])
+    stored = class_names(config, [names[i] for i in order], str(file), faults)
+    return stored, {ids[i]: label for label, i in enumerate(order)}
+
+
+def _images(collector: Collector, file: Path, items: list[Any], folders: list[Path]) -> dict[int | str, int]:
+    """Number of the image of each id, or `AMBIGUOUS`."""
+    entries = Entries(items, _places(file, "image", items), collector.faults)
+    ids, names = entries.column("id", ID), entries.column("file_name", TEXT)
+    widths, heights = (entries.optional(key, SIZE, 0) for key in ("width", "height"))
+    good = np.flatnonzero(entries.good).tolist()
+    paths = {i: image_path(names[i], folders) for i in good}
+    files: dict[int | str, dict[str, str]] = {}
+    for i, path in paths.items():
+        files.setdefault(ids[i], {}).setdefault(os.path.abspath(path), path)
+    numbers: dict[int | str, int] = {}
+    for i, path in paths.items():
+        identity, place, known = ids[i], entries.place(i), collector.known(path)
+        if len(files[identity]) > 1:
+            others = ", ".join(other for key, other in files[identity].items() if key != os.path.abspath(path))
+            collector.faults.add("duplicate image id", place, f"{path} has the id of {others}")
+            numbers[identity] = AMBIGUOUS
+        elif known is not None:
+            kind = "duplicate image" if identity in numbers else "several entries of an image"
+            collector.faults.add(kind, place, f"{path} stands there before")
+            numbers[identity] = known
+        else:
+            added = collector.image(path, place, (int(widths[i]), int(heights[i])) if widths[i] and heights[i] else None)
+            numbers[identity] = ABSENT if added is None else added
+    return numbers
+
+
+def _add_annotations(
+    collector: Collector, source: int, entries: Entries, images: dict[int | str, int], labels: dict[int | str, int]
 ) -> None:
-    faults = collector.faults
-    identity = item["id"] if isinstance(item, dict) and isinstance(item.get("id"), int) else number
-    place = annotation_place(collector.sources[source], identity)
-    try:
-        x, y, width, height = (float(v) for v in item["bbox"])
-        image_id, category = item["image_id"], item["category_id"]
-        flags = IGNORE if item.get("ignore", 0) else CROWD if item.get("iscrowd", 0) else 0
-        region = bool(item.get("ignore_region", 0))
-        area = float(item.get("area", float("nan")))
-        known = image_id in images, category in labels
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
-        faults.add("malformed row", place, repr(e))
+    image_ids, categories = entries.column("image_id", ID), entries.column("category_id", ID)
+    flags = {key: np.array(entries.optional(key, FLAG, 0), bool) for key in ("iscrowd", "ignore", "ignore_region")}
+    area = entries.optional("area", AREA, np.nan)
+    boxes = _boxes(entries)
+    _tell_duplicate_ids(entries)
+    numbers = [images.get(i, ABSENT) if good else ABSENT for i, good in zip(image_ids, entries.good.tolist())]
+    own = [labels.get(c, ABSENT) if good else ABSENT for c, good in zip(categories, entries.good.tolist())]
+    image, label = np.array(numbers, np.int64), np.array(own, np.int64)
+    for i in np.flatnonzero(entries.good & (image == AMBIGUOUS)).tolist():
+        entries.bad(i, "box of an image left out", f"image_id {image_ids[i]!r} is that of several images")
+    for i in np.flatnonzero(entries.good & (image == ABSENT)).tolist():
+        entries.bad(i, "label without image", f"image_id {image_ids[i]!r} is not among the images")
+    for i in np.flatnonzero(entries.good & (label == ABSENT)).tolist():
+        entries.bad(i, "unknown class", f"category_id {categories[i]!r} is not among the categories")
+    region = flags["ignore_region"]
+    kinds = np.where(region | flags["ignore"], IGNORE, np.where(flags["iscrowd"], CROWD, 0))
+    kept = np.flatnonzero(entries.good & ~_repeated(region & entries.good, image, boxes))
+    ints = np.stack([image, np.full_like(image, source), np.arange(len(image)), np.where(region, -1, label), kinds], 1)
+    floats = np.column_stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:], area])
+    collector.rows(ints[kept], floats[kept])
+
+
+def _boxes(entries: Entries) -> npt.NDArray[np.float64]:
+    """x, y, width, height `[M, 4]` of each annotation, from its polygons where it has no box of its own."""
+    values = [item.get("bbox") for item in entries.items]
+    own = [v if v and v != [0, 0, 0, 0] else None for v in values]
+    for i in np.flatnonzero(entries.good & np.array([v is None for v in own], bool)).tolist():
+        polygons = entries.items[i].get("segmentation")
+        if polygons and isinstance(polygons, list):
+            wrong = misfit("segmentation", polygons, POLYGONS)
+            if wrong is None:
+                points = np.concatenate(polygons).reshape(-1, 2)
+                own[i] = [*points.min(0).tolist(), *np.ptp(points, axis=0).tolist()]
+                entries.faults.add("no box beside a polygon", entries.place(i), f"bbox is {values[i]!r}")
+            else:
+                entries.bad(i, *wrong)
+        elif values[i]:
+            own[i] = values[i]
+        else:
+            entries.bad(i, "malformed row", f"bbox is {values[i]!r} and there is no polygon; must be {BOX.allowed}")
+    return np.array(entries.check("bbox", own, BOX, [0.0] * 4), np.float64).reshape(-1, 4)
+
+
+def _tell_duplicate_ids(entries: Entries) -> None:
+    ids = entries.optional("id", ID)
+    if len(set(ids)) == len(ids):
         return
-    if not known[0]:
-        faults.add("label without image", place, f"image_id {image_id} is not among the images")
-    elif not known[1]:
-        faults.add("unknown class", place, f"category_id {category} is not among the categories")
-    elif not (region and labels[category]):  # the repetitions of a region are left out
-        image = images[image_id]
-        if image is not None:
-            box = (x, y, x + width, y + height)
-            collector.row(image, source, identity, box, -1 if region else labels[category], flags, area)
+    first: dict[int | str, int] = {}
+    for i in np.flatnonzero(entries.good).tolist():
+        if ids[i] is not None and first.setdefault(ids[i], i) != i:
+            what = f"entries {first[ids[i]]} and {i} of annotations have this id"
+            entries.faults.add("duplicate annotation id", entries.place(i), what)
+
+
+def _repeated(
+    region: npt.NDArray[np.bool_], image: npt.NDArray[np.int64], boxes: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """bool `[M]`: an ignore region that stands there before, for another class."""
+    found = np.flatnonzero(region)
+    _, first = np.unique(np.column_stack([image[found], boxes[found]]), axis=0, return_index=True)
+    repeated = region.copy()
+    repeated[found[first]] = False
+    return repeated

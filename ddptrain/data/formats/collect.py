@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from ddptrain.config.data import Exif
 from ddptrain.data.faults import KEPT_PER_KIND, Faults
+from ddptrain.data.formats.files import Bounds
 from ddptrain.data.formats.image_headers import exif_hint, read_header, sound_sizes
 from ddptrain.data.table import AnnotationTable, pack_paths
 
@@ -30,7 +32,8 @@ class Collector:
     """Takes images and rows in any order of rows, and makes an `AnnotationTable` of them.
 
     `fractions`: boxes are given in fractions of the image's width and height. `place`: turns a source file and the
-    number that a row was given into `file:line`. `exif`: how the images are read.
+    number that a row was given into `file:line`. `within`: the folders that file names in annotations may lead into; none
+    where the annotations name no files. `exif`: how the images are read.
     """
 
     def __init__(
@@ -38,9 +41,11 @@ class Collector:
         faults: Faults,
         fractions: bool = False,
         place: Callable[[str, int], str] = line_of,
+        within: Iterable[str | Path] = (),
         exif: Exif = "apply",
     ) -> None:
         self.faults = faults
+        self.bounds = Bounds(within)
         self.exif = exif
         self.fractions = fractions
         self.place = place
@@ -49,20 +54,28 @@ class Collector:
         self.told_by: list[str] = []
         self.sources: list[str] = []
         self._known: dict[str, int] = {}
+        self._refused: set[int] = set()
         self._ints = array("q")  # image, source, line, label, flags of each row
         self._floats = array("d")  # x1, y1, x2, y2, area of each row
 
     def image(self, path: str, told_by: str, size: tuple[int, int] | None = None) -> int | None:
         """Add an image that the file `told_by` names, with the (width, height) that the annotations claim. Returns its
         number, or None (and counts a fault) where it was added before."""
-        if path in self._known:
+        key = os.path.abspath(path)
+        if key in self._known:
             self.faults.add("duplicate image", told_by, f"{path} stands there twice")
             return None
-        self._known[path] = len(self.paths)
+        self._known[key] = len(self.paths)
+        if self.bounds.given and not self.bounds.hold(path, told_by, self.faults):
+            self._refused.add(len(self.paths))
         self.paths.append(path)
         self.claimed.append(size)
         self.told_by.append(told_by)
-        return self._known[path]
+        return self._known[key]
+
+    def known(self, path: str) -> int | None:
+        """The number of an image that was added before, however its path was spelled."""
+        return self._known.get(os.path.abspath(path))
 
     def source(self, path: str) -> int:
         """Number of an annotation file, for `row`."""
@@ -75,17 +88,26 @@ class Collector:
         self._ints.extend((image, source, line, label, flags))
         self._floats.extend((*box, area))
 
+    def rows(self, ints: npt.NDArray[np.int64], floats: npt.NDArray[np.float64]) -> None:
+        """Add many rows at once. `ints` `[M, 5]`: image, source, line, label, flags; `floats` `[M, 5]`: the box and its area
+        (nan where the file gives none)."""
+        self._ints.frombytes(np.ascontiguousarray(ints, np.int64).tobytes())
+        self._floats.frombytes(np.ascontiguousarray(floats, np.float64).tobytes())
+
     def table(self, name: str, root: str, names: tuple[str, ...], ignored_names: tuple[str, ...] = ()) -> AnnotationTable:
         """The table of all that was added, without what is faulty; each fault is counted in `faults`."""
         # the name of who told may end in a line number; its folder is right all the same
         self.faults.looked_in |= set(map(os.path.dirname, (*self.paths, *self.told_by, *self.sources)))
-        sizes = sound_sizes(self.paths, self.told_by, self.faults, self.exif, self.claimed)
+        sizes = np.zeros((len(self.paths), 2), np.int64)
+        inside = [i for i in range(len(self.paths)) if i not in self._refused]
+        paths, told_by = [self.paths[i] for i in inside], [self.told_by[i] for i in inside]
+        sizes[inside] = sound_sizes(paths, told_by, self.faults, self.exif, [self.claimed[i] for i in inside])
         sound = sizes[:, 0] > 0
         ints = np.frombuffer(self._ints, np.int64).reshape(-1, 5)
         floats = np.frombuffer(self._floats, np.float64).reshape(-1, 5)
         order = np.argsort(ints[:, 0], kind="stable")
-        order = order[sound[ints[order, 0]]]
         rows = _Rows(ints[order], floats[order, :4], floats[order, 4])
+        self._drop(rows, "box of an image left out", ~sound[rows.image], "")
         if self.fractions:
             rows.boxes *= np.tile(sizes[rows.image], 2)
         self._check(rows, sizes)
@@ -112,6 +134,8 @@ class Collector:
     def _check(self, rows: _Rows, sizes: npt.NDArray[np.int64]) -> None:
         """Find the faults of all rows; `rows` holds afterwards only sound ones, clipped to their images."""
         self._drop(rows, "non-finite number", ~_all(np.isfinite(rows.boxes)), "box ")
+        if not self.fractions:
+            self._drop(rows, "box in fractions", in_fractions(rows.boxes), "must be in pixels: ")
         width_height = rows.boxes[:, 2:] - rows.boxes[:, :2]
         self._drop(rows, "malformed row", ~_all(width_height >= 0), "its end lies before its start: ")
         self._drop(rows, "zero-area box", ~_all(rows.boxes[:, 2:] > rows.boxes[:, :2]), "")
@@ -122,7 +146,9 @@ class Collector:
         np.clip(rows.boxes, 0, limit, out=rows.boxes)
         # as float32, the form in which they are kept, so that nothing collapses or becomes equal later
         rows.boxes = rows.boxes.astype(np.float32).astype(np.float64)
-        rows.keep(_all(rows.boxes[:, 2:] > rows.boxes[:, :2]))
+        empty = ~_all(rows.boxes[:, 2:] > rows.boxes[:, :2])
+        self._report(rows, "zero-area box", empty & (over <= 1), "nothing of it remains: ")
+        rows.keep(~empty)
         self._drop(rows, "duplicate row", _repeats(rows), "")
 
     def _report(
@@ -163,6 +189,17 @@ class _Rows:
 
     def keep(self, good: npt.NDArray[np.bool_]) -> None:
         self.ints, self.boxes, self.area = self.ints[good], self.boxes[good], self.area[good]
+
+
+def in_fractions(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """bool `[M]`: the box (x1, y1, x2, y2) must be one in fractions of an image's size, taken for one in pixels.
+
+    It lies within the first pixel. One that begins in the very corner may be the rest of an object that was cut off, and
+    one of whole numbers a pixel; so these are only suspected together with others.
+    """
+    tiny = _all((boxes[:, :2] > -0.5) & (boxes[:, :2] < 1) & (boxes[:, 2:] <= 1.01))
+    sure = tiny & (boxes[:, :2] > 0).any(1) & (boxes % 1 > 0).any(1)
+    return tiny if sure.any() or (len(tiny) > 2 and tiny.all()) else sure
 
 
 def _all(rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

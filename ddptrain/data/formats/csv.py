@@ -1,31 +1,49 @@
-"""CSV, one box a row: `path, x1, y1, x2, y2, class` in pixels, or any order under a header that names the columns.
+"""CSV, one box a row: `path, x1, y1, x2, y2, class` in pixels, or any order under a header that names the columns; in place
+of x2 and y2 also `width` and `height`, with the centre (`x_center`, `y_center`) in place of x1 and y1.
 
-A row with a path and nothing else is an image without boxes.
+A row with a path and nothing else is an image without boxes. Fields are separated by commas, semicolons or tabs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Box, Collector
-from ddptrain.data.formats.files import csv_rows, dataset_root, image_folders, image_path, no_split, visible
+from ddptrain.data.formats.csv_text import COLUMNS, csv_rows, find_column, is_header, plain, required
+from ddptrain.data.formats.fields import is_number, to_number
+from ddptrain.data.formats.files import dataset_root, image_folders, image_path, no_split, visible
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
+from ddptrain.files import unguarded
 
-COLUMNS = {
-    "path": ("path", "filename", "file_name", "file", "image", "image_path", "image_name", "img"),
-    "x1": ("x1", "xmin", "x_min", "left"),
-    "y1": ("y1", "ymin", "y_min", "top"),
-    "x2": ("x2", "xmax", "x_max", "right"),
-    "y2": ("y2", "ymax", "y_max", "bottom"),
-    "class": ("class", "label", "name", "category", "class_name"),
+ENDS = ("path", "class")
+CORNERS = {k: v for k, v in COLUMNS.items() if k not in ENDS}
+SIZE = {"width": ("width", "w", "box_width", "bbox_width"), "height": ("height", "h", "box_height", "bbox_height")}
+CENTRE = {
+    "x_center": ("x_center", "xcenter", "center_x", "x_centre", "cx", "xc"),
+    "y_center": ("y_center", "ycenter", "center_y", "y_centre", "cy", "yc"),
 }
-"""Each column and the names that a header may give it. Without a header the columns stand in this order."""
-Row = tuple[int, str, tuple[str, str, str, str], str]
+LAYOUTS: tuple[tuple[dict[str, tuple[str, ...]], Callable[[float, float, float, float], Box]], ...] = (
+    (CORNERS, lambda x1, y1, x2, y2: (x1, y1, x2, y2)),
+    ({"x1": CORNERS["x1"], "y1": CORNERS["y1"], **SIZE}, lambda x, y, w, h: (x, y, x + w, y + h)),
+    ({**CENTRE, **SIZE}, lambda x, y, w, h: (x - w / 2, y - h / 2, x + w / 2, y + h / 2)),
+)
+"""The columns that a box may have, and the box of their numbers."""
+
+
+class Row(NamedTuple):
+    """One row of the file; `numbers` are the texts of four columns of a layout."""
+
+    line: int
+    path: str
+    numbers: tuple[str, ...]
+    name: str
+    box: Callable[[float, float, float, float], Box]
 
 
 def csv_files(config: DatasetConfig) -> dict[str, Path]:
@@ -50,60 +68,65 @@ def _files(config: DatasetConfig) -> tuple[Path, list[Path]]:
     return found[config.split], list(found.values())
 
 
-def _rows(config: DatasetConfig, file: Path) -> Iterator[Row | tuple[int, str]]:
-    """(line, path, corners, class) of each row, or (line, what is wrong)."""
-    order = list(range(len(COLUMNS)))
-    for number, (line, values) in enumerate(csv_rows(file)):
-        lower = [v.lower() for v in values]
-        if number == 0 and any(v in COLUMNS["path"] for v in lower) and any(v in COLUMNS["x1"] for v in lower):
-            order = _order(config, file, lower)
-        elif any(values):
-            if max(order) >= len(values):
-                yield line, f"{len(values)} fields"
-                continue
-            path, x1, y1, x2, y2, name = (values[i] for i in order)
-            yield line, path, (x1, y1, x2, y2), name
+def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[Row]:
+    """The rows of the right length; the others are faults."""
+    places, box, due, headed = list(range(len(COLUMNS))), LAYOUTS[0][1], len(COLUMNS), False
+    for count, (line, values) in enumerate(csv_rows(file)):
+        if count == 0 and is_header(values):
+            places, box = _columns(values, f"{config.name}: {file}:{line}", faults)
+            due, headed = len(values), True
+            continue
+        path = values[places[0]] if places[0] < len(values) else ""
+        alone = sum(map(bool, values)) == 1  # an image without boxes
+        if not path:
+            faults.add("malformed row", f"{file}:{line}", "no path")
+        elif (len(values) < due and not alone) or (any(values[due:]) and (headed or is_number(values[places[5]]))):
+            faults.add("malformed row", f"{file}:{line}", f"{len(values)} fields where {due} are due")
+        else:
+            padded = values + [""] * due
+            yield Row(line, path, tuple(padded[i] for i in places[1:5]), padded[places[5]], box)
 
 
-def _order(config: DatasetConfig, file: Path, header: list[str]) -> list[int]:
-    order = []
-    for column, known in COLUMNS.items():
-        places = [header.index(k) for k in known if k in header]
-        if not places:
-            raise UserError(f"{config.name}: {file}: no column {column}; its header may call it {', '.join(known)}")
-        order.append(places[0])
-    return order
+def _columns(header: list[str], where: str, faults: Faults) -> tuple[list[int], Callable[[float, float, float, float], Box]]:
+    """Places of path, four numbers and class, and the box of the numbers."""
+    path, name = required(header, {k: COLUMNS[k] for k in ENDS}, where, faults)
+    for columns, box in LAYOUTS:
+        if all(find_column(header, names, where, faults) is not None for names in columns.values()):
+            return [path, *required(header, columns, where, faults), name], box
+    if {"x", "y"} <= set(map(plain, header)):
+        raise UserError(
+            f"{where}: x and y in the header {', '.join(header)} may be a corner or the centre; call them left and top, or"
+            " x_center and y_center, beside width and height, or give x1, y1, x2, y2"
+        )
+    return [path, *required(header, CORNERS, where, faults), name], LAYOUTS[0][1]
 
 
 def read_csv(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """Read one file. Class names: `names` of the config, else all that occur in any file of the set, sorted."""
     file, all_files = _files(config)
-    occurring = {row[3] for f in all_files for row in _rows(config, f) if len(row) == 4} - {""}
+    occurring = {unguarded(row.name) for f in all_files for row in _rows(config, f, Faults())} - {""}
     names = class_names(config, config.names or sorted(occurring), str(file), faults)
     labels = {name: i for i, name in enumerate(names)}
     folders = image_folders(config, config.split or file.stem.removesuffix("_labels"), file.parent)
-    collector = Collector(faults, exif=config.exif)
+    collector = Collector(faults, within=(config.root, *folders), exif=config.exif)
     source = collector.source(str(file))
     images: dict[str, int | None] = {}
-    for row in _rows(config, file):
-        where = f"{file}:{row[0]}"
-        if len(row) == 2 or not row[1]:
-            faults.add("malformed row", where, row[1] or "no path")
-            continue
-        line, path, corners, name = row
-        if path not in images:
-            images[path] = collector.image(image_path(path, folders), where)
-        image = images[path]
-        if image is None or not any((*corners, name)):
+    for row in _rows(config, file, faults):
+        where = f"{file}:{row.line}"
+        if row.path not in images:
+            path = image_path(unguarded(row.path), folders)
+            known = collector.known(path)
+            images[row.path] = collector.image(path, where) if known is None else known
+        image, name = images[row.path], unguarded(row.name)
+        if image is None or not any((*row.numbers, name)):
             continue
         try:
-            x1, y1, x2, y2 = map(float, corners)
-        except ValueError:
-            faults.add("malformed row", where, ",".join(corners))
+            x, y, a, b = map(to_number, row.numbers)
+        except ValueError as e:
+            faults.add("malformed row", where, str(e))
             continue
-        box: Box = (x1, y1, x2, y2)
         if name in labels:
-            collector.row(image, source, line, box, labels[name])
+            collector.row(image, source, row.line, row.box(x, y, a, b), labels[name])
         else:
             faults.add("unknown class", where, repr(name))
     return collector.table(config.name, config.root, names)

@@ -1,6 +1,6 @@
-"""The gate that every field of a JSON file passes: of the type it must have, or a fault with its place.
+"""The gate that every field of a file passes: of the type it must have, or a fault with its place.
 
-A file is taken a column at a time. Where all values of a column fit, which is the rule, that costs some ten nanoseconds
+A JSON file is taken a column at a time. Where all values of a column fit, which is the rule, that costs some ten nanoseconds
 an entry; only a column with a misfit is looked at entry by entry.
 """
 
@@ -87,6 +87,34 @@ def _flat(value: Any) -> Iterable[Any]:
     return chain.from_iterable(map(_flat, value)) if isinstance(value, list) else (value,)
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a number, though perhaps with a decimal comma."""
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return False
+    return "_" not in text
+
+
+def to_number(text: str) -> float:
+    """The number in a field of a text file; `ValueError` with what is wrong otherwise."""
+    try:
+        if "_" not in text:  # 1_0 is a number in Python only
+            return float(text)
+    except ValueError:
+        pass
+    if text.count(",") == 1 and is_number(text):
+        raise ValueError(f"{text} has a decimal comma; write {text.replace(',', '.')}")
+    raise ValueError(f"{text!r} is not a number")
+
+
+def to_integer(text: str) -> int:
+    """The integer in a field of a text file; `ValueError` with what is wrong otherwise."""
+    if text.removeprefix("-").isdecimal():
+        return int(text)
+    raise ValueError(f"{text!r} is not an integer")
+
+
 class Entries:
     """The entries of a list in a JSON file.
 
@@ -111,28 +139,27 @@ class Entries:
         self.good[number] = False
         self.faults.add(kind, self.place(number), what)
 
-    def column(self, key: str, field: Field) -> list[Any]:
-        """The values of a field that every entry must have."""
-        values = [item.get(key, _MISSING) for item in self.items]
-        if not field.fits(values):
-            for i in np.flatnonzero(self.good).tolist():
-                if values[i] is _MISSING:
-                    self.bad(i, "malformed row", f"has no {key}; must be {field.allowed}")
-                else:
-                    self._judge(i, key, values[i], field)
-        return values
+    def column(self, key: str, field: Field, default: Any = None) -> list[Any]:
+        """The values of a field that every entry must have; `default` where it does not fit."""
+        return self._check(key, [item.get(key, _MISSING) for item in self.items], field, default, optional=False)
 
     def optional(self, key: str, field: Field, default: Any = None) -> list[Any]:
-        """The values of a field that may be missing or null, which is `default` then."""
-        values = [item.get(key) for item in self.items]
-        there = [v for v in values if v is not None]
-        if not field.fits(there):
-            for i in np.flatnonzero(self.good).tolist():
-                if values[i] is not None:
-                    self._judge(i, key, values[i], field)
-        return values if len(there) == len(values) else [default if v is None else v for v in values]
+        """The values of a field that may be missing or null; `default` there, and where it does not fit."""
+        return self.check(key, [item.get(key) for item in self.items], field, default)
 
-    def _judge(self, number: int, key: str, value: Any, field: Field) -> None:
-        wrong = misfit(key, value, field)
-        if wrong is not None:
+    def check(self, key: str, values: Sequence[Any], field: Field, default: Any = None) -> list[Any]:
+        """`optional`, for values that were taken from the entries already."""
+        return self._check(key, values, field, default, optional=True)
+
+    def _check(self, key: str, values: Sequence[Any], field: Field, default: Any, optional: bool) -> list[Any]:
+        given = [v for v in values if v is not None] if optional else values
+        if field.fits(given):
+            return [default if v is None else v for v in values] if len(given) < len(values) else list(values)
+        return [default if (v is None and optional) or self._misfits(i, key, v, field) else v for i, v in enumerate(values)]
+
+    def _misfits(self, number: int, key: str, value: Any, field: Field) -> bool:
+        missing = ("malformed row", f"has no {key}; must be {field.allowed}")
+        wrong = missing if value is _MISSING else misfit(key, value, field)
+        if wrong is not None and self.good[number]:
             self.bad(number, *wrong)
+        return wrong is not None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -165,6 +164,23 @@ def image_path(file_name: str, folders: list[Path]) -> str:
     return str(folders[0] / file_name)
 
 
+class Bounds:
+    """The folders that the file names of annotations may lead into: the root, and those that the config names. Links in
+    them may lead anywhere."""
+
+    def __init__(self, folders: Iterable[str | Path]) -> None:
+        self._folders = tuple(dict.fromkeys(os.path.join(os.path.abspath(f), "") for f in folders))
+        self.given = bool(self._folders)
+
+    def hold(self, path: str, told_by: str, faults: Faults) -> bool:
+        """Whether the path leads into one of them; counts a fault where it does not."""
+        if os.path.abspath(path).startswith(self._folders):
+            return True
+        what = f"{path} is not below {self._folders[0]}; set root to a folder that holds all images, or correct the name"
+        faults.add("image outside root", told_by, what)
+        return False
+
+
 _JSON_NAMES: dict[type, str] = {list: "list", dict: "mapping"}
 
 
@@ -174,15 +190,24 @@ def load_json(name: str, file: Path, keys: Iterable[str], kind: type = list) -> 
     if not file.is_file():
         raise UserError(f"{name}: {file} is no file; give the JSON file as annotations, relative to the root")
     try:
-        content = json.loads(file.read_bytes())
-    except ValueError as e:
-        raise UserError(f"{name}: {file} is no JSON: {' '.join(str(e).split())}") from e
+        content = json.loads(file.read_bytes(), object_pairs_hook=_mapping)
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{name}: {file} is no JSON that can be read: {' '.join(str(e).split())}") from e
     lacking = [k for k in keys if not isinstance(content, dict) or not isinstance(content.get(k), kind)]
     if lacking:
         raise UserError(
             f"{name}: {file} has no {_JSON_NAMES[kind]} {lacking[0]!r}; it is not of the format that the config says"
         )
     return cast(dict[str, Any], content)
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of a JSON file; `ValueError` where a key is given twice, of which one would be lost unsaid."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is given twice in one object; remove one")
+    return content
 
 
 def read_text(path: Path) -> str:
@@ -205,17 +230,6 @@ def _decoded(path: str | Path, errors: str) -> str:
     data = Path(path).read_bytes()
     encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     return data.decode(encoding, errors)
-
-
-def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line, fields without blanks around them) of each row of a CSV file; `UserError` where it is none, or not in UTF-8."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as text:
-            reader = csv.reader(text)
-            for fields in reader:
-                yield reader.line_num, [f.strip() for f in fields]
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise UserError(f"{path} is no CSV in UTF-8: {e}") from e
 
 
 def listed_names(path: Path) -> list[tuple[str, str]]:

@@ -15,23 +15,21 @@ or where they share none the actions that both have.
 
 from __future__ import annotations
 
-import math
 import os
-import re
 from array import array
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from itertools import combinations
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.build import check
-from ddptrain.data.formats.files import dataset_root, find_folder, listed_names, load_json, no_split, visible
+from ddptrain.data.formats.collect import in_fractions
+from ddptrain.data.formats.files import Bounds, dataset_root, find_folder, listed_names, load_json, no_split, visible
 from ddptrain.data.formats.image_headers import sound_sizes
+from ddptrain.data.formats.jrdb_people import PAIRS, Labels, Person, group_pairs, mapping, named_pairs, people_in
 from ddptrain.data.people_table import PeopleTable
 from ddptrain.data.table import pack_paths
 from ddptrain.errors import UserError
@@ -39,18 +37,6 @@ from ddptrain.errors import UserError
 IMAGES = ("images/image_stitched", "image_stitched")
 LABELS = tuple(f"{a}labels_2d_{b}stitched" for b in ("activity_social_", "") for a in ("labels/", ""))
 """Folders below the root, the first that exists is taken."""
-PAIRS = "H-interaction"
-
-Labels = dict[str, int]
-"""Name of an interaction → difficulty."""
-
-
-class Person(NamedTuple):
-    """One row of a frame: x, y, w, h as in the file, and the row itself."""
-
-    track: int
-    box: tuple[float, float, float, float]
-    row: Mapping[str, Any]
 
 
 def read_jrdb(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[PeopleTable, Faults]:
@@ -60,7 +46,7 @@ def read_jrdb(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[Peopl
     images = find_folder(config, config.images, "images", IMAGES)
     there = {p.stem: p for p in visible(labels, "*.json")}
     wanted = sequences(config, tuple(there))
-    collector = _Collector(config, faults, labels)
+    collector = _Collector(config, faults, labels, Bounds((config.root, images)))
     for name, file in there.items():
         content = load_json(config.name, file, ["labels"], dict)["labels"]
         collector.file(file, content, images / name if name in wanted else None)
@@ -105,95 +91,10 @@ def people_of(image: Path) -> list[Person]:
     content = load_json(name, file, ["labels"], dict)["labels"]
     if image.name not in content:
         raise UserError(f"{image}: {file} does not know this frame; the first ones it knows: {', '.join(list(content)[:3])}")
-    people = list(_people(content[image.name], f"{file}: {image.name}", faults))
+    people = list(people_in(content[image.name], f"{file}: {image.name}", faults))
     if not people:
         raise UserError(f"{image}: {file} has no box of a person in this frame")
     return people
-
-
-def _people(rows: Any, where: str, faults: Faults) -> Iterator[Person]:
-    """The sound rows of one frame."""
-    seen = set()
-    for number, row in enumerate(rows if isinstance(rows, list) else [rows]):
-        label = row.get("label_id") if isinstance(row, dict) else None
-        track = _track(label)
-        if track is None:
-            faults.add("malformed row", where, f"row {number} has no label_id such as pedestrian:3 but {label!r}")
-            continue
-        box = row.get("box")
-        if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
-            what = "has no box" if box is None else f"has the box {box!r}; due are [x, y, width, height]"
-            faults.add("malformed row", where, f"{label} {what}")
-        elif not all(map(math.isfinite, box)):
-            faults.add("non-finite number", where, f"{label} box {box}")
-        elif box[2] <= 0 or box[3] <= 0:
-            faults.add("zero-area box", where, f"{label} {box}")
-        elif track in seen:
-            faults.add("duplicate row", where, f"{label} stands there twice")
-        else:
-            seen.add(track)
-            yield Person(track, (float(box[0]), float(box[1]), float(box[2]), float(box[3])), row)
-
-
-def _track(label: Any) -> int | None:
-    """N of `pedestrian:N`, None for anything else."""
-    match = re.fullmatch(r"pedestrian:(\d+)", label) if isinstance(label, str) else None
-    return int(match.group(1)) if match else None
-
-
-def _named_pairs(people: list[Person], where: str, faults: Faults) -> dict[tuple[int, int], Labels]:
-    """The pairs of `H-interaction` by their places in `people`; the labels of both directions together, of one that stands
-    there more than once the easiest."""
-    place = {p.track: i for i, p in enumerate(people)}
-    found: dict[tuple[int, int], Labels] = defaultdict(dict)
-    for i, person in enumerate(people):
-        entries = person.row.get(PAIRS) or ()
-        for entry in entries if isinstance(entries, (list, tuple)) else [entries]:
-            own = f"pedestrian:{person.track}"
-            named = entry.get("pair") if isinstance(entry, dict) else None
-            # the file names the other one, or both
-            others = [n for n in named if n != own] if isinstance(named, list) else [named]
-            track = _track(others[0]) if len(others) == 1 else None
-            labels = entry.get("inter_labels") if isinstance(entry, dict) else None
-            if track is None or track == person.track or not isinstance(labels, dict):
-                faults.add("malformed row", where, f"{own}: {PAIRS} without another pedestrian or inter_labels: {entry!r:.80}")
-            elif track not in place:
-                faults.add("track without box", where, f"{own} interacts with pedestrian:{track}, who has no box there")
-            else:
-                pair = found[min(i, place[track]), max(i, place[track])]
-                for name, difficulty in _labels(labels).items():
-                    pair[name] = min(difficulty, pair.get(name, difficulty))
-    return found
-
-
-def _group_pairs(people: list[Person]) -> dict[tuple[int, int], Labels]:
-    """All pairs within the social groups, with the activities or else the actions that both have, as difficult as the
-    harder one."""
-    groups: dict[Any, list[int]] = defaultdict(list)
-    for i, person in enumerate(people):
-        cluster = _mapping(person.row, "social_group").get("cluster_ID")
-        if isinstance(cluster, (int, str)):
-            groups[cluster].append(i)
-    found = {}
-    for members in groups.values():
-        for i, j in combinations(members, 2):
-            shared: Labels = {}
-            for key in ("social_activity", "action_label"):
-                a, b = (_labels(_mapping(people[k].row, key)) for k in (i, j))
-                shared = shared or {name: max(a[name], b[name]) for name in a if name in b}
-            found[i, j] = shared
-    return found
-
-
-def _mapping(row: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """What stands under a key, empty where it is no mapping."""
-    value = row.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _labels(given: Mapping[str, Any]) -> Labels:
-    """Names and difficulties; what is no whole number counts as easy."""
-    return {name: difficulty if isinstance(difficulty, int) else 1 for name, difficulty in given.items()}
 
 
 def around_the_seam(xywh: np.ndarray, width: Any, height: Any) -> np.ndarray:
@@ -208,12 +109,12 @@ def around_the_seam(xywh: np.ndarray, width: Any, height: Any) -> np.ndarray:
 class _Collector:
     """Takes the files of the sequences and makes a `PeopleTable` of them."""
 
-    def __init__(self, config: DatasetConfig, faults: Faults, folder: Path) -> None:
-        self.config, self.faults = config, faults
+    def __init__(self, config: DatasetConfig, faults: Faults, folder: Path, bounds: Bounds) -> None:
+        self.config, self.faults, self.bounds = config, faults, bounds
         self.folder = folder
         self.paths: list[str] = []
         self.told_by: list[str] = []
-        self.sequence = array("i")
+        self.sequences: list[str] = []
         self.labelled: list[bool] = []
         self._names: dict[str, int] = {}
         self._people = array("d")  # frame, track, no_eval, x, y, w, h
@@ -223,30 +124,40 @@ class _Collector:
         """Take the frames of a sequence; without `images` it is not wanted, and only its names are noted, so that all
         splits of a dataset have the same ones."""
         faults = self.faults if images is not None else Faults()
-        frames = {f: list(_people(rows, f"{file}: {f}", faults)) for f, rows in content.items()}
+        frames = {f: list(people_in(rows, f"{file}: {f}", faults)) for f, rows in content.items()}
         if not any(frames.values()) and images is not None:
             faults.add("unreadable label", str(file), f"no box in any of its {len(frames)} frames")
             return
         named = any(PAIRS in p.row for people in frames.values() for p in people)
         for frame, people in frames.items():
             where = f"{file}: {frame}"
-            pairs = _named_pairs(people, where, faults) if named else _group_pairs(people)
+            pairs = named_pairs(people, where, faults) if named else group_pairs(people)
             for labels in pairs.values():
                 for name in labels:
                     self._names.setdefault(name, len(self._names))
-            if images is not None:
+            if images is not None and not self.bounds.hold(str(images / frame), str(file), faults):
+                for p in people:
+                    faults.add("box of an image left out", where, f"pedestrian:{p.track}")
+            elif images is not None:
                 key = PAIRS if named else "social_group"
-                self._frame(str(images / frame), str(file), people, pairs, any(key in p.row for p in people))
+                self._frame(str(images / frame), images.name, str(file), people, pairs, any(key in p.row for p in people))
 
     def _frame(
-        self, path: str, told_by: str, people: list[Person], pairs: dict[tuple[int, int], Labels], labelled: bool
+        self,
+        path: str,
+        sequence: str,
+        told_by: str,
+        people: list[Person],
+        pairs: dict[tuple[int, int], Labels],
+        labelled: bool,
     ) -> None:
         first = len(self._people) // 7
         for p in people:
-            no_eval = bool(_mapping(p.row, "attributes").get("no_eval", False))
+            no_eval = bool(mapping(p.row, "attributes").get("no_eval", False))
             self._people.extend((len(self.paths), p.track, no_eval, *p.box))
         self._pairs += [(first + i, first + j, labels) for (i, j), labels in sorted(pairs.items())]
         self.paths.append(path)
+        self.sequences.append(sequence)
         self.told_by.append(told_by)
         self.labelled.append(labelled)
 
@@ -265,11 +176,11 @@ class _Collector:
         counts = np.bincount(people[good, 0].astype(np.int64), minlength=len(sizes))[frames]
         buffer, path_offsets = pack_paths([self.paths[i] for i in frames])
         pairs = [(int(number[i]), int(number[j]), labels) for i, j, labels in self._pairs if good[i] and good[j]]
+        self._tell_lost_pairs(people, good, sizes)
         names = self._own_names()
         place = {name: i for i, name in enumerate(names)}
         flat = [(k, place[n], d) for k, (_, _, labels) in enumerate(pairs) for n, d in labels.items() if self._known(n, place)]
         labels = np.array(flat, np.int64).reshape(-1, 3)
-        folders = [Path(self.paths[i]).parent.name for i in frames]
         return PeopleTable(
             name=self.config.name,
             root=self.config.root,
@@ -278,7 +189,7 @@ class _Collector:
             path_bytes=buffer,
             path_offsets=path_offsets,
             sizes=sizes[frames].astype(np.int32),
-            sequence=np.array([wanted.index(f) for f in folders], np.int32),
+            sequence=np.array([wanted.index(self.sequences[i]) for i in frames], np.int32),
             labelled=np.array(self.labelled, bool)[frames],
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             boxes=boxes[good],
@@ -291,6 +202,15 @@ class _Collector:
             exif=self.config.exif,
         )
 
+    def _tell_lost_pairs(self, people: np.ndarray, good: np.ndarray, sizes: np.ndarray) -> None:
+        """Count the pairs of people whose box was left out, but for those that went with their image."""
+        for i, j, _ in self._pairs:
+            frame = int(people[i, 0])
+            if sizes[frame, 0] and not (good[i] and good[j]):
+                where = f"{self.told_by[frame]}: {os.path.basename(self.paths[frame])}"
+                what = f"pedestrian:{int(people[i, 1])} and pedestrian:{int(people[j, 1])}, of whom one has no sound box"
+                self.faults.add("track without box", where, what)
+
     def _known(self, name: str, place: Mapping[str, int]) -> bool:
         if name not in place:
             self.faults.add("unknown class", str(self.folder), repr(name))
@@ -301,10 +221,17 @@ class _Collector:
         frame = people[:, 0].astype(np.int64)
         width, height = sizes[frame].T.astype(np.float64)
         x, y, w, h = people[:, 3:].T
-        good = width > 0
+        sound = width > 0
+        tiny = in_fractions(np.column_stack([x, y, x + w, y + h])) & sound
+        good = sound & ~tiny
         over = good & ((y < -1) | (y + h > height + 1) | (x < -width) | (x > width) | (w > width))
         slightly = good & ~over & ((y < 0) | (y + h > height))
-        for kind, bad in (("box outside image", over), ("box over the edge by 1 px or less", slightly)):
+        for kind, bad in (
+            ("box of an image left out", ~sound),
+            ("box in fractions", tiny),
+            ("box outside image", over),
+            ("box over the edge by 1 px or less", slightly),
+        ):
             for i in np.flatnonzero(bad):
                 what = f"pedestrian:{int(people[i, 1])} {people[i, 3:].tolist()} in {sizes[frame[i]].tolist()} pixels"
                 self.faults.add(kind, f"{self.told_by[frame[i]]}: {os.path.basename(self.paths[frame[i]])}", what)

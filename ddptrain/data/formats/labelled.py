@@ -15,9 +15,10 @@ from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.build import check
 from ddptrain.data.formats.classes import class_names
-from ddptrain.data.formats.csv import COLUMNS, csv_files
+from ddptrain.data.formats.csv import csv_files
+from ddptrain.data.formats.csv_text import COLUMNS, csv_rows, is_header, required
 from ddptrain.data.formats.files import (
-    csv_rows,
+    Bounds,
     dataset_root,
     folders_in,
     image_folders,
@@ -27,6 +28,7 @@ from ddptrain.data.formats.files import (
 )
 from ddptrain.data.image_table import ImageTable, LabelCollector
 from ddptrain.errors import UserError
+from ddptrain.files import unguarded
 
 SPLITS = ("train", "val")
 """The splits that `holdout` makes."""
@@ -77,11 +79,14 @@ def read_label_csv(config: DatasetConfig, faults: Faults) -> ImageTable:
     numbers = {name: i for i, name in enumerate(names)}
     folders = image_folders(config, config.split or file.stem, file.parent)
     collector = LabelCollector(faults, config.exif)
+    bounds = Bounds((config.root, *folders))
     groups: dict[str, str] = {}
     for where, name, labels in rows:
         path = image_path(name, folders)
+        if not bounds.hold(path, where, faults):
+            continue
         image = collector.image(path, where)
-        groups[path] = "|".join(labels)
+        groups[collector.paths[image]] = "|".join(labels)
         for label in labels:
             if label in numbers:
                 collector.label(image, numbers[label])
@@ -106,25 +111,18 @@ def _csv_file(config: DatasetConfig) -> Path:
 
 def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[tuple[str, str, list[str]]]:
     """(`file:line`, path, classes) of each row."""
-    path_at, class_at = 0, 1
-    for number, (line, values) in enumerate(csv_rows(file)):
-        lower = [v.lower() for v in values]
-        if number == 0 and any(v in COLUMNS["path"] for v in lower):
-            path_at = _column(config, file, lower, "path")
-            class_at = _column(config, file, lower, "class")
-        elif any(values):
-            where = f"{file}:{line}"
-            if len(values) <= max(path_at, class_at) or not values[path_at]:
-                faults.add("malformed row", where, ",".join(values))
-                continue
-            yield where, values[path_at], [v for v in values[class_at].split("|") if v]
-
-
-def _column(config: DatasetConfig, file: Path, header: list[str], column: str) -> int:
-    places = [i for i, name in enumerate(header) if name in COLUMNS[column]]
-    if not places:
-        raise UserError(f"{config.name}: {file}: no column {column}; its header may call it {', '.join(COLUMNS[column])}")
-    return places[0]
+    path_at, class_at, due = 0, 1, 2
+    for count, (line, values) in enumerate(csv_rows(file)):
+        where = f"{file}:{line}"
+        if count == 0 and is_header(values):
+            columns = {k: COLUMNS[k] for k in ("path", "class")}
+            path_at, class_at = required(values, columns, f"{config.name}: {where}", faults)
+            due = len(values)
+        elif len(values) <= max(path_at, class_at) or not values[path_at] or any(values[due:]):
+            what = f"{','.join(values)}; due are {due} fields, a path and classes among them, several classes as a|b"
+            faults.add("malformed row", where, what)
+        else:
+            yield where, unguarded(values[path_at]), [unguarded(v) for v in values[class_at].split("|") if v]
 
 
 def _chosen(config: DatasetConfig, groups: dict[str, str]) -> Callable[[str], bool]:
@@ -141,7 +139,7 @@ def _held_out(groups: dict[str, str], part: float, root: Path) -> Collection[str
     """The paths held out: of each class the nearest number to its part, in the order of the names' hashes."""
 
     def mixed(path: str) -> bytes:
-        name = Path(path).relative_to(root).as_posix()
+        name = Path(os.path.relpath(path, root)).as_posix()
         return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
     held: set[str] = set()

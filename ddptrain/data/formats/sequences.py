@@ -9,6 +9,7 @@ from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import IGNORE, Box, Collector
+from ddptrain.data.formats.fields import to_integer, to_number
 from ddptrain.data.formats.files import (
     dataset_root,
     files_below,
@@ -149,10 +150,10 @@ def _report_unlabelled_sequence(folder: Path, file: Path, faults: Faults) -> Non
 def _add_uavdt_row(collector: Collector, image: int, source: int, line: int, fields: list[str], ignore: bool) -> None:
     where = collector.place(collector.sources[source], line)
     try:
-        left, top, width, height = map(float, fields[2:6])
-        category = int(fields[8])
-    except ValueError:
-        collector.faults.add("malformed row", where, ",".join(fields))
+        left, top, width, height = map(to_number, fields[2:6])
+        category = to_integer(fields[8])
+    except ValueError as e:
+        collector.faults.add("malformed row", where, f"{','.join(fields)}: {e}")
         return
     box: Box = (left, top, left + width, top + height)
     if ignore:

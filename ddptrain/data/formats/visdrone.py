@@ -13,6 +13,7 @@ from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import IGNORE, Collector, line_of
+from ddptrain.data.formats.fields import to_integer, to_number
 from ddptrain.data.formats.files import dataset_root, files_by_stem, find_folder, images_by_stem, no_split, visible
 from ddptrain.data.table import AnnotationTable
 
@@ -56,10 +57,12 @@ def visdrone_splits(root: Path, prefix: str) -> list[str]:
 def add_visdrone_row(collector: Collector, image: int, source: int, line: int, fields: list[str]) -> None:
     """Add `left, top, width, height, score, category` of one row, or count what is wrong with it."""
     try:
-        left, top, width, height, score = map(float, fields[:5])
-        category = int(fields[5])
-    except ValueError:
-        collector.faults.add("malformed row", line_of(collector.sources[source], line), ",".join(fields))
+        left, top, width, height, score = map(to_number, fields[:5])
+        category = to_integer(fields[5])
+        if score not in (0, 1):
+            raise ValueError(f"score {fields[4]}; must be 0 or 1, for these are labels, not what a detector found")
+    except ValueError as e:
+        collector.faults.add("malformed row", line_of(collector.sources[source], line), f"{','.join(fields)}: {e}")
         return
     if not 0 <= category <= len(NAMES):
         where = line_of(collector.sources[source], line)

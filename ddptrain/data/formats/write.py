@@ -20,11 +20,12 @@ import numpy.typing as npt
 import yaml
 
 from ddptrain.config.text import parse_yaml
-from ddptrain.data.formats.csv import COLUMNS
+from ddptrain.data.formats.csv_text import COLUMNS
 from ddptrain.data.formats.sequences import UAVDT_NAMES
 from ddptrain.data.formats.visdrone import NAMES, PREFIX
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
+from ddptrain.files import guarded
 
 Place = Callable[[str, Path], None]
 Lost = Counter[str]
@@ -36,6 +37,8 @@ CROWD_IGNORED = "crowd box written as an ignored box"
 CLASS_LOST = "ignored or crowd box written as an ignore region without its class"
 
 
+GUARDED = "name written with ' in front, or spreadsheets would run it as a formula"
+
 USUAL_FOLDERS = {"images", "Images", "JPEGImages", "sequences", "UAV-benchmark-M", "train", "val", "valid", "test"}
 """Parts of a path that do not tell one image from another."""
 
@@ -45,8 +48,8 @@ def flat_names(table: AnnotationTable, split: str | None) -> list[str]:
     with `_` for `/`. Images outside the root count from the folder that all have in common."""
     paths = [table.path(i) for i in range(len(table))]
     names = [os.path.relpath(p, table.root) for p in paths]
-    if any(n.startswith("..") for n in names):
-        common = os.path.commonpath([os.path.dirname(p) for p in paths])
+    if any(n.split(os.sep)[0] == ".." for n in names):
+        common = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in paths])
         names = [os.path.relpath(p, common) for p in paths]
     for i, name in enumerate(names):
         *folders, file = name.split(os.sep)
@@ -255,17 +258,19 @@ def write_csv(table: AnnotationTable, out: Path, split: str | None, place: Place
     """CSV with a header; it holds plain boxes only. An image without boxes is a row of its name alone."""
     out.mkdir(parents=True, exist_ok=True)
     plain = ~(table.ignore | table.crowd)
+    files = flat_names(table, split)
     with open(out / f"{split or 'all'}.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for i, name in enumerate(flat_names(table, split)):
+        for i, name in enumerate(files):
             place(table.path(i), out / "images" / (split or ".") / name)
             rows = [r for r in _indices(table, i) if plain[r]]
             for r in rows:
-                writer.writerow([name, *map(number, table.boxes[r]), table.names[table.labels[r]]])
+                writer.writerow([guarded(name), *map(number, table.boxes[r]), guarded(table.names[table.labels[r]])])
             if not rows:
-                writer.writerow([name, "", "", "", "", ""])
-    return _plain_lost(table)
+                writer.writerow([guarded(name), "", "", "", "", ""])
+    named = {table.names[k] for k in np.unique(table.labels[plain]).tolist()}
+    return _plain_lost(table) + Counter({GUARDED: sum(guarded(n) != n for n in [*files, *named])})
 
 
 def _indices(table: AnnotationTable, image: int) -> range:

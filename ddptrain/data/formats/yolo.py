@@ -191,7 +191,8 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     annotations = _label_folder(config, root)
     if annotations is not None and not annotations.is_dir():
         raise UserError(f"{config.name}: annotations {annotations} is no folder; give it relative to {root}")
-    collector = Collector(faults, fractions=True, exif=config.exif)
+    bases = [root, *([data.base] if data else ()), *(s if s.is_dir() else s.parent for s in sources)]
+    collector = Collector(faults, fractions=True, within=bases, exif=config.exif)
     rows = _Rows(collector, len(names), data.first if data else 0, data.points if data else None)
     visited: set[str] = set()
     texts = _Texts(faults, visited)

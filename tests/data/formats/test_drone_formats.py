@@ -217,7 +217,7 @@ def test_auair_claims(tmp_path: Path, save_image: Save) -> None:
     config = auair_set(tmp_path, save_image, BOX, image_width=200, image_height=80)
     assert "annotations[0]: size mismatch: 200×80" in refused(config)
     (tmp_path / "annotations.json").write_text('{"categories": [], "annotations": [{}]}')
-    assert "annotations[0] is malformed" in refused(config)
+    assert "annotations[0]: malformed row: has no image_name" in refused(config)
 
 
 # CSV
@@ -272,7 +272,7 @@ def test_classes_of_all_files(tmp_path: Path, save_image: Save) -> None:
         (",1,2,3,4,bus\n", "train.csv:1: malformed row: no path"),
         ("a.jpg,1,2,3,4,\n", "train.csv:1: unknown class"),
         ("c.jpg,1,2,3,4,bus\n", "train.csv:1: missing image"),
-        ("path,x1,y1,x2,label\n", "no column y2; its header may call it y2, ymax"),
+        ("path,x1,y1,x2,label\n", "no column y2 in the header path, x1, y1, x2, label; it may be called y2, ymax"),
         ("", "empty dataset"),
     ],
 )

@@ -168,7 +168,7 @@ def test_coco_faults_name_the_annotation(tmp_path: Path, save_image: Save, annot
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"categories": [{"id": 1}]}, "malformed (KeyError('name'))"),
+        ({"categories": [{"id": 1}]}, "categories[0]: malformed row: has no name"),
         ({"categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "car"}]}, "car stands twice"),
         ({"images": 3}, "has no list 'images'"),
         ({"images": [{"id": 7, "file_name": "gone.jpg"}]}, "gone.jpg"),

@@ -142,13 +142,19 @@ def test_splits_are_of_sequences(jrdb: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "line"),
     [
-        ([{"label_id": "pedestrian:3"}], "malformed row: pedestrian:3 has no box"),
-        ([{"label_id": "pedestrian:3", "box": [1, 2, 3]}], "malformed row: pedestrian:3 has the box"),
-        ([{"box": [1, 2, 3, 4]}], "malformed row: row 0 has no label_id"),
-        ([person(0, box=[1, 2, float("nan"), 4])], "non-finite number: pedestrian:0"),
+        ([{"label_id": "pedestrian:3"}], "pedestrian:3: malformed row: has no box"),
+        ([{"label_id": "pedestrian:3", "box": [1, 2, 3]}], "pedestrian:3: malformed row: box is [1, 2, 3]; must be"),
+        ([{"box": [1, 2, 3, 4]}], "row 0: malformed row: has no label_id"),
+        ([person(0, box=[1, 2, float("nan"), 4])], "pedestrian:0: non-finite number: box is [1, 2, nan, 4]"),
         ([person(0, **{"H-interaction": [met(5, talk=1)]})], "track without box: pedestrian:0 interacts with pedestrian:5"),
         ([person(0, **{"H-interaction": [met(0, talk=1)]})], "malformed row: pedestrian:0: H-interaction without another"),
         ([person(0, **{"H-interaction": ["talk"]})], "malformed row: pedestrian:0: H-interaction without another"),
+        ([person(0, box=[1, 2, 3, "4"])], "pedestrian:0: malformed row: box is [1, 2, 3, '4']; must be"),
+        ([person(0, box=[1, 2, 3, True])], "pedestrian:0: malformed row: box is [1, 2, 3, True]"),
+        ([person(0, box=[0.5, 0.25, 0.125, 0.25])], "box in fractions: pedestrian:0"),
+        ([person(0, attributes={"no_eval": "false"})], "pedestrian:0: malformed row: no_eval is 'false'; must be 0, 1, true"),
+        ([grouped(0, [1], {"a": 1})], "pedestrian:0: malformed row: cluster_ID is [1]; must be an integer or a text"),
+        ([grouped(0, 1, {"a": "hard"})], "pedestrian:0: malformed row: social_activity is {'a': 'hard'}; must be a mapping"),
         ([person(0, box=[1, 2, 5, 90])], "box outside image: pedestrian:0"),
         ([person(0, box=[1, 2, W + 5, 9])], "box outside image: pedestrian:0"),
     ],
@@ -168,12 +174,15 @@ def test_a_fault_is_one_line_with_its_place_or_dropped(jrdb: Make, rows: list[di
 
 @pytest.mark.parametrize("odd", [3, "x", [1], {"a": [2]}, None])
 def test_odd_values_end_in_no_traceback(jrdb: Make, odd: Any) -> None:
-    """Whatever stands where groups, labels or attributes should; pairs are faults, the rest counts as not given."""
+    """Whatever stands where groups, labels or attributes should is a fault; null counts as not given."""
     keys = ("attributes", "action_label", "social_group", "social_activity", "H-interaction")
     for key in keys:
         rows = [person(0, **{key: odd}), grouped(1, 4, {"a": 1}), grouped(2, 4, {"a": 1})]
-        table, _ = read_jrdb(jrdb({"s": {"000000.jpg": rows}}), "drop")
-        assert len(table.boxes) == 3
+        table, faults = read_jrdb(jrdb({"s": {"000000.jpg": rows}}), "drop")
+        assert len(table.boxes) == (2 if "malformed row" in faults.counts and key != "H-interaction" else 3)
+        assert ("malformed row" in faults.counts) == (
+            odd is not None and not (key in ("attributes", "social_group") and isinstance(odd, dict))
+        )
     with pytest.raises(UserError, match=r"has no box in this frame|no list|has no label_id|does not know"):
         people_of(Path(table.path(0)).with_name("000000.png"))
 
@@ -215,7 +224,7 @@ def test_the_real_sequence(data_root: Path) -> None:
     config = DatasetConfig(name="gates", format="jrdb", root=str(data_root / "jrdb_social"))
     table, faults = read_jrdb(config, "drop")
     assert isinstance(faults, Faults)
-    assert faults.counts == {"missing image": 25}
+    assert faults.counts == {"missing image": 25, "box of an image left out": 500}
     assert len(table) == 6
     assert len(table.boxes) == 129
     assert np.unique(table.sizes, axis=0).tolist() == [[3760, 480]]
