@@ -43,6 +43,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "seed": Key(9, probe.samples),
         "resume": Key("auto", "tests/distributed/test_resume.py"),
         "init_from": Key("nowhere", probe.state),
+        "init_strict": Key(True, "tests/engine/test_initial.py"),
         "freeze": Key(["nothing"], probe.state),
         "classes": Key(lambda value: [*value, "one more"], probe.network),
     },
@@ -273,7 +274,7 @@ KEYS: dict[str, dict[str, Key]] = {
     },
 }
 """By section and key."""
-ENGINE = ("name", "output", "resume", "init_from", "freeze", "train", "optimizer", "schedule", "ema", "checkpoint", "monitor")
+ENGINE = ("name", "output", "resume", "init_", "freeze", "train", "optimizer", "schedule", "ema", "checkpoint", "monitor")
 RULES = ("optimizer", "schedule", "ema")
 LEARNING = ("task", "options", "seed", "classes", "data", "model", "loss", "eval")
 

@@ -11,7 +11,7 @@ from ddptrain.config.data import DataConfig
 from ddptrain.config.loss import AnyLossConfig, LossConfig
 from ddptrain.config.model import ModelConfig, YoloConfig
 from ddptrain.config.optim import EmaConfig, OptimizerConfig, ScheduleConfig
-from ddptrain.config.section import FileName, Section
+from ddptrain.config.section import FileName, Section, Switch
 from ddptrain.config.slurm import SlurmConfig
 from ddptrain.config.tasks import TaskName, check_task
 from ddptrain.config.train import CheckpointConfig, EvalConfig, MonitorConfig, TrainConfig
@@ -74,7 +74,11 @@ class RunConfig(Section):
     resume: ResumeConfig | None = Field(default=None, json_schema_extra=_or_text)
     """Go on from a checkpoint: `auto`, a path, or the keys below."""
     init_from: str | None = None
-    """Run or checkpoint whose weights this run starts from; every tensor must fit."""
+    """Run or checkpoint whose weights this run starts from: what fits by name and shape, and of the layers of the classes the
+    rows of those with the same name, whatever their order; the rest starts anew. The log says what was taken, made new and
+    left; where less than half of the model's values is in it, it is refused."""
+    init_strict: Switch = False
+    """Refuse an `init_from` with other classes, or of which any tensor does not fit."""
     freeze: tuple[str, ...] = ()
     """Parts of the model that stay as they are, by the beginning of their parameters' names: [backbone]."""
     # not strict: as in ResumeConfig.allow; in Python () stands for auto

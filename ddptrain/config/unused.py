@@ -53,6 +53,7 @@ def _own_layers(c: RunConfig) -> bool:
 
 
 ENGINE: tuple[Rule, ...] = (
+    Rule(("init_strict",), lambda c: c.init_from is None, "init_from"),
     Rule(("optimizer.momentum",), lambda c: c.optimizer.name == "adagrad", "optimizer.name=sgd, rmsprop, adam or adamw"),
     Rule(
         ("optimizer.nominal_batch",),

@@ -101,7 +101,7 @@ class Monitor:
             say(f"warning: {world.local_size} ranks on this machine and fewer GPUs: all compute on the CPU; start fewer ranks")
         parameters = sum(p.numel() for p in distributed.unwrap(state.model).parameters())
         say(f"model {self._config.model.name}: {parameters / 1e6:.2f} M parameters, {len(self._task.classes)} classes")
-        for note in self._task.notes:
+        for note in (*state.notes, *self._task.notes):
             say(note)
         plan = self.ledger.plan
         self.console.table("mixture", books.COLUMNS, books.plan_table(plan))

@@ -39,6 +39,7 @@ class RunState:
         bests: best value of each of them so far; stale: evaluations since the first one's, but for those in which it was
             undefined.
         frozen: parts of the model that stay in eval mode.
+        notes: lines for the log about where the run starts from.
         replaced: samples that stood in for unreadable ones.
         loss_by_dataset, samples_by_dataset: sums over the run, by dataset; losses of skipped steps are left out.
         parts: sums of the loss parts over the `updates` since the last evaluation, by name.
@@ -57,6 +58,7 @@ class RunState:
     patience: int | None
     monitored: Sequence[str]
     frozen: Sequence[nn.Module] = ()
+    notes: list[str] = field(default_factory=list)
     step: int = 0
     skipped: int = 0
     position: int = 0
@@ -143,6 +145,8 @@ class RunState:
             "skipped": self.skipped,
             "position": self.position,
             "global_batch": self.split.global_batch,
+            "micro_batch": self.split.micro_batch,
+            "ranks": self.split.world_size,
             "bests": self.bests,
             "stale": self.stale,
             "replaced": self.replaced,
@@ -190,9 +194,9 @@ class RunState:
 def build_state(config: RunConfig, task: Task, world: World, split: Split) -> RunState:
     """A fresh state: weights from the seed, step 0."""
     torch.manual_seed(config.seed)
-    model = task.build_model()
+    model, notes = task.build_model(), list[str]()
     if config.init_from is not None:
-        load_initial(model, Path(config.init_from))
+        notes = load_initial(model, Path(config.init_from), config.classes, config.init_strict)
     frozen = freeze(model, config.freeze)
     model = model.to(world.device)
     if config.train.channels_last:
@@ -224,6 +228,7 @@ def build_state(config: RunConfig, task: Task, world: World, split: Split) -> Ru
         patience=config.train.patience,
         monitored=_monitored(config, task),
         frozen=frozen,
+        notes=notes,
         loss_by_dataset=[0.0] * len(mixture.names),
         samples_by_dataset=[0.0] * len(mixture.names),
     )

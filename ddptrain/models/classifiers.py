@@ -167,14 +167,14 @@ def read_state(path: Path, key: str) -> dict[str, Tensor]:
 
 
 def _replace_last(model: nn.Module, num_classes: int) -> None:
-    name, last = _last(model)
+    name, last = last_layer(model)
     if isinstance(last, nn.Linear):
         _put(model, name, nn.Linear(last.in_features, num_classes))
     else:
         _put(model, name, nn.Conv2d(last.in_channels, num_classes, 1))
 
 
-def _last(model: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+def last_layer(model: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     """The last layer and its name; in torchvision's networks it is the last linear layer or, in one, a 1 × 1 convolution."""
     return [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
 
@@ -187,6 +187,6 @@ def build_features(config: ClassifierConfig | SmallResNetConfig, image_size: int
     """A network without its last layer, and the number of features that it gives of each image; raises like
     `build_classifier`."""
     model = build_classifier(config, 1, image_size)
-    name, last = _last(model)
+    name, last = last_layer(model)
     _put(model, name, nn.Identity())
     return model, last.in_features if isinstance(last, nn.Linear) else last.in_channels
