@@ -174,16 +174,18 @@ def _speaks(torchrun: str = "RANK", srun: str = "SLURM_PROCID") -> bool:
 def train(args: argparse.Namespace) -> int:
     """Train in this process (a rank of torchrun or srun, or the only one), or start the ranks."""
     from ddptrain.config import load_config
+    from ddptrain.config.moved import check_moved
 
     if args.nproc is not None:
         from launch.torchrun import run as launch
 
-        load_config(args.config, args.overrides)
+        check_moved(Path(args.config), load_config(args.config, args.overrides))
         return launch(args.config, args.overrides, nproc=args.nproc)
     from ddptrain.engine.preemption import StopFlag
 
     with StopFlag() as stop:
         run_config = load_config(args.config, args.overrides)
+        check_moved(Path(args.config), run_config)
         from ddptrain.engine.trainer import train as train_run
 
         return train_run(run_config, stop)

@@ -24,6 +24,7 @@ from typing import Any
 
 from ddptrain.config import RunConfig, SlurmConfig, load_config
 from ddptrain.config.load import parse_yaml
+from ddptrain.config.moved import check_moved
 from ddptrain.errors import UserError
 from launch import checks, cluster, snapshot
 from launch.plan import write_atomic
@@ -124,6 +125,7 @@ def create(
         UserError: the config, the batch split, a data path, a second job for one run; nothing is written then.
     """
     config = load(config_path, overrides, options or {})
+    check_moved(Path(config_path), config)
     checks.check_batch(config, config.slurm.nodes, config.slurm.ranks)
     checks.check_setup(config.slurm.setup)
     refuse_second(config.folder.absolute(), known)

@@ -9,7 +9,8 @@
         best.pt -> step_00000100.pt  What they point to is not pruned. Copies where a file system has no links
         best_loss.pt -> step_0000…   the same for each further metric that the config names
         .step_00000300.pt.tmp        a save that was cut off; the next prune removes it
-        aside/                       checkpoints later than the one that a run was told to go back to
+        aside/                       checkpoints later than the one that a run was told to go back to, and the best ones of
+                                     another run that it goes on from
 
 A save writes under the temporary name, flushes the file, puts the checksum and then the checkpoint in place by renames,
 flushes the folder, and only then swaps the links. Equal states give equal bytes.
@@ -187,6 +188,17 @@ def set_aside(folder: Path, step: int) -> list[Path]:
             _point(folder / "last.pt", paths[-len(later) - 1].name)
         sync_folder(folder)
     return [folder / "aside" / p.name for p in later]
+
+
+def carry(folder: Path, link: str, source: Path, step: int) -> None:
+    """Put a checkpoint of another run into `aside/`, where no start looks for the newest one, and let `link` point to it."""
+    aside = path_of(folder / "aside", step)
+    aside.parent.mkdir(exist_ok=True)
+    for end in (".sha256", ""):
+        if source.with_name(source.name + end).is_file():
+            shutil.copyfile(source.with_name(source.name + end), aside.with_name(aside.name + end))
+    _point(folder / link, f"aside/{aside.name}")
+    sync_folder(folder)
 
 
 class _Broken(Exception):

@@ -62,8 +62,8 @@ def load_initial(model: nn.Module, source: Path, classes: Sequence[str], strict:
         )
     if fit.part < ENOUGH:
         raise UserError(
-            f"init_from: {file}: its model is of another architecture, only {fit.part:.0%} of the values of this run's model are "
-            f"in it by name and shape, at least {ENOUGH:.0%} must be: {wrong}; use the model section it was trained with"
+            f"init_from: {file}: its model is of another architecture: {wrong}; by name and shape it has {fit.part:.0%} of the "
+            f"values of this run's model, at least {ENOUGH:.0%} must be there; use the model section it was trained with"
         )
     model.load_state_dict(fit.tensors)
     lines = [
@@ -74,8 +74,12 @@ def load_initial(model: nn.Module, source: Path, classes: Sequence[str], strict:
         if not layers:
             lines.append("warning: init_from: where this model keeps its classes is not known: their rows are taken in order")
     by_row = layers if fit.rows else {}
-    others = _differences(*({k: v for k, v in side.items() if k not in by_row} for side in (weights, here)))
-    return lines + ([f"init_from: other tensors: {others}"] if others else [])
+    theirs_else, ours_else = ({k: v for k, v in side.items() if k not in by_row} for side in (weights, here))
+    new, left = (
+        sum(k not in b or a[k].shape != b[k].shape for k in a) for a, b in ((ours_else, theirs_else), (theirs_else, ours_else))
+    )
+    others = _differences(theirs_else, ours_else)
+    return lines + ([f"init_from: {new} other tensors made new, {left} left: {others}"] if others else [])
 
 
 class Fit(NamedTuple):
@@ -158,9 +162,9 @@ def _differences(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str
         if k in there and there[k].shape != v.shape
     ]
     told = [
-        _few(reshaped, f"{len(reshaped)} of another shape: "),
-        _few(only := [k for k in here if k not in there], f"{len(only)} only here, made new: "),
-        _few(only := [k for k in there if k not in here], f"{len(only)} only there, left: "),
+        _few(reshaped, ""),
+        _few([k for k in here if k not in there], "only here: "),
+        _few([k for k in there if k not in here], "only there: "),
     ]
     return "; ".join(t for t in told if t)
 

@@ -17,6 +17,7 @@ from ddptrain.config import RunConfig
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import Evaluation
 from ddptrain.engine.memory import in_use
+from ddptrain.engine.settings import COLUMNS, groups, settings
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step import StepReport
 from ddptrain.monitor import ledger as books
@@ -101,6 +102,9 @@ class Monitor:
             say(f"warning: {world.local_size} ranks on this machine and fewer GPUs: all compute on the CPU; start fewer ranks")
         parameters = sum(p.numel() for p in distributed.unwrap(state.model).parameters())
         say(f"model {self._config.model.name}: {parameters / 1e6:.2f} M parameters, {len(self._task.classes)} classes")
+        for line in settings(self._config, state):
+            say(line)
+        self.console.table("what is trained, and how", COLUMNS, groups(state))
         for note in (*state.notes, *self._task.notes):
             say(note)
         plan = self.ledger.plan

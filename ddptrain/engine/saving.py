@@ -16,9 +16,11 @@ import torch
 from ddptrain import distributed
 from ddptrain.config import RunConfig, resolve
 from ddptrain.config.docs import to_yaml
+from ddptrain.config.moved import nothing_found
 from ddptrain.data.contents import differences
 from ddptrain.distributed import World
 from ddptrain.engine import checkpoint
+from ddptrain.engine.changes import changes, consequences
 from ddptrain.engine.state import RunState
 from ddptrain.engine.writer import CheckpointWriter
 from ddptrain.errors import UserError
@@ -89,6 +91,7 @@ class Saver:
         self._identity = identity(config, list(task.sampler.mixture.sizes))
         self._contents = [_plain(c.state()) for c in task.contents] if world.main else []
         self._writer: CheckpointWriter | None = None
+        self._carried: dict[str, tuple[Path, int]] = {}
         self._ended = False
 
     @property
@@ -125,11 +128,38 @@ class Saver:
                 raise UserError(f"{folder}: this run exists and {source} is not in it; choose another name=…")
             found = checkpoint.load(source, warn)
         if found is None:
+            self._state.notes.append(nothing_found(config))
             return None
         path, state = found
         check_contents(state, self._contents, config.resume.allow, path)
         check_identity(state["identity"], self._identity, config.resume.allow, path)
+        self._state.notes[:] = [
+            f"resume: from {path}",
+            *(f"resume: changed: {line}" for line in changes(json.loads(state["config"]), config)),
+            *(f"warning: resume: {line}" for line in consequences(state, config, self._state)),
+        ]
+        if folder.resolve() not in path.resolve().parents:
+            self._carry(path, state)
         return state
+
+    def _carry(self, path: Path, state: dict[str, Any]) -> None:
+        """Let a run that goes on elsewhere keep the best checkpoints so far; a best value whose checkpoint is gone goes,
+        too, so that the next evaluation is the best."""
+        folder = path.parent.parent if path.parent.name == "aside" else path.parent
+        for name in list(state["bests"]):
+            link = "best.pt" if name == self._state.monitored[0] else f"best_{name}.pt"
+            try:
+                source, best = checkpoint.load(folder / link, warn)
+            except UserError:
+                best = None
+            if best is not None and best["step"] <= state["step"]:
+                self._carried[link] = (source, best["step"])
+            else:
+                value = state["bests"].pop(name)
+                self._state.notes.append(
+                    f"warning: resume: {folder} has no {link} of step {state['step']} or before: the best {name} so far, "
+                    f"{value:.4g}, is forgotten, the next evaluation counts as the best"
+                )
 
     def _load(self, state: dict[str, Any]) -> None:
         rule, own = json.loads(state["config"])["optimizer"]["name"], self._config.optimizer.name
@@ -157,6 +187,8 @@ class Saver:
             )
             if self._state.step:
                 checkpoint.set_aside(self._checkpoints, self._state.step)
+            for link, (source, step) in self._carried.items():
+                checkpoint.carry(self._checkpoints, link, source, step)
             write_text(folder / "config.yaml", to_yaml(self._config))
             self._status("running")
         except OSError as e:

@@ -44,17 +44,34 @@ OPTIMIZERS: dict[str, Callable[[Groups, OptimizerConfig], Optimizer]] = {
 }
 
 
+def used_decay(config: OptimizerConfig, global_batch: int) -> tuple[float, str]:
+    """The decay of a step at lr 1, and how it comes about, in words.
+
+    Args:
+        global_batch: samples per step over all ranks.
+    """
+    decay, nominal, rule = config.weight_decay, config.nominal_batch, config.scale_weight_decay
+    if not decay:
+        return 0.0, "none"
+    if not rule:
+        return decay, "as given (optimizer.scale_weight_decay=false)"
+    if rule == "yolo":
+        accumulate = max(1, round(nominal / global_batch))
+        what = f"{decay:g} x global batch {global_batch} x accumulate {accumulate} / nominal batch {nominal}"
+        return decay * (global_batch * accumulate / nominal), f"{what} (optimizer.scale_weight_decay=yolo)"
+    what = f"{decay:g} x global batch {global_batch} / nominal batch {nominal}: a sample decays alike in a batch of any size"
+    return decay * (global_batch / nominal), f"{what} (optimizer.scale_weight_decay=true; false and yolo take other rules)"
+
+
 def build_optimizer(config: OptimizerConfig, model: nn.Module, global_batch: int) -> Optimizer:
     """The optimizer of `model`, which must already be on its device.
 
     Args:
         config: update rule, learning rate, momentum and decay.
         model: its trainable parameters are grouped by `parameter_groups`; every group has a `name`.
-        global_batch: samples per step over all ranks; with `scale_weight_decay` the decay is multiplied by
-            global_batch / nominal_batch (the rule of YOLOv5: a larger batch takes fewer, so stronger steps of decay).
+        global_batch: samples per step over all ranks, for the decay, see `used_decay`.
 
     Raises:
         UserError: the model has no trainable parameter.
     """
-    scale = global_batch / config.nominal_batch if config.scale_weight_decay else 1.0
-    return OPTIMIZERS[config.name](parameter_groups(model, config.weight_decay * scale), config)
+    return OPTIMIZERS[config.name](parameter_groups(model, used_decay(config, global_batch)[0]), config)

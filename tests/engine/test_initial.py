@@ -52,11 +52,14 @@ def test_another_architecture_is_named(tmp_path: Path) -> None:
     small, other = nn.Linear(3, 2), nn.Sequential(nn.Linear(3, 2))
     saved(tmp_path, small, "ab")
     load_initial(nn.Linear(3, 2), tmp_path, "ab", strict=True)
-    for strict, line in ((True, "set init_strict=false to take what fits"), (False, "only 0% of the values")):
-        with pytest.raises(UserError, match=r"2 of another shape: weight is \[2, 3\] there and \[5, 3\] here, bias is") as e:
+    for strict, line in (
+        (True, "set init_strict=false to take what fits"),
+        (False, "by name and shape it has 0% of the values"),
+    ):
+        with pytest.raises(UserError, match=r"another architecture: weight is \[2, 3\] there and \[5, 3\] here, bias is") as e:
             load_initial(nn.Linear(3, 5), tmp_path, "ab", strict)
         assert line in str(e.value)
-    with pytest.raises(UserError, match=r"2 only here, made new: 0.weight, 0.bias; 2 only there, left: weight, bias"):
+    with pytest.raises(UserError, match=r"only here: 0.weight, 0.bias; only there: weight, bias"):
         load_initial(other, tmp_path, "ab")
     with pytest.raises(UserError, match=r"init_from: .*no such checkpoint"):
         load_initial(small, tmp_path / "gone", "ab")
@@ -122,7 +125,9 @@ def test_class_rows_are_taken_by_name(name: str, tmp_path: Path) -> None:
             continue
         layout = layers[key]
         theirs, before, ours = layout.cut(a[key], 3), layout.cut(fresh[key], 4), layout.cut(value, 4)
-        assert theirs is not None and before is not None and ours is not None
+        assert theirs is not None
+        assert before is not None
+        assert ours is not None
         for i, c in enumerate(NEW):
             there = theirs[:, layout.before + OLD.index(c)] if c in OLD else before[:, layout.before + i]
             assert torch.equal(ours[:, layout.before + i], there), (key, c)
@@ -153,8 +158,9 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     saved(tmp_path, build_model(YoloConfig(), 3, 64), OLD)
     lines = load_initial(build_model(YoloConfig(strides=(4, 8, 16, 32), in_channels=5), 3, 64), tmp_path, OLD)
     assert len(lines) == 2
-    assert "of another shape: backbone.stem" in lines[1]
-    assert "only here, made new: " in lines[1]
+    assert "other tensors made new, " in lines[1]
+    assert "backbone.stem.conv.weight is [16, 3, 3, 3] there and [16, 5, 3, 3] here" in lines[1]
+    assert "only here: " in lines[1]
 
 
 def test_a_run_of_other_classes_starts_from_a_run_and_says_how(config: Path, tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""Run folders that are not where their config says: moved or renamed, so that `resume=auto` would start anew elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from ddptrain.config.run import RunConfig
+from ddptrain.errors import UserError
+
+LOOKED_AT = 200
+"""Folders of runs that are looked at for one that was renamed."""
+
+
+def nothing_found(config: RunConfig) -> str:
+    """What is said where `resume=auto` finds no checkpoint, with the runs of this name that lie elsewhere."""
+    line = f"resume=auto: no checkpoint in {config.folder / 'checkpoints'}: a new run starts"
+    moved = _renamed(config)
+    return line + (
+        f"; {moved} was a run of this name: go on in it with output={moved.parent} name={moved.name}" if moved else ""
+    )
+
+
+def _renamed(config: RunConfig) -> Path | None:
+    """A folder of the output whose run had the name of this one."""
+    try:
+        folders = sorted(Path(config.output).iterdir(), key=os.path.getmtime, reverse=True)[:LOOKED_AT]
+    except OSError:
+        return None
+    return next((f for f in folders if f.name != config.name and _name_in(f) == config.name and _has_checkpoint(f)), None)
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("step_*.pt"))
+
+
+def _name_in(folder: Path) -> str | None:
+    """The name in the `config.yaml` of a run folder, which is its first line."""
+    try:
+        with open(folder / "config.yaml", encoding="utf-8") as file:
+            found = re.match(r"name: *['\"]?([^'\"\s]+)", file.readline())
+    except (OSError, UnicodeDecodeError):
+        return None
+    return found[1] if found else None
+
+
+def check_moved(path: Path, config: RunConfig) -> None:
+    """Refuse the config.yaml of a run folder that names another folder: the run was moved or renamed, and would start anew
+    in its old place.
+
+    Raises:
+        UserError: with the overrides by which it goes on where it is.
+    """
+    folder = path.resolve().parent
+    auto = config.resume is not None and config.resume.source == "auto"
+    if not (auto and path.name == "config.yaml" and _has_checkpoint(folder)):
+        return
+    if folder != config.folder.resolve() and not _has_checkpoint(config.folder):
+        raise UserError(
+            f"{path}: is of the run in {folder}, and names {config.folder}, where no checkpoint is: the folder was moved or "
+            f"renamed; go on in it with output={folder.parent} name={folder.name}, or start a new run with resume=null"
+        )

@@ -1,0 +1,91 @@
+"""What is other in a run that goes on than it was before: keys of the config, and what follows for its statistics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ddptrain.config import RunConfig, resolve
+from ddptrain.config.text import dump_inline
+from ddptrain.engine.state import RunState
+from ddptrain.errors import UserError
+from ddptrain.models.norms import SYNC_BATCH_NORMS
+
+OWN = ("resume", "slurm")
+"""Sections that say how a run is started, not what it is."""
+
+
+def changes(before: Mapping[str, Any], now: RunConfig) -> Iterator[str]:
+    """`key: old → new` for each key whose value is another one.
+
+    Args:
+        before: the config of the checkpoint; keys that it does not know had their defaults.
+    """
+    try:
+        old = resolve(dict(before), source="checkpoint", stored=True).model_dump(mode="json")
+    except UserError:  # of a version that knew other keys
+        old = dict(before)
+    was, is_ = dict(_flat(old)), dict(_flat(now.model_dump(mode="json")))
+    for key in [*is_, *(k for k in was if k not in is_)]:
+        if key.split(".")[0] not in OWN and was.get(key, _ABSENT) != is_.get(key, _ABSENT):
+            yield f"{key}: {_shown(was, key)} → {_shown(is_, key)}"
+
+
+_ABSENT = object()
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    return dump_inline(values[key]) if key in values else "absent"
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value by its dotted path; datasets by their place, lists of plain values whole."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list) and any(isinstance(v, dict) for v in value):
+        for i, inner in enumerate(value):
+            yield from _flat(inner, f"{path}.{i}")
+    else:
+        yield path, value
+
+
+def consequences(checkpoint: Mapping[str, Any], now: RunConfig, state: RunState) -> Iterator[str]:
+    """What a change means for running statistics and for the best value so far, a line each with the reason.
+
+    Args:
+        checkpoint: that the run goes on from.
+        state: of the run, before it takes the checkpoint over.
+    """
+    before = json.loads(checkpoint["config"])
+    split, norms = state.split, [m for m in state.model.modules() if isinstance(m, _BatchNorm)]
+    learning = [m for m in norms if m.track_running_stats and m.affine and (m.weight is None or m.weight.requires_grad)]
+    was = (checkpoint.get("micro_batch"), checkpoint.get("ranks"))
+    if learning and None not in was and was != (split.micro_batch, split.world_size):
+        synced = all(isinstance(m, SYNC_BATCH_NORMS) for m in learning)
+        over = "all ranks' micro batches" if synced else "one micro batch"
+        yield (
+            f"micro batch {was[0]} on {_ranks(was[1])} before, {split.micro_batch} on {_ranks(split.world_size)} now: the "
+            f"model has batch norms, which normalise over {over}, so what it learns and its running statistics are not those "
+            "of the run so far; restore both, or train with model.norm=group, where the split is no matter"
+        )
+    size = before["data"]["image_size"]
+    if size != now.data.image_size:
+        kept = "running statistics of the batch norms, " if norms else ""
+        yield (
+            f"data.image_size was {size} and is {now.data.image_size}: {kept}averaged weights and the best value so far are of "
+            "the old size and adapt as the run goes on"
+        )
+    if before["loss"] != json.loads(now.loss.model_dump_json()):
+        kept = "the running statistics of the batch norms, " if learning else ""
+        yield (
+            f"the loss is another one: losses before and after do not compare, and {kept}the optimizer's moments and the best "
+            "value so far are of the old one"
+        )
+
+
+def _ranks(count: Any) -> str:
+    return f"{count} rank{'s'[: int(count) - 1]}"
