@@ -64,6 +64,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "ignore": Key(["nobody"], probe.samples),
         "drop": Key(["nobody"], probe.samples),
         "annotated": Key("all", probe.samples),
+        "exif": Key("ignore", "tests/data/test_orientation.py"),
         "depth": Key("depth", probe.samples),
         "depth_range": Key([0, 9], probe.samples),
         "depth_invalid": Key([1], probe.samples),

@@ -154,6 +154,7 @@ DATASETS: tuple[Rule, ...] = (
         "a format that keeps annotations beside images (these two have usual places only)",
     ),
     Rule(("holdout",), lambda c, part, d: d.format == "mnist", "format: folder or csv"),
+    Rule(("exif",), lambda c, part, d: d.format == "mnist", "a format with image files"),
 )
 """Of a dataset: `idle` is given the config, `train` or `val`, and the dataset."""
 
