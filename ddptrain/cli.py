@@ -254,10 +254,13 @@ def config(args: argparse.Namespace) -> int:
         import yaml
 
         from ddptrain.data.formats.ultralytics import data_section, unlabelled
+        from ddptrain.data.labels import named_like_regions
 
         section = data_section(args.data, args.weights)
         print(yaml.safe_dump(section, sort_keys=False, allow_unicode=True), end="")
-        for line in unlabelled(section):
+        regions = [f"class {name} is named like an ignore region" for name in named_like_regions(section["classes"])]
+        regions = [f"{line}; move it from classes to ignore of its datasets, unless it is a class" for line in regions]
+        for line in [*regions, *unlabelled(section)]:
             print(f"ddptrain: note: {line}", file=sys.stderr)
     elif args.config:
         print(docs.to_yaml(load_config(args.config, args.overrides)), end="")

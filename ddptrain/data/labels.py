@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -15,6 +16,14 @@ from ddptrain.errors import UserError
 
 DROP, IGNORE = -1, -2
 OTHERS = "*"  # in `rename`, `ignore` or `drop`: all own classes that nothing else says anything about
+
+
+_REGION = re.compile(r"(ignored?|dontcare|donotcare|void|unlabell?ed|nolabels?)((class|region|area|object|box)(es|s)?)?")
+
+
+def named_like_regions(classes: Sequence[str]) -> list[str]:
+    """Those of some class names that say of a place that nothing is right or wrong there."""
+    return [c for c in classes if _REGION.fullmatch(re.sub(r"[\W\d_]", "", c.casefold()))]
 
 
 class Named(Protocol):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.labels import DROP, IGNORE, LabelSpace
+from ddptrain.data.labels import DROP, IGNORE, LabelSpace, named_like_regions
 from ddptrain.data.table import AnnotationTable, pack_paths
 from ddptrain.errors import UserError
 
@@ -138,3 +138,25 @@ def test_each_dataset_has_its_own_map() -> None:
     space = LabelSpace.build(CLASSES, configs, [a, b])
     assert space.annotated.tolist() == [[True, False, False], [True, True, False]]
     assert space.apply(b).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ignored",
+        "Ignored regions",
+        "ignored-region",
+        "IGNORE",
+        "ignore_region",
+        "DontCare",
+        "don't care",
+        "void",
+        "0_void",
+    ],
+)
+def test_names_of_ignore_regions(name: str) -> None:
+    assert named_like_regions(("car", name, "others")) == [name]
+
+
+def test_names_of_classes_are_none_of_regions() -> None:
+    assert named_like_regions(("avoid", "ignition", "label", "region", "cardboard box", "care", "others", "unknown", "")) == []

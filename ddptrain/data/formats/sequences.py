@@ -53,9 +53,11 @@ class _Sequence:
             image = self.images.get(frame)
             if image is not None:
                 yield image, source, number, values
-            elif frame not in self.images and frame not in self.absent:
-                self.absent.add(frame)
-                faults.add("label without image", f"{file}:{number}", f"frame {frame} is not in {self.folder}")
+            elif frame not in self.images:
+                if frame not in self.absent:
+                    self.absent.add(frame)
+                    faults.add("label without image", f"{file}:{number}", f"frame {frame} is not in {self.folder}")
+                faults.add("box of an image left out", f"{file}:{number}", f"frame {frame} is not there")
 
 
 def _report_unlabelled(images_folder: Path, labelled: set[str], annotations: Path, faults: Faults) -> None:

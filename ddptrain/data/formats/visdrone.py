@@ -7,6 +7,7 @@ Source: github.com/VisDrone/VisDrone2018-DET-toolkit.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from ddptrain.config.data import DatasetConfig
@@ -90,6 +91,8 @@ def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     texts = {stem: Path(p) for stem, p in files_by_stem(annotations, {".txt"}, faults, deep=False).items()}
     for stem in sorted(texts.keys() - images.keys()):
         faults.add("label without image", str(texts[stem]), f"no image {stem} in {images_folder}")
+        for number, _ in _rows(texts[stem]):
+            faults.add("box of an image left out", f"{texts[stem]}:{number}", f"no image {stem}")
     for stem, path in images.items():
         if stem not in texts:
             faults.add("image without label", path, f"{annotations / stem}.txt is not there")
@@ -102,9 +105,16 @@ def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
 
 def _add_file(collector: Collector, image: int, path: Path) -> None:
     source = collector.source(str(path))
+    for number, fields in _rows(path):
+        if len(fields) != 8:
+            collector.faults.add("malformed row", f"{path}:{number}", f"{len(fields)} fields where 8 are due")
+        else:
+            add_visdrone_row(collector, image, source, number, fields)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, fields) of each row that is not blank."""
     for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         fields = split_fields(line)
-        if fields and len(fields) != 8:
-            collector.faults.add("malformed row", f"{path}:{number}", f"{len(fields)} fields where 8 are due")
-        elif fields:
-            add_visdrone_row(collector, image, source, number, fields)
+        if fields:
+            yield number, fields

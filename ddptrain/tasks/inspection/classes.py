@@ -9,6 +9,7 @@ import numpy as np
 
 from ddptrain.config import RunConfig
 from ddptrain.config.text import dump_inline
+from ddptrain.data.labels import named_like_regions
 from ddptrain.errors import UserError
 from ddptrain.monitor.page import UNKNOWN, Section, histogram
 from ddptrain.tasks.inspection.base import DataSet, Inspection
@@ -79,7 +80,8 @@ def _used(sets: Sequence[DataSet]) -> list[DataSet]:
 
 
 def class_warnings(config: RunConfig, sets: Sequence[DataSet], unit: str, masked: bool = True) -> list[str]:
-    """Classes that cannot be learned or scored, and those that one dataset never shows and others do.
+    """Classes that are none by their names, those that cannot be learned or scored, and those that one dataset never shows
+    and others do.
 
     Args:
         sets: tables with classes of the run, of train and val.
@@ -89,7 +91,7 @@ def class_warnings(config: RunConfig, sets: Sequence[DataSet], unit: str, masked
     shown = np.array([s.table.samples_by_class() for s in sets]).reshape(len(sets), len(config.classes))
     known = np.array([s.annotated for s in sets]).reshape(shown.shape)
     samples = np.array([len(s.table) for s in sets])
-    out, told = [], np.zeros(shown.shape, bool)
+    out, told = _regions(config), np.zeros(shown.shape, bool)
     for part in ("train", "val"):
         rows = np.array([s.part == part for s in sets], bool)
         if rows.any():
@@ -103,6 +105,19 @@ def class_warnings(config: RunConfig, sets: Sequence[DataSet], unit: str, masked
         missed = known[i] & (shown[i] == 0) & (elsewhere > 0) & ~told[i]
         if (samples[i] * elsewhere[missed] / of[missed]).sum() >= EXPECTED:
             out.append(_never_shown(config, s, np.flatnonzero(missed), shown[i], elsewhere, of, unit, masked))
+    return out
+
+
+def _regions(config: RunConfig) -> list[str]:
+    """Classes that are named like ignore regions."""
+    out = []
+    for name in named_like_regions(config.classes):
+        renamed = [own for d in (*config.data.train, *config.data.val) for own, new in d.rename.items() if new == name]
+        own = dump_inline(list(dict.fromkeys(renamed)) or [name])
+        out.append(
+            f"class {name} is named like an ignore region, but is learned and scored as a class; take it out of classes"
+            f"{' and out of rename' if renamed else ''}, and write ignore: {own} in its datasets"
+        )
     return out
 
 

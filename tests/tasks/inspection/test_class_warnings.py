@@ -151,3 +151,15 @@ class _Named:
 
     def __init__(self, table: Pairs) -> None:
         self.samples_by_class = table.samples_by_class
+
+
+def test_a_class_named_like_an_ignore_region() -> None:
+    dataset = {"format": "yolo", "root": "."}
+    train = [{"name": "d0", **dataset, "rename": {"zone": "Ignored regions"}}]
+    classes = ["car", "Ignored regions", "bus"]
+    config = resolve({"classes": classes, "data": {"train": train, "val": [{"name": "d1", **dataset}]}})
+    (line,) = told(config, ALL, ALL)
+    assert line == (
+        "class Ignored regions is named like an ignore region, but is learned and scored as a class; take it out of classes "
+        "and out of rename, and write ignore: [zone] in its datasets"
+    )
