@@ -69,7 +69,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "depth_range": Key([0, 9], probe.samples),
         "depth_invalid": Key([1], probe.samples),
         "depth_missing": Key(lambda value: "zeros" if value == "error" else "error", probe.samples),
-        "holdout": Key(0.5, "tests/data/test_labelled.py"),
+        "holdout": Key(0.5, "tests/data/formats/test_holdout.py"),
         "void": Key(2, probe.samples),
         "sequences": Key(["nowhere"], probe.samples),
     },

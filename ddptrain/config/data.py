@@ -68,8 +68,8 @@ class DatasetConfig(Section):
         return value
 
     holdout: float | None = Field(default=None, gt=0, lt=1)
-    """Classification from folders or a CSV without a split of their own: this part of each class, drawn by file name,
-    is the split `val`, the rest is `train`."""
+    """For a dataset that comes without splits: this part of it, drawn by file name, is the split `val`, the rest is
+    `train`. Of classification it is this part of each class. Not for video: neighbouring frames would stand in both."""
     void: int | None = Field(default=None, ge=0, le=255)
     """Segmentation: the value of pixels that are of no class, neither right nor wrong. Default: 255, CamVid 11,
     ADE20K 0."""

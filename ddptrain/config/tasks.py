@@ -57,7 +57,7 @@ ONLY_OF_DATASETS: Mapping[str, tuple[str, ...]] = {
     "depth_range": ("detection",),
     "depth_invalid": ("detection",),
     "depth_missing": ("detection",),
-    "holdout": ("classification",),
+    "holdout": ("classification", "detection", "segmentation"),
     "void": ("segmentation",),
     "values": ("segmentation",),
     "sequences": ("interaction",),

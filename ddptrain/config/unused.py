@@ -153,7 +153,11 @@ DATASETS: tuple[Rule, ...] = (
         lambda c, part, d: d.format in ("folder", "mnist"),
         "a format that keeps annotations beside images (these two have usual places only)",
     ),
-    Rule(("holdout",), lambda c, part, d: d.format == "mnist", "format: folder or csv"),
+    Rule(
+        ("holdout",),
+        lambda c, part, d: d.format in ("mnist", "camvid", "ade20k", "visdrone-vid", "uavdt", "uavdt-xml", "auair"),
+        "a format that has no splits of its own and no videos, whose frames would stand in both",
+    ),
     Rule(("exif",), lambda c, part, d: d.format == "mnist", "a format with image files"),
 )
 """Of a dataset: `idle` is given the config, `train` or `val`, and the dataset."""

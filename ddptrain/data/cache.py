@@ -43,7 +43,7 @@ from ddptrain.data.table import AnnotationTable
 Table = TypeVar("Table", AnnotationTable, MaskTable)
 
 KEEP_DAYS = 7
-READ_FROM = ("format", "root", "split", "annotations", "images", "exif", "names", "void", "values")
+READ_FROM = ("format", "root", "split", "holdout", "annotations", "images", "exif", "names", "void", "values")
 """The keys that a reader looks at."""
 
 

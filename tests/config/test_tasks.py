@@ -31,7 +31,7 @@ def test_defaults_follow_the_task() -> None:
         ("detection", "model.name=resnet18", "model.name: resnet18 does not do detection; allowed: yolo"),
         ("classification", "loss.box=7", "loss.box: unknown key; known keys: class_weights, gamma"),
         ("classification", "loss.smoothing=0.1", "loss.smoothing: unknown key; did you mean label_smoothing"),
-        ("detection", "data.train.0.holdout=0.1", "data.train.0.holdout: only for classification"),
+        ("interaction", "data.train.0.holdout=0.1", "data.train.0.holdout: only for classification and detection and seg"),
         ("detection", "data.augment.cutmix=1", "data.augment.cutmix: only for classification"),
         ("classification", "eval.nms_iou=0.5", "eval.nms_iou: only for detection"),
         ("classification", "data.val.0.format=coco", "data.val.0.format: coco does not do classification; allowed: folder"),

@@ -10,6 +10,7 @@ from ddptrain.data.formats.auair import read_auair
 from ddptrain.data.formats.coco import coco_files, read_coco
 from ddptrain.data.formats.csv import csv_files, read_csv
 from ddptrain.data.formats.files import dataset_root
+from ddptrain.data.formats.holdout import keep_split, whole
 from ddptrain.data.formats.sequences import VID_PREFIX, read_uavdt, read_visdrone_vid, uavdt_splits
 from ddptrain.data.formats.uavdt_xml import read_uavdt_xml, uavdt_xml_splits
 from ddptrain.data.formats.visdrone import PREFIX, read_visdrone, visdrone_splits
@@ -72,7 +73,11 @@ def read(config: DatasetConfig, on_fault: OnFault = "error", remedy: str = REMED
 def parse(config: DatasetConfig) -> tuple[AnnotationTable, Faults]:
     """What can be read of a dataset, faulty parts left out or mended, and the faults."""
     faults = Faults()
-    return READERS[config.format](config, faults), faults
+    if config.holdout is None:
+        return READERS[config.format](config, faults), faults
+    parts = splits_of(config.model_copy(update={"split": None}))
+    table = READERS[config.format](whole(config, parts), faults)
+    return keep_split(config, table, faults), faults
 
 
 def check(config: DatasetConfig, table: Sized, faults: Faults, on_fault: OnFault, remedy: str = REMEDY) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +25,10 @@ from ddptrain.data.formats.files import (
     images_below,
     no_split,
 )
+from ddptrain.data.formats.holdout import of_split
 from ddptrain.data.image_table import ImageTable, LabelCollector
 from ddptrain.errors import UserError
 from ddptrain.files import unguarded
-
-SPLITS = ("train", "val")
-"""The splits that `holdout` makes."""
 
 
 def read_labelled(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[ImageTable, Faults]:
@@ -66,7 +63,7 @@ def read_folder(config: DatasetConfig, faults: Faults) -> ImageTable:
     for folder in sorted(labels.keys() - set(groups.values())):
         faults.add("empty class folder", str(base / folder), "a class folder without images")
     names = class_names(config, folders, str(base), faults)
-    return collector.table(config.name, str(root), names, _chosen(config, groups))
+    return collector.table(config.name, str(root), names, of_split(config, groups))
 
 
 def read_label_csv(config: DatasetConfig, faults: Faults) -> ImageTable:
@@ -92,7 +89,7 @@ def read_label_csv(config: DatasetConfig, faults: Faults) -> ImageTable:
                 collector.label(image, numbers[label])
             else:
                 faults.add("unknown class", where, repr(label))
-    return collector.table(config.name, str(dataset_root(config)), names, _chosen(config, groups))
+    return collector.table(config.name, str(dataset_root(config)), names, of_split(config, groups))
 
 
 def _csv_file(config: DatasetConfig) -> Path:
@@ -123,30 +120,6 @@ def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[tuple[s
             faults.add("malformed row", where, what)
         else:
             yield where, unguarded(values[path_at]), [unguarded(v) for v in values[class_at].split("|") if v]
-
-
-def _chosen(config: DatasetConfig, groups: dict[str, str]) -> Callable[[str], bool]:
-    """Which images are of the split: all, or where `holdout` makes the splits, those of them, by class and file name."""
-    if config.holdout is None:
-        return lambda path: True
-    if config.split not in SPLITS:
-        raise UserError(f"{config.name}: holdout makes the splits train and val; set split to one of them")
-    held = _held_out(groups, config.holdout, Path(config.root))
-    return lambda path: (path in held) == (config.split == "val")
-
-
-def _held_out(groups: dict[str, str], part: float, root: Path) -> Collection[str]:
-    """The paths held out: of each class the nearest number to its part, in the order of the names' hashes."""
-
-    def mixed(path: str) -> bytes:
-        name = Path(os.path.relpath(path, root)).as_posix()
-        return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-
-    held: set[str] = set()
-    for group in sorted(set(groups.values())):
-        paths = sorted((p for p, g in groups.items() if g == group), key=mixed)
-        held |= set(paths[: round(part * len(paths))])
-    return held
 
 
 def read_mnist(config: DatasetConfig, faults: Faults) -> ImageTable:

@@ -13,6 +13,7 @@ from ddptrain.config.data import DatasetConfig, Exif
 from ddptrain.data.cache import cached
 from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.files import dataset_root
+from ddptrain.data.formats.holdout import SPLITS, of_split, whole
 from ddptrain.data.formats.image_headers import exif_hint, read_header
 from ddptrain.data.formats.mask_layouts import LAYOUTS, Meaning
 from ddptrain.data.images import BadImage
@@ -46,7 +47,7 @@ def read_masks(config: DatasetConfig, on_fault: OnFault = "error", folder: Path 
 
 def _parse(config: DatasetConfig) -> tuple[MaskTable, Faults]:
     faults = Faults()
-    layout = LAYOUTS[config.format](config, faults)
+    layout = LAYOUTS[config.format](config if config.holdout is None else whole(config, _parts(config)), faults)
     images, masks = layout.files(faults)
     faults.looked_in |= set(map(os.path.dirname, (*images.values(), *masks.values())))
     for stem in [s for s in images if s not in masks]:
@@ -54,6 +55,8 @@ def _parse(config: DatasetConfig) -> tuple[MaskTable, Faults]:
     for stem in [s for s in masks if s not in images]:
         faults.add("label without image", masks[stem], f"no image {layout.images / stem}.*")
     stems = [s for s in images if s in masks]
+    wanted = of_split(config, {images[s]: "" for s in stems})
+    stems = [s for s in stems if wanted(images[s])]
     with ThreadPoolExecutor(8) as pool:
         scans = list(pool.map(lambda s: _scan(images[s], masks[s], config.exif, layout.wide), stems))
     meaning = Meaning.of(config, layout)
@@ -82,6 +85,12 @@ def _parse(config: DatasetConfig) -> tuple[MaskTable, Faults]:
         values=values,
     )
     return table, faults
+
+
+def _parts(config: DatasetConfig) -> list[str]:
+    """The splits that a folder for each would make."""
+    root = dataset_root(config)
+    return [s for s in SPLITS if any((root / folder / s).is_dir() for folder in (config.images or "images", "."))]
 
 
 def _scan(image: str, mask: str, exif: Exif, wide: bool) -> Scan:
