@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 from ddptrain import __version__
 from ddptrain.errors import RankFailed, RunFailed, UserError
+from ddptrain.files import few_files, open_file_limit
 from ddptrain.printable import printable, say
 from launch.cli import add_commands
 
@@ -140,6 +142,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
+    open_file_limit()
     try:
         return int(args.run(args))
     except UserError as e:
@@ -157,6 +160,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ConnectionError, TimeoutError):  # of a network, not of a place
         raise
     except OSError as e:  # disk full, no permission, no such folder: the place is all that is to be known
+        if e.errno in (errno.EMFILE, errno.ENFILE):
+            print(f"ddptrain: failed: too many open files: {few_files()} and start again with resume=auto", file=sys.stderr)
+            return 1
         where = f"{e.filename}: " if e.filename is not None else ""
         line = printable(f"{where}{e.strerror or e}")
         print(f"ddptrain: failed: {line}; free or name another place and start again", file=sys.stderr)

@@ -4,8 +4,29 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from contextlib import suppress
 from pathlib import Path
+
+MOST_FILES = 1 << 20
+ENOUGH_FILES = 1024
+"""Open files that a run with loader processes never needs more of."""
+
+
+def open_file_limit() -> int:
+    """How many files this process may have open at once; raised to the most that the system grants it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # macOS grants less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST_FILES if soft == resource.RLIM_INFINITY else soft
+
+
+def few_files() -> str:
+    """What a process with too low a limit is told."""
+    return f"only {open_file_limit()} files may be open at once; raise the limit (ulimit -n {ENOUGH_FILES})"
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,8 +5,9 @@ Boxes are always `(x1, y1, x2, y2)` in pixels with `0 <= x1 < x2` and `0 <= y1 <
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -83,7 +84,8 @@ class Batch:
     native_size: Tensor
     replaced: tuple[str, ...] = ()
 
-    def _map(self, f) -> Batch:  # type: ignore[no-untyped-def]
+    def map(self, f: Callable[[Tensor], Any]) -> Batch:
+        """The batch with `f` of each of its tensors."""
         return Batch(
             f(self.images),
             f(self.keys),
@@ -98,11 +100,11 @@ class Batch:
         """The batch on `device`; asynchronous from pinned memory."""
         if self.images.device == device:
             return self
-        return self._map(lambda t: t.to(device, non_blocking=True))
+        return self.map(lambda t: t.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory (called by the DataLoader)."""
-        return self._map(lambda t: t.pin_memory())
+        return self.map(lambda t: t.pin_memory())
 
     def __len__(self) -> int:
         return self.images.shape[0]

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from ddptrain.data.workers import Loader, LoaderError, Samples
+from ddptrain.data.workers import Loader, LoaderError, Samples, Wait
 from ddptrain.structures import SampleKey
 
-__all__ = ["KeysOf", "Loader", "LoaderError", "Samples", "eval_loader", "train_loader"]
+__all__ = ["KeysOf", "Loader", "LoaderError", "Samples", "Wait", "eval_loader", "train_loader"]
 
 KeysOf = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """int64 positions `[n]` → (dataset `[n]`, index in the dataset `[n]`): the sampler's function."""
@@ -27,6 +27,7 @@ def train_loader(
     world_size: int,
     workers: int,
     pin_memory: bool = False,
+    wait: Wait | None = None,
 ) -> Loader:
     """One rank's part of the stream from `position` on, without a break between epochs.
 
@@ -41,6 +42,7 @@ def train_loader(
         accumulation: micro batches per step, at most `global_batch / world_size`.
         workers: processes; 0 loads in this one. The batches do not depend on it.
         pin_memory: copy batches to page-locked memory (CUDA).
+        wait: how long to wait for a batch, and who is told of trouble.
     """
     if global_batch % world_size:
         raise ValueError(f"global_batch {global_batch} is not a multiple of world_size {world_size}")
@@ -57,7 +59,7 @@ def train_loader(
                 yield keys[part[0] : part[-1] + 1]
             step += 1
 
-    return Loader(samples, batches(), workers, pin_memory)
+    return Loader(samples, batches(), workers, pin_memory, wait)
 
 
 def eval_loader(
@@ -69,6 +71,7 @@ def eval_loader(
     world_size: int,
     workers: int,
     pin_memory: bool = False,
+    wait: Wait | None = None,
 ) -> Loader:
     """One rank's part of every image of every dataset, once.
 
@@ -79,6 +82,7 @@ def eval_loader(
     Args:
         sizes: number of images of each dataset of `samples`; a key's position counts through all of them.
         batch: images per group; the last one may be smaller.
+        wait: as for `train_loader`.
     """
 
     def batches() -> Iterator[list[SampleKey]]:
@@ -89,4 +93,4 @@ def eval_loader(
             dataset = np.searchsorted(starts, positions, side="right") - 1
             yield [SampleKey(*k) for k in np.stack([positions, dataset, positions - starts[dataset]], -1).tolist()]
 
-    return Loader(samples, batches(), workers, pin_memory)
+    return Loader(samples, batches(), workers, pin_memory, wait)

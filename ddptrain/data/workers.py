@@ -10,25 +10,33 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import errno
 import functools
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import cv2
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from ddptrain.data.handover import Parcel, pack, remedy, why_not_shared
 from ddptrain.errors import RankFailed, UserError
+from ddptrain.files import open_file_limit
 from ddptrain.structures import Batch, Sample, SampleKey
 
 _PREFETCH = 2
 _PATIENCE_S = 3.0
+_LOOK_S = 5.0
+_STOP_S = 20.0
 # whoever sends these means the trainer, which then ends the workers in order
 _IGNORED = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, n)]
 
@@ -57,33 +65,38 @@ class Loader:
         processes: the workers.
     """
 
-    def __init__(self, samples: Samples, batches: Iterator[list[SampleKey]], workers: int, pin_memory: bool) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        batches: Iterator[list[SampleKey]],
+        workers: int,
+        pin_memory: bool,
+        wait: Wait | None = None,
+    ) -> None:
         """
         Args:
             samples: where samples come from; sent to the workers once.
             batches: the keys of each batch; read in this process.
-            workers: worker processes; 0 loads in this one.
+            workers: worker processes; 0 loads in this one, and so do all where the system grants no further process.
             pin_memory: copy batches to page-locked memory.
+            wait: how long to wait for a batch, and who is told of trouble.
         """
         self.workers = workers
+        self._wait = wait or Wait()
+        self._told = False
         # a pool of threads does not survive a fork, and with a process per core it only costs
         cv2.setNumThreads(0)
-        start = "fork" if sys.platform == "linux" else "spawn"
+        open_file_limit()
         before = set(multiprocessing.active_children())
-        with _quiet_start():
-            loader: Any = DataLoader(
-                _Fetch(samples),  # type: ignore[arg-type]
-                batch_sampler=_Once(batches),
-                collate_fn=_as_it_is,
-                num_workers=workers,
-                pin_memory=pin_memory,
-                worker_init_fn=functools.partial(_start_worker, os.getpid()),
-                multiprocessing_context=start if workers else None,
-                prefetch_factor=_PREFETCH if workers else None,
-                # without its own generator, the DataLoader draws from torch's global one
-                generator=torch.Generator(),
+        try:
+            self._iterator: Any = _start(samples, batches, workers, pin_memory)
+        except OSError as e:  # no shared memory for their locks, no files, no processes
+            _kill([p for p in multiprocessing.active_children() if p not in before])
+            self._wait.report(
+                f"no loader processes ({e.strerror}): images are read in this process, which is slower; {remedy(e)}"
             )
-            self._iterator: Any = iter(loader)
+            self.workers = 0
+            self._iterator = _start(samples, batches, 0, pin_memory)
         self.processes = [p for p in multiprocessing.active_children() if p not in before]
         self._at_exit = functools.partial(_kill, self.processes)
         if self.processes:
@@ -103,18 +116,45 @@ class Loader:
             raise StopIteration
         try:
             self._check_workers()
-            batch = next(self._iterator)
+            batch = self._next()
         except StopIteration:
             self.close()
-            raise
-        except RuntimeError:
-            # torch looks after its workers every 5 s while it waits
-            self._check_workers()
             raise
         if isinstance(batch, UserError):
             self.close()
             raise RankFailed(str(batch))
+        if isinstance(batch, Parcel):
+            if not self._told:
+                self._told = True
+                why = why_not_shared(batch.size, self.workers, _PREFETCH)
+                self._wait.report(f"batches come through pipes, which is slower: {why}")
+            return batch.open()
         return batch
+
+    def _next(self) -> Any:
+        """The next batch from torch, which looks after its workers and gives up every `_LOOK_S` while it waits."""
+        since, say_after = time.monotonic(), 2 * _LOOK_S
+        while True:
+            try:
+                return next(self._iterator)
+            except RuntimeError as e:
+                self._check_workers()
+                if "Too many open files" in str(e):
+                    raise LoaderError(f"too many open files: {remedy(OSError(errno.EMFILE, ''))}") from None
+                if "timed out" not in str(e):
+                    raise
+            waited = time.monotonic() - since
+            stopped = self._wait.stopped()
+            if waited > (min(_STOP_S, self._wait.timeout_s) if stopped else self._wait.timeout_s):
+                self._end(at_once=True)
+                asked = ", and the run was asked to stop" if stopped else ""
+                raise LoaderError(
+                    f"no batch came for {waited:.0f} s{asked}: files of the datasets cannot be read, or only very slowly; "
+                    f"check their disk, or raise train.timeout_s ({self._wait.timeout_s:g} s)"
+                )
+            if waited > say_after:
+                self._wait.report(f"waiting for a batch for {waited:.0f} s; the run ends after {self._wait.timeout_s:g} s")
+                say_after *= 2
 
     def close(self) -> None:
         """End the workers: in order where they can within some seconds, by force otherwise. Closing twice is fine."""
@@ -162,6 +202,49 @@ class Loader:
         raise LoaderError(f"a loader process ended ({', '.join(names)}; data.workers is {self.workers}): {cause}") from None
 
 
+@dataclass(frozen=True)
+class Wait:
+    """How a loader waits.
+
+    Attributes:
+        timeout_s: seconds for a batch, after which the run ends.
+        stopped: whether the run was asked to stop: it then waits no longer.
+        report: told of trouble, in one line.
+    """
+
+    timeout_s: float = 1800.0
+    stopped: Callable[[], bool] = lambda: False
+    report: Callable[[str], None] = lambda line: print(f"ddptrain: warning: {line}", file=sys.stderr, flush=True)
+
+
+def _start(samples: Samples, batches: Iterator[list[SampleKey]], workers: int, pin_memory: bool) -> Any:
+    """torch's own iterator, with its workers."""
+    start = "fork" if sys.platform == "linux" else "spawn"
+    with _quiet_start():
+        loader: Any = DataLoader(
+            _Fetch(samples, pack=workers > 0),  # type: ignore[arg-type]
+            batch_sampler=_Once(batches),
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            timeout=_LOOK_S if workers else 0,
+            pin_memory=pin_memory,
+            worker_init_fn=functools.partial(_start_worker, os.getpid()),
+            multiprocessing_context=start if workers else None,
+            prefetch_factor=_PREFETCH if workers else None,
+            # without its own generator, the DataLoader draws from torch's global one
+            generator=torch.Generator(),
+        )
+        return _Iterator(loader) if workers else iter(loader)
+
+
+class _Iterator(_MultiProcessingDataLoaderIter):
+    """torch's, whose end complains of what is missing in one that could not be started."""
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):
+            super().__del__()
+
+
 class _Once:
     """Hands torch a generator as the batch sampler, which it iterates once."""
 
@@ -178,14 +261,15 @@ class _Fetch:
     torch would wrap a raised one in the worker's traceback.
     """
 
-    def __init__(self, samples: Samples) -> None:
-        self.samples = samples
+    def __init__(self, samples: Samples, pack: bool) -> None:
+        self.samples, self.pack = samples, pack
 
-    def __getitems__(self, keys: list[SampleKey]) -> Batch | UserError:
+    def __getitems__(self, keys: list[SampleKey]) -> Batch | Parcel | UserError:
         try:
-            return self.samples.collate([self.samples[key] for key in keys])
+            batch = self.samples.collate([self.samples[key] for key in keys])
         except UserError as e:
             return e
+        return pack(batch) if self.pack and isinstance(batch, Batch) else batch
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ddptrain import distributed
-from ddptrain.data.loader import eval_loader
+from ddptrain.data.loader import Wait, eval_loader
 from ddptrain.distributed import World
 from ddptrain.errors import RunFailed
 from ddptrain.tasks.base import Prediction, Task
@@ -43,7 +43,7 @@ class Evaluation:
 
 @torch.inference_mode()
 def predict_shard(
-    task: Task, model: nn.Module, world: World, *, batch: int, workers: int, precision: str
+    task: Task, model: nn.Module, world: World, *, batch: int, workers: int, precision: str, wait: Wait | None = None
 ) -> tuple[list[dict[int, Prediction]], list[str]]:
     """This rank's shard: one mapping sample index → prediction per validation dataset, and what could not be read.
 
@@ -60,6 +60,7 @@ def predict_shard(
         world_size=world.size,
         workers=workers,
         pin_memory=world.device.type == "cuda",
+        wait=wait,
     )
     with loader:
         for micro in loader:
@@ -80,6 +81,7 @@ def evaluate(
     workers: int,
     precision: str = "none",
     max_bad_images: int | None = None,
+    wait: Wait | None = None,
 ) -> Evaluation:
     """Metrics of `model` on all validation datasets, the same on every rank and for any number of ranks.
 
@@ -89,12 +91,13 @@ def evaluate(
         workers: loader processes of this rank.
         precision: "none", "bf16" or "fp16".
         max_bad_images: see `EvalConfig`.
+        wait: how long to wait for a batch, and who is told of trouble.
 
     Raises:
         RunFailed: on every rank alike: too many images could not be read.
     """
     model.eval()
-    shard = predict_shard(task, model, world, batch=batch, workers=workers, precision=precision)
+    shard = predict_shard(task, model, world, batch=batch, workers=workers, precision=precision, wait=wait)
     shards = distributed.gather_objects(shard, "gathering the predictions of an evaluation")
     replaced = [line for _, lines in shards for line in lines]
     refuse_bad(replaced, sum(size for _, size in task.val), max_bad_images)

@@ -38,6 +38,7 @@ class RunState:
         monitored: metrics by which checkpoints are compared; the first, the task's own, decides about patience.
         bests: best value of each of them so far; stale: evaluations since the first one's, but for those in which it was
             undefined.
+        unjudged: an evaluation of this step is due.
         frozen: parts of the model that stay in eval mode.
         notes: lines for the log about where the run starts from.
         replaced: samples that stood in for unreadable ones.
@@ -64,6 +65,7 @@ class RunState:
     position: int = 0
     bests: dict[str, float] = field(default_factory=dict)
     stale: int = 0
+    unjudged: bool = False
     replaced: int = 0
     loss_by_dataset: list[float] = field(default_factory=list)
     samples_by_dataset: list[float] = field(default_factory=list)
@@ -130,6 +132,7 @@ class RunState:
     def judge(self, metrics: Mapping[str, float]) -> list[str]:
         """Note an evaluation; the monitored metrics that are the best so far. One that is undefined (nan: there is no truth to
         find) is neither better nor worse."""
+        self.unjudged = False
         better = [name for name in self.monitored if _is_better(name, metrics[name], self.bests.get(name))]
         self.bests |= {name: metrics[name] for name in better}
         if self.monitored[0] in better:
@@ -149,6 +152,7 @@ class RunState:
             "ranks": self.split.world_size,
             "bests": self.bests,
             "stale": self.stale,
+            "unjudged": self.unjudged,
             "replaced": self.replaced,
             "datasets": list(self.sampler.mixture.names),
             "loss_by_dataset": self.loss_by_dataset,
@@ -182,6 +186,7 @@ class RunState:
         self.stepper.normalizer = state["normalizer"]
         for key in ("position", "bests", "stale", "replaced"):
             setattr(self, key, state[key])
+        self.unjudged = state.get("unjudged", False)  # older checkpoints were written after the evaluation
         for key in ("step", "skipped"):
             setattr(self, key, round(state[key] * state["global_batch"] / self.split.global_batch))
         self.recounted = state["global_batch"] != self.split.global_batch

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 from ddptrain import distributed, seeding
 from ddptrain.config import RunConfig
-from ddptrain.data.loader import train_loader
+from ddptrain.data.loader import Wait, train_loader
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import evaluate
 from ddptrain.engine.handshake import check_ranks
@@ -61,6 +61,7 @@ def train(config: RunConfig, stop: StopFlag) -> int:
                 world_size=world.size,
                 workers=config.data.workers,
                 pin_memory=world.device.type == "cuda",
+                wait=_patience(config, monitor, stop),
             )
         )
         monitor.show_inputs(state)
@@ -84,7 +85,18 @@ def run_steps(
     """Step to the end of the run or to a stop; returns the name of the signal that stopped it, or nothing."""
     batches = monitor.timing.wait_for(loader)
     incidents = Incidents(config, task.train, world, monitor.console.line)
+    wait = _patience(config, monitor, stop)
     first = True
+
+    def judge(always: bool) -> None:
+        """Evaluate, and save what it found; the steps themselves are saved before, so that no failure here costs any."""
+        better = _evaluate(config, task, world, state, monitor, wait)
+        if better or always or state.out_of_patience:
+            saver.save(best=better)
+
+    if state.unjudged:  # the evaluation after this checkpoint did not come to its end
+        state.schedule.apply(state.optimizer, max(state.step - 1, 0))  # the rates that the checkpoint was written with
+        judge(always=True)
     while state.step < state.steps and not state.out_of_patience:
         seeding.seed_torch(config.seed, state.step + state.skipped, world.rank)
         state.schedule.apply(state.optimizer, state.step)
@@ -103,18 +115,22 @@ def run_steps(
             first = False
 
         last = state.step == state.steps
-        better: list[str] = []
-        if last or _due(config.eval.every_steps, config.eval.every_epochs, state, before, report):
+        state.unjudged = last or _due(config.eval.every_steps, config.eval.every_epochs, state, before, report)
+        save = last or report.stop or _due(config.checkpoint.every_steps, config.checkpoint.every_epochs, state, before, report)
+        if save:
             with monitor.timing.pause():
-                better = _evaluate(config, task, world, state, monitor)
-        last = last or state.out_of_patience
-        save = _due(config.checkpoint.every_steps, config.checkpoint.every_epochs, state, before, report)
-        if better or save or last or report.stop:
-            with monitor.timing.pause():
-                saver.save(best=better)
+                saver.save()
         if report.stop and not last:
             return distributed.first_true(stop.reason, "agreeing on the stop")
+        if state.unjudged:
+            with monitor.timing.pause():
+                judge(always=save)
     return ""
+
+
+def _patience(config: RunConfig, monitor: Monitor, stop: StopFlag) -> Wait:
+    """How loaders wait: as long as ranks do for each other, less after a stop signal."""
+    return Wait(config.train.timeout_s, lambda: stop.signal is not None, lambda line: monitor.console.line(f"warning: {line}"))
 
 
 def _due(every_steps: int | None, every_epochs: float | None, state: RunState, before: int, report: StepReport) -> bool:
@@ -127,7 +143,7 @@ def _due(every_steps: int | None, every_epochs: float | None, state: RunState, b
     return int(state.position // interval) > int(before // interval)
 
 
-def _evaluate(config: RunConfig, task: Task, world: World, state: RunState, monitor: Monitor) -> list[str]:
+def _evaluate(config: RunConfig, task: Task, world: World, state: RunState, monitor: Monitor, wait: Wait) -> list[str]:
     """Evaluate the averaged weights; the monitored metrics by which they are the best so far."""
     monitor.console.status("evaluating")
     evaluation = evaluate(
@@ -138,6 +154,7 @@ def _evaluate(config: RunConfig, task: Task, world: World, state: RunState, moni
         workers=config.data.workers,
         precision=config.train.precision,
         max_bad_images=config.eval.max_bad_images,
+        wait=wait,
     )
     state.train_mode()
     better = state.judge(evaluation.metrics)
