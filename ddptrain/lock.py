@@ -62,8 +62,8 @@ class LockLost(RankFailed):
 
 
 def has_run(folder: Path) -> bool:
-    """Whether a folder holds anything but a lock."""
-    return folder.is_dir() and any(p.name != NAME and not p.name.startswith(".lock.") for p in folder.iterdir())
+    """Whether a folder holds anything but a lock, and the jobs that were submitted to make the run."""
+    return folder.is_dir() and any(p.name not in (NAME, "jobs") and not p.name.startswith(".lock.") for p in folder.iterdir())
 
 
 class RunLock:

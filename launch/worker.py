@@ -17,6 +17,9 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from ddptrain.config import load_config
+from ddptrain.errors import UserError
+from ddptrain.start import read_start
 from ddptrain.status import USER_ERROR
 
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
@@ -63,9 +66,9 @@ def main() -> int:
     os.environ.update(spec["env"])
     if spec["cwd"]:
         os.chdir(spec["cwd"])
-    if spec["restart"] + attempt > 0 and trains:
-        arguments.append("resume=auto")
     try:
+        if spec["restart"] + attempt > 0 and trains:
+            arguments = again(arguments)
         code = int(importlib.import_module(spec["module"]).main(arguments))
         if code == USER_ERROR:
             mistake.touch()
@@ -77,6 +80,17 @@ def main() -> int:
     finally:
         for number in STOP_SIGNALS:  # Python's own end puts back the defaults of all but ignored ones: a stop would kill
             signal.signal(number, signal.SIG_IGN)
+
+
+def again(arguments: list[str]) -> list[str]:
+    """The arguments of a restart: it goes on from the run's own checkpoints, or as the run was told at first, which stands in
+    `start.json` once that start has read its checkpoint."""
+    try:
+        config = load_config(arguments[1], arguments[2:])
+        told = config.resume is not None and config.resume.source != "auto"
+        return arguments if told and read_start(config.folder) is None else [*arguments, "resume=auto"]
+    except UserError:  # told by the start itself
+        return arguments
 
 
 def count_starts(path: str) -> int:

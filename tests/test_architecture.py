@@ -10,13 +10,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
-    "errors": 0, "printable": 0, "last_words": 0, "files": 0, "status": 0, "structures": 0, "distributed": 0, "seeding": 0,
-    "config": 0,
+    "errors": 0, "printable": 0, "last_words": 0, "files": 0, "start": 0, "status": 0, "structures": 0, "distributed": 0,
+    "seeding": 0, "config": 0,
     "processes": 0, "lock": 0,
     "data": 1, "models": 1, "losses": 1, "optim": 1, "metrics": 1, "monitor": 1,
     "tasks": 2, "engine": 3, "cli": 4, "__main__": 5, "__init__": 0,
 }  # fmt: skip
-NO_TORCH = ("config", "errors", "files", "printable", "status", "processes", "lock")
+NO_TORCH = ("config", "errors", "files", "printable", "start", "status", "processes", "lock")
 
 
 def modules(top: str) -> list[Path]:

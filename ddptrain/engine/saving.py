@@ -21,12 +21,14 @@ from ddptrain.data.contents import differences
 from ddptrain.distributed import World
 from ddptrain.engine import checkpoint
 from ddptrain.engine.changes import changes, consequences
+from ddptrain.engine.origin import Origin, find_origin
 from ddptrain.engine.state import RunState
 from ddptrain.engine.writer import CheckpointWriter
 from ddptrain.errors import UserError
 from ddptrain.files import write_text
-from ddptrain.lock import LockLost, RunLock, has_run
+from ddptrain.lock import LockLost, RunLock
 from ddptrain.printable import printable
+from ddptrain.start import write_start
 from ddptrain.status import State, exit_status, write_status
 from ddptrain.tasks.base import Task
 
@@ -60,26 +62,31 @@ def check_identity(old: dict[str, Any], new: dict[str, Any], allow: tuple[str, .
             )
 
 
-def check_contents(old: dict[str, Any], new: list[dict[str, Any]], allow: tuple[str, ...], path: Path) -> None:
+def check_contents(old: dict[str, Any], new: list[dict[str, Any]], allow: tuple[str, ...], path: Path) -> list[str]:
     """Compare the datasets with those that a checkpoint has seen: other training data are refused, other validation data
     are told.
+
+    Returns:
+        A line for each difference that is accepted.
 
     Raises:
         UserError: the training datasets hold other images or labels, and that is not allowed.
     """
     if "contents" not in old:
-        warn(f"{path}: of a version that noted nothing about images and labels: whether they are the same is not known")
-        return
+        return [f"{path}: of a version that noted nothing about images and labels: whether they are the same is not known"]
     found = differences(old["contents"], new)
     if found["train"] and "datasets" not in allow:
         raise UserError(
             f"{path}: cannot go on, the training data differ: {'; '.join(found['train'])}; restore them, or accept them with "
             f"resume.allow=[datasets]"
         )
-    for line in found["train"]:
-        warn(f"{line}: other data than before the stop, accepted by resume.allow")
-    for line in found["val"]:
-        warn(f"{line}: the metrics from here on, and which one is the best, do not compare with those before")
+    return [
+        *(f"{line}: other data than before the stop, accepted by resume.allow" for line in found["train"]),
+        *(
+            f"{line}: metrics from here on, and which one is the best, do not compare with those before"
+            for line in found["val"]
+        ),
+    ]
 
 
 class Saver:
@@ -90,6 +97,7 @@ class Saver:
         self._config, self._world, self._state, self._lock = config, world, state, lock
         self._identity = identity(config, list(task.sampler.mixture.sizes))
         self._contents = [_plain(c.state()) for c in task.contents] if world.main else []
+        self._origin = Origin()
         self._writer: CheckpointWriter | None = None
         self._carried: dict[str, tuple[Path, int]] = {}
         self._ended = False
@@ -114,31 +122,22 @@ class Saver:
         """Rank 0: the checkpoint to start from, or None for a fresh start."""
         if not self._world.main:
             return None
-        config, folder = self._config, self._config.folder
-        if config.resume is None:
-            if has_run(folder):
-                raise UserError(f"{folder}: this run exists; go on with it by resume=auto, or choose another name=…")
+        config = self._config
+        self._origin = find_origin(config, warn)
+        path, state = self._origin.path, self._origin.state
+        if path is None or state is None:
+            if config.resume is not None:
+                self._state.notes.append(nothing_found(config))
             return None
-        if config.resume.source == "auto":
-            found = checkpoint.newest_valid(self._checkpoints, warn)
-        else:
-            source = Path(config.resume.source)
-            own = folder.resolve() in (source.resolve(), *source.resolve().parents)
-            if not own and has_run(folder):
-                raise UserError(f"{folder}: this run exists and {source} is not in it; choose another name=…")
-            found = checkpoint.load(source, warn)
-        if found is None:
-            self._state.notes.append(nothing_found(config))
-            return None
-        path, state = found
-        check_contents(state, self._contents, config.resume.allow, path)
-        check_identity(state["identity"], self._identity, config.resume.allow, path)
+        told = check_contents(state, self._contents, self._origin.allow, path)
+        check_identity(state["identity"], self._identity, self._origin.allow, path)
         self._state.notes[:] = [
             f"resume: from {path}",
+            *(f"warning: resume: {line}" for line in told),
             *(f"resume: changed: {line}" for line in changes(json.loads(state["config"]), config)),
             *(f"warning: resume: {line}" for line in consequences(state, config, self._state)),
         ]
-        if folder.resolve() not in path.resolve().parents:
+        if config.folder.resolve() not in path.resolve().parents:
             self._carry(path, state)
         return state
 
@@ -185,10 +184,12 @@ class Saver:
             self._writer = CheckpointWriter(
                 self._checkpoints, self._config.checkpoint.keep_last, self._config.checkpoint.keep_every, warn
             )
-            if self._state.step:
-                checkpoint.set_aside(self._checkpoints, self._state.step)
+            if self._origin.fresh or self._state.step:
+                checkpoint.set_aside(self._checkpoints, -1 if self._origin.fresh else self._state.step)
             for link, (source, step) in self._carried.items():
                 checkpoint.carry(self._checkpoints, link, source, step)
+            if self._origin.start is not None:
+                write_start(folder, self._origin.start)
             write_text(folder / "config.yaml", to_yaml(self._config))
             self._status("running")
         except OSError as e:

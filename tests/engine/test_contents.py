@@ -129,6 +129,6 @@ def test_replaced_training_data_are_refused(small_data: Callable[[str], Path], t
     assert main(again) == 2
     assert "cannot go on, the training data differ: train shapes: 1 of 27 images added" in capsys.readouterr().err
     assert main([*again, "resume.allow=[datasets]"]) == 0
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert "train shapes: 1 of 27 images added (train/square/30.png), 1 of 27 images removed (train/disc/3.png)" in said
-    assert "val shapes: 1 of 16 images removed (val/disc/0.png): the metrics from here on" in said
+    assert "val shapes: 1 of 16 images removed (val/disc/0.png): metrics from here on" in said
