@@ -16,7 +16,8 @@ from ddptrain.data.convert import convert
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.labelled import read_labelled
-from ddptrain.data.formats.masks import CAMVID, read_masks
+from ddptrain.data.formats.mask_layouts import CAMVID
+from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.formats.visdrone import NAMES
 from ddptrain.errors import UserError
 
