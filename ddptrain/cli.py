@@ -61,9 +61,10 @@ def _add_runs(commands: Any) -> None:
 
     p = commands.add_parser("predict", help="draw what a run finds in images")
     p.add_argument("folder", type=Path, metavar="RUN", help="run folder, or a checkpoint in it")
-    p.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
+    p.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them and their subfolders")
     p.add_argument("--out", type=Path, help="folder for pictures and predictions.json (default: RUN/predictions)")
     p.add_argument("--score", type=float, default=0.25, help="draw detections from this score on (default 0.25)")
+    p.add_argument("--depth", type=Path, metavar="FOLDER", help="depth maps of the images, for a model that takes depth")
     p.add_argument("--limit", type=positive, metavar="N", help="take only N images, evenly spread")
     p.set_defaults(run=predict)
 
@@ -102,6 +103,7 @@ def _add_data(commands: Any) -> None:
     p.add_argument("out", type=Path, metavar="OUT", help="folder of the 16-bit PNGs, for `depth` of a dataset")
     p.add_argument("--model", required=True, help="folder or name of a depth-estimation model of transformers")
     p.add_argument("--scale", type=float, help="values per unit of a metric model, such as 1000 for mm (default: per image)")
+    p.add_argument("--exif", choices=["apply", "ignore"], default="apply", help="as the key `exif` of the dataset")
     p.set_defaults(run=depth)
 
     p = commands.add_parser("config", help="print all keys, a config as it is resolved, or the JSON Schema")
@@ -227,10 +229,10 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
-    """Write pictures with detections, and predictions.json."""
-    from ddptrain.engine.inference import predict_run
+    """Write pictures with detections, and predictions.json: 0 where every image could be used, else 1."""
+    from ddptrain.engine.predict import predict_run
 
-    return predict_run(args.folder, args.images, args.out, args.score, args.limit)
+    return predict_run(args.folder, args.images, args.out, args.score, args.limit, args.depth)
 
 
 def check(args: argparse.Namespace) -> int:
@@ -245,7 +247,7 @@ def depth(args: argparse.Namespace) -> int:
     """Write a depth map for every image."""
     from ddptrain.engine.depth import write_depth
 
-    return write_depth(args.images, args.out, args.model, args.scale)
+    return write_depth(args.images, args.out, args.model, args.scale, args.exif)
 
 
 def config(args: argparse.Namespace) -> int:

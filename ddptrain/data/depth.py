@@ -172,7 +172,9 @@ def depth_of_file(path: str, size: tuple[int, int], datasets: Sequence[DatasetCo
             if found is not None:
                 return maps.read(found, size)
     if channels == 4:
-        raise UserError(f"{path}: no depth map in the depth folders of the run's datasets; the model needs one")
+        folders = dict.fromkeys(str(Path(d.root) / d.depth) for d in datasets if d.depth is not None)
+        where = ", ".join(folders) or "any dataset of the run"
+        raise UserError(f"{path}: no depth map in {where}; the model needs one: predict takes their folder as --depth")
     return np.zeros(size[::-1], np.uint8)
 
 

@@ -8,15 +8,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ddptrain.data.images import BadImage, read_image
-from ddptrain.engine.inference import IMAGE_SUFFIXES
+from ddptrain.config.data import Exif
+from ddptrain.data.faults import Faults
+from ddptrain.data.images import read_image
+from ddptrain.engine.image_files import Skipped, find_images, refuse_overwriting
 from ddptrain.errors import UserError
 from ddptrain.printable import say
 
 LARGEST = 65535
 
 
-def write_depth(images: Path, out: Path, model: str, scale: float | None) -> int:
+def write_depth(images: Path, out: Path, model: str, scale: float | None, exif: Exif = "apply") -> int:
     """Write a 16-bit PNG for every image below a folder, at the same relative path.
 
     Args:
@@ -25,22 +27,34 @@ def write_depth(images: Path, out: Path, model: str, scale: float | None) -> int
         model: folder or name of a depth-estimation model (ZoeDepth, Depth Anything, DPT …).
         scale: what a unit of the model becomes (1000: metres to millimetres), from 1 to 65535; None stretches each image's
             own range to that. 0 means that nothing is known: values that are not finite or, with `scale`, not above 0.
+        exif: as the key of the dataset that the maps are for.
+
+    Returns:
+        1 where an image could not be used, else 0.
 
     Raises:
-        UserError: the extra is not installed, the model cannot be loaded, or there is no image.
+        UserError: the extra is not installed, the model cannot be loaded, there is no image, or a map cannot be written.
     """
-    root = images if images.is_dir() else images.parent
-    paths = sorted(p for p in images.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if images.is_dir() else [images]
-    if not paths:
-        raise UserError(f"{images}: no image in it; images end in {', '.join(IMAGE_SUFFIXES)}")
-    pipeline = load_pipeline(model)
-    for path in paths:
-        target = (out / path.relative_to(root)).with_suffix(".png")
+    faults = Faults()
+    found: dict[str, Path] = {}
+    for path, name in find_images([images], faults).items():
+        if name in found:
+            faults.add("name with two suffixes", str(found[name]), f"{path} is taken")
+        found[name] = path
+    refuse_overwriting(found.values(), out, (f"{name}.png" for name in found))
+    pipeline, skipped = load_pipeline(model), Skipped()
+    if faults.counts:
+        say(f"left out: {faults.text()}")
+    for name, path in found.items():
+        target = out / f"{name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(target), to_levels(predict(pipeline, path), scale)):
+        levels = None
+        with skipped.skipping(path):
+            levels = to_levels(predict(pipeline, path, exif), scale)
+        if levels is not None and not cv2.imwrite(str(target), levels):
             raise UserError(f"{target}: cannot be written")
-    say(f"{len(paths)} depth maps of {images} in {out}")
-    return 0
+    say(f"{len(found) - skipped.count} depth maps of {images} in {out}")
+    return skipped.status(len(found))
 
 
 def load_pipeline(model: str) -> Any:
@@ -55,14 +69,11 @@ def load_pipeline(model: str) -> Any:
         raise UserError(f"--model {model}: {str(e).strip().splitlines()[0]}") from None
 
 
-def predict(pipeline: Any, path: Path) -> np.ndarray:
-    """Depth as the model tells it, float32 `[H, W]`, in pixels of the file."""
+def predict(pipeline: Any, path: Path, exif: Exif = "apply") -> np.ndarray:
+    """Depth as the model tells it, float32 `[H, W]`, in pixels of the image as it is read; raises `BadImage`."""
     from PIL import Image
 
-    try:
-        image = read_image(path)
-    except BadImage as e:
-        raise UserError(str(e)) from None
+    image = read_image(path, exif)
     depth = pipeline(Image.fromarray(image))["predicted_depth"].squeeze().float().cpu().numpy()
     return cv2.resize(depth, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
 

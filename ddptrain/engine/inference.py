@@ -1,4 +1,4 @@
-"""Using a trained run: evaluate it again, or look at what it finds in images."""
+"""Using a trained run: evaluate it again, report on it, export it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ddptrain import distributed
@@ -18,15 +17,11 @@ from ddptrain.engine.evaluate import Evaluation, evaluate
 from ddptrain.engine.export import export_model
 from ddptrain.engine.saving import load_weights, warn
 from ddptrain.errors import UserError
-from ddptrain.files import write_text
 from ddptrain.monitor.console import Console
 from ddptrain.monitor.history import History, plain
-from ddptrain.monitor.pictures import save
 from ddptrain.printable import say
 from ddptrain.tasks.base import Model, Task
 from ddptrain.tasks.build import INPUTS, build_task, load_predictor
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def evaluate_run(run: Path, overrides: Sequence[str], as_json: bool) -> int:
@@ -135,68 +130,3 @@ def trained(task: Model, weights: dict[str, Any], file: Path) -> nn.Module:
             f"{file}: its weights do not fit the model of the config: {line}; leave model and classes as they were"
         ) from None
     return model
-
-
-def predict_run(run: Path, images: Sequence[Path], out: Path | None, score: float, limit: int | None) -> int:
-    """Draw what a run finds in images, and write all of it to `predictions.json`.
-
-    Args:
-        run: run folder or checkpoint.
-        images: files, or folders whose images are taken.
-        out: folder of the pictures; default `predictions` in the run folder.
-        score: detections below it are not drawn (predictions.json has them all).
-        limit: at most so many images, evenly spread over all of them.
-    """
-    paths = find_images(images)
-    if limit is not None:
-        paths = [paths[i] for i in sorted({i * len(paths) // limit for i in range(limit)})]
-    config, weights, file = load_weights(run)
-    out = out or (run if run.is_dir() else file.parent) / "predictions"
-    predictor = load_predictor(config)
-    model = trained(predictor, weights, file)
-    world = distributed.discover(config.train.device)
-    model = model.to(world.device).eval()
-    found = {}
-    with torch.inference_mode():
-        for path, name in zip(paths, picture_names(paths)):
-            prediction, picture = predictor.predict_file(model, path, world.device, score)
-            found[str(path)] = {k: _written(out / name, v) for k, v in prediction.items()}
-            save(out / name, picture)
-    write_text(out / "predictions.json", json.dumps(found, indent=1))
-    say(f"{len(paths)} images with {file}: pictures and predictions.json in {out}")
-    return 0
-
-
-def _written(picture: Path, value: Any) -> Any:
-    """A value for JSON; of the bytes of a PNG the name of its file, beside the picture."""
-    if not isinstance(value, bytes):
-        return value
-    file = picture.with_suffix(".png")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(value)
-    return file.name
-
-
-def picture_names(paths: Sequence[Path]) -> list[str]:
-    """A name of its own for each picture: the image's, with its number in front where two images share one."""
-    stems = [p.stem for p in paths]
-    return [f"{s}.jpg" if stems.count(s) == 1 else f"{i:04d}_{s}.jpg" for i, s in enumerate(stems)]
-
-
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """The image files among `paths` and in the folders among them, in the order of names.
-
-    Raises:
-        UserError: a path does not exist, or there is no image at all.
-    """
-    out: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            out += sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        elif path.exists():
-            out.append(path)
-        else:
-            raise UserError(f"{path}: no such image or folder")
-    if not out:
-        raise UserError(f"{paths[0]}: no image in it; images end in {', '.join(IMAGE_SUFFIXES)}")
-    return out

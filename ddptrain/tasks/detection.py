@@ -69,7 +69,8 @@ class DetectionModel:
     def predict_file(
         self, model: nn.Module, path: Path, device: torch.device, score: float
     ) -> tuple[dict[str, Any], np.ndarray]:
-        """Boxes in pixels of the file (with EXIF orientation applied), best first, and the picture."""
+        """Boxes in pixels of the image as it is read (`DataConfig.exif`), best first, and the picture; of a model that takes
+        depth also whether anything is known of it."""
         try:
             image = read_image(str(path), self.config.data.exif)
             depth = None
@@ -91,7 +92,8 @@ class DetectionModel:
             {"class": self.classes[label], "score": round(float(s), 5), "box": [round(float(v), 2) for v in box]}
             for box, s, label in zip(found["boxes"], found["scores"], found["labels"].tolist())
         ]
-        return {"width": image.shape[1], "height": image.shape[0], "detections": rows}, picture
+        known = {} if depth is None else {"depth": bool(depth.any())}
+        return {"width": image.shape[1], "height": image.shape[0], **known, "detections": rows}, picture
 
 
 class DetectionTask(DetectionModel):

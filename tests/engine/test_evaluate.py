@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from small_runs import RUNS, write_config
 
 from ddptrain.cli import main
 from ddptrain.config import load_config
@@ -17,7 +18,6 @@ from ddptrain.engine.evaluate import evaluate, refuse_bad
 from ddptrain.errors import RunFailed
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.build import build_task
-from tests.small_runs import RUNS, write_config
 
 ONE = World(0, 1, 0, 1, torch.device("cpu"), "single")
 

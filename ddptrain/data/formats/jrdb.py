@@ -18,8 +18,9 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -72,6 +73,11 @@ def sequences(config: DatasetConfig, there: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
+@lru_cache(maxsize=2)  # the frames of a sequence follow each other
+def _frames(file: Path) -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], load_json(file.stem, file, ["labels"], dict)["labels"])
+
+
 def people_of(image: Path) -> list[Person]:
     """The people of a panorama that lies in JRDB's layout, for prediction.
 
@@ -88,7 +94,7 @@ def people_of(image: Path) -> list[Person]:
             "images/image_stitched/<sequence>/<frame> beside labels/labels_2d_stitched/<sequence>.json"
         )
     faults = Faults()
-    content = load_json(name, file, ["labels"], dict)["labels"]
+    content = _frames(file)
     if image.name not in content:
         raise UserError(f"{image}: {file} does not know this frame; the first ones it knows: {', '.join(list(content)[:3])}")
     people = list(people_in(content[image.name], f"{file}: {image.name}", faults))
