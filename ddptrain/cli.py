@@ -229,7 +229,7 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
-    """Write pictures with detections, and predictions.json: 0 where every image could be used, else 1."""
+    """Write pictures with detections, and predictions.json: 0, 1 where some images cannot be used, 2 where none can."""
     from ddptrain.engine.predict import predict_run
 
     return predict_run(args.folder, args.images, args.out, args.score, args.limit, args.depth)

@@ -30,7 +30,7 @@ def write_depth(images: Path, out: Path, model: str, scale: float | None, exif: 
         exif: as the key of the dataset that the maps are for.
 
     Returns:
-        1 where an image could not be used, else 0.
+        0; 1 where some images could not be used, 2 where none could.
 
     Raises:
         UserError: the extra is not installed, the model cannot be loaded, there is no image, or a map cannot be written.

@@ -90,8 +90,11 @@ class Skipped:
         print(f"ddptrain: skipped: {printable(line)}", file=sys.stderr, flush=True)
 
     def status(self, total: int) -> int:
-        """The exit status: 1 where any of `total` images was skipped, which is told."""
-        if self.count:
-            which = "all" if self.count == total else f"{self.count} of"
-            print(f"ddptrain: failed: {which} {total} images were skipped, each is named above", file=sys.stderr)
-        return int(self.count > 0)
+        """The exit status: 1 where some of `total` images were skipped, which is told, 2 where none could be used."""
+        if not self.count:
+            return 0
+        if self.count == total:
+            print("ddptrain: error: no image could be used, each is named above; give others, or mend them", file=sys.stderr)
+            return 2
+        print(f"ddptrain: failed: {self.count} of {total} images were skipped, each is named above", file=sys.stderr)
+        return 1

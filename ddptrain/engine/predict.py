@@ -42,7 +42,7 @@ def predict_run(
         depth: folder of the images' depth maps, for a model that takes depth; default those of the run's datasets.
 
     Returns:
-        1 where an image could not be used, else 0.
+        0; 1 where some images could not be used, 2 where none could.
     """
     faults = Faults()
     found = find_images(images, faults)

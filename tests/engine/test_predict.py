@@ -70,8 +70,8 @@ def test_when_nothing_can_be_used(tmp_path: Path, run: Path, capfd: pytest.Captu
     assert main(["predict", str(run), str(images)]) == 2
     assert "left out: 1 .heic file (not read)" in capfd.readouterr().err
     (images / "deep/er/a.jpg").touch()
-    assert main(["predict", str(run), str(images), "--out", str(out)]) == 1
-    assert "failed: all 1 images were skipped" in capfd.readouterr().err
+    assert main(["predict", str(run), str(images), "--out", str(out)]) == 2
+    assert "error: no image could be used" in capfd.readouterr().err
     assert json.loads((out / "predictions.json").read_text()) == {}
     assert main(["predict", str(run), str(tmp_path / "none")]) == 2
     assert "none: no such image or folder" in capfd.readouterr().err
