@@ -52,6 +52,12 @@ def _own_layers(c: RunConfig) -> bool:
     return isinstance(c.model, InteractionConfig) and c.model.backbone == "small_resnet"
 
 
+def _placed(d: DatasetConfig) -> bool:
+    """True where images and annotations are said to be in places that the split has no part in."""
+    both = d.images is not None and d.annotations is not None
+    return d.holdout is None and both and d.format in ("coco", "csv", "masks", "camvid", "ade20k")
+
+
 ENGINE: tuple[Rule, ...] = (
     Rule(("init_strict",), lambda c: c.init_from is None, "init_from"),
     Rule(("optimizer.momentum",), lambda c: c.optimizer.name == "adagrad", "optimizer.name=sgd, rmsprop, adam or adamw"),
@@ -86,6 +92,11 @@ ENGINE: tuple[Rule, ...] = (
     ),
     Rule(("ema.decay", "ema.tau"), lambda c: not c.ema.enabled, "ema.enabled=true"),
     Rule(("ema.tau",), lambda c: not c.ema.decay, "ema.decay above 0"),
+    Rule(
+        ("train.patience",),
+        lambda c: c.eval.every_epochs is None and c.eval.every_steps is None,
+        "eval.every_epochs or eval.every_steps (without them there is one evaluation, at the end)",
+    ),
     Rule(("slurm.check_command",), lambda c: not c.slurm.check, "slurm.check=true"),
     # no pictures is what there is without TensorBoard
     Rule(("monitor.images",), lambda c: not c.monitor.tensorboard and c.monitor.images > 0, "monitor.tensorboard=true"),
@@ -158,6 +169,7 @@ DATASETS: tuple[Rule, ...] = (
         lambda c, part, d: d.format in ("mnist", "camvid", "ade20k", "visdrone-vid", "uavdt", "uavdt-xml", "auair"),
         "a format that has no splits of its own and no videos, whose frames would stand in both",
     ),
+    Rule(("split",), lambda c, part, d: _placed(d), "a dataset that does not say where both its images and annotations are"),
     Rule(("exif",), lambda c, part, d: d.format == "mnist", "a format with image files"),
 )
 """Of a dataset: `idle` is given the config, `train` or `val`, and the dataset."""

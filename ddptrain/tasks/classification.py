@@ -26,7 +26,7 @@ from ddptrain.tasks.base import Prediction, file_name
 from ddptrain.tasks.inspection.base import data_sets
 from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
 from ddptrain.tasks.labels import LabelModel, LabelTask
-from ddptrain.tasks.stream import build_partners
+from ddptrain.tasks.stream import build_partners, mixing_notes
 
 PICTURE_SIDE = 192
 
@@ -89,6 +89,7 @@ class ClassificationTask(ClassificationModel, LabelTask):
         self.sampler = self.stream(truth)
         data = config.data
         partners = build_partners(config, self.sampler, data.augment.mixup + data.augment.cutmix)
+        self.notes += mixing_notes(config, self.sampler.mixture.samples_per_epoch, partners, "mixup", "cutmix")
         self.train = ClassificationSamples(tables, space.annotated, data.image_size, data.augment, config.seed, partners)
         self.val_samples = ClassificationSamples(val_tables, val_space.annotated, data.image_size, None)
         self.val = [(d.name, len(t)) for d, t in zip(data.val, val_tables)]

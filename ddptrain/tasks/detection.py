@@ -29,7 +29,7 @@ from ddptrain.tasks.base import Prediction, file_name
 from ddptrain.tasks.detectors import HEADS
 from ddptrain.tasks.inspection.base import data_sets
 from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
-from ddptrain.tasks.stream import build_partners, build_sampler, run_length
+from ddptrain.tasks.stream import build_partners, build_sampler, mixing_notes
 
 DRAWN_SCORE = 0.25
 """Detections from this score on are drawn."""
@@ -147,15 +147,9 @@ class DetectionTask(DetectionModel):
         self.notes.append(f"warning: {line}")
 
     def _partners(self) -> Partners | None:
-        augment, epoch = self.config.data.augment, self.sampler.mixture.samples_per_epoch
+        augment = self.config.data.augment
         partners = build_partners(self.config, self.sampler, augment.mosaic + augment.mixup)
-        if partners is None:
-            return None
-        end = run_length(self.config, epoch) * self.config.train.global_batch
-        chances = f"mosaic of {augment.mosaic:.0%} and mixup of {augment.mixup:.0%} of the samples"
-        self.notes.append(f"{chances} in the first {partners.until / epoch:.4g} of {end / epoch:.4g} epochs")
-        if not partners.until:
-            self.notes.append("warning: no mosaic and no mixup: data.augment.close_epochs is as long as the run")
+        self.notes += mixing_notes(self.config, self.sampler.mixture.samples_per_epoch, partners, "mosaic", "mixup")
         return partners
 
     def _tables(self, part: str) -> tuple[list[AnnotationTable], list[DepthMaps | None], LabelSpace]:

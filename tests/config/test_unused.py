@@ -39,6 +39,12 @@ def run(task: str, **keys: Any) -> dict[str, Any]:
         ("detection", "model={pretrained: true}", "model.pretrained: true has no effect here, only model.backbone uses it"),
         ("detection", "model={fusion: add}", "only model.in_channels=4 or 5 uses it"),
         ("detection", "data.val.0.share=2", "data.val.0.share: 2.0 has no effect here"),
+        (
+            "detection",
+            "data.train.0={name: d, format: coco, root: r, images: i, annotations: a, split: s}",
+            "data.train.0.split",
+        ),
+        ("detection", "train={patience: 3} eval={every_epochs: null}", "only eval.every_epochs or eval.every_steps"),
         ("detection", "data.train.0.depth_range=[0, 1]", "only depth: FOLDER beside it uses it"),
         ("detection", "eval={overlap: 0.2}", "eval.overlap"),
         ("segmentation", "eval={overlap: 0.2}", "only eval.window=slide uses it"),
