@@ -64,6 +64,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "ignore": Key(["nobody"], probe.samples),
         "drop": Key(["nobody"], probe.samples),
         "annotated": Key("all", probe.samples),
+        "values": Key({2: 1}, "tests/data/test_masks.py"),
         "exif": Key("ignore", "tests/data/test_orientation.py"),
         "depth": Key("depth", probe.samples),
         "depth_range": Key([0, 9], probe.samples),
