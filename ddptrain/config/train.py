@@ -23,7 +23,8 @@ class TrainConfig(Section):
     clip_norm: float | None = Field(default=10.0, gt=0)
     """Largest norm of the gradient; null for no clipping."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after this many evaluations without a better AP; null for never."""
+    """Stop after this many evaluations without a better value of the task's own metric (AP, accuracy, mIoU, f1); null for
+    never. One in which it is undefined does not count."""
     channels_last: Switch = True
     """Store images and weights channels-last, faster on CUDA and on the CPU."""
     max_bad_steps: int = Field(default=10, ge=0)
@@ -90,7 +91,7 @@ class MonitorConfig(Section):
     """What is written while a run goes on."""
 
     every_steps: int = Field(default=50, ge=1)
-    """Log the losses, rates and times every so many steps."""
+    """Log the losses, rates and times every so many steps, and before that steps 1, 2, 5, 10, 20, 50 … of a start."""
     tensorboard: Switch = True
     """Write TensorBoard event files below the run folder."""
     images: int = Field(default=8, ge=0, le=64)

@@ -1,0 +1,38 @@
+"""The validation loss of detectors: that of training, on what is evaluated, without a trace in the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddptrain import distributed
+from ddptrain.config import load_config
+from ddptrain.engine.evaluate import evaluate
+from ddptrain.structures import SampleKey
+from ddptrain.tasks.build import build_task
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["model.norm=group"], ["model={name: ssdlite320_mobilenet_v3_large}", "data.allow_missing_annotations=true"]],
+    ids=["yolo", "torchvision"],
+)
+def test_it_is_that_of_training_and_leaves_no_trace(config: Path, overrides: list[str]) -> None:
+    run = load_config(config, overrides)
+    task, world = build_task(run), distributed.discover("cpu", {})
+    torch.manual_seed(0)
+    net = task.build_model()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    first, second = (evaluate(task, net, world, batch=batch, workers=0).metrics for batch in (4, 4))
+    assert first["loss"] == second["loss"] == pytest.approx(sum(v for k, v in first.items() if k.startswith("loss/")))
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert not any(m.training for m in net.modules())
+    if run.model.name == "yolo":
+        keys = [SampleKey(0, d, i) for d, (_, size) in enumerate(task.val) for i in range(size)]
+        with torch.no_grad():
+            loss = task.loss(net, task.val_samples.collate([task.val_samples[k] for k in keys]))
+        assert first["loss"] == pytest.approx(float(sum(loss.parts.values()) / loss.normalizer), rel=1e-5)
+        own = evaluate(task, net, world, batch=5, workers=0).metrics
+        assert own["loss"] == pytest.approx(first["loss"], rel=1e-5)
