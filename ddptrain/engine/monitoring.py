@@ -136,9 +136,9 @@ class Monitor:
             wait, memory = reading.data_wait * reading.step_seconds, in_use(self._world.device)
             self.console.line(f"first step: {reading.step_seconds:.2f} s, {wait:.2f} s of it waiting for data; {memory}")
         self.console.progress(state.step, parts, reading)
+        self._images_per_second = reading.images_per_second
         if not due:
             return
-        self._images_per_second = reading.images_per_second
         rates = {f"lr/{g['name']}": float(g["lr"]) for g in state.optimizer.param_groups}
         self.board.scalars(
             {f"loss/{name}": value for name, value in parts.items()}
