@@ -52,7 +52,6 @@ KINDS: dict[str, Kind] = {
     "no box beside a polygon": Kind(False, "box taken from the polygon"),
     "box of an image left out": Kind(False, "left out with it"),
     "no label file": Kind(False, "image without label, kept as background"),
-    "unlisted image": Kind(False, "image without label, left out"),
     "hidden file or folder": Kind(False, "skipped"),
     "name with two suffixes": Kind(False, "one of them taken"),
     "folder reached twice": Kind(False, "visited once"),

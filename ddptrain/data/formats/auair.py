@@ -24,6 +24,7 @@ from ddptrain.data.formats.files import (
     listed_names,
     load_json,
     no_split,
+    report_unlisted,
     visible,
 )
 from ddptrain.data.table import AnnotationTable
@@ -64,6 +65,7 @@ def read_auair(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     _add_boxes(collector, collector.source(str(file)), boxes, [images[frame] for frame, _ in at], len(names))
     for name in sorted(chosen - there):
         faults.add("image without label", name, f"{file} has no entry of it")
+    report_unlisted(config, folders[0], config.split is None, collector.paths, faults)
     return collector.table(config.name, config.root, names)
 
 

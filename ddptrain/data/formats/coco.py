@@ -21,7 +21,7 @@ from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import CROWD, IGNORE, Collector
 from ddptrain.data.formats.fields import AREA, BOX, FLAG, ID, POLYGONS, SIZE, TEXT, Entries, misfit
-from ddptrain.data.formats.files import dataset_root, image_folders, image_path, load_json, no_split, visible
+from ddptrain.data.formats.files import dataset_root, image_folders, image_path, load_json, no_split, report_unlisted, visible
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -57,6 +57,7 @@ def read_coco(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     images = _images(collector, file, content["images"], folders)
     entries = Entries(content["annotations"], place, faults)
     _add_annotations(collector, collector.source(str(file)), entries, images, labels)
+    report_unlisted(config, folders[0], len(coco_files(config)) == 1, collector.paths, faults)
     return collector.table(config.name, config.root, names)
 
 

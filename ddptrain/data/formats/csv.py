@@ -16,7 +16,7 @@ from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Box, Collector
 from ddptrain.data.formats.csv_text import COLUMNS, csv_rows, find_column, is_header, plain, required
 from ddptrain.data.formats.fields import is_number, to_number
-from ddptrain.data.formats.files import dataset_root, image_folders, image_path, no_split, visible
+from ddptrain.data.formats.files import dataset_root, image_folders, image_path, no_split, report_unlisted, visible
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 from ddptrain.files import unguarded
@@ -129,4 +129,5 @@ def read_csv(config: DatasetConfig, faults: Faults) -> AnnotationTable:
             collector.row(image, source, row.line, row.box(x, y, a, b), labels[name])
         else:
             faults.add("unknown class", where, repr(name))
+    report_unlisted(config, folders[0], len(all_files) == 1, collector.paths, faults)
     return collector.table(config.name, config.root, names)

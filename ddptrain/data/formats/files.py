@@ -155,6 +155,28 @@ def image_folders(config: DatasetConfig, split: str, beside: Path) -> list[Path]
     return [p for p in usual if p.is_dir()]
 
 
+def report_unlisted(config: DatasetConfig, folder: Path, alone: bool, listed: Iterable[str], faults: Faults) -> None:
+    """Count the images in a folder that the annotation file does not name.
+
+    Args:
+        folder: where the images were found. Looked at where it is the split's own, or where the file is the only one of
+            the dataset (`alone`); elsewhere those of other splits lie in it, too.
+        listed: paths of the images that are named.
+    """
+    root, split = Path(config.root), config.split
+    own = [root / "images" / split, root / split, root / split / "images"] if split else []
+    if folder in own or (alone and folder != root and folder.is_dir()):
+        known = set(map(os.path.normpath, listed))
+        note_unlabelled([p for p in images_below(folder, faults) if os.path.normpath(p) not in known], faults)
+
+
+def note_unlabelled(paths: list[str], faults: Faults) -> None:
+    """Tell the images that lie in a dataset's folder and are none of it, as no label is theirs."""
+    if paths:
+        noun = "image" if len(paths) == 1 else "images"
+        faults.note(f"{len(paths)} {noun} without label left out, such as {paths[0]}")
+
+
 def image_path(file_name: str, folders: list[Path]) -> str:
     """The first folder that holds the file; the one that did moves to the front, as its neighbours lie there too."""
     for i, folder in enumerate(folders):

@@ -24,6 +24,8 @@ from ddptrain.data.formats.files import (
     image_path,
     images_below,
     no_split,
+    note_unlabelled,
+    report_unlisted,
 )
 from ddptrain.data.formats.holdout import of_split
 from ddptrain.data.image_table import ImageTable, LabelCollector
@@ -53,13 +55,15 @@ def read_folder(config: DatasetConfig, faults: Faults) -> ImageTable:
     collector = LabelCollector(faults, config.exif)
     labels = {folder: label for label, folder in enumerate(folders)}
     groups: dict[str, str] = {}
+    loose = []  # in no folder of a class
     for path in images_below(base, faults):
         folder, *below = os.path.relpath(path, base).split(os.sep)
         if below:
             collector.label(collector.image(path, str(base / folder)), labels[folder])
             groups[path] = folder
         else:
-            faults.add("unlisted image", path, "it lies in no folder of a class")
+            loose.append(path)
+    note_unlabelled(loose, faults)
     for folder in sorted(labels.keys() - set(groups.values())):
         faults.add("empty class folder", str(base / folder), "a class folder without images")
     names = class_names(config, folders, str(base), faults)
@@ -89,6 +93,7 @@ def read_label_csv(config: DatasetConfig, faults: Faults) -> ImageTable:
                 collector.label(image, numbers[label])
             else:
                 faults.add("unknown class", where, repr(label))
+    report_unlisted(config, folders[0], len(csv_files(config)) == 1, collector.paths, faults)
     return collector.table(config.name, str(dataset_root(config)), names, of_split(config, groups))
 
 

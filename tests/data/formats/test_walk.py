@@ -76,7 +76,7 @@ def test_hidden_files_and_links_back_change_nothing(dataset: DatasetConfig) -> N
     table, faults = READ.get(dataset.format, read)(dataset)
     assert len(table) == len([n for n in LAYOUTS[dataset.format] if n.endswith("jpg") or n == "images/a.png"])
     assert faults.counts.keys() <= {"hidden file or folder", "folder reached twice"}
-    assert bool(faults.counts["hidden file or folder"]) == (dataset.format not in ("csv", "coco", "jrdb"))
+    assert bool(faults.counts["hidden file or folder"]) == (dataset.format != "jrdb")
 
 
 def test_each_folder_is_visited_once(tmp_path: Path, save_image: Save) -> None:
@@ -102,7 +102,7 @@ def test_other_kinds_of_images_are_named_with_their_count(tmp_path: Path, save_i
     table, faults = read_labelled(DatasetConfig(name="d", format="folder", root=str(tmp_path)))
     assert len(table) == 1
     unread = "2 .heic file (not read), 1 .gif file (not read), 1 .jfif file (not read), 1 .avif file (not read)"
-    assert faults.text() == f"1 unlisted image (image without label, left out), {unread}"
+    assert faults.text() == f"{unread}; 1 image without label left out, such as {tmp_path}/b.png"
     (tmp_path / "cat" / "a.png").unlink()
     with pytest.raises(UserError, match=r"cat: empty class folder: .*; in all: 1 empty class folder; also 2 \.heic file"):
         read_labelled(DatasetConfig(name="d", format="folder", root=str(tmp_path)))
@@ -134,3 +134,23 @@ def test_depth_maps_come_from_no_hidden_folder(tmp_path: Path, save_image: Save)
 def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gone: cannot be listed: No such file or directory"):
         files_below(tmp_path / "gone", {".txt"}, Faults())
+
+
+@pytest.mark.parametrize(
+    ("fmt", "files"),
+    [
+        ("coco", {"annotations/train.json": COCO, "annotations/val.json": COCO}),
+        ("csv", {"train.csv": "a.jpg,1,1,5,5,a\n"}),
+        ("auair", {"annotations.json": '{"annotations": [{"image_name": "a.jpg", "bbox": []}], "categories": ["a"]}'}),
+    ],
+)
+def test_images_that_no_list_names_are_told(tmp_path: Path, save_image: Save, fmt: str, files: dict[str, str]) -> None:
+    folder = "images" if fmt == "auair" else "images/train"
+    for stem in "abc":
+        save_image(tmp_path / folder / f"{stem}.jpg")
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    config = DatasetConfig(name="d", format=fmt, root=str(tmp_path), split=None if fmt == "auair" else "train")
+    table, faults = read(config)
+    assert (len(table), faults.text()) == (1, f"no faults; 2 images without label left out, such as {tmp_path}/{folder}/b.jpg")
