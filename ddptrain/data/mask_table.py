@@ -118,7 +118,7 @@ def read_mask(
     try:
         data = Path(path).read_bytes()
         with Image.open(io.BytesIO(data)) as image:  # from memory, see `images.read_image`
-            mode, stored = image.mode, _stored(image)
+            mode, stored, lossy = image.mode, _stored(image), image.format in ("JPEG", "MPO")
             pixels = np.array(image).astype(np.uint8) if mode == "1" else np.array(image)
             # Pillow stands a TIFF upright as it decodes it
             pixels = arrange(pixels, orientation_in(data), exif, upright=image.format == "TIFF")
@@ -126,6 +126,8 @@ def read_mask(
         raise BadImage(f"{path}: no such file") from None
     except Exception as e:  # decoders of broken files raise nearly anything
         raise BadImage(f"{path}: not a mask that can be read ({' '.join(str(e).split()) or type(e).__name__})") from None
+    if lossy:
+        raise BadImage(f"{path}: a JPEG, which does not keep the values that were written; save masks as PNG")
     if wide and mode in ("RGB", "RGBA"):
         return pixels[..., 0].astype(np.uint16) // 10 * 256 + pixels[..., 1]
     if mode in ("L", "P", "1") and not wide:

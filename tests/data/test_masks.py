@@ -200,6 +200,12 @@ def colours(root: Path) -> None:
     put(root / "masks/train", "b", np.zeros((3, 4, 3), np.uint8))
 
 
+def lossy(root: Path) -> None:
+    pair(root, "b")
+    (root / "masks/train/b.png").unlink()
+    Image.fromarray(VALUES).save(root / "masks/train/b.jpg")
+
+
 def cut_short(root: Path) -> None:
     pair(root, "b")
     file = root / "masks/train/b.png"
@@ -221,6 +227,7 @@ def broken_image(root: Path) -> None:
         (sixteen_bits, r"masks/train/b.png: unreadable label: 16-bit or wider .*one 8-bit class index a pixel", 1),
         (colours, r"masks/train/b.png: unreadable label: a colour image \(RGB\)", 1),
         (colours, "whose channels are equal: save one of them", 1),
+        (lossy, "masks/train/b.jpg: unreadable label: a JPEG, which does not keep the values", 1),
         (cut_short, "masks/train/b.png: unreadable label: not a mask that can be read", 1),
         (broken_image, "images/train/b.jpg: unreadable image", 1),
     ],

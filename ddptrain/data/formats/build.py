@@ -90,4 +90,5 @@ def check(config: DatasetConfig, table: Sized, faults: Faults, on_fault: OnFault
         raise UserError(f"{config.name}: {first}; in all: {counts}; correct the files, or {remedy}")
     if len(table) == 0:
         found = "" if not faults.counts else f" after its faults were left out: {faults.text()}"
+        found += "" if first is None else f"; the first: {first}"
         raise UserError(f"{config.name}: empty dataset: no image in {config.root}{found}; check root, split and images")
