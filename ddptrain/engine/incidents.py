@@ -94,11 +94,9 @@ class Incidents:
                 self._say(f"  {line}")
         most = self._config.train.max_bad_steps
         if self._bad_in_a_row > most:
-            last = self._config.folder / "checkpoints" / "last.pt"
             raise RunFailed(
                 f"{self._bad_in_a_row} steps in a row had no finite loss and gradient, more than train.max_bad_steps={most}; "
-                f"roll back: resume={last}, or an older checkpoint beside it, with a smaller optimizer.lr or train.clip_norm, "
-                f"precision none or bf16, or another seed and resume.allow=[seed]"
+                f"{ways_out(self._config)}"
             )
 
     @staticmethod
@@ -115,6 +113,23 @@ class Incidents:
         names = self._config.data.train
         lines = [f"loss {losses[i]:.4g}: {names[known['keys'][i][1]].name}: {known['files'][i]}" for i in chosen[:NAMED]]
         return lines + [f"and {len(bad) - NAMED} more"] * (len(bad) > NAMED)
+
+
+def ways_out(config: RunConfig) -> str:
+    """How to start again after too many bad steps, as overrides that can be given as they stand."""
+    last = config.folder / "checkpoints" / "last.pt"
+    changes = [f"optimizer.lr={config.optimizer.lr / 10:g}", f"train.clip_norm={(config.train.clip_norm or 10) / 10:g}"]
+    if config.train.precision != "none":
+        changes.append("train.precision=none")
+    if not last.exists():
+        return (
+            f"no checkpoint was saved yet: start again with resume=null name={config.name}-2 and one of {', '.join(changes)}, "
+            f"or seed={config.seed + 1}"
+        )
+    return (
+        f"go back to {last}, or to an older checkpoint beside it, with resume={last} and one of {', '.join(changes)}, or "
+        f"seed={config.seed + 1} resume.allow=[seed]"
+    )
 
 
 def evidence(report: StepReport, batches: Sequence[Batch], samples: Samples) -> dict[str, list[Any]]:

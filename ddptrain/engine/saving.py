@@ -48,38 +48,31 @@ def identity(config: RunConfig, sizes: list[int]) -> dict[str, Any]:
     }
 
 
-def check_identity(old: dict[str, Any], new: dict[str, Any], allow: tuple[str, ...], path: Path) -> None:
-    """Refuse a checkpoint of another run.
+def check_same(
+    old: dict[str, Any], identity: dict[str, Any], contents: list[dict[str, Any]], allow: tuple[str, ...], path: Path
+) -> list[str]:
+    """Refuse a checkpoint of another run, or one that has seen other training data; other validation data are told.
 
-    Raises:
-        UserError: the first difference that is not allowed, both sides shown.
-    """
-    for key, value in new.items():
-        if old.get(key) != value and key not in allow:
-            raise UserError(
-                f"{path}: cannot go on, {key} differ: the checkpoint has {old.get(key)}, the config {value}; "
-                f"restore the config, or accept it with resume.allow=[{key}]"
-            )
-
-
-def check_contents(old: dict[str, Any], new: list[dict[str, Any]], allow: tuple[str, ...], path: Path) -> list[str]:
-    """Compare the datasets with those that a checkpoint has seen: other training data are refused, other validation data
-    are told.
+    Args:
+        old: the checkpoint.
 
     Returns:
-        A line for each difference that is accepted.
+        A line for each difference of the data that is accepted.
 
     Raises:
-        UserError: the training datasets hold other images or labels, and that is not allowed.
+        UserError: all differences of which one is not allowed, both sides shown.
     """
+    known = old["identity"]
+    told = {k: f"the checkpoint has {known.get(k)}, the config {v}" for k, v in identity.items() if known.get(k) != v}
+    found = differences(old.get("contents", ()), contents)
+    if found["train"]:
+        told["datasets"] = "; ".join([*found["train"], *([told["datasets"]] if "datasets" in told else [])])
+    if not told.keys() <= set(allow):
+        both = "; ".join(f"{key} differ: {text}" for key, text in told.items())
+        accept = ",".join(dict.fromkeys((*allow, *told)))
+        raise UserError(f"{path}: cannot go on, {both}; restore what was, or accept it with resume.allow=[{accept}]")
     if "contents" not in old:
         return [f"{path}: of a version that noted nothing about images and labels: whether they are the same is not known"]
-    found = differences(old["contents"], new)
-    if found["train"] and "datasets" not in allow:
-        raise UserError(
-            f"{path}: cannot go on, the training data differ: {'; '.join(found['train'])}; restore them, or accept them with "
-            f"resume.allow=[datasets]"
-        )
     return [
         *(f"{line}: other data than before the stop, accepted by resume.allow" for line in found["train"]),
         *(
@@ -129,8 +122,7 @@ class Saver:
             if config.resume is not None:
                 self._state.notes.append(nothing_found(config))
             return None
-        told = check_contents(state, self._contents, self._origin.allow, path)
-        check_identity(state["identity"], self._identity, self._origin.allow, path)
+        told = check_same(state, self._identity, self._contents, self._origin.allow, path)
         self._state.notes[:] = [
             f"resume: from {path}",
             *(f"warning: resume: {line}" for line in told),
