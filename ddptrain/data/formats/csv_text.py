@@ -34,6 +34,8 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             separator = max(SEPARATORS, key=lambda s: _fields(path, s))
             reader = csv.reader(text, delimiter=separator)
             for fields in reader:
+                if any("\n" in f for f in fields):
+                    raise UserError(f"{path}:{reader.line_num}: a quote is not closed on its line; close or double it")
                 stripped = [f.strip() for f in fields]
                 if any(stripped):
                     yield reader.line_num, stripped

@@ -7,6 +7,7 @@ an entry; only a column with a misfit is looked at entry by entry.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from ddptrain.data.faults import Faults
 SHOWN = 60
 """Characters of a value that are shown."""
 _MISSING = object()
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Field(NamedTuple):
@@ -48,7 +50,7 @@ def _are_texts(values: Sequence[Any]) -> bool:
         joined.encode()  # half of a pair of surrogates is no text
     except UnicodeEncodeError:
         return False
-    return "\0" not in joined
+    return _CONTROL.search(joined) is None
 
 
 def _are_boxes(values: Sequence[Any]) -> bool:
@@ -62,12 +64,12 @@ def _are_polygons(values: Sequence[Any]) -> bool:
 
 
 NUMBER = Field("a finite number", _are_numbers, True)
-AREA = Field("a finite number ≥ 0", lambda v: _are_numbers(v) and min(v, default=0) >= 0, True)
+AREA = Field("a number from 0 to 1e12", lambda v: _are_numbers(v) and all(0 <= n <= 1e12 for n in v), True)
 INTEGER = Field("an integer", lambda v: _only(v, int))
 SIZE = Field("an integer ≥ 0", lambda v: _are_numbers(v) and all(n >= 0 and n == int(n) for n in v))
 FLAG = Field("0, 1, true or false", lambda v: _only(v, int, float, bool) and set(v) <= {0, 1})
 ID = Field("an integer or a text", lambda v: _only(v, int, str))
-TEXT = Field("a text that is not empty", _are_texts)
+TEXT = Field("a text of one line that is not empty", _are_texts)
 LIST = Field("a list", lambda v: _only(v, list))
 MAPPING = Field("a mapping", lambda v: _only(v, dict))
 BOX = Field("a list of four finite numbers", _are_boxes, True)

@@ -68,6 +68,7 @@ def test_one_table_in_many_spellings(csv_set: Callable[..., DatasetConfig], text
         ("a.jpg,1_0,2,30,40,car\n", "train.csv:1: malformed row: '1_0' is not a number"),
         ("path,x1,y1,x2,y2,class,x1\n", "train.csv:1: column x1 is listed twice"),
         ("id,where,what\na.jpg,1,2\n", "train.csv:1: no column path in the header id, where, what; it may be called"),
+        ('"a.jpg,1,2,3,4,car\na.jpg,1,2,3,4,car\n', "train.csv:2: a quote is not closed on its line"),
         ("a.jpg,0.1,0.2,0.5,0.9,car\n", "train.csv:1: box in fractions: must be in pixels: 0.1 0.2 0.5 0.9"),
         ("../a.jpg,1,2,30,40,car\n", "train.csv:1: image outside root: "),
         ("/etc/a.jpg,1,2,30,40,car\n", "train.csv:1: image outside root: /etc/a.jpg is not below "),
