@@ -220,6 +220,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "score_threshold": Key(0.5, probe.predictions),
         "nms_iou": Key(0.2, probe.predictions),
         "batch": Key(3, probe.at_once),
+        "max_bad_images": Key(1, "tests/engine/test_evaluate.py"),
         "window": Key(lambda value: "slide" if value == "whole" else "whole", probe.predictions),
         "overlap": Key(0.1, probe.predictions),
         "protocols": Key(["coco", "voc"], probe.predictions),

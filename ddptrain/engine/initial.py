@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,9 +67,8 @@ def load_initial(model: nn.Module, source: Path, classes: Sequence[str], strict:
             f"values of this run's model, at least {ENOUGH:.0%} must be there; use the model section it was trained with"
         )
     model.load_state_dict(fit.tensors)
-    lines = [
-        f"init_from: {file}: {fit.taken} of {len(here)} tensors taken whole; {fit.part:.1%} of the model's values are from it"
-    ]
+    part = math.floor(1000 * fit.part) / 1000  # 100% is all of it
+    lines = [f"init_from: {file}: {fit.taken} of {len(here)} tensors taken whole; {part:.1%} of the model's values are from it"]
     if theirs != list(classes):
         lines.append(f"init_from: classes: {_by_class(theirs, classes)}")
         if not layers:

@@ -17,10 +17,9 @@ def settings(config: RunConfig, state: RunState) -> Iterator[str]:
     """Length, rates, decay and average of a run, a line each."""
     schedule, per_epoch = state.schedule, state.samples_per_epoch / state.split.global_batch
     unused = list(_idle(config))
-    yield (
-        f"{state.steps} steps = {state.steps / per_epoch:.4g} epochs of {state.samples_per_epoch} samples, {per_epoch:.4g} "
-        "steps each" + (f"; not used: {', '.join(unused)}" if unused else "")
-    )
+    length = f"{state.steps} step{'s'[: state.steps - 1]} = {state.steps / per_epoch:.4g} epochs"
+    more = f"; not used: {', '.join(unused)}" if unused else ""
+    yield f"{length} of {state.samples_per_epoch} samples, {per_epoch:.4g} steps each{more}"
     yield f"optimizer {config.optimizer.name}, peak lr {config.optimizer.lr:g}, {_schedule(config, state)}"
     if schedule.warmup_steps:
         bias = f", of biases from {schedule.bias_start:g}" if schedule.bias_start else ""
