@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -178,22 +179,23 @@ def due(config: RunConfig) -> Any:
     return found
 
 
-def at_once(config: RunConfig) -> Any:
-    """Images that an evaluation forwards at once."""
+def evaluation(config: RunConfig) -> Any:
+    """What the loop asks of an evaluation, in numbers."""
     told: dict[str, Any] = {}
 
     class Told(Exception):
         pass
 
-    def evaluate(*args: Any, **settings: Any) -> None:
-        told.update(settings)
+    def evaluate(*args: Any, **wanted: Any) -> None:
+        told.update({k: v for k, v in wanted.items() if v is None or isinstance(v, int)})
         raise Told
 
     stub: Any = SimpleNamespace(console=SimpleNamespace(status=lambda text: None), evaluated_model=None)
+    others = [stub] * (len(signature(trainer._evaluate).parameters) - 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "evaluate", evaluate)
         with pytest.raises(Told):
-            trainer._evaluate(config, stub, stub, stub, stub)
+            trainer._evaluate(config, *others)
     return told
 
 
