@@ -19,12 +19,13 @@ from ddptrain.errors import UserError
 
 @dataclass(frozen=True)
 class Converted:
-    """One split after its conversion. `boxes` counts all rows that were read, ignore regions among them; `lost` what
-    the new format cannot hold."""
+    """One split after its conversion. `boxes` counts all rows that were read, ignore regions among them; `counts` tells
+    both, and images without a box; `lost` is what the new format cannot hold."""
 
     split: str | None
     images: int
     boxes: int
+    counts: str
     lost: Counter[str]
     faults: Faults
 
@@ -32,7 +33,7 @@ class Converted:
         """One line, with a warning where something was lost."""
         lost = ", ".join(f"{n} {what}" for what, n in self.lost.items() if n)
         warning = f"; warning: {lost}" if lost else ""
-        return f"{self.split or 'all'}: {self.images} images, {self.boxes} boxes, {self.faults.text()}{warning}"
+        return f"{self.split or 'all'}: {self.counts}, {self.faults.text()}{warning}"
 
 
 def convert(
@@ -72,7 +73,7 @@ def convert(
         for split in parts:
             table, faults = read(base.model_copy(update={"split": split}), on_fault, "leave it out with --drop")
             lost = WRITERS[dst_format](table, aside, split, _copy if copy else _link)
-            done.append(Converted(split, len(table), len(table.boxes), lost, faults))
+            done.append(Converted(split, len(table), len(table.boxes), table.counts(), lost, faults))
         aside.chmod(0o755)  # a temporary folder is the owner's alone
         aside.rename(out)
     finally:

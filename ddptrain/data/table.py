@@ -105,6 +105,11 @@ class AnnotationTable:
             area=self.area[keep],
         )
 
+    def counts(self) -> str:
+        """`3 images, 7 boxes`, and how many images have none: they are background, whatever the format says of them."""
+        empty = int((np.diff(self.offsets) == 0).sum())
+        return f"{len(self)} images, {len(self.boxes)} boxes" + (f" ({empty} images without a box)" if empty else "")
+
     def keep_images(self, keep: npt.NDArray[np.bool_]) -> AnnotationTable:
         """The table with only the images where `keep` (bool `[N]`), and their rows."""
         rows = self.keep_rows(np.repeat(keep, np.diff(self.offsets)))

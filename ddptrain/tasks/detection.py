@@ -161,8 +161,10 @@ class DetectionTask(DetectionModel):
         for d, (table, faults), kept, annotated in zip(datasets, found, applied, space.annotated):
             ignored = int(kept.ignore.sum())
             dropped = len(table.boxes) - len(kept.boxes)
+            empty = int((np.diff(kept.offsets) == 0).sum())
             self.notes.append(
                 f"{part} {d.name}: {len(kept)} images, {len(kept.boxes) - ignored} boxes"
+                + (f" ({empty} images without a box)" if empty else "")
                 + (f", {ignored} ignore regions" if ignored else "")
                 + (f", {dropped} boxes of dropped classes left out" if dropped else "")
                 + f"; {faults.text()}"

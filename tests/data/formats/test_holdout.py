@@ -102,3 +102,19 @@ def test_frames_of_videos_are_not_dealt_out(fmt: str) -> None:
     data = [{"name": "d", "format": fmt, "root": "r", "holdout": 0.1, "split": "train"}]
     with pytest.raises(UserError, match=r"data\.train\.0\.holdout: 0\.1 has no effect here, only a format that has no splits"):
         resolve({"classes": ["car"], "data": {"train": data, "val": data}})
+
+
+def test_images_without_a_box_are_counted_the_same_way_in_every_format(tmp_path: Path) -> None:
+    """An empty text file, none at all, an XML file without objects, an image without annotations."""
+    empty = {
+        "yolo": {"labels/00.txt": ""},
+        "voc": {"Annotations/00.xml": "<annotation/>"},
+        "visdrone": {"annotations/00.txt": ""},
+        "csv": {"all.csv": "00.png,,,,,\n" + "".join(f"{s}.png,1,1,9,9,car\n" for s in STEMS[1:])},
+        "coco": {"annotations/instances_all.json": json.dumps({**COCO, "annotations": COCO["annotations"][1:]})},
+    }
+    for fmt, files in empty.items():
+        config = dataset(tmp_path / fmt, fmt, holdout=None)
+        for name, text in files.items():
+            (tmp_path / fmt / name).write_text(text)
+        assert read(config)[0].counts() == "20 images, 19 boxes (1 images without a box)"
