@@ -189,9 +189,10 @@ def train(args: argparse.Namespace) -> int:
 
         check_moved(Path(args.config), load_config(args.config, args.overrides))
         return launch(args.config, args.overrides, nproc=args.nproc)
-    from ddptrain.engine.preemption import StopFlag
+    from ddptrain.engine.preemption import StopFlag, watch_launcher
 
     with StopFlag() as stop:
+        watch_launcher(stop)
         run_config = load_config(args.config, args.overrides)
         check_moved(Path(args.config), run_config)
         from ddptrain.engine.trainer import train as train_run

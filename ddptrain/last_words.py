@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+ANY = "ended"
+"""Key of a store: some rank ended otherwise than in a wait for others."""
 _WAITED = "waited"
 _GONE = "the rank that holds the store (rank 0, or torchrun's agent) is gone"
 
@@ -16,6 +18,8 @@ def leave(store: Any, rank: int, text: str) -> bool:
     """Leave word of this rank's end; False where the store is gone."""
     try:
         store.set(f"end/{rank}", text)
+        if not text.startswith(_WAITED):
+            store.set(ANY, str(rank))
     except (RuntimeError, AttributeError):
         return False
     return True
@@ -42,3 +46,21 @@ def ask(store: Any, rank: int, size: int, own: str, patience_s: float = 2.0) -> 
         return _GONE
     to_blame = [f"rank {r} {ends.get(r, 'did not come')}" for r in others if not ends.get(r, "").startswith(_WAITED)]
     return "; ".join(to_blame or [f"rank {r} {text}" for r, text in ends.items()])
+
+
+def who(store: Any, size: int) -> str:
+    """What the ranks that have ended said."""
+    try:
+        return "; ".join(f"rank {r} {store.get(f'end/{r}').decode()}" for r in range(size) if store.check([f"end/{r}"]))
+    except RuntimeError:
+        return _GONE
+
+
+def let_ask(store: Any, rank: int, size: int, patience_s: float = 3.0) -> None:
+    """The rank that holds the store stays until the others have said how they end, or for so long: they ask it."""
+    until = time.monotonic() + patience_s
+    try:
+        while time.monotonic() < until and not store.check([f"end/{r}" for r in range(size) if r != rank]):
+            time.sleep(0.05)
+    except RuntimeError:
+        return

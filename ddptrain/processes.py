@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
@@ -53,6 +54,15 @@ def is_alive(pid: int, start: str = "") -> bool:
     return state not in ("", "Z", "X") and (not start or began == start)
 
 
+def leave_terminal() -> None:
+    """The terminal is closed: what is said from now on is for nobody, and must not fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for fd in (1, 2):
+        if os.isatty(fd):
+            os.dup2(nowhere, fd)
+    os.close(nowhere)
+
+
 def _look(pid: int) -> tuple[str, str]:
     """(state, start) of a process; two empty texts where there is none."""
     if Path("/proc/self/stat").exists():
@@ -63,7 +73,7 @@ def _look(pid: int) -> tuple[str, str]:
             return "", ""
     told = subprocess.run(["ps", "-o", "state=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, start = told.stdout.strip().partition(" ")
-    return state[:1], start.strip()
+    return state[:1], re.sub(r"\W", "", start)
 
 
 @functools.cache

@@ -17,7 +17,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -25,6 +24,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ddptrain import temporary
+from ddptrain.processes import leave_terminal
 from launch import logs, rendezvous
 from launch.peers import Peers
 from launch.plan import STOP, Plan, node_name, threads_per_rank, write_atomic
@@ -92,6 +93,8 @@ class Agent:
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self._stops.append((time.monotonic(), number))
+        if number == signal.SIGHUP:
+            leave_terminal()
 
     def _pass_on(self) -> None:
         first, number = self._stops[0]
@@ -101,7 +104,7 @@ class Agent:
             self._end("no rank is there to save", pids)
         if interrupts > 1 or time.monotonic() - first > self.plan.grace_s:
             why = "interrupted again" if interrupts > 1 else f"no save within {self.plan.grace_s:.0f} s"
-            self._end(why, pids)
+            self._end(why, pids, 128 + signal.SIGINT if interrupts > 1 else 1)
         if not self._told:  # Slurm may kill this process before the save is done
             self._note()
         new = [pid for pid in pids if pid not in self._told]
@@ -123,12 +126,12 @@ class Agent:
             self._said = time.monotonic()
             self._say(f"waiting for {' '.join(late)}")
 
-    def _end(self, why: str, pids: list[int]) -> NoReturn:
+    def _end(self, why: str, pids: list[int], status: int = 1) -> NoReturn:
         self._say(f"{why}: killing ranks {pids}")
         for pid in pids:
             _send(pid, signal.SIGKILL)
         sys.stdout.flush()
-        os._exit(1)
+        os._exit(status)
 
     def _say(self, text: str) -> None:
         print(f"[{self.node}] agent: {text}", flush=True)
@@ -139,7 +142,7 @@ class Agent:
                 self._starts = f"{self.plan.logs}/.r{self.plan.restart}.{self.node}.starts"
                 self._meet_and_run()
             else:
-                with tempfile.TemporaryDirectory(prefix="ddptrain-") as folder:
+                with temporary.folder("launch") as folder:
                     self._starts = f"{folder}/starts"
                     self._meet_and_run()
         except Exception:
@@ -214,6 +217,7 @@ class Agent:
         plan = self.plan
         threads = os.environ.get("OMP_NUM_THREADS") or str(threads_per_rank(plan.nproc))
         return {
+            "agent": os.getpid(),
             "module": plan.module,
             "arguments": plan.arguments,
             "cwd": plan.cwd,

@@ -22,8 +22,12 @@ from ddptrain.errors import UserError
 from ddptrain.start import read_start
 from ddptrain.status import USER_ERROR
 
-STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_SIGNALS = tuple(s for s in _SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN)
+"""nohup leaves SIGHUP ignored, and so it stays."""
 SPEC = "DDPTRAIN_WORKER"
+AFTER_S = 2.0
+"""How long a rank whose agent is gone may take to leave by itself, its lock released."""
 
 
 class EarlySignals:
@@ -62,8 +66,8 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable()
-    threading.Thread(target=_watch, args=(os.getppid(), early), daemon=True).start()
-    os.environ.update(spec["env"])
+    threading.Thread(target=_watch, args=(spec["agent"], early), daemon=True).start()
+    os.environ.update(spec["env"] | {"DDPTRAIN_AGENT": str(spec["agent"])})
     if spec["cwd"]:
         os.chdir(spec["cwd"])
     try:
@@ -117,11 +121,15 @@ def _write_to(path: Path) -> None:
 
 
 def _watch(parent: int, early: EarlySignals | None) -> None:
-    """Hand early signals over; end this process once its agent is gone: one killed outright cannot stop its ranks."""
+    """Hand early signals over; end this process once its agent is gone: one killed outright cannot stop its ranks.
+
+    The agent says its own number, so that its end is seen also where it comes before this process looks.
+    """
     while os.getppid() == parent:
         if early:
             early.hand_over()
         time.sleep(0.5)
+    time.sleep(AFTER_S)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -38,7 +38,7 @@ _PATIENCE_S = 3.0
 _LOOK_S = 5.0
 _STOP_S = 20.0
 # whoever sends these means the trainer, which then ends the workers in order
-_IGNORED = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, n)]
+_IGNORED = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, n)]
 
 
 class LoaderError(RankFailed):

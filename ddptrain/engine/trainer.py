@@ -40,8 +40,11 @@ def train(config: RunConfig, stop: StopFlag) -> int:
     world = distributed.discover(config.train.device)
     split = split_batch(config.train.global_batch, config.train.micro_batch, world.size)
     with ExitStack() as stack:
-        stack.enter_context(distributed.process_group(world, config.train.timeout_s))
+        stack.enter_context(distributed.process_group(world, config.train.timeout_s, stop))
+        if world.note:
+            warn(world.note)
         lock = stack.enter_context(RunLock(config.folder, warn, lambda: stop.signal))
+        stop.on_leave.append(lock.release)
         distributed.agree(lambda: lock.acquire() if world.main else None, "the lock of the run folder")
         config = distributed.agree(lambda: with_classes(config), "reading the classes of the datasets")
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
@@ -112,7 +115,7 @@ def run_steps(
 
         if first:
             saver.reserve()
-            first = False
+            first, stop.saves = False, True
 
         last = state.step == state.steps
         state.unjudged = last or _due(config.eval.every_steps, config.eval.every_epochs, state, before, report)

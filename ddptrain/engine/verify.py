@@ -16,7 +16,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ddptrain import temporary
 from ddptrain.config import RunConfig, load_config, resolve
 from ddptrain.config.docs import to_yaml
 from ddptrain.engine import checkpoint
@@ -85,8 +85,8 @@ def verify(config: RunConfig, way: Way, steps: int | None = None) -> int:
     steps = STEPS[way] if steps is None else steps
     if steps < 2:
         raise UserError(f"--steps {steps}: at least 2 are needed")
-    with tempfile.TemporaryDirectory(prefix="ddptrain-verify-") as folder:
-        return {"resume": _resume, "split": _split, "workers": _workers}[way](_Runs(config, steps, Path(folder)))
+    with temporary.folder("verify") as folder:
+        return {"resume": _resume, "split": _split, "workers": _workers}[way](_Runs(config, steps, folder))
 
 
 class _Runs:

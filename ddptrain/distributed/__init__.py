@@ -1,0 +1,43 @@
+"""The one place that knows about processes: where this one stands, how they meet, and every collective the package makes.
+
+world.py        where this process stands, from the environment of its launcher
+meeting.py      the store through which the ranks meet, and who is waited for
+waiting.py      who is waited for in a collective, told every 10 s; what is told when it fails
+group.py        the process group, held open around a run
+collectives.py  every collective the package makes
+"""
+
+from ddptrain.distributed.collectives import (
+    agree,
+    all_reduce_sum,
+    broadcast_object,
+    data_parallel,
+    differentiable_sum,
+    first_true,
+    gather_objects,
+    no_sync,
+    rank_and_size,
+    unwrap,
+)
+from ddptrain.distributed.group import process_group
+from ddptrain.distributed.waiting import RankLost, Stop, Waiting
+from ddptrain.distributed.world import World, discover
+
+__all__ = [
+    "RankLost",
+    "Stop",
+    "Waiting",
+    "World",
+    "agree",
+    "all_reduce_sum",
+    "broadcast_object",
+    "data_parallel",
+    "differentiable_sum",
+    "discover",
+    "first_true",
+    "gather_objects",
+    "no_sync",
+    "process_group",
+    "rank_and_size",
+    "unwrap",
+]

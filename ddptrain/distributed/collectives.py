@@ -1,0 +1,126 @@
+"""Every collective the package makes. Every rank must call them in the same order; `what` names the call in messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ddptrain.distributed.waiting import Waiting
+from ddptrain.distributed.world import World
+from ddptrain.errors import UserError
+
+T = TypeVar("T")
+
+
+def rank_and_size() -> tuple[int, int]:
+    """This process's rank and the number of processes, of the process group where there is one, else 0 and 1."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def all_reduce_sum(tensor: Tensor, what: str) -> Tensor:
+    """Sum `tensor` over the ranks, in place. Every rank must call it in the same order.
+
+    Args:
+        what: names the call in a message, should it fail; so in all functions below.
+    """
+    if dist.is_initialized():
+        with Waiting(what):
+            dist.all_reduce(tensor)
+    return tensor
+
+
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return all_reduce_sum(tensor.clone(), "the statistics of a batch norm")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return all_reduce_sum(grads[0].clone(), "the gradient of a batch norm's statistics")
+
+
+def differentiable_sum(tensor: Tensor) -> Tensor:
+    """The sum of `tensor` over the ranks; its gradient is the sum of the ranks' gradients."""
+    return cast(Tensor, _SumOverRanks.apply(tensor))
+
+
+def gather_objects(obj: Any, what: str) -> list[Any]:
+    """One picklable object per rank, in the order of ranks, on every rank."""
+    if not dist.is_initialized():
+        return [obj]
+    out: list[Any] = [None] * dist.get_world_size()
+    with Waiting(what):
+        dist.all_gather_object(out, obj)
+    return out
+
+
+def broadcast_object(obj: Any, what: str) -> Any:
+    """Rank 0's picklable object, on every rank."""
+    if not dist.is_initialized():
+        return obj
+    box = [obj]
+    with Waiting(what):
+        dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def agree(build: Callable[[], T], what: str) -> T:
+    """Run `build` on every rank; a UserError on any of them is raised on all of them, so that none waits for ever."""
+    result: T | None = None
+    error: str | None = None
+    try:
+        result = build()
+    except UserError as e:
+        error = str(e)
+    errors = gather_objects(error, what)
+    for rank, message in enumerate(errors):
+        if message is not None:
+            agreed = UserError(message if rank == 0 else f"rank {rank}: {message}")
+            agreed.everywhere = True
+            raise agreed
+    return cast(T, result)
+
+
+def first_true(value: str, what: str) -> str:
+    """The first non-empty string over the ranks, on every rank."""
+    return next((v for v in gather_objects(value, what) if v), "")
+
+
+def data_parallel(model: nn.Module, world: World) -> nn.Module:
+    """The model in DDP when there is more than one process, else the model itself.
+
+    Buffers are not broadcast: the step averages them over the ranks in its own small all-reduce.
+    """
+    if world.size == 1:
+        return model
+    ids = [world.device] if world.device.type == "cuda" else None
+    ddp = nn.parallel.DistributedDataParallel
+    # renamed in torch 2.15
+    name = "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"
+    buffers: dict[str, Any] = {name: False}
+    if world.device.type == "cpu" and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
+        raise UserError(
+            "model.norm: sync on the CPUs of a machine with GPUs: set train.device=cuda, or hide them (CUDA_VISIBLE_DEVICES=)"
+        )
+    with Waiting("the comparison of the models"):
+        return ddp(model, device_ids=ids, gradient_as_bucket_view=True, **buffers)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside DDP, or the model itself."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def no_sync(model: nn.Module, enabled: bool) -> AbstractContextManager[Any]:
+    """DDP's `no_sync` around forward and backward of a micro batch that is not the step's last."""
+    if enabled and isinstance(model, nn.parallel.DistributedDataParallel):
+        return model.no_sync()
+    return nullcontext()

@@ -1,0 +1,205 @@
+"""While ranks wait for each other: for whom is said every 10 s, and nobody waits for a rank that has left word of its end.
+
+Each rank counts its collectives. A thread of its own (`Watch`) tells the store how many it has begun, so that those who wait
+see who is behind. It costs the training nothing: a collective only notes that it begins and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, ClassVar, Protocol
+
+import torch.distributed as dist
+
+from ddptrain import last_words
+from ddptrain.errors import RankFailed
+
+EVERY_S = 10.0
+"""How often a waiting rank says for whom it waits."""
+_BEAT_S = 2.0
+_MOURNING_S = 5.0
+"""How long a rank that waits is left to itself after another one's end: with gloo it notices by itself, and ends in order."""
+_STUCK_S = 60.0
+"""The same for one that does not seem to wait: with NCCL the wait is in a kernel."""
+
+
+class Stop(Protocol):
+    """What a wait wants to know about stop signals.
+
+    Attributes:
+        signal: number of the signal that came, None while none did.
+        at_once: signals after which nothing would be saved: they end a wait.
+        leave: ends the process at once, with a status.
+    """
+
+    @property
+    def signal(self) -> int | None: ...
+
+    @property
+    def at_once(self) -> tuple[int, ...]: ...
+
+    @property
+    def leave(self) -> Callable[[int], None]: ...
+
+
+@dataclass(frozen=True)
+class NoStop:
+    """For commands that save nothing: Python's own handlers end them."""
+
+    signal: int | None = None
+    at_once: tuple[int, ...] = ()
+    leave: Callable[[int], None] = os._exit
+
+
+@dataclass(frozen=True)
+class Group:
+    """The ranks that have met.
+
+    Attributes:
+        store: through which they did.
+        hosts: the machine of each.
+    """
+
+    rank: int
+    size: int
+    store: Any
+    hosts: tuple[str, ...]
+
+
+def say(text: str) -> None:
+    """A line for the person who reads standard error."""
+    print(f"ddptrain: {text}", file=sys.stderr, flush=True)
+
+
+class RankLost(RankFailed):
+    """A collective failed because some rank did not come."""
+
+
+class Waiting:
+    """Around a collective: when it fails, say which rank waited, for how long, in what, and who did not come.
+
+    With gloo the wait ends as soon as a rank is gone, or after `timeout_s` for one that is only slow. With NCCL it ends when
+    the lost rank has left word, else NCCL ends the process by itself after `timeout_s`, with its own message.
+
+    Attributes:
+        group: the ranks that have met; None where there is one process.
+        now: the collective that this rank is in; None outside.
+        begun: collectives that it has begun.
+    """
+
+    group: ClassVar[Group | None] = None
+    now: ClassVar[Waiting | None] = None
+    begun: ClassVar[int] = 0
+
+    def __init__(self, what: str) -> None:
+        self.what, self.since = what, 0.0
+
+    def __enter__(self) -> None:
+        self.since = time.monotonic()
+        Waiting.begun += 1
+        Waiting.now = self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        Waiting.now = None
+        if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
+            raise RankLost(self.failure()) from error
+
+    def failure(self) -> str:
+        """The line of a wait that was in vain."""
+        group = Waiting.group
+        waited = f"waited {time.monotonic() - self.since:.1f} s in {self.what}"
+        if group is None:
+            return waited
+        return f"rank {group.rank} {waited}; {last_words.ask(group.store, group.rank, group.size, waited)}"
+
+
+class Watch:
+    """Context manager: the thread that looks after this rank's waits."""
+
+    def __init__(self, group: Group, stop: Stop) -> None:
+        self._group, self._stop = group, stop
+        self._store: Any = None
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._beat, self._heard = 0, ["" for _ in range(group.size)]
+        self._told = self._mourned = 0.0
+        self._begun = (0, time.monotonic())
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._end.set()
+
+    def _run(self) -> None:
+        try:
+            self._store = second_connection(self._group.store)
+            while not self._end.wait(_BEAT_S / 4):
+                self._look()
+        except RuntimeError:  # the store is gone: so is the run, and a wait notices or has noticed it
+            waiting, began = Waiting.now, time.monotonic()
+            while not self._end.wait(0.5) and waiting is not None and Waiting.now is waiting:
+                if time.monotonic() - began > _MOURNING_S:
+                    self._leave(waiting)
+
+    def _look(self) -> None:
+        waiting, now, group = Waiting.now, time.monotonic(), self._group
+        if waiting is not None and now - waiting.since > 1 and self._stop.signal in self._stop.at_once:
+            number = signal.Signals(self._stop.signal or 0)
+            last_words.leave(self._store, group.rank, f"was ended by {number.name} before its first step")
+            say(f"rank {group.rank}: {number.name} while it waited in {waiting.what}: leaving, there is nothing to save yet")
+            self._stop.leave(128 + number)
+        if now - self._mourned > _BEAT_S:
+            self._mourned, self._beat = now, self._beat + 1
+            self._store.set(f"at/{group.rank}", f"{Waiting.begun} {self._beat} {group.hosts[group.rank]}")
+            self._mourn(waiting, now)
+        if waiting is not None and now - max(waiting.since, self._told) >= EVERY_S:
+            self._told = now
+            self._tell(waiting, now)
+
+    def _mourn(self, waiting: Waiting | None, now: float) -> None:
+        """End this process when another rank has left word of its end and this one does not get any further."""
+        if Waiting.begun != self._begun[0]:
+            self._begun = (Waiting.begun, now)
+        stuck = now - self._begun[1]
+        if stuck > (_MOURNING_S if waiting else _STUCK_S) and self._store.check([last_words.ANY]):
+            self._leave(waiting)
+
+    def _leave(self, waiting: Waiting | None) -> None:
+        if waiting is None:
+            line = f"rank {self._group.rank} gets no further; {last_words.who(self._store, self._group.size)}"
+        else:
+            line = waiting.failure()
+        say(f"failed: {line}")
+        self._stop.leave(1)
+
+    def _tell(self, waiting: Waiting, now: float) -> None:
+        """Say who is behind; of those who wait, the first one speaks."""
+        rows = [row.decode() for row in self._store.multi_get([f"at/{r}" for r in range(self._group.size)])]
+        behind = [r for r, row in enumerate(rows) if int(row.split(" ", 1)[0]) < Waiting.begun and r != self._group.rank]
+        silent = {r for r, row in enumerate(rows) if row == self._heard[r]}
+        self._heard = rows
+        if not behind or min(set(range(self._group.size)) - set(behind)) != self._group.rank:
+            return
+        hosts = self._group.hosts
+        named = [f"{r} on {hosts[r]}" + (" (gives no sign of life)" if r in silent else "") for r in behind[:8]]
+        more = f" and {len(behind) - 8} more" if len(behind) > 8 else ""
+        plural = "s" if len(behind) > 1 else ""
+        waited = now - waiting.since
+        say(f"rank {self._group.rank} has waited {waited:.0f} s in {waiting.what} for rank{plural} {', '.join(named)}{more}")
+
+
+def second_connection(store: Any) -> Any:
+    """A connection of one's own to the same store: a wait in one must not hold up the other."""
+    inner = store.underlying_store
+    fresh = dist.TCPStore(inner.host, inner.port, None, False, timedelta(seconds=30), wait_for_workers=False)
+    return dist.PrefixStore("ddptrain", fresh)

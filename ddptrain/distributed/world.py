@@ -1,0 +1,202 @@
+"""Where this process stands.
+
+Precedence of the environment: torchrun (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`), else a Slurm step with more than one task
+(`SLURM_PROCID`, `SLURM_STEP_NUM_TASKS`, `SLURM_LOCALID`), else one process. A batch script, the shell of `salloc` and a shell
+in a step are no tasks that others wait for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ddptrain.errors import UserError
+
+ALONE = "`unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE` to train in one process"
+_SPECIAL_STEPS = 0xFFFFFFF0
+"""From this number on Slurm counts no steps: a batch script, an interactive shell, what runs beside a job."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Where this process stands.
+
+    Attributes:
+        rank: 0 <= rank < size, over all machines.
+        size: number of processes.
+        local_rank: rank on this machine.
+        local_size: processes on this machine.
+        device: the device this process computes on.
+        launcher: "torchrun", "srun" or "single".
+        note: what the user may not have meant, in one line; empty else.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    device: torch.device
+    launcher: str
+    note: str = ""
+
+    @property
+    def main(self) -> bool:
+        """True on the one rank that writes files."""
+        return self.rank == 0
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} of {self.size} ({self.launcher}, {self.device})"
+
+
+def discover(device: str = "auto", environ: Mapping[str, str] = os.environ) -> World:
+    """Read the environment (see the module's docstring for the precedence).
+
+    Args:
+        device: "auto" (CUDA where there is one per local process, else CPU), "cpu" or "cuda".
+        environ: the environment, for tests.
+
+    Raises:
+        UserError: the environment contradicts itself, or CUDA is asked for and absent.
+    """
+    tasks = _tasks(environ)
+    if place := _of_torchrun(environ, tasks):
+        launcher = "torchrun"
+    elif tasks > 1:
+        launcher, place = "srun", _of_srun(environ, tasks)
+    else:
+        launcher, place = "single", (0, 1, 0, 1)
+    rank, size, local_rank, local_size = place
+    # srun --gpus-per-task=1 and its like show each task one GPU, which is number 0 to it
+    bound = launcher == "srun" and (_integer(environ, "SLURM_GPUS_ON_NODE", 0) or 0) >= local_size
+    picked = _pick_device(device, local_rank, local_size, bound)
+    return World(rank, size, local_rank, local_size, picked, launcher, _note(environ) if launcher == "single" else "")
+
+
+def _integer(environ: Mapping[str, str], key: str, default: int | None = None, low: int = 0) -> int | None:
+    text = environ.get(key, "").strip()
+    if not text:
+        return default
+    if not text.isdecimal() or int(text) < low:
+        way = ALONE if not key.startswith("SLURM") else f"`unset {key}`"
+        raise UserError(f"{key}={text} in the environment must be an integer ≥ {low}; set it right, or {way}")
+    return int(text)
+
+
+def _of_torchrun(environ: Mapping[str, str], tasks: int) -> tuple[int, int, int, int] | None:
+    """(rank, size, local rank, local size) as torchrun tells them; None where it does not."""
+    rank, size = _integer(environ, "RANK"), _integer(environ, "WORLD_SIZE", low=1)
+    if rank is None or size is None:
+        given = "RANK" if size is None else "WORLD_SIZE"
+        other = "WORLD_SIZE" if size is None else "RANK"
+        # a script that exports the number of tasks, or of the only process, says nothing wrong
+        if rank is None and size in (None, 1, tasks):
+            return None
+        raise UserError(
+            f"{given}={environ[given]} is set in the environment and {other} is not; {ALONE}, or start the ranks with torchrun "
+            f"or `ddptrain train --nproc N`, which set both"
+        )
+    if rank >= size:
+        raise UserError(f"RANK={rank} in the environment must be less than WORLD_SIZE={size}; set both right, or {ALONE}")
+    local_size = _integer(environ, "LOCAL_WORLD_SIZE", low=1)
+    # without word of machines, all ranks are on this one
+    local_rank = _integer(environ, "LOCAL_RANK", rank if local_size is None else 0) or 0
+    local_size = size if local_size is None else local_size
+    if not local_rank < local_size <= size:
+        raise UserError(
+            f"LOCAL_RANK={local_rank}, LOCAL_WORLD_SIZE={local_size} and WORLD_SIZE={size} in the environment contradict each "
+            f"other: each must be less than, or at most, the next; set them right, or {ALONE}"
+        )
+    return rank, size, local_rank, local_size
+
+
+def _tasks(environ: Mapping[str, str]) -> int:
+    """Tasks of the Slurm step that this process is one of; 1 where it is none of a step's.
+
+    Raises:
+        UserError: it is started from a shell inside a step of several tasks: nobody starts the others.
+    """
+    step = environ.get("SLURM_STEP_ID", environ.get("SLURM_STEPID", ""))
+    if not step.isdecimal() or int(step) >= _SPECIAL_STEPS:
+        return 1
+    # SLURM_NTASKS may be the job's: srun --preserve-env
+    tasks = _integer(environ, "SLURM_STEP_NUM_TASKS", _integer(environ, "SLURM_NTASKS", 1, 1), 1) or 1
+    if tasks > 1 and environ is os.environ and _in_a_shell():
+        raise UserError(
+            f"this shell is one of the {tasks} tasks of a Slurm step, and nothing starts ddptrain in the others; "
+            f"`srun --overlap ddptrain …` starts {tasks} ranks, "
+            "`env -u SLURM_STEP_ID -u SLURM_STEPID ddptrain …` one process"
+        )
+    return tasks
+
+
+def _in_a_shell() -> bool:
+    """Whether a shell with job control stands between Slurm's task and this process: a person typed the command.
+
+    Such a shell puts every command into a process group of its own; a script does not.
+    """
+    pid = os.getpid()
+    try:
+        while pid > 1:
+            text = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            parent = int(text[1])
+            if Path(f"/proc/{parent}/comm").read_text().startswith("slurmstepd"):
+                return os.getpgid(pid) != os.getpgid(0)
+            pid = parent
+    except (OSError, IndexError, ValueError):
+        pass
+    return False
+
+
+def _of_srun(environ: Mapping[str, str], size: int) -> tuple[int, int, int, int]:
+    """(rank, size, local rank, local size) as srun tells them."""
+    rank = _integer(environ, "SLURM_PROCID")
+    if rank is None or rank >= size:
+        raise UserError(
+            f"SLURM_PROCID={environ.get('SLURM_PROCID', '')} in the environment must be an integer less than the {size} tasks "
+            "of the step; start the ranks with srun, or `unset SLURM_STEP_ID SLURM_STEPID` to train in one process"
+        )
+    counts = environ.get("SLURM_STEP_TASKS_PER_NODE")
+    local_size = _tasks_here(counts, _integer(environ, "SLURM_NODEID", 0) or 0) if counts else size
+    return rank, size, _integer(environ, "SLURM_LOCALID", 0) or 0, local_size
+
+
+def _tasks_here(counts: str, node: int) -> int:
+    """This node's number in a list such as Slurm's `4(x2),3`: two nodes with 4 tasks and one with 3; or the only number."""
+    found = re.findall(r"(\d+)(?:\(x(\d+)\))?", counts)
+    each = [int(n) for n, times in found for _ in range(int(times or 1))]
+    if not each:
+        raise UserError(
+            f"SLURM_STEP_TASKS_PER_NODE={counts} in the environment must be a list of numbers such as 4(x2),3; "
+            "`unset SLURM_STEP_TASKS_PER_NODE`"
+        )
+    return each[min(node, len(each) - 1)]
+
+
+def _note(environ: Mapping[str, str]) -> str:
+    """What a single process inside a job of several tasks should say."""
+    tasks = environ.get("SLURM_NTASKS", "")
+    step = environ.get("SLURM_STEP_ID", environ.get("SLURM_STEPID", ""))
+    if not tasks.isdecimal() or int(tasks) < 2 or (step.isdecimal() and int(step) < _SPECIAL_STEPS):
+        return ""
+    return (
+        f"the Slurm job has {tasks} tasks (SLURM_NTASKS), but srun did not start this process: one process trains; "
+        f"`srun ddptrain train …` starts {tasks} ranks"
+    )
+
+
+def _pick_device(device: str, local_rank: int, local_size: int, bound: bool) -> torch.device:
+    count = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
+    if bound and count == 1:
+        return torch.device("cuda", 0)
+    if device == "cuda" and count < local_size:
+        raise UserError(
+            f"train.device: cuda asks for {local_size} GPUs on this machine, {count} seen; start {max(count, 1)} ranks on it"
+        )
+    if count >= local_size and count > 0:
+        return torch.device("cuda", local_rank)
+    return torch.device("cpu")
