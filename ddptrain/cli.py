@@ -183,7 +183,9 @@ def train(args: argparse.Namespace) -> int:
     """Train in this process (a rank of torchrun or srun, or the only one), or start the ranks."""
     from ddptrain.config import load_config
     from ddptrain.config.moved import check_moved
+    from ddptrain.processes import outlive_terminal
 
+    outlive_terminal()
     if args.nproc is not None:
         from launch.torchrun import run as launch
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,13 +56,35 @@ def is_alive(pid: int, start: str = "") -> bool:
     return state not in ("", "Z", "X") and (not start or began == start)
 
 
-def leave_terminal() -> None:
-    """The terminal is closed: what is said from now on is for nobody, and must not fail."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for fd in (1, 2):
-        if os.isatty(fd):
-            os.dup2(nowhere, fd)
-    os.close(nowhere)
+class _UntilHangup(io.TextIOWrapper):
+    """A terminal; once it is closed, what is written goes nowhere."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            self._leave()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            self._leave()
+
+    def _leave(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+        super().flush()
+
+
+def outlive_terminal() -> None:
+    """Let standard output and error go nowhere when they are a terminal and it is closed: that must not end a run."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream.isatty():
+            setattr(sys, name, _UntilHangup(stream.buffer, stream.encoding, stream.errors, line_buffering=True))
 
 
 def _look(pid: int) -> tuple[str, str]:

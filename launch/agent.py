@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ddptrain import temporary
-from ddptrain.processes import leave_terminal
 from launch import logs, rendezvous
 from launch.peers import Peers
 from launch.plan import STOP, Plan, node_name, threads_per_rank, write_atomic
@@ -93,8 +92,6 @@ class Agent:
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self._stops.append((time.monotonic(), number))
-        if number == signal.SIGHUP:
-            leave_terminal()
 
     def _pass_on(self) -> None:
         first, number = self._stops[0]

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -51,13 +52,18 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert (kept / "file").exists()
 
 
-def test_loader_workers_leave_nothing_of_unknown_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loader_workers_leave_nothing_of_unknown_owners(monkeypatch: pytest.MonkeyPatch) -> None:
     """multiprocessing would make a folder without an owner's name for each worker."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # a socket's path has its limit
+        _check_children(Path(short), monkeypatch)
+
+
+def _check_children(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
     monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)  # type: ignore[attr-defined]
     temporary.for_children()
     made = multiprocessing.current_process()._config["tempdir"]  # type: ignore[attr-defined]
-    assert Path(made).parent == tmp_path
+    assert Path(made).parent == folder
     assert f".{os.getpid()}." in made
     temporary.for_children()
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(folder.iterdir())) == 1

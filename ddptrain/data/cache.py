@@ -20,7 +20,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 import zlib
 from collections import Counter
@@ -33,6 +32,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ddptrain import temporary
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.contents import digests
 from ddptrain.data.faults import Fault, Faults, OnFault
@@ -229,7 +229,7 @@ def store_table(tables: Path, key: str, found: str, outside: list[str], table: T
     """Write an entry aside, rename it to its place, then let the pointer name it."""
     tables.mkdir(parents=True, exist_ok=True)
     entry = tables / f"{key}-{found}"
-    aside = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=tables))
+    aside = temporary.make("table", tables)
     try:
         fields = {f.name: getattr(table, f.name) for f in dataclasses.fields(table)}
         columns: dict[str, Any] = {name: column for name, column in fields.items() if isinstance(column, np.ndarray)}
@@ -252,7 +252,7 @@ def store_table(tables: Path, key: str, found: str, outside: list[str], table: T
             except (OSError, ValueError, KeyError, TypeError):
                 os.rename(entry, f"{aside}-broken")
                 os.rename(aside, entry)
-        pointer = tables / f".{key}-{os.getpid()}-{os.path.basename(aside)}.json"
+        pointer = aside.with_name(f"{aside.name}-pointer")
         _write(pointer, {"fingerprint": found, "outside": outside})
         os.replace(pointer, tables / f"{key}.json")
     finally:
@@ -269,8 +269,7 @@ def _write(file: Path, content: dict[str, Any]) -> None:
 
 def _remove_superseded(tables: Path, key: str, current: str) -> None:
     limit = time.time() - KEEP_DAYS * 86400
-    for pattern in (f"{key}-*", f".{key}-*"):
-        for old in tables.glob(pattern):
-            with suppress(OSError):
-                if old.name != current and old.stat().st_mtime < limit:
-                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for old in tables.glob(f"{key}-*"):
+        with suppress(OSError):
+            if old.name != current and old.stat().st_mtime < limit:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddptrain import temporary
 from ddptrain.config.data import DatasetConfig, Exif
 from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.build import READERS, read, splits_of
@@ -67,7 +67,7 @@ def convert(
     base = DatasetConfig(name=name, format=src_format, root=str(src), **layout)  # type: ignore[arg-type]
     parts = splits if splits is not None else splits_of(base)
     out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    aside = temporary.make("convert", out.parent)
     try:
         done = []
         for split in parts:

@@ -28,6 +28,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from ddptrain import temporary
 from ddptrain.data.handover import Parcel, pack, remedy, why_not_shared
 from ddptrain.errors import RankFailed, UserError
 from ddptrain.files import open_file_limit
@@ -89,6 +90,8 @@ class Loader:
         open_file_limit()
         before = set(multiprocessing.active_children())
         try:
+            if workers:
+                temporary.for_children()
             self._iterator: Any = _start(samples, batches, workers, pin_memory)
         except OSError as e:  # no shared memory for their locks, no files, no processes
             _kill([p for p in multiprocessing.active_children() if p not in before])

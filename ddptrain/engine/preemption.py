@@ -27,8 +27,6 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
-from ddptrain.processes import leave_terminal
-
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _LEAVING_S = 2.0
 
@@ -98,8 +96,6 @@ class StopFlag:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal = number
-        if number == signal.SIGHUP:
-            leave_terminal()
 
     def _watch(self) -> None:
         first = None
