@@ -139,6 +139,7 @@ class Watch:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end.set()
+        self._thread.join(1.0)  # in the middle of a look: the store must outlive it
 
     def _run(self) -> None:
         try:
