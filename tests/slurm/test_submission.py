@@ -98,10 +98,16 @@ def test_submit_watch_and_read(slurm: Jobs, config: Path) -> None:
     assert re.search(r"\bbroken .* slurm\.setup: 'module load no' failed with status 127", ddptrain("jobs"))
     line = ddptrain("jobs").splitlines()[1].split()
     assert line[:6] == [mine.id, "tiny", "finished", "6/6", "COMPLETED", "1"]
+    # from another run's checkpoint, for which `submit` has made the new run's folder already
+    onward = ["name=onward", f"resume={mine.run}", "train.steps=8", "resume.allow=[seed]", "seed=1", "--nodes", 1]
+    further = submitted(slurm, ddptrain("submit", config, *onward))
     logs = ddptrain("logs", mine.id)
     assert "finished (srun: 0)" in logs
     assert "start 0.0" in ddptrain("logs", mine.id, "--rank", 1)
     assert "has ended already" in ddptrain("cancel", mine.id)
+    assert further.end() == ("COMPLETED", 0), further.log
+    assert "8/8" in ddptrain("jobs")
+    assert "start 0.0" in ddptrain("logs", further.id, "--rank", 0)
     described = json.loads((mine.folder / "code.json").read_text())
     assert set(described) == {"root", "commit", "edited"}
 
