@@ -81,8 +81,7 @@ class Skipped:
         try:
             yield
         except (UserError, BadImage, cv2.error) as e:
-            line = " ".join(str(e).split())
-            self.tell(line if str(path) in line else f"{path}: {line}")
+            self.tell(str(e) if str(path) in str(e) else f"{path}: {' '.join(str(e).split())}")
 
     def tell(self, line: str) -> None:
         """Count one, and say why."""

@@ -14,6 +14,8 @@ from ddptrain.config import ClassifierConfig, LeNetConfig, SmallResNetConfig
 from ddptrain.errors import UserError
 from ddptrain.models.pretrained import with_weights_hint
 
+SMALLEST = {"alexnet": 64}
+"""Of torchvision's networks for classification, those that need images of more than 32 pixels."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels in 0..1; what torchvision's weights were trained with."""
 
@@ -128,6 +130,7 @@ def build_classifier(
 
 def _torchvision(config: ClassifierConfig, num_classes: int, image_size: int) -> nn.Module:
     weights = get_model_weights(config.name).DEFAULT if config.pretrained else None
+    _refuse_size(config.name, image_size, weights)
     if config.pretrained and config.weights is not None:
         raise UserError("model: pretrained and weights are given; keep one of them")
     state = read_state(Path(config.weights), "model.weights") if config.weights is not None else None
@@ -144,6 +147,22 @@ def _torchvision(config: ClassifierConfig, num_classes: int, image_size: int) ->
     if learned != num_classes:
         _replace_last(model, num_classes)
     return model
+
+
+def _refuse_size(name: str, image_size: int, weights: Any) -> None:
+    """Raise `UserError` where the network, with these published weights or None, cannot take images of that size."""
+    least = SMALLEST.get(name, 0)
+    if image_size < least:
+        raise UserError(
+            f"model: {name} takes images of {least} pixels or more, data.image_size is {image_size}; set "
+            f"data.image_size={least}, or take another network"
+        )
+    if name.startswith("vit_") and weights is not None and image_size != weights.meta["min_size"][0]:
+        only = weights.meta["min_size"][0]
+        raise UserError(
+            f"model: the published weights of {name} are for images of {only} pixels, neither smaller nor larger ones, and "
+            f"data.image_size is {image_size}; set data.image_size={only}, or leave pretrained out"
+        )
 
 
 def read_state(path: Path, key: str) -> dict[str, Tensor]:

@@ -93,7 +93,16 @@ class LabelTask(LabelModel):
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         """Summed loss of a micro batch."""
         loss = self.loss_config
-        logits, classes = self.learn(model, batch)
+        try:
+            logits, classes = self.learn(model, batch)
+        except ValueError as e:
+            if "more than 1 value per channel" not in str(e):
+                raise
+            size = self.config.data.image_size
+            raise UserError(
+                f"train.micro_batch: at data.image_size={size} the network makes a single pixel of an image, and a batch norm "
+                "cannot learn from a single one; make micro batches of 2 or more, or larger images"
+            ) from None
         if self.several:
             each, normalizer = binary_cross_entropy(logits, classes, batch.annotated, _on(self._pos_weight, logits))
         else:

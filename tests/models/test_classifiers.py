@@ -18,10 +18,15 @@ def test_every_name_is_torchvisions() -> None:
     assert set(TORCHVISION_CLASSIFIERS) <= set(list_models())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "swin_t", "vit_b_32"])
+@pytest.mark.parametrize("name", ["alexnet", "resnet18", "mobilenet_v3_small", "squeezenet1_1", "swin_t", "vit_b_32"])
 def test_torchvision_models_have_the_runs_classes(name: str) -> None:
     model = build_classifier(ClassifierConfig(name=name), 3, 64).eval()
     assert model(torch.rand(2, 3, 64, 64)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "shufflenet_v2_x0_5", "regnet_x_400mf"])
+def test_32_pixels_are_enough_for_others_than_alexnet(name: str) -> None:
+    assert build_classifier(ClassifierConfig(name=name), 3, 32)(torch.rand(2, 3, 32, 32)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("config", [LeNetConfig(), SmallResNetConfig(norm="group", width=8), SmallResNetConfig(width=8)])
@@ -49,6 +54,16 @@ def test_a_file_of_weights_is_taken_all_but_a_last_layer_of_other_classes(tmp_pa
     ("config", "size", "line"),
     [
         (LeNetConfig(), 64, "lenet takes images of 32 pixels"),
+        (
+            ClassifierConfig(name="alexnet"),
+            32,
+            "alexnet takes images of 64 pixels or more, data.image_size is 32; set data.image_size=64, or",
+        ),
+        (
+            ClassifierConfig(name="vit_b_16", pretrained=True),
+            256,
+            "of vit_b_16 are for images of 224 .*set data.image_size=224, or",
+        ),
         (ClassifierConfig(name="resnet18", weights="gone.pt"), 64, "model.weights: gone.pt: No such file"),
         (ClassifierConfig(name="resnet18", weights="w.pt"), 64, "does not fit resnet18: .*Missing key"),
         (ClassifierConfig(name="resnet18", weights="text.pt"), 64, "not a file of plain tensors"),
