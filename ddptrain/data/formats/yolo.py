@@ -158,6 +158,9 @@ class _Texts:
         for path in sorted(p for files in self.folders.values() for p in files.values()):
             if path not in self.used and _has_rows(path):
                 self.faults.add("label without image", path, "no image of this name")
+                for number, line in enumerate(text_lines(path), 1):
+                    if line.strip():
+                        self.faults.add("box of an image left out", f"{path}:{number}", "no image of this name")
 
 
 def _label_folder(config: DatasetConfig, root: Path) -> Path | None:

@@ -99,6 +99,7 @@ def test_label_without_image(yolo_set: Make) -> None:
     (Path(config.root) / "train/labels/notes.txt").write_text("labelled by two of us in May\n")
     (Path(config.root) / "train/labels/classes.txt").write_text("car\nbus\n")
     assert len(dropped(config, "label without image", "lost.txt")) == 1
+    assert read(config, "drop")[1].counts["box of an image left out"] == 1
 
 
 def test_missing_image(voc_set: Make, voc_object: Callable[..., str]) -> None:
