@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,7 +120,7 @@ def _split_folders(config: DatasetConfig) -> list[str]:
     return [f.name for f in folders if visible(f, "*.[xX][mM][lL]") or any((f / a).is_dir() for a in ANNOTATIONS)]
 
 
-def _stems(config: DatasetConfig, lists: dict[str, Path]) -> list[tuple[str, str]]:
+def _stems(config: DatasetConfig, lists: dict[str, Path], parsed: Container[str]) -> list[tuple[str, str]]:
     """(stem, who named it) of each image in the list of the split."""
     if config.split not in lists:
         raise no_split(config, lists)
@@ -128,7 +128,10 @@ def _stems(config: DatasetConfig, lists: dict[str, Path]) -> list[tuple[str, str
     for entry, where in listed_names(lists[config.split]):
         # lists per class end in 1, 0 or -1; other tools write paths
         stem = re.sub(r"\s+-?[01]$", "", entry).replace("\\", "/")
-        found.append((os.path.splitext(stem)[0] if is_image(stem) else stem, where))
+        stem = os.path.splitext(stem)[0] if is_image(stem) else stem
+        parts = stem.split("/")
+        tails = ("/".join(parts[k:]) for k in range(len(parts)))
+        found.append((next((tail for tail in tails if tail in parsed), stem), where))
     return found
 
 
@@ -164,7 +167,7 @@ def read_voc(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     annotations, images_folder = _folders(config, own)
     parsed = parse_folder(annotations, faults)
     every = [(stem, file.path if file else "") for stem, file in parsed.items()]
-    stems = _stems(config, lists) if lists else every
+    stems = _stems(config, lists, parsed) if lists else every
     files = list(parsed.values())
     for other in (p for p in parts if not lists and p != config.split):
         files += parse_folder(_folders(config, Path(other))[0], Faults()).values()

@@ -257,7 +257,8 @@ class _Rows:
             if not fields:
                 continue
             try:
-                values = [float(f) for f in fields]
+                # Python takes 1_0 for 10
+                values = [float(f.replace("_", "x")) for f in fields]
             except ValueError:
                 faults.add("malformed row", f"{path}:{number}", line.strip())
                 continue

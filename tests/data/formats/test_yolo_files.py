@@ -63,6 +63,10 @@ def test_polygons_and_rotated_boxes_are_counted(yolo_set: Make) -> None:
     assert told in found[1].text()
 
 
+def test_digits_with_underscores_are_no_numbers(yolo_set: Make) -> None:
+    assert "a.txt:1: malformed row: 0 .5 .5 0_1 .2" in refused(yolo_set({"a": "0 .5 .5 0_1 .2"}))
+
+
 def test_rows_with_key_points_need_their_shape(yolo_set: Make) -> None:
     assert "rows with key points need kpt_shape" in refused(yolo_set({"a": f"{GOOD} .1 .1 2"}))
 
