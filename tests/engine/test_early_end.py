@@ -14,7 +14,7 @@ NAN = float("nan")
 
 
 def test_only_a_defined_metric_costs_patience(config: Path) -> None:
-    state = state_of(config, "train.patience=2")
+    state = state_of(config, "eval.every_steps=1", "train.patience=2")
     assert state.judge({"AP": 0.5}) == ["AP"]
     for value, stale in ((NAN, 0), (0.4, 1), (NAN, 1)):
         assert state.judge({"AP": value}) == []
@@ -26,7 +26,7 @@ def test_only_a_defined_metric_costs_patience(config: Path) -> None:
 
 
 def test_no_metric_at_all_never_ends_a_run(config: Path) -> None:
-    state = state_of(config, "train.patience=1")
+    state = state_of(config, "eval.every_steps=1", "train.patience=1")
     assert state.judge({"AP": NAN}) == state.judge({"AP": NAN}) == []
     assert not state.out_of_patience
 
