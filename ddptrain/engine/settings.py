@@ -25,7 +25,8 @@ def settings(config: RunConfig, state: RunState) -> Iterator[str]:
         bias = f", of biases from {schedule.bias_start:g}" if schedule.bias_start else ""
         momentum = f", momentum from {schedule.momentum_start:g} to {config.optimizer.momentum:g}"
         moves = momentum if config.optimizer.name != "adagrad" else ""
-        yield f"warm-up over the first {schedule.warmup_steps} steps: lr from 0{bias}{moves}"
+        length = f"{schedule.warmup_steps} step{'s'[: schedule.warmup_steps - 1]}"
+        yield f"warm-up over the first {length}: lr from 0{bias}{moves}"
     else:
         yield "no warm-up" + ("" if config.schedule.warmup_epochs == 0 else ": the run is too short for one")
     decay, rule = used_decay(config.optimizer, state.split.global_batch)
