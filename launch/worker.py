@@ -93,8 +93,8 @@ def again(arguments: list[str]) -> list[str]:
         config = load_config(arguments[1], arguments[2:])
         told = config.resume is not None and config.resume.source != "auto"
         return arguments if told and read_start(config.folder) is None else [*arguments, "resume=auto"]
-    except UserError:  # told by the start itself
-        return arguments
+    except UserError:  # told by the start itself, where it reads a config
+        return [*arguments, "resume=auto"]
 
 
 def count_starts(path: str) -> int:

@@ -92,7 +92,7 @@ def test_a_closed_terminal_saves(config: Path, tmp_path: Path) -> None:
 
     wait_until(trains, process)
     os.close(ours)
-    assert process.wait(60) == 75
+    assert process.wait(120) == 75
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     assert (status["state"], status["reason"]) in (("stopped", "SIGHUP"), ("stopped", "SIGUSR1"))
     assert int(last.readlink().name[5:13]) == status["step"]
