@@ -137,6 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
+    args.last = argv is None  # a command of its own, not a call from Python
     # argparse takes positional arguments in one place only; overrides may stand before and behind options
     if rest and hasattr(args, "overrides") and all("=" in r and not r.startswith("-") for r in rest):
         args.overrides = [*args.overrides, *rest]
@@ -193,7 +194,7 @@ def train(args: argparse.Namespace) -> int:
         return launch(args.config, args.overrides, nproc=args.nproc)
     from ddptrain.engine.preemption import StopFlag, watch_launcher
 
-    with StopFlag() as stop:
+    with StopFlag(last=args.last) as stop:
         watch_launcher(stop)
         run_config = load_config(args.config, args.overrides)
         check_moved(Path(args.config), run_config)

@@ -40,12 +40,17 @@ class StopFlag:
         on_leave: called when the process ends at once, for what must not be left behind; they have 2 s.
     """
 
-    def __init__(self, grace_s: float = 1.0) -> None:
-        """Args: grace_s: seconds after the first signal in which another one counts as the same request."""
+    def __init__(self, grace_s: float = 1.0, *, last: bool = False) -> None:
+        """
+        Args:
+            grace_s: seconds after the first signal in which another one counts as the same request.
+            last: the process ends afterwards: from there on signals are ignored, since the run can no more be stopped and a
+                default handler would make a failure of one that is complete.
+        """
         self.signal: int | None = None
         self.saves = False
         self.on_leave: list[Callable[[], None]] = []
-        self._grace_s = grace_s
+        self._grace_s, self._last = grace_s, last
         self._before: dict[int, Any] = {}
 
     @property
@@ -85,7 +90,7 @@ class StopFlag:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for s, handler in self._before.items():
-            signal.signal(s, handler)
+            signal.signal(s, signal.SIG_IGN if self._last and kind is None else handler)
         self._before = {}
         signal.set_wakeup_fd(self._before_fd)
         os.write(self._write, b"\0")  # no signal has number 0: the watcher's end

@@ -110,3 +110,21 @@ def test_leaving_restores_the_handlers() -> None:
             assert stop.reason == "SIGUSR2"
         assert [signal.getsignal(s) for s in SIGNALS] == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.parametrize(("body", "status"), [("pass", 0), ("raise SystemExit(3)", -signal.SIGTERM)])
+def test_a_signal_after_the_last_step_does_not_fail_a_complete_run(body: str, status: int) -> None:
+    """A run that failed keeps the defaults: it may hang at its end."""
+    code = f"""
+import os, signal
+from ddptrain.engine.preemption import SIGNALS, StopFlag
+try:
+    with StopFlag(last=True):
+        {body}
+finally:
+    for number in SIGNALS:
+        if {status} == 0 or number == signal.SIGTERM:
+            os.kill(os.getpid(), number)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (status, "")
