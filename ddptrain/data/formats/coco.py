@@ -3,7 +3,7 @@ order of id.
 
 `iscrowd` becomes the crowd flag, `ignore` an ignored box with its class. `ignore_region`, as `write.write_coco` marks
 what it repeats for each class, becomes one ignore region without a class. Where `bbox` is missing, empty or all 0, the box is
-that of the polygons in `segmentation`. Every field passes the gate in `fields.py`.
+that of `segmentation`. Every field passes the gate in `fields.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import CROWD, IGNORE, Collector
 from ddptrain.data.formats.fields import AREA, BOX, FLAG, ID, POLYGONS, SIZE, TEXT, Entries, misfit
 from ddptrain.data.formats.files import dataset_root, image_folders, image_path, load_json, no_split, report_unlisted, visible
+from ddptrain.data.formats.rle import rle_box
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -125,9 +126,9 @@ def _add_annotations(
     image_ids, categories = entries.column("image_id", ID), entries.column("category_id", ID)
     flags = {key: np.array(entries.optional(key, FLAG, 0), bool) for key in ("iscrowd", "ignore", "ignore_region")}
     area = entries.optional("area", AREA, np.nan)
-    boxes = _boxes(entries)
-    _tell_duplicate_ids(entries)
     numbers = [images.get(i, ABSENT) if good else ABSENT for i, good in zip(image_ids, entries.good.tolist())]
+    boxes = _boxes(entries, lambda i: collector.claimed[numbers[i]] if numbers[i] >= 0 else None)
+    _tell_duplicate_ids(entries)
     own = [labels.get(c, ABSENT) if good else ABSENT for c, good in zip(categories, entries.good.tolist())]
     image, label = np.array(numbers, np.int64), np.array(own, np.int64)
     for i in np.flatnonzero(entries.good & (image == AMBIGUOUS)).tolist():
@@ -144,25 +145,42 @@ def _add_annotations(
     collector.rows(ints[kept], floats[kept])
 
 
-def _boxes(entries: Entries) -> npt.NDArray[np.float64]:
-    """x, y, width, height `[M, 4]` of each annotation, from its polygons where it has no box of its own."""
+def _boxes(entries: Entries, size_of: Callable[[int], tuple[int, int] | None]) -> npt.NDArray[np.float64]:
+    """x, y, width, height `[M, 4]` of each annotation, from its segmentation where it has no box of its own. `size_of`: the
+    (width, height) of the image of an annotation, where the file gives it."""
     values = [item.get("bbox") for item in entries.items]
     own = [v if v and v != [0, 0, 0, 0] else None for v in values]
     for i in np.flatnonzero(entries.good & np.array([v is None for v in own], bool)).tolist():
-        polygons = entries.items[i].get("segmentation")
-        if polygons and isinstance(polygons, list):
-            wrong = misfit("segmentation", polygons, POLYGONS)
-            if wrong is None:
-                points = np.concatenate(polygons).reshape(-1, 2)
-                own[i] = [*points.min(0).tolist(), *np.ptp(points, axis=0).tolist()]
-                entries.faults.add("no box beside a polygon", entries.place(i), f"bbox is {values[i]!r}")
-            else:
-                entries.bad(i, *wrong)
+        segmentation = entries.items[i].get("segmentation")
+        if segmentation and isinstance(segmentation, (list, dict)):
+            try:
+                own[i] = _box_of(segmentation, size_of(i))
+                entries.faults.add("no box beside a segmentation", entries.place(i), f"bbox is {values[i]!r}")
+            except ValueError as e:
+                entries.bad(i, *e.args)
         elif values[i]:
             own[i] = values[i]
         else:
-            entries.bad(i, "malformed row", f"bbox is {values[i]!r} and there is no polygon; must be {BOX.allowed}")
+            what = f"bbox is {values[i]!r} and there is no segmentation; must be {BOX.allowed}"
+            entries.bad(i, "malformed row", what)
     return np.array(entries.check("bbox", own, BOX, [0.0] * 4), np.float64).reshape(-1, 4)
+
+
+def _box_of(segmentation: list[Any] | dict[str, Any], size: tuple[int, int] | None) -> list[float]:
+    """x, y, width, height of polygons, or of a mask in run lengths; `ValueError` with kind and what of a fault."""
+    if isinstance(segmentation, list):
+        wrong = misfit("segmentation", segmentation, POLYGONS)
+        if wrong is not None:
+            raise ValueError(*wrong)
+        points = np.concatenate(segmentation).reshape(-1, 2)
+        return [*points.min(0).tolist(), *np.ptp(points, axis=0).tolist()]
+    try:
+        width, height, box = rle_box(segmentation)
+        if size is not None and size != (width, height):
+            raise ValueError(f"its size is {width}×{height} where the image has {size[0]}×{size[1]} pixels")
+    except ValueError as e:
+        raise ValueError("malformed row", f"segmentation: {e}") from None
+    return [float(v) for v in box]
 
 
 def _tell_duplicate_ids(entries: Entries) -> None:

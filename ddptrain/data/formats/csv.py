@@ -34,16 +34,30 @@ LAYOUTS: tuple[tuple[dict[str, tuple[str, ...]], Callable[[float, float, float, 
     ({**CENTRE, **SIZE}, lambda x, y, w, h: (x - w / 2, y - h / 2, x + w / 2, y + h / 2)),
 )
 """The columns that a box may have, and the box of their numbers."""
+IMAGE_SIZE = {"width": ("image_width", "img_width"), "height": ("image_height", "img_height")}
+"""Columns of the image's size; beside corners, `width` and `height` are also it, unless they are the box's."""
 
 
 class Row(NamedTuple):
-    """One row of the file; `numbers` are the texts of four columns of a layout."""
+    """One row of the file; `numbers` are the texts of four columns of a layout, `size` those of the image's width and
+    height."""
 
     line: int
     path: str
     numbers: tuple[str, ...]
     name: str
     box: Callable[[float, float, float, float], Box]
+    size: tuple[str, ...]
+
+    def image_size(self) -> tuple[int, int] | None:
+        """(width, height) that the row claims for its image; None where it has none, or those of its box."""
+        try:
+            width, height = map(to_number, self.size)
+            x1, y1, x2, y2 = self.box(*map(to_number, self.numbers))
+            of_box = abs(width - (x2 - x1)) <= 1 and abs(height - (y2 - y1)) <= 1
+            return None if of_box or min(width, height) <= 0 else (int(width), int(height))
+        except (ValueError, OverflowError):
+            return None
 
 
 def csv_files(config: DatasetConfig) -> dict[str, Path]:
@@ -70,11 +84,12 @@ def _files(config: DatasetConfig) -> tuple[Path, list[Path]]:
 
 def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[Row]:
     """The rows of the right length; the others are faults."""
-    places, box, due, headed = list(range(len(COLUMNS))), LAYOUTS[0][1], len(COLUMNS), False
+    places, sizes, box, due, headed = list(range(len(COLUMNS))), list[int](), LAYOUTS[0][1], len(COLUMNS), False
     for count, (line, values) in enumerate(csv_rows(file)):
         if count == 0 and is_header(values):
-            places, box = _columns(values, f"{config.name}: {file}:{line}", faults)
-            due, headed = len(values), True
+            where = f"{config.name}: {file}:{line}"
+            places, box = _columns(values, where, faults)
+            sizes, due, headed = _size_columns(values, box is LAYOUTS[0][1], where, faults), len(values), True
             continue
         path = values[places[0]] if places[0] < len(values) else ""
         alone = sum(map(bool, values)) == 1  # an image without boxes
@@ -84,7 +99,8 @@ def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[Row]:
             faults.add("malformed row", f"{file}:{line}", f"{len(values)} fields where {due} are due")
         else:
             padded = values + [""] * due
-            yield Row(line, path, tuple(padded[i] for i in places[1:5]), padded[places[5]], box)
+            numbers, size = (tuple(padded[i] for i in columns) for columns in (places[1:5], sizes))
+            yield Row(line, path, numbers, padded[places[5]], box, size)
 
 
 def _columns(header: list[str], where: str, faults: Faults) -> tuple[list[int], Callable[[float, float, float, float], Box]]:
@@ -99,6 +115,13 @@ def _columns(header: list[str], where: str, faults: Faults) -> tuple[list[int], 
             " x_center and y_center, beside width and height, or give x1, y1, x2, y2"
         )
     return [path, *required(header, CORNERS, where, faults), name], LAYOUTS[0][1]
+
+
+def _size_columns(header: list[str], corners: bool, where: str, faults: Faults) -> list[int]:
+    """Places of the image's width and height; empty where there are none."""
+    wanted = [(*names, *([key] if corners else [])) for key, names in IMAGE_SIZE.items()]
+    found = [find_column(header, names, where, faults) for names in wanted]
+    return [place for place in found if place is not None] if None not in found else []
 
 
 def read_csv(config: DatasetConfig, faults: Faults) -> AnnotationTable:
@@ -116,7 +139,7 @@ def read_csv(config: DatasetConfig, faults: Faults) -> AnnotationTable:
         if row.path not in images:
             path = image_path(unguarded(row.path), folders)
             known = collector.known(path)
-            images[row.path] = collector.image(path, where) if known is None else known
+            images[row.path] = collector.image(path, where, row.image_size()) if known is None else known
         image, name = images[row.path], unguarded(row.name)
         if image is None or not any((*row.numbers, name)):
             continue

@@ -34,6 +34,8 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             separator = max(SEPARATORS, key=lambda s: _fields(path, s))
             reader = csv.reader(text, delimiter=separator)
             for fields in reader:
+                if reader.line_num == 1 and separator.join(fields) == f"sep={separator}":  # a line for spreadsheets
+                    continue
                 if any("\n" in f for f in fields):
                     raise UserError(f"{path}:{reader.line_num}: a quote is not closed on its line; close or double it")
                 stripped = [f.strip() for f in fields]
@@ -81,8 +83,9 @@ def required(header: Sequence[str], columns: Mapping[str, tuple[str, ...]], wher
     for column, names in columns.items():
         place = find_column(header, names, where, faults)
         if place is None:
+            alone = "; fields must be separated by commas, semicolons or tabs" if len(header) == 1 else ""
             raise UserError(
-                f"{where}: no column {column} in the header {', '.join(header)}; it may be called {', '.join(names)}"
+                f"{where}: no column {column} in the header {', '.join(header)}; it may be called {', '.join(names)}{alone}"
             )
         places.append(place)
     return places

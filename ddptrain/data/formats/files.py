@@ -137,11 +137,13 @@ def images_by_stem(folder: Path, faults: Faults, *, deep: bool = False) -> dict[
 
 def frames_by_number(folder: Path, faults: Faults) -> dict[int, str]:
     """Path of each image right in the folder by the number that ends its name, in order of number."""
-    found = {}
+    found: dict[int, str] = {}
     for stem, path in images_by_stem(folder, faults).items():
         match = re.search(r"\d+$", stem)
         if match:
-            found[int(match.group())] = path
+            other = found.setdefault(int(match.group()), path)
+            if other != path:
+                faults.add("two images of a frame", path, f"{other} is frame {int(match.group())}, too")
     return dict(sorted(found.items()))
 
 
@@ -178,11 +180,13 @@ def note_unlabelled(paths: list[str], faults: Faults) -> None:
 
 
 def image_path(file_name: str, folders: list[Path]) -> str:
-    """The first folder that holds the file; the one that did moves to the front, as its neighbours lie there too."""
-    for i, folder in enumerate(folders):
-        if os.path.exists(folder / file_name):
-            folders.insert(0, folders.pop(i))
-            return str(folder / file_name)
+    """The file in the first folder that holds it, as its name stands or with `/` for back slashes; the folder that did moves
+    to the front, as its neighbours lie there too."""
+    for written in dict.fromkeys((file_name, file_name.replace("\\", "/"))):
+        for i, folder in enumerate(folders):
+            if os.path.exists(folder / written):
+                folders.insert(0, folders.pop(i))
+                return str(folder / written)
     return str(folders[0] / file_name)
 
 

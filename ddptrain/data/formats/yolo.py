@@ -36,9 +36,9 @@ from ddptrain.data.formats.files import (
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
-KEY_POINTS = "rows with key points: the box in front of them is taken"
-CORNERS = "rows of four points, rotated boxes or polygons: their bounding boxes are taken"
-POLYGON = "polygons: their bounding boxes are taken"
+KEY_POINTS = "rows with key points, read as the box in front of them"
+CORNERS = "rows of four points (rotated boxes or polygons), read as their bounding boxes"
+POLYGON = "polygons, read as their bounding boxes (rows with key points need kpt_shape in data.yaml)"
 NAMES_FILES = ("classes.txt", "obj.names", "data.names")
 
 
@@ -173,8 +173,10 @@ def _names(config: DatasetConfig, data: DataYaml | None, root: Path, faults: Fau
     if data and data.names is not None:
         return class_names(config, data.names, str(data.file), faults)
     labels = _label_folder(config, root) or root / "labels"
-    split = root / (config.split or "")
-    for file in (f / name for f in (labels, labels.parent, root, split, split / "labels") for name in NAMES_FILES):
+    split, split_labels = root / (config.split or ""), [labels / config.split] if config.split else []
+    for file in (
+        f / name for f in (*split_labels, labels, labels.parent, root, split, split / "labels") for name in NAMES_FILES
+    ):
         if file.is_file():
             lines = read_text(file).splitlines()
             return class_names(config, [n.strip() for n in lines if n.strip()], str(file), faults)
@@ -224,7 +226,7 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     if all(s.is_dir() for s in sources):
         texts.report_orphans()
     for reading, count in sorted(rows.read_as.items()):
-        faults.note(f"{count} {reading}")
+        faults.note(f"{reading}: {count}")
     return collector.table(config.name, config.root, names)
 
 

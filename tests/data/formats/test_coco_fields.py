@@ -5,11 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from pycocotools.mask import encode, toBbox
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.build import read
+from ddptrain.data.formats.rle import rle_box
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -102,10 +105,10 @@ def test_flags(coco: Callable[..., DatasetConfig], key: str) -> None:
         ({"bbox": [1, 2, 3, 4, 5]}, "malformed row: bbox is [1, 2, 3, 4, 5]"),
         ({"bbox": [1, 2, 3, 10**400]}, "malformed row: bbox is [1, 2, 3, 1000"),
         ({"bbox": [1, 2, float("nan"), 4]}, "non-finite number: bbox is [1, 2, nan, 4]"),
-        ({"bbox": []}, "malformed row: bbox is [] and there is no polygon"),
+        ({"bbox": []}, "malformed row: bbox is [] and there is no segmentation"),
         (
             {"bbox": None, "segmentation": {"counts": "abc", "size": [1, 2]}},
-            "malformed row: bbox is None and there is no polygon",
+            "malformed row: segmentation: its counts must be a list of integers ≥ 0, or their text",
         ),
         ({"bbox": [], "segmentation": [[1, 2, 3]]}, "malformed row: segmentation is [[1, 2, 3]]; must be a list of polygons"),
         ({"bbox": [], "segmentation": [[1, 2, 3, 4, 5, "6"]]}, "malformed row: segmentation is"),
@@ -137,7 +140,7 @@ def test_the_box_of_a_polygon(coco: Callable[..., DatasetConfig], bbox: Any) -> 
     if bbox == "missing":
         del annotation["bbox"]
     config = coco(annotations=[annotation, OTHER])
-    table, _ = dropped(config, no_box_beside_a_polygon=1)
+    table, _ = dropped(config, no_box_beside_a_segmentation=1)
     assert table.boxes[0].tolist() == [5, 10, 30, 40]
     assert table.area[0] == 25 * 30
     read(config)
@@ -199,4 +202,51 @@ def test_a_key_given_twice(coco: Callable[..., DatasetConfig]) -> None:
 
 def test_the_remedies_are_told(coco: Callable[..., DatasetConfig]) -> None:
     config = coco(annotations=[{**BOX, "bbox": [], "segmentation": [TRIANGLE]}, OTHER])
-    assert read(config)[1].text() == "1 no box beside a polygon (box taken from the polygon)"
+    assert read(config)[1].text() == "1 no box beside a segmentation (box taken from the segmentation)"
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_the_box_of_run_lengths(coco: Callable[..., DatasetConfig], as_text: bool) -> None:
+    pixels = np.zeros((80, 100), np.uint8, order="F")
+    pixels[20:30, 10:40] = pixels[25:40, 60:61] = 1
+    counts: Any = np.diff(np.flatnonzero(np.diff(pixels.ravel("F"), prepend=0, append=0)), prepend=0).tolist()
+    counts.append(80 * 100 - sum(counts))
+    if as_text:
+        counts = encode(pixels)["counts"].decode()
+    mask = {"size": [80, 100], "counts": counts}
+    images = [{**IMAGES[0], "width": 100, "height": 80}, IMAGES[1]]
+    table, _ = dropped(
+        coco(images=images, annotations=[{**BOX, "bbox": None, "segmentation": mask, "iscrowd": 1}, OTHER]),
+        no_box_beside_a_segmentation=1,
+    )
+    assert table.boxes.tolist() == [[10, 20, 61, 40], [1, 2, 4, 6]]
+    assert table.crowd.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("mask", "wrong"),
+    [
+        ({"size": [80, 100], "counts": [8000]}, "it holds no pixel"),
+        ({"size": [80, 100], "counts": [10, 20]}, "its counts make 30 pixels and its size 8000"),
+        ({"size": [80, 100], "counts": [8010, -10]}, "its counts must be a list of integers ≥ 0, or their text"),
+        ({"size": [80, 100], "counts": "oooo"}, "its counts must be a list of integers ≥ 0, or their text"),
+        ({"size": [100, 80], "counts": [100, 50, 7850]}, "its size is 80×100 where the image has 100×80 pixels"),
+        ({"size": 80, "counts": [100, 50, 7850]}, "its size must be [height, width]"),
+        ({"counts": []}, "its size must be [height, width]"),
+    ],
+)
+def test_run_lengths_that_are_none(coco: Callable[..., DatasetConfig], mask: dict[str, Any], wrong: str) -> None:
+    row = {"id": 7, "image_id": 1, "category_id": 1, "segmentation": mask}
+    images = [{**IMAGES[0], "width": 100, "height": 80}, IMAGES[1]]
+    assert f"annotation 7: malformed row: segmentation: {wrong}" in refused(coco(images=images, annotations=[row, OTHER]))
+
+
+def test_random_masks_have_the_boxes_of_pycocotools() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        pixels = np.asfortranarray((rng.random((rng.integers(1, 9), rng.integers(1, 9))) < 0.2).astype(np.uint8))
+        if pixels.any():
+            mask = encode(pixels)
+            height, width = pixels.shape
+            box = rle_box({"size": [height, width], "counts": mask["counts"].decode()})
+            assert box == (width, height, toBbox(mask).astype(int).tolist())

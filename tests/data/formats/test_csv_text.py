@@ -48,7 +48,10 @@ def refused(config: DatasetConfig, reader: Callable[[DatasetConfig], tuple[objec
         "File Name,X Min,Y-Min,W,H,Label\na.jpg,10,20.5,20,19.5,car\n",
         "image,cx,cy,width,height,class\na.jpg,20,30.25,20,19.5,car\n",
         "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,100,80,car,10,20.5,30,40\n",  # width and height of the image
+        "filename,x1,y1,x2,y2,width,height,class\na.jpg,10,20.5,30,40,20,20,car\n",  # and of the box
         "a.jpg,10,20.5,30,40,car\n./a.jpg,10,20.5,30,40,car\n",
+        ".\\a.jpg,10,20.5,30,40,car\n",
+        "sep=;\r\na.jpg;10;20.5;30;40;car\r\n",
     ],
 )
 def test_one_table_in_many_spellings(csv_set: Callable[..., DatasetConfig], text: str) -> None:
@@ -67,6 +70,10 @@ def test_one_table_in_many_spellings(csv_set: Callable[..., DatasetConfig], text
         ("path,x1,y1,x2,y2,class\na.jpg,1,2,3,4,car,5\n", "train.csv:2: malformed row: 7 fields where 6 are due"),
         ("a.jpg,1_0,2,30,40,car\n", "train.csv:1: malformed row: '1_0' is not a number"),
         ("path,x1,y1,x2,y2,class,x1\n", "train.csv:1: column x1 is listed twice"),
+        ("a.jpg|1|2|30|40|car\n", "no column path in the header a.jpg|1|2|30|40|car; it may be called path, "),
+        ("a.jpg 1 2 30 40 car\n", "img; fields must be separated by commas, semicolons or tabs"),
+        ("filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,640,480,car,1,2,30,40\n", "size mismatch: 640×480 where "),
+        ("path,left,top,w,h,class,image_width,image_height\na.jpg,1,2,30,40,car,50,40\n", "size mismatch: 50×40 where "),
         ("id,where,what\na.jpg,1,2\n", "train.csv:1: no column path in the header id, where, what; it may be called"),
         ('"a.jpg,1,2,3,4,car\na.jpg,1,2,3,4,car\n', "train.csv:2: a quote is not closed on its line"),
         ("a.jpg,0.1,0.2,0.5,0.9,car\n", "train.csv:1: box in fractions: must be in pixels: 0.1 0.2 0.5 0.9"),

@@ -74,6 +74,16 @@ def test_vid_faults(tmp_path: Path, save_image: Save, row: str, words: str) -> N
     assert words in refused(vid_set(tmp_path, save_image, row))
 
 
+def test_two_images_of_a_frame(tmp_path: Path, save_image: Save) -> None:
+    config = vid_set(tmp_path, save_image, "2,0,1,2,10,20,1,4,0,0\n")
+    save_image(tmp_path / "sequences/s1/2.jpg")
+    message = refused(config)
+    assert "sequences/s1/2.jpg: two images of a frame: " in message
+    assert "0000002.jpg is frame 2, too; in all: 1 two images of a frame" in message
+    table, _ = read(config, "drop")
+    assert [Path(table.path(i)).name for i in range(len(table))] == ["0000001.jpg", "0000002.jpg"]
+
+
 def test_a_sequence_without_annotations(tmp_path: Path, save_image: Save) -> None:
     config = vid_set(tmp_path, save_image, "1,0,1,2,10,20,1,4,0,0\n")
     save_image(tmp_path / "sequences/s2/0000001.jpg")

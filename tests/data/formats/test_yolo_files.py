@@ -40,7 +40,7 @@ POSE3 = f"{GOOD} 0.1 0.1 2 0.9 0.9 0"
 def test_rows_with_key_points_have_their_box_in_front(yolo_set: Make, shape: str, row: str) -> None:
     found = read(yolo_set({"a": f"{row}\n{row.replace('0.5', '0.4')}\n"}, f"{NAMES}kpt_shape: {shape}\n"))
     assert boxes(found) == [[40, 32, 60, 48], [30, 24, 50, 40]]
-    assert found[1].text() == "no faults; 2 rows with key points: the box in front of them is taken"
+    assert found[1].text() == "no faults; rows with key points, read as the box in front of them: 2"
 
 
 @pytest.mark.parametrize("row", [GOOD, POSE3, "0 .1 .1 .2 .2 .3 .1", f"{POSE2} 0.5 0.5", f"{POSE2} 0.5"])
@@ -59,7 +59,7 @@ def test_polygons_and_rotated_boxes_are_counted(yolo_set: Make) -> None:
     corners, polygon = "0 .1 .1 .5 .1 .5 .5 .1 .5", "1 .1 .1 .5 .2 .3 .6"
     found = read(yolo_set({"a": f"{corners}\n{polygon}\n{polygon} .9 .9 .8 .8\n{GOOD}\n"}))
     assert boxes(found) == [[10, 8, 50, 40], [10, 8, 50, 48], [10, 8, 90, 72], [40, 32, 60, 48]]
-    told = "2 polygons: their bounding boxes are taken; 1 rows of four points, rotated boxes or polygons: their bounding boxes"
+    told = "polygons, read as their bounding boxes (rows with key points need kpt_shape in data.yaml): 2; rows of four points"
     assert told in found[1].text()
 
 
@@ -223,6 +223,15 @@ def test_cvat_yolo_that_contradicts_itself(tmp_path: Path, text: str, words: str
     (tmp_path / "obj.data").write_text(text)
     with pytest.raises(UserError, match=words):
         read(DatasetConfig(name="y", format="yolo", root=str(tmp_path), split="train"))
+
+
+def test_class_names_beside_the_labels_of_a_split(tmp_path: Path, save_image: Save) -> None:
+    save_image(tmp_path / "images/train/a.jpg")
+    (tmp_path / "labels/train").mkdir(parents=True)
+    (tmp_path / "labels/train/a.txt").write_text(GOOD)
+    (tmp_path / "labels/train/classes.txt").write_text("car\nbus\n")
+    table, _ = read(DatasetConfig(name="y", format="yolo", root=str(tmp_path), split="train"))
+    assert table.names == ("car", "bus")
 
 
 def test_folders_of_splits_convert_as_a_whole(tmp_path: Path, save_image: Save) -> None:
