@@ -21,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import connection
 from typing import Any, Protocol
 
 import cv2
@@ -140,7 +141,10 @@ class Loader:
         while True:
             try:
                 return next(self._iterator)
-            except RuntimeError as e:
+            except (RuntimeError, ConnectionError, EOFError) as e:
+                if not isinstance(e, RuntimeError):  # a worker died while it handed a batch over
+                    with contextlib.suppress(RuntimeError):  # by which torch's own handler tells its end
+                        connection.wait([p.sentinel for p in self.processes], _LOOK_S)
                 self._check_workers()
                 if "Too many open files" in str(e):
                     raise LoaderError(f"too many open files: {remedy(OSError(errno.EMFILE, ''))}") from None
