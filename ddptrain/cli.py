@@ -182,7 +182,7 @@ def _speaks(torchrun: str = "RANK", srun: str = "SLURM_PROCID") -> bool:
 
 def train(args: argparse.Namespace) -> int:
     """Train in this process (a rank of torchrun or srun, or the only one), or start the ranks."""
-    from ddptrain.config import load_config
+    from ddptrain.config import load_config, no_line
     from ddptrain.config.moved import check_moved
     from ddptrain.processes import outlive_terminal
 
@@ -190,17 +190,18 @@ def train(args: argparse.Namespace) -> int:
     if args.nproc is not None:
         from launch.torchrun import run as launch
 
-        check_moved(Path(args.config), load_config(args.config, args.overrides))
+        check_moved(Path(args.config), load_config(args.config, args.overrides, tell=no_line))
         return launch(args.config, args.overrides, nproc=args.nproc)
     from ddptrain.engine.preemption import StopFlag, watch_launcher
 
     with StopFlag(last=args.last) as stop:
         watch_launcher(stop)
-        run_config = load_config(args.config, args.overrides)
+        notes: list[str] = []
+        run_config = load_config(args.config, args.overrides, tell=notes.append)
         check_moved(Path(args.config), run_config)
         from ddptrain.engine.trainer import train as train_run
 
-        return train_run(run_config, stop)
+        return train_run(run_config, stop, notes)
 
 
 def evaluate(args: argparse.Namespace) -> int:

@@ -36,7 +36,9 @@ def check_data(config: RunConfig, cwd: Path) -> None:
         UserError: names the key and the path of the first that lacks.
     """
     resume = config.resume.source if config.resume and config.resume.source != "auto" else None
-    for key, source in (("init_from", config.init_from), ("resume", resume)):
+    own = config.resume and any((cwd / config.folder / "checkpoints").glob("*.pt"))
+    begins = None if resume or own else config.init_from  # a run that goes on has no use for it
+    for key, source in (("init_from", begins), ("resume", resume)):
         if source is not None and not (cwd / source).exists():
             raise UserError(f"{key}: {cwd / source} is not there; give a run folder or a checkpoint in it")
     for part in ("train", "val"):

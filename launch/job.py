@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ddptrain.config import RunConfig, SlurmConfig, load_config
+from ddptrain.config import RunConfig, SlurmConfig, load_config, no_line
 from ddptrain.config.load import parse_yaml
 from ddptrain.config.moved import check_moved
 from ddptrain.errors import UserError
@@ -92,7 +92,7 @@ def user_defaults(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
 
 def load(config: str | Path, overrides: Sequence[str], options: Mapping[str, Any]) -> RunConfig:
     """The config with its `slurm` section filled up: options, then overrides, then the file, then the user's defaults."""
-    given = load_config(config, overrides).slurm.model_fields_set
+    given = load_config(config, overrides, tell=no_line).slurm.model_fields_set
     defaults = {k: v for k, v in user_defaults().items() if k not in given}
     return load_config(config, [*_as_overrides(defaults), *overrides, *_as_overrides(options)])
 

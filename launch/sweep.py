@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ddptrain.config import load_config
+from ddptrain.config import load_config, no_line
 from ddptrain.errors import UserError
 from ddptrain.status import STOPPED
 from launch import job, script
@@ -56,7 +56,7 @@ def lay_out(config_path: Path, overrides: Sequence[str], grid: Mapping[str, Sequ
     Raises:
         UserError: a combination is no valid config; nothing is written then.
     """
-    base = load_config(config_path, overrides)
+    base = load_config(config_path, overrides, tell=no_line)
     combinations = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
     runs = [(c, base.seed + s) for c in combinations for s in range(seeds)]
     number = next(n for n in itertools.count(1) if not (Path(base.output) / f"{base.name}-sweep-{n}").exists())

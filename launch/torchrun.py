@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ddptrain.config import load_config
+from ddptrain.config import load_config, no_line
 from ddptrain.errors import UserError
 from ddptrain.status import FAILED, exit_status, read_status
 
@@ -39,7 +39,7 @@ def run(
     """
     from launch.checks import check_batch
 
-    config = load_config(config_path, overrides)
+    config = load_config(config_path, overrides, tell=no_line)
     check_batch(config, nnodes, nproc)
     code = start(
         ["train", str(config_path), *overrides],

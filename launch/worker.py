@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from ddptrain.config import load_config
+from ddptrain.config import load_config, no_line
 from ddptrain.errors import UserError
 from ddptrain.start import read_start
 from ddptrain.status import USER_ERROR
@@ -90,7 +90,7 @@ def again(arguments: list[str]) -> list[str]:
     """The arguments of a restart: it goes on from the run's own checkpoints, or as the run was told at first, which stands in
     `start.json` once that start has read its checkpoint."""
     try:
-        config = load_config(arguments[1], arguments[2:])
+        config = load_config(arguments[1], arguments[2:], tell=no_line)
         told = config.resume is not None and config.resume.source != "auto"
         return arguments if told and read_start(config.folder) is None else [*arguments, "resume=auto"]
     except UserError:  # told by the start itself, where it reads a config

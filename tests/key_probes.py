@@ -160,6 +160,7 @@ def state(config: RunConfig) -> Any:
     world = distributed.discover("cpu")
     split = split_batch(config.train.global_batch, config.train.micro_batch, 1)
     found: RunState = build_state(config, task_of(config), world, split)
+    found.begin(config)
     stepper = found.stepper
     frozen = [name for name, p in found.model.named_parameters() if not p.requires_grad]
     layouts = [p.is_contiguous(memory_format=torch.channels_last) for p in found.model.parameters() if p.dim() == 4]

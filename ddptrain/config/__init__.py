@@ -1,7 +1,7 @@
 """The config: YAML and overrides in, a frozen `RunConfig` out. Imports no torch and no cv2."""
 
 from ddptrain.config.data import AugmentConfig, DataConfig, DatasetConfig, PairsConfig
-from ddptrain.config.load import load_config, resolve
+from ddptrain.config.load import load_config, no_line, resolve
 from ddptrain.config.loss import ImageLossConfig, LossConfig, MaskLossConfig, PixelLossConfig
 from ddptrain.config.model import (
     ClassifierConfig,
@@ -45,5 +45,6 @@ __all__ = [
     "TrainConfig",
     "YoloConfig",
     "load_config",
+    "no_line",
     "resolve",
 ]

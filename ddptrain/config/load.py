@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,36 @@ from pydantic import ValidationError
 from ddptrain.config.explain import explain
 from ddptrain.config.run import RunConfig
 from ddptrain.config.tasks import fill_in
-from ddptrain.config.text import parse_yaml
-from ddptrain.config.unused import unused
+from ddptrain.config.text import dump_inline, parse_yaml
+from ddptrain.config.unused import split_unused
 from ddptrain.errors import UserError
+from ddptrain.printable import printable
 
 SHORT = {"resume": "source"}
 """Sections that may be given as one value, and the key that it stands for: `resume=auto resume.allow=[seed]`, in any order."""
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> RunConfig:
+def no_line(line: str) -> None:
+    """Tell nothing: another process does, or has."""
+
+
+def _note(line: str) -> None:
+    print(f"ddptrain: note: {printable(line)}", file=sys.stderr)
+
+
+def load_config(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    tell: Callable[[str], None] = _note,
+) -> RunConfig:
     """Read a run's config.
 
     Args:
         path: a YAML file.
         overrides: `a.b.c=value` strings, applied in order; list indices are numbers, values are YAML.
         environ: where `${VAR}` and `${VAR:-default}` in strings are looked up.
+        tell: takes a line about keys that are left out, see `resolve`.
 
     Raises:
         UserError: any mistake, in one line with file, dotted path, value and what is allowed.
@@ -40,7 +56,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), environ: Mappin
         raise UserError(f"{path}: {e.strerror}; give the path of a YAML config") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file; give the path of a YAML config") from None
-    return resolve(parse_yaml(text, str(path)), overrides, source=str(path), environ=environ)
+    return resolve(parse_yaml(text, str(path)), overrides, source=str(path), environ=environ, tell=tell)
 
 
 def resolve(
@@ -50,9 +66,13 @@ def resolve(
     source: str = "config",
     environ: Mapping[str, str] = os.environ,
     stored: bool = False,
+    tell: Callable[[str], None] = _note,
 ) -> RunConfig:
     """The same for a config that is already a dictionary; one that is `stored` in a checkpoint cannot be corrected any
-    more: it may set what nothing uses."""
+    more: it may set what nothing uses, overrides may not.
+
+    Keys whose reader an override has switched off (`ema.enabled=false` beside the file's `ema.decay`) are left out, and told.
+    """
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -60,15 +80,38 @@ def resolve(
     data = json.loads(json.dumps(data, default=str))
     for override in overrides:
         _apply(data, override)
-    data = fill_in(_expand(data, environ, source, ""))
+    data = _expand(data, environ, source, "")
+    config = _validated(data, source)
+    given = [override.partition("=")[0] for override in overrides]
+    refused, left_out = split_unused(config, given)
+    if stored:
+        refused, left_out = [key for key in refused if key.is_given(given)], []
+    if refused:
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        raise UserError(f"{source}: {refused[0].line()}{more}")
+    if not left_out:
+        return config
+    told = ", ".join(f"{key.key}={dump_inline(key.value)} (only {key.user} uses it)" for key in left_out)
+    which = "1 key is" if len(left_out) == 1 else f"{len(left_out)} keys are"
+    tell(f"{source}: {which} left out, without effect beside the overrides: {told}")
+    for key in left_out:
+        _take_out(data, key.key)
+    return _validated(data, source)
+
+
+def _validated(data: dict[str, Any], source: str) -> RunConfig:
+    data = fill_in(data)
     try:
-        config = RunConfig.model_validate_json(json.dumps(data))
+        return RunConfig.model_validate_json(json.dumps(data))
     except ValidationError as e:
         raise UserError(explain(e, data, source)) from None
-    idle = [] if stored else list(unused(config))
-    if idle:
-        raise UserError(f"{source}: {idle[0]}" + (f" (and {len(idle) - 1} more)" if len(idle) > 1 else ""))
-    return config
+
+
+def _take_out(data: Any, key: str) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        data = data[int(part)] if isinstance(data, list) else data[part]
+    del data[last]
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

@@ -1,182 +1,42 @@
-"""Keys that nothing would read beside the values of other keys: refused, so that no setting is taken and then ignored."""
+"""Keys that nothing would read beside the values of other keys: refused, so that no setting is taken and then ignored; or left
+out and told, where it is the command line that has switched off what would read them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.config.model import InteractionConfig, SegmenterConfig, TorchvisionConfig, YoloConfig
+from ddptrain.config.rules import DATASETS, ENGINE, TASKS, Rule
 from ddptrain.config.run import RunConfig
 from ddptrain.config.tasks import KITS
 from ddptrain.config.text import dump_inline
 
 
-class Rule(NamedTuple):
-    """When some keys are read by nothing; they may then only have their defaults.
+class Unused(NamedTuple):
+    """A key that is set to something, and that nothing would read; names are dotted, from the config."""
 
-    Attributes:
-        keys: dotted, from the config (or from the dataset).
-        idle: of the config (or of config, list and dataset): True where nothing reads them.
-        user: what would use them.
-    """
-
-    keys: tuple[str, ...]
-    idle: Callable[..., bool]
+    key: str
+    value: Any
+    default: Any
     user: str
+    switches: tuple[str, ...]
+
+    def line(self) -> str:
+        """What to tell the user, with the way out."""
+        value, default = dump_inline(self.value), dump_inline(self.default)
+        way = f"take it out, or set {self.key}={default}"
+        return f"{self.key}: {value} has no effect here, only {self.user} uses it; {way}"
+
+    def is_given(self, given: Sequence[str]) -> bool:
+        """True where one of the overrides' keys says something of it."""
+        return any(_touches(g, self.key) for g in given)
 
 
-def _loss(*names: str) -> Callable[[RunConfig], bool]:
-    return lambda c: c.loss.name not in names
-
-
-def _schedule(*names: str) -> Callable[[RunConfig], bool]:
-    return lambda c: c.schedule.name not in names
-
-
-def _torchvision(c: RunConfig) -> bool:
-    return isinstance(c.model, TorchvisionConfig)
-
-
-def _stage(c: RunConfig) -> int:
-    return c.model.stage if isinstance(c.model, InteractionConfig) else 0
-
-
-def _mixes(c: RunConfig, *keys: str) -> bool:
-    return any(getattr(c.data.augment, key) for key in keys)
-
-
-def _own_layers(c: RunConfig) -> bool:
-    return isinstance(c.model, InteractionConfig) and c.model.backbone == "small_resnet"
-
-
-def _placed(d: DatasetConfig) -> bool:
-    """True where images and annotations are said to be in places that the split has no part in."""
-    both = d.images is not None and d.annotations is not None
-    return d.holdout is None and both and d.format in ("coco", "csv", "masks", "camvid", "ade20k")
-
-
-ENGINE: tuple[Rule, ...] = (
-    Rule(("init_strict",), lambda c: c.init_from is None, "init_from"),
-    Rule(("optimizer.momentum",), lambda c: c.optimizer.name == "adagrad", "optimizer.name=sgd, rmsprop, adam or adamw"),
-    Rule(
-        ("optimizer.nominal_batch",),
-        lambda c: not c.optimizer.scale_weight_decay,
-        "optimizer.scale_weight_decay=true or yolo",
-    ),
-    Rule(
-        ("optimizer.nominal_batch", "optimizer.scale_weight_decay"),
-        lambda c: not c.optimizer.weight_decay,
-        "optimizer.weight_decay above 0",
-    ),
-    Rule(("schedule.final",), _schedule("linear", "cosine", "one_cycle"), "schedule.name=linear, cosine or one_cycle"),
-    Rule(("schedule.milestones", "schedule.gamma"), _schedule("multi_step"), "schedule.name=multi_step"),
-    Rule(
-        ("schedule.pct_start", "schedule.div_factor", "schedule.final_div_factor"),
-        _schedule("one_cycle_3"),
-        "schedule.name=one_cycle_3",
-    ),
-    Rule(("schedule.warmup_bias_lr",), lambda c: c.optimizer.name != "sgd", "optimizer.name=sgd"),
-    Rule(("schedule.warmup_momentum",), lambda c: c.optimizer.name == "adagrad", "optimizer.name=sgd, rmsprop, adam or adamw"),
-    Rule(
-        ("schedule.warmup_momentum",),
-        lambda c: c.schedule.warmup_momentum > c.optimizer.momentum,
-        "an optimizer.momentum that is not below it",
-    ),
-    Rule(
-        ("schedule.warmup_bias_lr", "schedule.warmup_momentum"),
-        lambda c: c.schedule.warmup_epochs == 0,
-        "schedule.warmup_epochs above 0",
-    ),
-    Rule(("ema.decay", "ema.tau"), lambda c: not c.ema.enabled, "ema.enabled=true"),
-    Rule(("ema.tau",), lambda c: not c.ema.decay, "ema.decay above 0"),
-    Rule(
-        ("train.patience",),
-        lambda c: c.eval.every_epochs is None and c.eval.every_steps is None,
-        "eval.every_epochs or eval.every_steps (without them there is one evaluation, at the end)",
-    ),
-    Rule(("slurm.check_command",), lambda c: not c.slurm.check, "slurm.check=true"),
-    # no pictures is what there is without TensorBoard
-    Rule(("monitor.images",), lambda c: not c.monitor.tensorboard and c.monitor.images > 0, "monitor.tensorboard=true"),
-)
-"""Of what the engine reads, whatever the task."""
-TASKS: tuple[Rule, ...] = (
-    Rule(("loss.gamma",), _loss("focal"), "loss.name=focal"),
-    Rule(("loss.pos_weight",), _loss("bce"), "loss.name=bce"),
-    Rule(("loss.label_smoothing",), _loss("cross_entropy", "focal"), "loss.name=cross_entropy or focal"),
-    Rule(
-        ("loss.class_weights",),
-        lambda c: c.loss.name == "bce",
-        "loss.name=cross_entropy or focal (bce has loss.pos_weight)",
-    ),
-    Rule(
-        tuple(f"loss.{key}" for key in ("box", "cls", "dfl", "topk", "alpha", "beta", "size_weights")),
-        _torchvision,
-        "model.name=yolo (torchvision's detectors bring their own loss)",
-    ),
-    Rule(("loss.dfl",), lambda c: isinstance(c.model, YoloConfig) and c.model.reg_max == 1, "model.reg_max above 1"),
-    Rule(("loss.aux",), lambda c: isinstance(c.model, SegmenterConfig) and not c.model.aux, "model.aux=true"),
-    Rule(("loss.oversample",), lambda c: getattr(c.loss, "importance", 1) == 0, "loss.importance above 0"),
-    Rule(("model.pretrained",), lambda c: isinstance(c.model, YoloConfig) and c.model.backbone is None, "model.backbone"),
-    Rule(("model.fusion",), lambda c: getattr(c.model, "in_channels", 4) <= 3, "model.in_channels=4 or 5"),
-    Rule(("model.pretrained_backbone",), lambda c: getattr(c.model, "pretrained", False), "model.pretrained=false"),
-    Rule(
-        ("model.blocks", "model.width", "model.norm"),
-        lambda c: isinstance(c.model, InteractionConfig) and not _own_layers(c),
-        "model.backbone=small_resnet",
-    ),
-    Rule(("model.pretrained", "model.weights"), _own_layers, "a model.backbone of torchvision, such as resnet18"),
-    Rule(("eval.nms_iou",), _torchvision, "model.name=yolo (torchvision's detectors keep their own)"),
-    Rule(("eval.overlap",), lambda c: c.eval.window != "slide", "eval.window=slide"),
-    Rule(("eval.protocols",), lambda c: c.task != "detection", "task=detection"),
-    Rule(("data.allow_missing_annotations",), lambda c: not _torchvision(c), "a detector of torchvision"),
-    Rule(("data.augment.mix_alpha",), lambda c: not _mixes(c, "mixup", "cutmix"), "data.augment.mixup or cutmix above 0"),
-    Rule(
-        ("data.augment.close_epochs",),
-        lambda c: not _mixes(c, "mosaic", "mixup", "cutmix"),
-        "data.augment.mosaic, mixup or cutmix above 0",
-    ),
-    Rule(
-        ("data.pairs.max_group_samples_ratio",),
-        lambda c: not c.data.pairs.use_group_sampling,
-        "data.pairs.use_group_sampling=true",
-    ),
-    Rule(
-        ("data.pairs.max_negatives_per_frame", "data.pairs.balance_ratio"),
-        lambda c: _stage(c) == 2,
-        "model.stage=1 (stage 2 looks at interacting pairs only)",
-    ),
-)
-"""Of what the package's own tasks read; a task of the user's own may read anything."""
-DATASETS: tuple[Rule, ...] = (
-    Rule(("share",), lambda c, part, d: part == "val", "data.train (every image of data.val is evaluated)"),
-    Rule(
-        ("annotated",),
-        lambda c, part, d: c.task in ("classification", "interaction") and c.loss.name != "bce",
-        "loss.name=bce (the other losses take one class of all for each sample)",
-    ),
-    Rule(("depth_range", "depth_invalid"), lambda c, part, d: d.depth is None, "depth: FOLDER beside it"),
-    Rule(("depth_missing",), lambda c, part, d: getattr(c.model, "in_channels", 3) <= 3, "model.in_channels=5"),
-    Rule(
-        ("annotations", "images"),
-        lambda c, part, d: d.format in ("folder", "mnist"),
-        "a format that keeps annotations beside images (these two have usual places only)",
-    ),
-    Rule(
-        ("holdout",),
-        lambda c, part, d: d.format in ("mnist", "camvid", "ade20k", "visdrone-vid", "uavdt", "uavdt-xml", "auair"),
-        "a format that has no splits of its own and no videos, whose frames would stand in both",
-    ),
-    Rule(("split",), lambda c, part, d: _placed(d), "a dataset that does not say where both its images and annotations are"),
-    Rule(("exif",), lambda c, part, d: d.format == "mnist", "a format with image files"),
-)
-"""Of a dataset: `idle` is given the config, `train` or `val`, and the dataset."""
-
-
-def unused(config: RunConfig) -> Iterator[str]:
-    """A line for each key that is set to something, and that nothing would read beside the other keys' values."""
+def unused(config: RunConfig) -> Iterator[Unused]:
+    """The keys that are set to something, and that nothing would read beside the other keys' values."""
     own = config.task in KITS
     seen: set[str] = set()
     for rule in (*ENGINE, *(TASKS if own else ())):
@@ -190,15 +50,34 @@ def unused(config: RunConfig) -> Iterator[str]:
                     yield from _set(dataset, rule, f"data.{part}.{i}.", seen)
 
 
-def _set(section: BaseModel, rule: Rule, prefix: str, seen: set[str]) -> Iterator[str]:
+def split_unused(config: RunConfig, given: Sequence[str]) -> tuple[list[Unused], list[Unused]]:
+    """Those that must be refused, and those whose reader the command line has switched off.
+
+    Args:
+        given: keys of the overrides.
+    """
+    refused: list[Unused] = []
+    left_out: list[Unused] = []
+    for key in unused(config):
+        switched = any(_touches(g, s) for g in given for s in key.switches)
+        (left_out if switched and not key.is_given(given) else refused).append(key)
+    return refused, left_out
+
+
+def _touches(given: str, key: str) -> bool:
+    """True where an override of `given` says something of `key`."""
+    return given == key or key.startswith(f"{given}.") or given.startswith(f"{key}.")
+
+
+def _set(section: BaseModel, rule: Rule, prefix: str, seen: set[str]) -> Iterator[Unused]:
     for key in rule.keys:
         found = _look_up(section, key)
         name = prefix + key
         if found is None or found[0] == found[1] or name in seen:
             continue
         seen.add(name)
-        value, default = (dump_inline(_plain(v)) for v in found)
-        yield f"{name}: {value} has no effect here, only {rule.user} uses it; take it out, or set {name}={default}"
+        switches = tuple(s if s.startswith(("model.", "data.")) else prefix + s for s in rule.switches)
+        yield Unused(name, _plain(found[0]), _plain(found[1]), rule.user, switches)
 
 
 def _look_up(section: Any, key: str) -> tuple[Any, Any] | None:

@@ -16,7 +16,7 @@ from ddptrain.config import RunConfig
 from ddptrain.data.faults import Faults
 from ddptrain.engine.image_files import Skipped, distinct, find_images, refuse_overwriting
 from ddptrain.engine.inference import trained
-from ddptrain.engine.saving import load_weights
+from ddptrain.engine.saving import load_weights, warn
 from ddptrain.errors import UserError
 from ddptrain.files import write_text
 from ddptrain.monitor.pictures import save
@@ -75,6 +75,8 @@ def predict_run(
     say(f"{len(results)} images with {file}: pictures and predictions.json in {out}")
     if results.without_depth:
         say(f"{results.without_depth} of them without a depth map: for the model, their depth is unknown everywhere")
+    if results.left_out:
+        say(f"{results.left_out} {'person was' if results.left_out == 1 else 'people were'} left out of them, as warned above")
     return skipped.status(len(paths))
 
 
@@ -106,7 +108,7 @@ class _Results:
         self._file = file
         self._entries: list[str] = []
         self._next = 0.0
-        self.without_depth = 0
+        self.without_depth = self.left_out = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -115,6 +117,9 @@ class _Results:
         """Take one more; the file has it at once, or soon."""
         self._entries.append(f"{json.dumps(os.fspath(path))}: {json.dumps(said, indent=1)}")
         self.without_depth += said.get("depth") is False
+        for line in said.get("left_out", ()):  # people of a frame
+            self.left_out += 1
+            warn(f"left out: {line}")
         if time.monotonic() >= self._next:
             self.write()
 

@@ -109,6 +109,8 @@ class Saver:
         state = distributed.broadcast_object(found, "the broadcast of the checkpoint")
         if state is not None:
             distributed.agree(lambda: self._load(state), "loading the checkpoint")
+        else:
+            distributed.agree(lambda: self._state.begin(self._config), "loading the weights of init_from")
         distributed.agree(self._make_folder, "making the run folder")
 
     def _find(self) -> dict[str, Any] | None:
@@ -124,7 +126,7 @@ class Saver:
             return None
         told = check_same(state, self._identity, self._contents, self._origin.allow, path)
         self._state.notes[:] = [
-            f"resume: from {path}",
+            f"resume: from {path}" + ("" if config.init_from is None else "; init_from is not used, it was for the start"),
             *(f"warning: resume: {line}" for line in told),
             *(f"resume: changed: {line}" for line in changes(json.loads(state["config"]), config)),
             *(f"warning: resume: {line}" for line in consequences(state, config, self._state)),

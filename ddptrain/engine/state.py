@@ -129,6 +129,18 @@ class RunState:
         for part in self.frozen:
             part.eval()
 
+    def begin(self, config: RunConfig) -> None:
+        """Take the weights of `init_from`, where there is one; a state that goes on from a checkpoint has no use for them.
+
+        Raises:
+            UserError: see `load_initial`.
+        """
+        if config.init_from is None:
+            return
+        self.notes += load_initial(self.model, Path(config.init_from), config.classes, config.init_strict)
+        if self.ema is not None:
+            self.ema.load_state_dict(self.model.state_dict())
+
     def judge(self, metrics: Mapping[str, float]) -> list[str]:
         """Note an evaluation; the monitored metrics that are the best so far. One that is undefined (nan: there is no truth to
         find) is neither better nor worse."""
@@ -197,11 +209,9 @@ class RunState:
 
 
 def build_state(config: RunConfig, task: Task, world: World, split: Split) -> RunState:
-    """A fresh state: weights from the seed, step 0."""
+    """A fresh state: weights from the seed, step 0; those of `init_from` are taken by `RunState.begin`."""
     torch.manual_seed(config.seed)
-    model, notes = task.build_model(), list[str]()
-    if config.init_from is not None:
-        notes = load_initial(model, Path(config.init_from), config.classes, config.init_strict)
+    model = task.build_model()
     frozen = freeze(model, config.freeze)
     model = model.to(world.device)
     if config.train.channels_last:
@@ -233,7 +243,6 @@ def build_state(config: RunConfig, task: Task, world: World, split: Split) -> Ru
         patience=config.train.patience,
         monitored=_monitored(config, task),
         frozen=frozen,
-        notes=notes,
         loss_by_dataset=[0.0] * len(mixture.names),
         samples_by_dataset=[0.0] * len(mixture.names),
     )

@@ -6,7 +6,7 @@ alone says what comes next, so a resumed run goes on where the stopped one was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
 from ddptrain import distributed, seeding
@@ -28,8 +28,11 @@ from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task, with_classes
 
 
-def train(config: RunConfig, stop: StopFlag) -> int:
+def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
     """Train one run, from its start or its newest checkpoint, to its end or a stop signal.
+
+    Args:
+        notes: lines about the config for the start of the log.
 
     Returns:
         The exit status, see `ddptrain/status.py`.
@@ -51,6 +54,7 @@ def train(config: RunConfig, stop: StopFlag) -> int:
         state = distributed.agree(lambda: build_state(config, task, world, split), "building the model")
         saver = stack.enter_context(Saver(config, world, state, task, lock))
         saver.open()
+        state.notes[:0] = notes
         monitor = stack.enter_context(distributed.agree(lambda: Monitor(config, task, world, state), "opening the logs"))
         loader = stack.enter_context(
             train_loader(

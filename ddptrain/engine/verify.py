@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ddptrain import temporary
-from ddptrain.config import RunConfig, load_config, resolve
+from ddptrain.config import RunConfig, load_config, no_line, resolve
 from ddptrain.config.docs import to_yaml
 from ddptrain.engine import checkpoint
 from ddptrain.engine.preemption import StopFlag
@@ -99,6 +99,7 @@ class _Runs:
             "resume=null",
             "eval.every_epochs=null",
             "eval.every_steps=null",
+            "train.patience=null",
             f"checkpoint.every_steps={steps // 2}",
             "checkpoint.keep_last=3",
             "monitor.tensorboard=false",
@@ -109,7 +110,7 @@ class _Runs:
         """Train under other settings; `what` names the run. Returns its last checkpoint."""
         steps = steps or self.steps
         name = what.replace(" ", "_")
-        config = resolve(self.config.model_dump(mode="json"), [*self._common, f"name={name}", *overrides])
+        config = resolve(self.config.model_dump(mode="json"), [*self._common, f"name={name}", *overrides], tell=no_line)
         file = self._folder / f"{name}.yaml"
         file.write_text(to_yaml(config), encoding="utf-8")
         print(f"  {what}: {steps} steps …", flush=True)

@@ -59,7 +59,7 @@ class InteractionPredictor(LabelModel):
         A run of stage 2 says how a pair interacts if it does; whether it does, too, where its backbone was frozen (else the
         head of stage 1 no longer fits the backbone).
         """
-        people = people_of(path)
+        people, left_out = people_of(path)
         try:
             image = read_image(str(path), self.config.data.exif)
         except BadImage as e:
@@ -75,7 +75,7 @@ class InteractionPredictor(LabelModel):
                 lines.append((i, j, f"{said.get('class', '')} {said['probability']:.2f}".strip()))
         told = [{"track": t, "box": [round(float(v), 1) for v in box]} for t, box in zip(tracks, boxes)]
         picture = panorama.draw_pairs(image, boxes, lines)
-        return {"width": size[0], "height": size[1], "people": told, "pairs": rows}, picture
+        return {"width": size[0], "height": size[1], "people": told, "left_out": left_out, "pairs": rows}, picture
 
     def _pairs(
         self, model: nn.Module, image: np.ndarray, boxes: np.ndarray, device: torch.device

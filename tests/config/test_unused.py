@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -66,6 +67,58 @@ def test_what_nothing_reads_is_refused(task: str, overrides: str, line: str) -> 
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize(
+    ("task", "file", "overrides", "left_out"),
+    [
+        (
+            "detection",
+            {"data.augment": {"mosaic": 1.0, "close_epochs": 5}},
+            ["data.augment.mosaic=0"],
+            ["data.augment.close_epochs"],
+        ),
+        ("detection", {"ema": {"decay": 0.99, "tau": 9}}, ["ema.enabled=false"], ["ema.decay", "ema.tau"]),
+        ("detection", {"ema": {"decay": 0.99, "tau": 9}}, ["ema={enabled: false, decay: 0.99}"], None),
+        ("detection", {"ema": {"enabled": False, "tau": 9}}, ["seed=1"], None),
+        ("detection", {"optimizer": {"nominal_batch": 32}}, ["optimizer.weight_decay=0"], ["optimizer.nominal_batch"]),
+        ("detection", {"optimizer": {"nominal_batch": 32}}, ["optimizer.weight_decay=0", "optimizer.nominal_batch=16"], None),
+        ("detection", {"schedule": {"name": "one_cycle", "final": 0.1}}, ["schedule.name=constant"], ["schedule.final"]),
+        ("detection", {"schedule": {"warmup_bias_lr": 0.2}}, ["optimizer.name=adamw"], ["schedule.warmup_bias_lr"]),
+        ("detection", {"monitor": {"images": 4}}, ["monitor.tensorboard=false"], ["monitor.images"]),
+        (
+            "detection",
+            {"model": {"in_channels": 5, "fusion": "add"}, "data.train.0.depth_missing": "zeros"},
+            ["model.in_channels=3"],
+            ["model.fusion", "data.train.0.depth_missing"],
+        ),
+        ("segmentation", {"eval": {"window": "slide", "overlap": 0.2}}, ["eval.window=whole"], ["eval.overlap"]),
+        ("classification", {"loss": {"class_weights": "balanced"}}, ["loss.name=bce"], None),
+        ("detection", {"train": {"patience": 3}}, ["eval.every_epochs=null"], None),
+    ],
+)
+def test_what_the_command_line_switches_off_is_left_out_and_told(
+    task: str, file: dict[str, Any], overrides: list[str], left_out: list[str] | None
+) -> None:
+    data = json.loads(json.dumps(run(task)))
+    for key, value in file.items():
+        *path, last = key.split(".")
+        section = data
+        for part in path:
+            section = section[int(part)] if isinstance(section, list) else section.setdefault(part, {})
+        section[last] = value
+    told: list[str] = []
+    if left_out is None:
+        with pytest.raises(UserError, match="has no effect here"):
+            resolve(data, overrides, tell=told.append)
+        return
+    found = resolve(data, overrides, tell=told.append)
+    which = "1 key is" if len(left_out) == 1 else f"{len(left_out)} keys are"
+    assert [line.partition(" left out")[0] for line in told] == [f"config: {which}"]
+    assert all(f"{key}=" in told[0] for key in left_out)
+    # what the run folder gets is a config like any other
+    assert resolve(parse_yaml(to_yaml(found), "config.yaml"), tell=told.append) == found
+    assert len(told) == 1
+
+
 def test_the_way_out_that_the_line_names_works() -> None:
     with pytest.raises(UserError) as e:
         resolve(run("classification", loss={"name": "bce", "gamma": 1.5}))
@@ -76,7 +129,10 @@ def test_the_way_out_that_the_line_names_works() -> None:
 
 def test_a_stored_config_is_taken_as_it_is() -> None:
     """A checkpoint of an older version can still be evaluated, whatever its config set in vain."""
-    assert resolve(run("classification", loss={"name": "bce", "gamma": 1.5}), stored=True).loss.name == "bce"
+    stored = run("classification", loss={"name": "bce", "gamma": 1.5})
+    assert resolve(stored, ["eval.batch=2"], stored=True).loss.name == "bce"
+    with pytest.raises(UserError, match=r"eval\.overlap: 0\.3 has no effect here"):
+        resolve(run("segmentation"), ["eval.overlap=0.3"], stored=True)
 
 
 def test_a_task_of_the_users_own_may_read_any_key() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -41,6 +42,11 @@ def test_weights_are_taken_over_and_frozen_ones_stay(config: Path, tmp_path: Pat
     assert second["step"] == 3
     moved = {k.split(".")[0] for k, v in second["model"].items() if not torch.equal(v, first["ema"][k])}
     assert moved == {"neck", "head"}  # not even the running statistics of the backbone
+    # the checkpoint has these weights, too
+    shutil.rmtree(tmp_path / "first")
+    longer = (*short, "train.steps=4", "resume=auto")
+    text = train(1, config, "name=second", f"init_from={tmp_path}/first", "freeze=[backbone]", *longer)
+    assert "step_00000003.pt; init_from is not used, it was for the start" in text
 
 
 def saved(folder: Path, model: nn.Module, classes: Sequence[str]) -> Path:

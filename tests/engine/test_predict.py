@@ -157,6 +157,15 @@ def test_a_frame_without_labels_stops_no_folder_of_panoramas(tmp_path: Path, cap
     sequence = next(p for p in (tmp_path / "images/image_stitched").iterdir())
     frames = sorted(sequence.iterdir())
     (sequence / f"unknown{frames[0].suffix}").write_bytes(frames[0].read_bytes())
+    labels = next((tmp_path / "labels").glob(f"*/{sequence.name}.json"))
+    content = json.loads(labels.read_text())
+    content["labels"][frames[0].name].append({"label_id": "pedestrian:99", "box": [1, "two", 3, 4]})
+    labels.write_text(json.dumps(content))
     assert main(["predict", str(pairs), str(sequence), "--out", str(tmp_path / "out")]) == 1
-    assert "does not know this frame" in capfd.readouterr().err
-    assert json.loads((tmp_path / "out/predictions.json").read_text()).keys() == {str(f) for f in frames}
+    said = capfd.readouterr()
+    assert "does not know this frame" in said.err
+    assert f"warning: left out: {labels}: {frames[0].name}: pedestrian:99: malformed row: " in said.err
+    assert "1 person was left out of them, as warned above" in said.out
+    found = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert found.keys() == {str(f) for f in frames}
+    assert [len(found[str(f)]["left_out"]) for f in frames] == [1, *[0] * (len(frames) - 1)]

@@ -156,6 +156,15 @@ def test_refusals_leave_nothing_behind(config: Path, overrides: list[str], said:
     assert not Path("runs").exists()
 
 
+def test_a_run_that_goes_on_needs_no_init_from(config: Path, tmp_path: Path) -> None:
+    loaded = resolve(SMALL, ["init_from=gone", "resume=auto"])
+    with pytest.raises(UserError, match="init_from"):
+        checks.check_data(loaded, Path())
+    (loaded.folder / "checkpoints").mkdir(parents=True)
+    (loaded.folder / "checkpoints" / "step_1.pt").touch()
+    checks.check_data(loaded, Path())
+
+
 def test_budgets(tmp_path: Path) -> None:
     def over(*kinds: tuple[str, int]) -> bool:
         mine = made(tmp_path / "j", max_stops=2, max_crashes=2)

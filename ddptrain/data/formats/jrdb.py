@@ -78,8 +78,8 @@ def _frames(file: Path) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], load_json(file.stem, file, ["labels"], dict)["labels"])
 
 
-def people_of(image: Path) -> list[Person]:
-    """The people of a panorama that lies in JRDB's layout, for prediction.
+def people_of(image: Path) -> tuple[list[Person], list[str]]:
+    """The people of a panorama that lies in JRDB's layout, for prediction, and a line for each that is left out.
 
     Raises:
         UserError: no JSON of the sequence, or it does not know the frame.
@@ -98,9 +98,11 @@ def people_of(image: Path) -> list[Person]:
     if image.name not in content:
         raise UserError(f"{image}: {file} does not know this frame; the first ones it knows: {', '.join(list(content)[:3])}")
     people = list(people_in(content[image.name], f"{file}: {image.name}", faults))
+    left_out = [str(fault) for fault in faults.kept]
     if not people:
-        raise UserError(f"{image}: {file} has no box of a person in this frame")
-    return people
+        more = f"; {left_out[0]}" if left_out else ""
+        raise UserError(f"{image}: {file} has no box of a person in this frame{more}")
+    return people, left_out
 
 
 def around_the_seam(xywh: np.ndarray, width: Any, height: Any) -> np.ndarray:

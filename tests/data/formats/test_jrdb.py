@@ -213,7 +213,7 @@ def test_missing_images_and_folders(jrdb: Make, tmp_path: Path) -> None:
 def test_people_of_a_panorama(jrdb: Make, tmp_path: Path) -> None:
     jrdb({"s": {"000000.jpg": [person(4), {"label_id": "pedestrian:5"}]}}, folder="labels/labels_2d_stitched")
     folder = tmp_path / "images/image_stitched/s"
-    assert [p.track for p in people_of(folder / "000000.jpg")] == [4]
+    assert [p.track for p in people_of(folder / "000000.jpg")[0]] == [4]
     with pytest.raises(UserError, match="does not know this frame"):
         people_of(folder / "000001.jpg")
     with pytest.raises(UserError, match="where are its people"):
