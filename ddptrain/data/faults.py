@@ -34,6 +34,7 @@ KINDS: dict[str, Kind] = {
     "image outside root": Kind(True, "image left out"),
     "duplicate image id": Kind(True, "all its images left out"),
     "two images of a frame": Kind(True, "the first by name taken"),
+    "several images of a label file": Kind(True, "all kept, each with its boxes"),
     "several entries of an image": Kind(True, "kept once, with the boxes of all"),
     "duplicate annotation id": Kind(True, "boxes kept"),
     "label without image": Kind(True, "label left out"),

@@ -37,8 +37,8 @@ def _given(name: str, given: tuple[str, ...], stored: tuple[str, ...], where: st
         return ordered
     if not all(map(_NUMBER.fullmatch, stored)):
         raise UserError(
-            f"{name}: names ({_told(given)}) are not the classes of {where} ({_told(stored)}); take names out, and give classes"
-            " other names with rename"
+            f"{name}: names ({_told(given)}) are not the classes of {where} ({_told(stored)}); take names out; in a run,"
+            " rename gives classes other names"
         )
     if len(given) != len(stored):
         raise UserError(f"{name}: names has {len(given)} classes and {where} has {len(stored)}; give one name for each")

@@ -36,9 +36,14 @@ def find_folder(config: DatasetConfig, given: str | None, key: str, usual: Itera
 
 def no_split(config: DatasetConfig, there: Iterable[str]) -> UserError:
     """The error of a split that is missing, or not chosen; lists those that are there."""
-    splits = ", ".join(sorted(set(there))) or "none"
+    splits = ", ".join(sorted(set(there)))
     asked = "no split is chosen" if config.split is None else f"split {config.split} is not there"
-    return UserError(f"{config.name}: {asked}; splits in {config.root}: {splits}; set split to one of them")
+    hint = "set split to one of them"
+    if not splits and config.split is None:
+        hint = "check root, or give images and annotations"
+    elif not splits:
+        hint = "take split out where it is one set (holdout makes train and val of one), or check root"
+    return UserError(f"{config.name}: {asked}; splits in {config.root}: {splits or 'none'}; {hint}")
 
 
 WANTED_SUFFIXES = f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}"
@@ -195,12 +200,15 @@ class Bounds:
     them may lead anywhere."""
 
     def __init__(self, folders: Iterable[str | Path]) -> None:
+        folders = list(folders)
         self._folders = tuple(dict.fromkeys(os.path.join(os.path.abspath(f), "") for f in folders))
+        self._real = tuple(os.path.join(os.path.realpath(f), "") for f in folders)
         self.given = bool(self._folders)
 
     def hold(self, path: str, told_by: str, faults: Faults) -> bool:
-        """Whether the path leads into one of them; counts a fault where it does not."""
-        if os.path.abspath(path).startswith(self._folders):
+        """Whether the path leads into one of them; counts a fault where it does not. The root may be given by a link, and
+        the path without."""
+        if os.path.abspath(path).startswith(self._folders) or os.path.realpath(path).startswith(self._real):
             return True
         what = f"{path} is not below {self._folders[0]}; set root to a folder that holds all images, or correct the name"
         faults.add("image outside root", told_by, what)

@@ -27,10 +27,13 @@ from ddptrain.data.formats.files import (
     note_unlabelled,
     report_unlisted,
 )
-from ddptrain.data.formats.holdout import of_split
+from ddptrain.data.formats.holdout import of_split, whole
 from ddptrain.data.image_table import ImageTable, LabelCollector
 from ddptrain.errors import UserError
 from ddptrain.files import unguarded
+
+SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+"""Folders of these names alone are splits, not classes."""
 
 
 def read_labelled(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[ImageTable, Faults]:
@@ -50,6 +53,10 @@ def read_folder(config: DatasetConfig, faults: Faults) -> ImageTable:
         if not base.is_dir():
             raise no_split(config, folders_in(root))
     folders = folders_in(base)
+    if base == root and folders and {f.lower() for f in folders} <= SPLIT_FOLDERS:
+        if config.holdout is None:
+            raise no_split(config, folders)
+        whole(config, folders)
     if not folders:
         raise UserError(f"{config.name}: no folder of a class in {base}; correct root or split")
     collector = LabelCollector(faults, config.exif)

@@ -12,11 +12,13 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import IGNORE, Box, Collector
+from ddptrain.data.formats.fields import to_number
 from ddptrain.data.formats.files import (
     dataset_root,
     files_by_stem,
@@ -35,13 +37,23 @@ ANNOTATIONS = ("Annotations", "annotations", "Annotation", "annotation")
 IMAGES = ("JPEGImages", "images", "Images", "jpegimages", "JpegImages")
 LISTS = ("ImageSets/Main", "ImageSets")
 _ENCODING = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
-VocObject = tuple[int, str, tuple[str, ...] | None, bool]
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+FLAGS = {"": False, "0": False, "1": True, "false": False, "true": True}
+
+
+class VocObject(NamedTuple):
+    """One object: its place in the file, the texts of `CORNERS`, and what keeps it from being read (empty: nothing)."""
+
+    number: int
+    name: str
+    corners: tuple[str, ...]
+    difficult: bool
+    wrong: str
 
 
 @dataclass(frozen=True)
 class VocFile:
-    """One parsed file: its path, the image's name and (width, height) as claimed, and `(number, name, corners, difficult)`
-    of each object; corners are the texts of xmin, ymin, xmax, ymax, or None where one is missing."""
+    """One parsed file: its path, the image's name and (width, height) as claimed, and its objects."""
 
     path: str
     filename: str
@@ -58,15 +70,25 @@ def parse_voc(path: str) -> VocFile:
         size = (width, height) if width > 0 and height > 0 else None
     except (ValueError, OverflowError):
         pass  # a size that is no number claims nothing; the image's own size is used
-    objects: list[VocObject] = []
-    for number, item in enumerate(tree.iterfind("object")):
-        box = item.find("bndbox")
-        texts = {} if box is None else {c.tag: c.text for c in box}
-        corners = tuple(texts[k] or "" for k in ("xmin", "ymin", "xmax", "ymax") if k in texts)
-        difficult = (item.findtext("difficult") or "0").strip() == "1"
-        name = (item.findtext("name") or "").strip()
-        objects.append((number, name, corners if len(corners) == 4 else None, difficult))
+    objects = [_object(number, item) for number, item in enumerate(tree.iterfind("object"))]
     return VocFile(path, (tree.findtext("filename") or "").strip(), size, objects)
+
+
+def _object(number: int, item: ElementTree.Element) -> VocObject:
+    box = item.find("bndbox")
+    parts = [(c.tag, (c.text or "").strip()) for c in (*item, *(() if box is None else box))]
+    texts, tags = dict(parts), [tag for tag, _ in parts]
+    twice = next((tag for tag in ("bndbox", "name", "difficult", *CORNERS) if tags.count(tag) > 1), None)
+    flag = texts.get("difficult", "")
+    wrong = ""
+    if twice is not None:
+        wrong = f"{twice} is given twice in one object"
+    elif not all(corner in texts for corner in CORNERS):
+        wrong = "no bndbox with four corners"
+    elif flag.lower() not in FLAGS:
+        wrong = f"difficult is {flag!r}; must be 0 or 1"
+    corners = tuple(texts.get(corner, "") for corner in CORNERS)
+    return VocObject(number, texts.get("name", ""), corners, FLAGS.get(flag.lower(), False), wrong)
 
 
 def _tree(path: str) -> ElementTree.Element:
@@ -163,6 +185,8 @@ def read_voc(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     lists, parts = voc_lists(config), _split_folders(config)
     if parts and not lists and config.split not in parts:
         raise no_split(config, parts)
+    if config.split is not None and not lists and not parts:
+        raise no_split(config, ())
     own = Path(config.split or "") if parts and not lists else Path()
     annotations, images_folder = _folders(config, own)
     parsed = parse_folder(annotations, faults)
@@ -171,7 +195,7 @@ def read_voc(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     files = list(parsed.values())
     for other in (p for p in parts if not lists and p != config.split):
         files += parse_folder(_folders(config, Path(other))[0], Faults()).values()
-    occurring = sorted({name for f in files if f for _, name, _, _ in f.objects if name})
+    occurring = sorted({o.name for f in files if f for o in f.objects if o.name})
     if not occurring and config.names is None:
         raise _no_class(config, annotations, parsed, faults)
     names = class_names(config, config.names or occurring, str(annotations), faults)
@@ -204,7 +228,7 @@ def add_files(
     annotations, images_folder = folders
     images = images_by_stem(images_folder, collector.faults, deep=True)
     labels = {name: i for i, name in enumerate(names)}
-    unread: set[str] = set()
+    unread, added = set[str](), set[str]()
     for stem, told_by in stems:
         file = parsed.get(stem)
         if stem not in parsed:
@@ -213,23 +237,27 @@ def add_files(
             unread.add(images.get(stem, ""))
             continue
         found = images.get(stem) or images.get(os.path.splitext(file.filename)[0], f"{images_folder / stem}.jpg")
-        image = collector.image(found, told_by, file.size)
+        known = None if stem in added else collector.known(found)
+        if known is not None:
+            collector.faults.add("several entries of an image", file.path, f"{found} is that of another XML file")
+        image = collector.image(found, told_by, file.size) if known is None else known
         if image is not None:
             _add_objects(collector, image, file, labels)
+        added.add(stem)
     return unread | set(collector.paths)
 
 
 def _add_objects(collector: Collector, image: int, file: VocFile, labels: dict[str, int]) -> None:
     path = file.path
     source = collector.source(path)
-    for number, name, corners, difficult in file.objects:
-        if corners is None:
-            collector.faults.add("malformed row", object_line(path, number), "no bndbox with four corners")
+    for number, name, corners, difficult, wrong in file.objects:
+        if wrong:
+            collector.faults.add("malformed row", object_line(path, number), wrong)
             continue
         try:
-            x1, y1, x2, y2 = map(float, corners)
-        except ValueError:
-            collector.faults.add("malformed row", object_line(path, number), f"bndbox {' '.join(corners)}")
+            x1, y1, x2, y2 = map(to_number, corners)
+        except ValueError as e:
+            collector.faults.add("malformed row", object_line(path, number), f"bndbox {' '.join(corners)}: {e}")
             continue
         box: Box = (x1, y1, x2, y2)
         if name not in labels:

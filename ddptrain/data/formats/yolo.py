@@ -149,6 +149,8 @@ class _Texts:
             there = os.path.isdir(folder)
             self.folders[folder] = files_by_stem(Path(folder), {".txt"}, counted, deep=False) if there else {}
         found = self.folders[folder].get(os.path.splitext(name)[0])
+        if found in self.used:
+            self.faults.add("several images of a label file", image, f"{found} is that of another image, too")
         if found is not None:
             self.used.add(found)
         return found

@@ -95,6 +95,9 @@ def test_an_image_outside_of_the_root(tmp_path: Path, save_image: Save, fmt: str
     (tmp_path / "other").mkdir()
     inside = made(tmp_path / "other/set", save_image, fmt, str(tmp_path / "other/set/images/a.png"))
     assert len(read(inside)[0]) >= 1
+    # also where the root is given by a link
+    (tmp_path / "link").symlink_to("other/set")
+    assert len(read(inside.model_copy(update={"root": str(tmp_path / "link")}))[0]) >= 1
 
 
 def test_a_frame_outside_of_the_root(tmp_path: Path, save_image: Save) -> None:

@@ -10,6 +10,7 @@ from ddptrain.data.convert import convert
 from ddptrain.data.formats.build import read
 from ddptrain.errors import UserError
 
+Make = Callable[..., DatasetConfig]
 Save = Callable[..., Path]
 
 
@@ -119,3 +120,36 @@ def test_an_image_without_a_file_is_counted(tmp_path: Path, save_image: Save) ->
     assert "JPEGImages/b.jpg: image without label: no XML file of its name in" in refused(voc(tmp_path))
     table, faults = read(voc(tmp_path), "drop")
     assert (len(table), faults.counts) == (1, {"image without label": 1})
+
+
+def test_an_object_is_read_through_one_gate(voc_set: Make, voc_object: Callable[..., str]) -> None:
+    good = voc_object("car", 1, 1, 9, 9)
+    for old, new, words in (
+        ("<difficult>0", "<difficult>yes", "a.xml:3: malformed row: difficult is 'yes'; must be 0 or 1"),
+        ("<difficult>0", "<difficult>2", "difficult is '2'; must be 0 or 1"),
+        ("<name>", "<name>bus</name><name>", "name is given twice in one object"),
+        ("<xmin>", "<xmin>2</xmin><xmin>", "xmin is given twice in one object"),
+        ("<bndbox>", "<bndbox></bndbox><bndbox>", "bndbox is given twice in one object"),
+        ("<xmin>1", "<xmin>1_0", "bndbox 1_0 1 9 9: '1_0' is not a number"),
+        ("<xmax>9", "<xmax>9,5", "9,5 has a decimal comma; write 9.5"),
+    ):
+        assert words in refused(voc_set(good.replace(old, new)))
+    table, _ = read(voc_set(good.replace("<difficult>0", "<difficult>True")))
+    assert table.ignore.tolist() == [True, False]
+
+
+def test_two_files_of_one_image_keep_all_boxes(tmp_path: Path, save_image: Save) -> None:
+    put(tmp_path, save_image, "Annotations/a.xml")
+    other = xml("bus").replace("<annotation>", "<annotation><filename>a.jpg</filename>")
+    put(tmp_path, save_image, "Annotations/b.xml", other)
+    (tmp_path / "JPEGImages/b.jpg").unlink()
+    assert "b.xml: several entries of an image: " in refused(voc(tmp_path))
+    table, faults = read(voc(tmp_path), "drop")
+    assert dict(faults.counts) == {"several entries of an image": 1}
+    assert (len(table), table.labels.tolist()) == (1, [1, 0])
+
+
+def test_a_split_that_nothing_makes_is_not_all_images(tmp_path: Path, save_image: Save) -> None:
+    put(tmp_path, save_image, "Annotations/a.xml")
+    assert "split val is not there; splits in " in refused(voc(tmp_path, "val"))
+    assert "none; take split out where it is one set (holdout makes train and val of one)" in refused(voc(tmp_path, "val"))

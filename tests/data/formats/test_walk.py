@@ -94,6 +94,17 @@ def test_each_folder_is_visited_once(tmp_path: Path, save_image: Save) -> None:
     assert faults.text() == "4 folder reached twice (visited once)"
 
 
+def test_folders_of_splits_are_no_classes(tmp_path: Path, save_image: Save) -> None:
+    for name in ("train/cat/a.jpg", "train/dog/b.jpg", "Val/cat/c.jpg"):
+        save_image(tmp_path / name)
+    config = DatasetConfig(name="d", format="folder", root=str(tmp_path))
+    with pytest.raises(UserError, match=r"no split is chosen; splits in .*: Val, train; set split to one of them"):
+        read_labelled(config)
+    with pytest.raises(UserError, match=r"holdout makes the splits of a dataset that has none, and .* has Val, train"):
+        read_labelled(config.model_copy(update={"split": "train", "holdout": 0.5}))
+    assert read_labelled(config.model_copy(update={"split": "train"}))[0].names == ("cat", "dog")
+
+
 def test_other_kinds_of_images_are_named_with_their_count(tmp_path: Path, save_image: Save) -> None:
     save_image(tmp_path / "cat" / "a.png")
     save_image(tmp_path / "b.png")

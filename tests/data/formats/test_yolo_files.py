@@ -225,6 +225,14 @@ def test_cvat_yolo_that_contradicts_itself(tmp_path: Path, text: str, words: str
         read(DatasetConfig(name="y", format="yolo", root=str(tmp_path), split="train"))
 
 
+def test_a_label_file_of_two_images(yolo_set: Make, save_image: Save) -> None:
+    config = yolo_set({"a": GOOD})
+    save_image(Path(config.root) / "train/images/a.jpg")
+    assert "a.png: several images of a label file: " in refused(config)
+    table, faults = read(config, "drop")
+    assert (len(table), len(table.boxes), faults.counts["several images of a label file"]) == (2, 2, 1)
+
+
 def test_class_names_beside_the_labels_of_a_split(tmp_path: Path, save_image: Save) -> None:
     save_image(tmp_path / "images/train/a.jpg")
     (tmp_path / "labels/train").mkdir(parents=True)
