@@ -10,6 +10,7 @@ import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -27,21 +28,38 @@ _OF_BOXES = ("boxes", "ignore", "crowd", "area", "tracks", "no_eval")
 _FACTOR, _SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint64(29)
 
 
+@dataclass(frozen=True)
+class Files:
+    """Files beside the images of a dataset, such as its depth maps; see `AnnotationTable` for the members."""
+
+    name: str
+    root: str
+    path_bytes: npt.NDArray[np.uint8]
+    path_offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.path_offsets) - 1
+
+
 class Contents:
     """What one dataset held.
 
     Attributes:
         part: "train" or "val".
         name: the dataset's name in the config.
-        digests: int64 `[N]`, see `digests`.
+        kind: what is compared, for messages.
     """
 
-    def __init__(self, part: str, table: Any) -> None:
-        """`table`: of any task, as it was read, before its classes are mapped."""
-        self.part, self.name = part, str(table.name)
-        known = getattr(table, "digests", None)
-        self.digests: npt.NDArray[np.int64] = digests(table) if known is None else known
+    def __init__(self, part: str, table: Any, kind: str = "images") -> None:
+        """`table`: of any task, as it was read, before its classes are mapped; or `Files` beside its images."""
+        self.part, self.name, self.kind = part, str(table.name), kind
         self._table = table
+
+    @cached_property
+    def digests(self) -> npt.NDArray[np.int64]:
+        """int64 `[N]`, see `digests`; made when they are asked for, which only rank 0 does."""
+        known = getattr(self._table, "digests", None)
+        return digests(self._table) if known is None else known
 
     @cached_property
     def names(self) -> list[bytes]:
@@ -57,19 +75,24 @@ class Contents:
         joined = b"\0".join(self.names)
         packed = np.frombuffer(zlib.compress(joined, 1), np.uint8).copy()
         total = zlib.crc32(self.digests.tobytes(), zlib.crc32(joined))
-        return {"part": self.part, "name": self.name, "total": total, "names": packed, "digests": np.array(self.digests)}
+        what = {"part": self.part, "name": self.name, "kind": self.kind}
+        return {**what, "total": total, "names": packed, "digests": np.array(self.digests)}
 
 
 def differences(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """A line for each dataset of both states whose contents differ, by part."""
     found: dict[str, list[str]] = {"train": [], "val": []}
-    before = {(s["part"], s["name"]): s for s in old}
+    before = {_place(s): s for s in old}
     for state in new:
-        part, name = state["part"], state["name"]
-        known = before.get((part, name))
+        part, name, kind = _place(state)
+        known = before.get((part, name, kind))
         if known is not None and (known["total"], len(known["digests"])) != (state["total"], len(state["digests"])):
-            found[part].append(f"{part} {name}: {_difference(_by_name(known), _by_name(state))}")
+            found[part].append(f"{part} {name}: {_difference(_by_name(known), _by_name(state), kind)}")
     return found
+
+
+def _place(state: Mapping[str, Any]) -> tuple[str, str, str]:
+    return state["part"], state["name"], state.get("kind", "images")
 
 
 def _by_name(state: Mapping[str, Any]) -> dict[bytes, int]:
@@ -77,14 +100,14 @@ def _by_name(state: Mapping[str, Any]) -> dict[bytes, int]:
     return dict(zip(names, np.asarray(state["digests"]).tolist()))
 
 
-def _difference(old: Mapping[bytes, int], new: Mapping[bytes, int]) -> str:
-    kinds = {
+def _difference(old: Mapping[bytes, int], new: Mapping[bytes, int], kind: str) -> str:
+    found = {
         "changed": [n for n in new if n in old and old[n] != new[n]],
         "added": [n for n in new if n not in old],
         "removed": [n for n in old if n not in new],
     }
-    told = [f"{len(names)} of {len(old)} images {kind} ({_shown(names)})" for kind, names in kinds.items() if names]
-    return ", ".join(told) or f"the same {len(new)} images in another order"
+    told = [f"{len(names)} of {len(old)} {kind} {done} ({_shown(names)})" for done, names in found.items() if names]
+    return ", ".join(told) or f"the same {len(new)} {kind} in another order"
 
 
 def _shown(names: Sequence[bytes]) -> str:

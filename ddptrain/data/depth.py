@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
+from ddptrain.data.contents import Files
 from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.files import files_by_stem
 from ddptrain.data.images import BadImage, read_levels
@@ -37,7 +38,7 @@ class DepthMaps:
     """
 
     def __init__(self, config: DatasetConfig, paths: Sequence[str]) -> None:
-        self._root = Path(config.root)
+        self._name, self._root = config.name, Path(config.root)
         self._folder = self._root / str(config.depth)
         if not self._folder.is_dir():
             raise UserError(f"{config.name}: depth: {self._folder} is not a folder; it is relative to root")
@@ -64,6 +65,11 @@ class DepthMaps:
         """Path of one image's map; empty where there is none."""
         start, stop = self._offsets[image], self._offsets[image + 1]
         return self._buffer[start:stop].tobytes().decode("utf-8", "surrogateescape")
+
+    def files(self) -> Files:
+        """The maps themselves, for `contents`."""
+        there = [path for path in map(self.path, range(len(self._offsets) - 1)) if path]
+        return Files(self._name, str(self._root), *pack_paths(there))
 
     def left_out(self) -> str:
         """What was not taken for a map in the folder, as the end of a line; empty where there is nothing."""

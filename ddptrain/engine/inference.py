@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ddptrain import distributed
-from ddptrain.config import resolve
+from ddptrain.config import RunConfig, resolve
+from ddptrain.data.contents import differences
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import Evaluation, evaluate
 from ddptrain.engine.export import export_model
@@ -71,11 +72,13 @@ def report_run(run: Path, overrides: Sequence[str], out: Path | None) -> int:
 
 def _evaluated(run: Path, overrides: Sequence[str]) -> tuple[Path, Task, Evaluation, World]:
     """The checkpoint that is meant, the task of its config, and the evaluation of its weights by all ranks."""
-    config, weights, file = load_weights(run)
-    config = resolve(json.loads(config.model_dump_json()), overrides, source=str(file), stored=True)
+    trained_with, weights, file, contents = load_weights(run)
+    config = resolve(json.loads(trained_with.model_dump_json()), overrides, source=str(file), stored=True)
     world = distributed.discover(config.train.device)
     with distributed.process_group(world, config.train.timeout_s):
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
+        for line in replaced_data(trained_with, contents, config, task) if world.main else ():
+            warn(f"{line}: other data than in the training, the metrics do not compare with those of the run")
         model = trained(task, weights, file)
         evaluation = evaluate(
             task,
@@ -92,6 +95,17 @@ def _evaluated(run: Path, overrides: Sequence[str]) -> tuple[Path, Task, Evaluat
     return file, task, evaluation, world
 
 
+def replaced_data(before: RunConfig, contents: Sequence[Mapping[str, Any]], config: RunConfig, task: Task) -> Sequence[str]:
+    """A line for each validation dataset whose images or labels are not those that the checkpoint has seen.
+
+    One that the overrides read in another way (another split, other annotations) is meant to be another one.
+    """
+    old = {d.name: d for d in before.data.val}
+    other = [d.name for d in config.data.val if d.name in old and d != old[d.name].model_copy(update={"root": d.root})]
+    now = [c.state() for c in task.contents if c.part == "val" and c.name not in other]
+    return differences(contents, now)["val"]
+
+
 def export_run(run: Path, format: str, out: Path | None) -> int:
     """Write the best weights of a run (averaged, where there are), or a graph, and check them against the model.
 
@@ -100,7 +114,7 @@ def export_run(run: Path, format: str, out: Path | None) -> int:
         format: see `ddptrain/engine/export.py`.
         out: the file; default `<name>.<format>` in the run folder.
     """
-    config, weights, file = load_weights(run)
+    config, weights, file, _ = load_weights(run)
     if config.task not in INPUTS:
         raise UserError(f"export: not for {config.task}; use the checkpoint itself, which torch.load reads")
     example = INPUTS[config.task](config)

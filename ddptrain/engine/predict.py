@@ -50,7 +50,7 @@ def predict_run(
     if limit is not None:
         chosen = sorted({i * len(paths) // limit for i in range(limit)})
         paths, names = [paths[i] for i in chosen], [names[i] for i in chosen]
-    config, weights, file = load_weights(run)
+    config, weights, file, _ = load_weights(run)
     out = out or (run if run.is_dir() else file.parent) / "predictions"
     refuse_overwriting(paths, out, (f"{name}{suffix}" for name in names for suffix in (".jpg", ".png")))
     predictor = load_predictor(config if depth is None else _with_depth(config, depth))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -270,14 +270,27 @@ def _plain(state: dict[str, Any]) -> dict[str, Any]:
     return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}
 
 
-def load_weights(path: Path) -> tuple[RunConfig, dict[str, Any], Path]:
-    """Config and evaluated (averaged, where there are) weights of a run's best checkpoint, or of a checkpoint.
+class Trained(NamedTuple):
+    """What a checkpoint is used for after the training.
+
+    Attributes:
+        config: that it was trained with.
+        weights: of the model, those that are evaluated (averaged, where there are).
+        file: the checkpoint.
+        contents: what its datasets held, see `Contents.state`; empty in those of older versions.
+    """
+
+    config: RunConfig
+    weights: dict[str, Any]
+    file: Path
+    contents: Sequence[dict[str, Any]]
+
+
+def load_weights(path: Path) -> Trained:
+    """The best checkpoint of a run, or a checkpoint.
 
     Args:
         path: run folder or checkpoint file.
-
-    Returns:
-        (the config it was trained with, the model's state, the checkpoint's path).
 
     Raises:
         UserError: there is no such checkpoint, or another version of the package wrote a config that this one does not know.
@@ -288,4 +301,4 @@ def load_weights(path: Path) -> tuple[RunConfig, dict[str, Any], Path]:
     data["model"] |= {key: False for key in ("pretrained", "pretrained_backbone") if key in data["model"]}
     config = resolve(data, source=str(file), stored=True)
     weights: dict[str, Any] = state["ema"] if state["ema"] is not None else state["model"]
-    return config, weights, file
+    return Trained(config, weights, file, state.get("contents", ()))

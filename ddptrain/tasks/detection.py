@@ -173,6 +173,7 @@ class DetectionTask(DetectionModel):
             if unknown:
                 self.notes.append(f"{part} {d.name}: {', '.join(unknown)} not annotated: unknown there, not background")
         tables, depth, notes = find_depth(datasets, applied, self.channels, self.config.data.on_fault)
+        self.contents += [Contents(part, maps.files(), "depth maps") for maps in depth if maps is not None]
         self.notes += notes
         return tables, depth, space
 

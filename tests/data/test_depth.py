@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from ddptrain.config.data import AugmentConfig, DatasetConfig
-from ddptrain.data.depth import DepthMaps, depth_of_file, find_depth
+from ddptrain.data.contents import Contents, differences
+from ddptrain.data.depth import DepthMaps, _index, depth_of_file, find_depth
 from ddptrain.data.detection import DetectionSamples, Partners
 from ddptrain.data.images import BadImage
 from ddptrain.data.table import AnnotationTable, pack_paths
@@ -172,3 +174,21 @@ def test_real_pairs(data_root: Path) -> None:
     with pytest.raises(UserError, match="no depth map"):
         depth_of_file("elsewhere.jpg", (640, 480), [config], 4)
     assert (depth_of_file("elsewhere.jpg", (64, 48), [config], 5) == 0).all()
+
+
+def test_maps_that_are_replaced_are_told(tmp_path: Path) -> None:
+    table = make_table(tmp_path)
+
+    def state() -> dict[str, Any]:
+        (maps,) = find_depth([dataset(tmp_path, depth_missing="zeros")], [table], 5, "error")[1]
+        assert maps is not None
+        return Contents("train", maps.files(), "depth maps").state()
+
+    before = state()
+    cv2.imwrite(str(tmp_path / "depth/seq/2.png"), np.ones((100, 100), np.uint16))
+    changed = "train d: 1 of 4 depth maps changed (depth/seq/2.png)"
+    assert differences([before], [state()]) == {"train": [changed], "val": []}
+    assert differences([{k: v for k, v in before.items() if k != "kind"}], [state()])["train"] == []  # of the images
+    (tmp_path / "depth/seq/3.png").unlink()
+    _index.cache_clear()
+    assert differences([before], [state()])["train"] == [f"{changed}, 1 of 4 depth maps removed (depth/seq/3.png)"]

@@ -132,3 +132,21 @@ def test_replaced_training_data_are_refused(small_data: Callable[[str], Path], t
     said = capsys.readouterr().out
     assert "train shapes: 1 of 27 images added (train/square/30.png), 1 of 27 images removed (train/disc/3.png)" in said
     assert "val shapes: 1 of 16 images removed (val/disc/0.png): metrics from here on" in said
+
+
+def test_evaluating_other_data_is_told(small_data: Callable[[str], Path], tmp_path: Path, capsys: Capture) -> None:
+    data = shutil.copytree(small_data("classification"), tmp_path / "data")
+    config = str(write_config("classification", data, tmp_path))
+    assert main(["train", config, "train.steps=1"]) == 0
+    capsys.readouterr()
+    evaluate = ["eval", "--json", str(tmp_path / "run")]
+    assert main(evaluate) == 0
+    assert "other data" not in capsys.readouterr().err
+    shutil.move(data, tmp_path / "moved")
+    (tmp_path / "moved/val/disc/0.png").unlink()
+    moved = [f"data.{part}.0.root={tmp_path / 'moved'}" for part in ("train", "val")]
+    assert main([*evaluate, *moved]) == 0
+    line = "val shapes: 1 of 16 images removed (val/disc/0.png): other data than in the training, the metrics do not compare"
+    assert line in capsys.readouterr().err
+    assert main([*evaluate, *moved, "data.val.0.split=train"]) == 0  # meant to be others
+    assert "other data" not in capsys.readouterr().err
