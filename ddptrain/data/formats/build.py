@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sized
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import KINDS, Faults, OnFault
 from ddptrain.data.formats.auair import read_auair
-from ddptrain.data.formats.coco import coco_files, read_coco
+from ddptrain.data.formats.coco import coco_splits, read_coco
 from ddptrain.data.formats.csv import csv_files, read_csv
 from ddptrain.data.formats.files import dataset_root
 from ddptrain.data.formats.holdout import keep_split, whole
@@ -36,7 +36,7 @@ REMEDY = "set data.on_fault=drop"
 
 SPLITS: dict[str, Callable[[DatasetConfig], Iterable[str]]] = {
     "auair": lambda config: (),
-    "coco": coco_files,
+    "coco": coco_splits,
     "csv": csv_files,
     "uavdt": uavdt_splits,
     "uavdt-xml": uavdt_xml_splits,

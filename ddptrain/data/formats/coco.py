@@ -21,19 +21,36 @@ from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import CROWD, IGNORE, Collector
 from ddptrain.data.formats.fields import AREA, BOX, FLAG, ID, POLYGONS, SIZE, TEXT, Entries, misfit
-from ddptrain.data.formats.files import dataset_root, image_folders, image_path, load_json, no_split, report_unlisted, visible
+from ddptrain.data.formats.files import (
+    dataset_root,
+    folders_in,
+    image_folders,
+    image_path,
+    load_json,
+    no_split,
+    report_unlisted,
+    visible,
+)
 from ddptrain.data.formats.rle import rle_box
 from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 
-ABSENT, AMBIGUOUS = -1, -2  # in place of an image's number
+OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
+ABSENT, AMBIGUOUS, MALFORMED = -1, -2, -3  # in place of an image's number
 
 
 def coco_files(config: DatasetConfig) -> dict[str, Path]:
     """The JSON file of each split that is at a usual place."""
     root = dataset_root(config)
-    found = {p.stem.removeprefix("instances_"): p for p in visible(root, "annotations/*.json")}
+    inside = {s: visible(root / s, "annotations/*.json") for s in folders_in(root)}
+    found = {s: files[0] for s, files in inside.items() if len(files) == 1}
+    found |= {p.stem.removeprefix("instances_"): p for p in visible(root, "annotations/*.json")}
     return found | {p.parent.name: p for p in visible(root, "*/_annotations.coco.json")}
+
+
+def coco_splits(config: DatasetConfig) -> list[str]:
+    """The splits of a set, without the files of COCO's other tasks that lie beside them."""
+    return [split for split in coco_files(config) if not split.startswith(OTHER_TASKS)]
 
 
 def _annotation_file(config: DatasetConfig) -> Path:
@@ -94,7 +111,7 @@ def _categories(
 
 
 def _images(collector: Collector, file: Path, items: list[Any], folders: list[Path]) -> dict[int | str, int]:
-    """Number of the image of each id, or `AMBIGUOUS`."""
+    """Number of the image of each id, or `AMBIGUOUS` or `MALFORMED`."""
     entries = Entries(items, _places(file, "image", items), collector.faults)
     ids, names = entries.column("id", ID), entries.column("file_name", TEXT)
     widths, heights = (entries.optional(key, SIZE, 0) for key in ("width", "height"))
@@ -117,6 +134,9 @@ def _images(collector: Collector, file: Path, items: list[Any], folders: list[Pa
         else:
             added = collector.image(path, place, (int(widths[i]), int(heights[i])) if widths[i] and heights[i] else None)
             numbers[identity] = ABSENT if added is None else added
+    for i in np.flatnonzero(~entries.good).tolist():
+        if ID.fits([ids[i]]):
+            numbers.setdefault(ids[i], MALFORMED)
     return numbers
 
 
@@ -133,6 +153,8 @@ def _add_annotations(
     image, label = np.array(numbers, np.int64), np.array(own, np.int64)
     for i in np.flatnonzero(entries.good & (image == AMBIGUOUS)).tolist():
         entries.bad(i, "box of an image left out", f"image_id {image_ids[i]!r} is that of several images")
+    for i in np.flatnonzero(entries.good & (image == MALFORMED)).tolist():
+        entries.bad(i, "box of an image left out", f"the entry of image {image_ids[i]!r} is malformed")
     for i in np.flatnonzero(entries.good & (image == ABSENT)).tolist():
         entries.bad(i, "label without image", f"image_id {image_ids[i]!r} is not among the images")
     for i in np.flatnonzero(entries.good & (label == ABSENT)).tolist():

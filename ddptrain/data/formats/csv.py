@@ -61,10 +61,12 @@ class Row(NamedTuple):
 
 
 def csv_files(config: DatasetConfig) -> dict[str, Path]:
-    """The file of each split: `<split>.csv` or `<split>_labels.csv` in the root, `annotations` or `labels`."""
+    """The file of each split: `<split>.csv` or `<split>_labels.csv` in the root, `annotations` or `labels`; or
+    `<split>/_annotations.csv`, as Roboflow writes it."""
     root = dataset_root(config)
     files = [p for folder in (".", "annotations", "labels") for p in visible(root / folder, "*.csv")]
-    return {p.stem.removesuffix("_labels"): p for p in reversed(files)}
+    exported = {p.parent.name: p for p in visible(root, "*/_annotations.csv")}
+    return exported | {p.stem.removesuffix("_labels"): p for p in reversed(files)}
 
 
 def _files(config: DatasetConfig) -> tuple[Path, list[Path]]:

@@ -42,7 +42,7 @@ def no_split(config: DatasetConfig, there: Iterable[str]) -> UserError:
     if not splits and config.split is None:
         hint = "check root, or give images and annotations"
     elif not splits:
-        hint = "take split out where it is one set (holdout makes train and val of one), or check root"
+        hint = "take split out where it is one set (holdout makes train and val of one without videos), or check root"
     return UserError(f"{config.name}: {asked}; splits in {config.root}: {splits or 'none'}; {hint}")
 
 
@@ -142,13 +142,16 @@ def images_by_stem(folder: Path, faults: Faults, *, deep: bool = False) -> dict[
 
 def frames_by_number(folder: Path, faults: Faults) -> dict[int, str]:
     """Path of each image right in the folder by the number that ends its name, in order of number."""
-    found: dict[int, str] = {}
+    found, loose = dict[int, str](), list[str]()
     for stem, path in images_by_stem(folder, faults).items():
         match = re.search(r"\d+$", stem)
-        if match:
+        if match is None:
+            loose.append(path)
+        else:
             other = found.setdefault(int(match.group()), path)
             if other != path:
                 faults.add("two images of a frame", path, f"{other} is frame {int(match.group())}, too")
+    note_unlabelled(loose, faults)
     return dict(sorted(found.items()))
 
 

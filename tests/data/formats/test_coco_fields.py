@@ -10,6 +10,7 @@ import pytest
 from pycocotools.mask import encode, toBbox
 
 from ddptrain.config.data import DatasetConfig
+from ddptrain.data.convert import convert
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.rle import rle_box
@@ -250,3 +251,24 @@ def test_random_masks_have_the_boxes_of_pycocotools() -> None:
             height, width = pixels.shape
             box = rle_box({"size": [height, width], "counts": mask["counts"].decode()})
             assert box == (width, height, toBbox(mask).astype(int).tolist())
+
+
+def test_the_boxes_of_a_malformed_image_are_counted_as_that(coco: Callable[..., DatasetConfig]) -> None:
+    config = coco(images=[{**IMAGES[0], "width": "100"}, IMAGES[1]])
+    assert "image 1: malformed row: width is '100'; must be an integer ≥ 0" in refused(config)
+    dropped(config, malformed_row=1, box_of_an_image_left_out=1)
+
+
+@pytest.mark.parametrize("layout", ["{}/annotations/labels.json", "{}/_annotations.coco.json", "annotations/instances_{}.json"])
+def test_every_split_is_found(tmp_path: Path, save_image: Save, layout: str) -> None:
+    for split, name in (("train", "a"), ("val", "b")):
+        save_image(tmp_path / f"set/{split}/images/{name}.png")
+        file = tmp_path / "set" / layout.format(split)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        image = {"id": 1, "file_name": f"{name}.png"}
+        file.write_text(json.dumps({"images": [image], "annotations": [BOX], "categories": CATEGORIES}))
+    if layout.startswith("annotations"):  # COCO's other tasks
+        for task in ("captions", "person_keypoints"):
+            (tmp_path / f"set/annotations/{task}_train.json").write_text("{}")
+    done = convert("coco", "yolo", tmp_path / "set", tmp_path / "out")
+    assert [(c.split, c.images, c.boxes) for c in done] == [("train", 1, 1), ("val", 1, 1)]

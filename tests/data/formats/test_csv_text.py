@@ -127,3 +127,11 @@ def test_history_holds_no_formulas(tmp_path: Path) -> None:
     History(tmp_path / "history.csv", None).append({"step": 1, "=cmd": 0.5})
     assert "'=cmd" in (tmp_path / "history.csv").read_text()
     assert History(tmp_path / "history.csv", 1).table == {"step": [1.0], "=cmd": [0.5]}
+
+
+def test_the_files_of_an_export(tmp_path: Path, save_image: Save) -> None:
+    for split in ("train", "valid"):
+        save_image(tmp_path / f"set/{split}/{split}.jpg")
+        (tmp_path / f"set/{split}/_annotations.csv").write_text(f"{split}.jpg,1,2,30,40,car\n")
+    done = convert("csv", "yolo", tmp_path / "set", tmp_path / "out")
+    assert [(c.split, c.images, c.boxes) for c in done] == [("train", 1, 1), ("valid", 1, 1)]
