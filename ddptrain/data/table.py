@@ -78,9 +78,13 @@ class AnnotationTable:
 
     def samples_by_class(self) -> npt.NDArray[np.int64]:
         """int64 `[classes]`: in how many images a box of each class is learned."""
+        return self.samples_by_group(np.zeros(len(self), np.int64), 1)[0]
+
+    def samples_by_group(self, group: npt.NDArray[np.int64], groups: int) -> npt.NDArray[np.int64]:
+        """int64 `[groups, classes]`: the same of the images that are of each group, `group` int64 `[N]`."""
         kept, count = self.learned(), len(self.names)
-        pairs = np.unique(self.image_of_rows()[kept] * count + self.labels[kept])
-        return np.bincount(pairs % max(count, 1), minlength=count)
+        image, label = np.divmod(np.unique(self.image_of_rows()[kept] * count + self.labels[kept]), max(count, 1))
+        return np.bincount(group[image] * count + label, minlength=groups * count).reshape(groups, count)
 
     def rows(self, image: int) -> slice:
         """The rows of one image in `boxes`, `labels`, `ignore`, `crowd` and `area`."""

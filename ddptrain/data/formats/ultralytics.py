@@ -19,6 +19,8 @@ from ddptrain.data.cache import read_cached
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.data_yaml import DataYaml, load_data_yaml, resolve_paths, resolve_split
 from ddptrain.data.formats.files import images_below, listed_names
+from ddptrain.data.formats.yolo_folders import joined_folders
+from ddptrain.data.missed import first_few
 from ddptrain.errors import UserError
 
 Weights = Literal["share", "multiplier"]
@@ -47,7 +49,7 @@ def data_section(file: Path, weights: Weights | None = None) -> dict[str, Any]:
 
 
 def unlabelled(section: dict[str, Any]) -> list[str]:
-    """A line for each dataset of a `data_section` that does not label all classes."""
+    """A line for each dataset of a `data_section` that does not label all classes, or not all in each of its folders."""
     out = []
     for part in ("train", "val"):
         for d in section["data"][part]:
@@ -56,6 +58,15 @@ def unlabelled(section: dict[str, Any]) -> list[str]:
                 out.append(
                     f"{part} {d['name']}: its label files hold no {', '.join(lacking)}: unknown there, not background; where "
                     "it really has none, add them to annotated"
+                )
+            config = DatasetConfig.model_validate({k: v for k, v in d.items() if k != "annotated"})
+            table, _ = read_cached(config, "drop")
+            known, none = np.isin(table.names, d["annotated"]), np.zeros(len(table.names), np.int64)
+            gaps = joined_folders(config, table).gaps(table, known, none, none)
+            if gaps:
+                out.append(
+                    f"{part} {d['name']}: {first_few(gaps, 'folders', '; ')}; what a folder shows without a label counts as "
+                    f"background: make a list of images for each folder, and list them under {part} in {d['annotations']}"
                 )
     return out
 

@@ -42,7 +42,7 @@ POLYGON = "polygons, read as their bounding boxes (rows with key points need kpt
 NAMES_FILES = ("classes.txt", "obj.names", "data.names")
 
 
-def _description(config: DatasetConfig, root: Path) -> DataYaml | None:
+def description(config: DatasetConfig, root: Path) -> DataYaml | None:
     """The YAML file that `annotations` names, or `data.yaml`, or the only one in the root; else Darknet's `obj.data`."""
     if config.annotations is not None and config.annotations.endswith((".yaml", ".yml")):
         if not (root / config.annotations).is_file():
@@ -58,7 +58,7 @@ def _description(config: DatasetConfig, root: Path) -> DataYaml | None:
     return load_obj_data(root / "obj.data") if (root / "obj.data").is_file() else None
 
 
-def _sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> list[Path]:
+def image_sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> list[Path]:
     """Folders with images, or text files that list images, of the split."""
     if config.images is not None:
         if not (root / config.images).exists():
@@ -93,7 +93,7 @@ def _split_folders(root: Path) -> list[str]:
 def yolo_keys(config: DatasetConfig) -> list[str]:
     """The splits of a set: those of its data.yaml, else its folders; a folder may have two names otherwise."""
     root = dataset_root(config)
-    data = _description(config, root)
+    data = description(config, root)
     return list(data.splits) if data and data.splits else _split_folders(root)
 
 
@@ -192,9 +192,9 @@ def _names(config: DatasetConfig, data: DataYaml | None, root: Path, faults: Fau
 def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """Read one split. Class names: `names` of the config, else data.yaml, else classes.txt or obj.names."""
     root = dataset_root(config)
-    data = _description(config, root)
+    data = description(config, root)
     names = _names(config, data, root, faults)
-    sources = _sources(config, root, data)
+    sources = image_sources(config, root, data)
     annotations = _label_folder(config, root)
     if annotations is not None and not annotations.is_dir():
         raise UserError(f"{config.name}: annotations {annotations} is no folder; give it relative to {root}")

@@ -45,6 +45,10 @@ class DataSet(NamedTuple):
     def title(self) -> str:
         return f"{self.part} {self.config.name}"
 
+    def key(self, config: RunConfig) -> str:
+        """Where it stands in the config: `data.train.0`."""
+        return f"data.{self.part}.{[d.name for d in getattr(config.data, self.part)].index(self.config.name)}"
+
 
 def data_sets(config: RunConfig, part: str, tables: Sequence[Any], annotated: np.ndarray) -> list[DataSet]:
     """The datasets of one part of a run whose tables a task has read; `annotated`: bool `[datasets, classes]`."""

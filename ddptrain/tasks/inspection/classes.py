@@ -10,14 +10,15 @@ import numpy as np
 from ddptrain.config import RunConfig
 from ddptrain.config.text import dump_inline
 from ddptrain.data.labels import named_like_regions
+from ddptrain.data.missed import first_few, strangely_missed
+from ddptrain.data.table import AnnotationTable
 from ddptrain.errors import UserError
 from ddptrain.monitor.page import UNKNOWN, Section, histogram
 from ddptrain.tasks.inspection.base import DataSet, Inspection
+from ddptrain.tasks.inspection.folders import folder_warnings
 
 NAMED = 20
-"""Classes whose names have room below a figure or in a warning."""
-EXPECTED = 2.0
-"""Samples with classes that a dataset never shows, by the rate of the other datasets, from which on that is strange."""
+"""Classes whose names have room below a figure."""
 PLURALS = {"box": "boxes", "image": "images", "pixel": "pixels", "pair": "pairs"}
 UNLABELLED = {"box": "background", "image": "absent", "pixel": "other classes", "pair": "absent"}
 """What a thing counts as that nobody labelled, by what is labelled."""
@@ -102,9 +103,11 @@ def class_warnings(config: RunConfig, sets: Sequence[DataSet], unit: str, masked
             continue
         others = known & (np.arange(len(sets)) != i)[:, None]
         elsewhere, of = (shown * others).sum(0), (samples[:, None] * others).sum(0)
-        missed = known[i] & (shown[i] == 0) & (elsewhere > 0) & ~told[i]
-        if (samples[i] * elsewhere[missed] / of[missed]).sum() >= EXPECTED:
-            out.append(_never_shown(config, s, np.flatnonzero(missed), shown[i], elsewhere, of, unit, masked))
+        missed = strangely_missed(samples[i], shown[i], elsewhere * (known[i] & ~told[i]), of)
+        if len(missed):
+            out.append(_never_shown(config, s, missed, shown[i], elsewhere, of, unit, masked))
+        if isinstance(s.table, AnnotationTable) and s.config.format == "yolo":
+            out += folder_warnings(config, s, elsewhere, of)
     return out
 
 
@@ -127,13 +130,17 @@ def _absent(config: RunConfig, part: str, shown: np.ndarray, known: np.ndarray, 
     if not shown.any():
         end = "nothing can be learned" if part == "train" else "its metrics are undefined, and there is no best.pt"
         return [f"no {unit} of any class in any {where} dataset: {end}"]
+    unknown = ~known.any(0) & (part == "train")
     out = []
-    for c in np.flatnonzero(~shown.any(0)).tolist():
-        name = config.classes[c]
-        if part == "train" and not known[:, c].any():
-            out.append(f"class {name}: no training dataset labels it, it cannot be learned; check rename, or drop it")
-        else:
-            out.append(f"class {name}: no {unit} of it in any {where} dataset, it cannot be {verb}")
+    for which, why, way in (
+        (unknown, f"no {where} dataset labels {{}}", "; check rename, or drop {}"),
+        (~shown.any(0) & ~unknown, f"no {unit} of {{}} in any {where} dataset", ""),
+    ):
+        names = [config.classes[c] for c in np.flatnonzero(which).tolist()]
+        if names:
+            one = len(names) == 1
+            head, it, they = (f"class {names[0]}", "it", "it") if one else (f"classes {first_few(names)}", "them", "they")
+            out.append(f"{head}: {why.format(it)}, {they} cannot be {verb}{way.format(it)}")
     return out
 
 
@@ -148,9 +155,7 @@ def _never_shown(
     masked: bool,
 ) -> str:
     noun = PLURALS["pair" if unit == "pair" else "image"]
-    names = [f"{config.classes[c]} ({elsewhere[c]} of {of[c]} {noun} elsewhere show it)" for c in missed[:NAMED].tolist()]
-    more = f" and {len(missed) - NAMED} more classes" if len(missed) > NAMED else ""
-    number = [d.name for d in getattr(config.data, s.part)].index(s.config.name)
+    names = [f"{config.classes[c]} ({elsewhere[c]} of {of[c]} {noun} elsewhere show it)" for c in missed.tolist()]
     labelled = dump_inline([name for c, name in enumerate(config.classes) if s.annotated[c] and shown[c]])
     known = "all" if s.annotated.all() else dump_inline([name for name, k in zip(config.classes, s.annotated) if k])
     verb = "learned" if s.part == "train" else "scored"
@@ -160,6 +165,6 @@ def _never_shown(
         else "if they are there under other names, correct names, rename or the labels"
     )
     return (
-        f"{s.title}: no {unit} of {', '.join(names)}{more}; {unlabelled}; if it really has none, write annotated: {known} "
-        f"(in data.{s.part}.{number})"
+        f"{s.title}: no {unit} of {first_few(names, 'classes')}; {unlabelled}; if it really has none, write annotated: "
+        f"{known} (in {s.key(config)})"
     )

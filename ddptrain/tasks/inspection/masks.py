@@ -9,12 +9,11 @@ import numpy as np
 from ddptrain.config import RunConfig
 from ddptrain.config.text import dump_inline
 from ddptrain.data.mask_table import WIDE, MaskTable
+from ddptrain.data.missed import first_few
 from ddptrain.structures import VOID
 from ddptrain.tasks.inspection.base import DataSet
 
 MOST_VOID = 0.5
-SHOWN = 8
-"""Values and classes that are named at most."""
 
 
 def mask_warnings(config: RunConfig, sets: Sequence[DataSet]) -> list[str]:
@@ -26,7 +25,7 @@ def mask_warnings(config: RunConfig, sets: Sequence[DataSet]) -> list[str]:
         absent = np.flatnonzero(s.annotated & (table.samples_by_class() == 0) & (s.config.annotated is None)).tolist()
         void = table.pixels[:, -1].sum() / max(table.pixels.sum(), 1)
         mostly_void = void > MOST_VOID and s.config.void is None
-        what = [f"no pixel of {_names(config, absent)}"] if absent else []
+        what = [f"no pixel of {first_few([config.classes[c] for c in absent], 'classes')}"] if absent else []
         what += [f"void covers {100 * void:.1f} % of the pixels"] if mostly_void else []
         if what:
             ways = [*_map(config, s, absent), *_accept(config, s, absent, mostly_void)]
@@ -36,11 +35,6 @@ def mask_warnings(config: RunConfig, sets: Sequence[DataSet]) -> list[str]:
     if len(config.classes) == 1:
         out.append(f"class {config.classes[0]}: the only class, so that every answer is right; list the background as a class")
     return out
-
-
-def _names(config: RunConfig, classes: Sequence[int]) -> str:
-    more = f" and {len(classes) - SHOWN} more classes" if len(classes) > SHOWN else ""
-    return ", ".join(config.classes[c] for c in classes[:SHOWN]) + more
 
 
 def values_text(classes: Sequence[str], table: MaskTable) -> str:
@@ -53,8 +47,7 @@ def values_text(classes: Sequence[str], table: MaskTable) -> str:
         c = int(table.classes[value])
         return "void" if c == VOID else classes[c]
 
-    told = [f"{v} ({100 * table.values[v] / total:.1f} %, {meaning(v)})" for v in found[:SHOWN]]
-    return ", ".join(told) + (f" and {len(found) - SHOWN} more values" if len(found) > SHOWN else "")
+    return first_few([f"{v} ({100 * table.values[v] / total:.1f} %, {meaning(v)})" for v in found], "values")
 
 
 def _map(config: RunConfig, s: DataSet, absent: Sequence[int]) -> list[str]:
@@ -81,5 +74,4 @@ def _accept(config: RunConfig, s: DataSet, absent: Sequence[int], mostly_void: b
     if mostly_void:
         void = np.where(s.table.classes == VOID, s.table.values, 0)
         keys.append(f"void: {int(void.argmax())}")
-    number = [d.name for d in getattr(config.data, s.part)].index(s.config.name)
-    return [f"if it is meant so, write {' and '.join(keys)} (in data.{s.part}.{number})"]
+    return [f"if it is meant so, write {' and '.join(keys)} (in {s.key(config)})"]

@@ -88,13 +88,31 @@ def test_a_class_that_is_unknown_there_is_no_reason_to_warn() -> None:
 def test_what_no_dataset_shows_is_told_once() -> None:
     lines = told(run({}, {}, {}), CARS, CARS, ALL)
     assert lines == [
-        "class person: no box of it in any training dataset, it cannot be learned",
-        "class bus: no box of it in any training dataset, it cannot be learned",
+        "classes person, bus: no box of them in any training dataset, they cannot be learned",
     ]
     assert told(run({}, {}), ALL, CARS) == [
-        "class person: no box of it in any validation dataset, it cannot be scored",
+        "classes person, bus: no box of them in any validation dataset, they cannot be scored",
+    ]
+    assert told(run({}, {}), ALL, pairs(*[[0, 1]] * 4)) == [
         "class bus: no box of it in any validation dataset, it cannot be scored",
     ]
+    assert told(run({}, {}), CARS, ALL, known=[[True, False, False], [True] * 3]) == [
+        "classes person, bus: no training dataset labels them, they cannot be learned; check rename, or drop them",
+    ]
+
+
+def test_many_classes_and_datasets_are_few_lines() -> None:
+    names = [f"c{i}" for i in range(80)]
+    truth = np.zeros((20, 80), bool)
+    truth[:, :40] = True
+    table = Pairs(np.arange(20, dtype=np.int32), np.zeros((20, 2), np.int32), truth.any(1), truth)
+    other = Pairs(table.frame, table.people, table.interacting, truth[:, ::-1])
+    given = [{"name": f"d{i}", "format": "yolo", "root": "."} for i in range(6)]
+    config = resolve({"classes": names, "data": {"train": given[:5], "val": given[5:]}})
+    lines = told(config, table, table, table, table, other, table, known=[[True] * 80] * 6)
+    assert len(lines) == 6
+    assert lines[0].startswith("classes c40, c41, c42, c43, c44, c45, c46, c47 and 32 more: no box of them in any validation")
+    assert all("c47 (20 of 100 images elsewhere show it) and 32 more classes; if" in line for line in lines[1:5])
 
 
 def test_a_dataset_of_background_alone_and_long_lists() -> None:
