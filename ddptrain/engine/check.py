@@ -77,7 +77,11 @@ def _say(found: Inspection, out: Path) -> None:
         for kind, lines in (("error", found.errors), ("warning", found.warnings)):
             for line in lines:
                 console.line(f"{kind}: {line}")
-        console.line(f"{len(found.errors)} errors, {len(found.warnings)} warnings; the page: {out}")
+        console.line(f"{_counted(found.errors, 'error')}, {_counted(found.warnings, 'warning')}; the page: {out}")
+
+
+def _counted(lines: Sequence[str], noun: str) -> str:
+    return f"{len(lines)} {noun}" + ("" if len(lines) == 1 else "s")
 
 
 def _look_at_task(config: RunConfig, found: Inspection) -> None:
@@ -97,7 +101,8 @@ def _look_at_task(config: RunConfig, found: Inspection) -> None:
 def _mixture(config: RunConfig, plan: Sequence[PlanRow], samples: int, found: Inspection) -> None:
     steps = run_length(config, samples)
     epochs = steps * config.train.global_batch / samples
-    line = f"{steps} steps of {config.train.global_batch} samples, {epochs:.4g} epochs of {samples} samples."
+    noun = "step" if steps == 1 else "steps"
+    line = f"{steps} {noun} of {config.train.global_batch} samples, {epochs:.4g} epochs of {samples} samples."
     found.sections.append(Section("Mixture", [line], ledger.COLUMNS, ledger.plan_table(plan)))
     found.facts["mixture"] = [row._asdict() for row in plan]
     found.facts["steps"] = steps

@@ -18,6 +18,8 @@ UNKNOWN = "unknown"
 """A cell that says so is shaded."""
 COLOURS = ("#2f6db5", "#d9822b", "#3d9a6d", "#a34db0", "#b5413c", "#6b7785", "#1f9aa8", "#8d6b2f")
 """Of the series of a figure; they repeat."""
+LETTER = 7
+"""Width of a letter of a figure, in its units."""
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c2329; background: #fff; max-width: 1080px; margin: 2em auto;
@@ -119,17 +121,21 @@ def picture(image: np.ndarray, text: str) -> str:
 
 
 def histogram(
-    series: Sequence[tuple[str, Sequence[float]]], ticks: Sequence[str], label: str, marks: Sequence[tuple[float, str]] = ()
+    series: Sequence[tuple[str, Sequence[float]]],
+    ticks: Sequence[str],
+    label: str,
+    marks: Sequence[tuple[float, str]] = (),
+    side: str = "",
 ) -> str:
     """Bars side by side: for each bin one of every series.
 
     Args:
         series: (name, fraction 0..1 of each bin).
         ticks: text under each edge between two bins, one fewer than the bins, or under each bin; empty for none.
-        label: of the axis.
+        label: of the axis below; side: of the one on the left.
         marks: (place counted in bins from the left, text) of vertical lines.
     """
-    bins, left, top, width, height = len(series[0][1]), 46, 24, 960, 190
+    bins, left, top, width, height = len(series[0][1]), 66, 24, 940, 190
     high = max(max(values) for _, values in series) or 1.0
     step = width / bins
     bar = step * 0.86 / len(series)
@@ -155,13 +161,27 @@ def histogram(
         )
         out.append(f'<text x="{x + 4:.1f}" y="{top - 8}">{escape(text)}</text>')
     first = 0.5 if len(ticks) == bins else 1.0
-    for b, tick in enumerate(ticks):
-        x = left + (b + first) * step
-        out.append(f'<text x="{x:.1f}" y="{top + height + 16}" text-anchor="middle">{escape(tick)}</text>')
-    out.append(f'<text x="{left + width / 2}" y="{top + height + 36}" text-anchor="middle">{escape(label)}</text>')
-    out += _legend([name for name, _ in series], left, top + height + 58)
+    under, room = _ticks(ticks, left + first * step, step, top + height + 16, len(ticks) == bins)
+    out += under
+    bottom = top + height + room
+    out.append(f'<text x="{left + width / 2}" y="{bottom + 36}" text-anchor="middle">{escape(label)}</text>')
+    middle = f"14 {top + height / 2}"
+    out.append(f'<text transform="translate({middle}) rotate(-90)" text-anchor="middle">{escape(side)}</text>')
+    out += _legend([name for name, _ in series], left, bottom + 58)
     rows = -(-len(series) // 4)
-    return f'<svg viewBox="0 0 {left + width + 10} {top + height + 50 + 20 * rows}">{"".join(out)}</svg>'
+    return f'<svg viewBox="0 0 {left + width + 10} {bottom + 50 + 20 * rows}">{"".join(out)}</svg>'
+
+
+def _ticks(ticks: Sequence[str], x: float, step: float, y: float, may_turn: bool) -> tuple[list[str], float]:
+    """Texts under an axis from `x` on, `step` apart, turned where the longest has no room, and the room they take then."""
+    longest = LETTER * max(map(len, ticks), default=0)
+    turned = may_turn and longest > step
+    out = []
+    for tick in ticks:
+        where = f'text-anchor="end" transform="rotate(-30 {x:.1f} {y})"' if turned else 'text-anchor="middle"'
+        out.append(f'<text x="{x:.1f}" y="{y}" {where}>{escape(tick)}</text>')
+        x += step
+    return out, longest / 2 if turned else 0
 
 
 def _legend(names: Sequence[str], x: float, y: float) -> list[str]:

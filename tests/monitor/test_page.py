@@ -52,6 +52,16 @@ def test_bins_with_names_have_them_below() -> None:
     assert abs(bars["a, bus: 25.0%"] - names["bus"]) < 1
 
 
+def test_axes_have_labels_and_long_names_have_room() -> None:
+    svg = histogram([("a", [0.5] * 20)], [f"awning-tricycle {i}" for i in range(20)], "class", side="part of the boxes")
+    texts = {t.text: t for t in ElementTree.fromstring(svg).iter("text")}
+    assert "rotate(-90)" in texts["part of the boxes"].get("transform", "")
+    assert "rotate(-30" in texts["awning-tricycle 3"].get("transform", "")
+    assert float(texts["class"].get("y", 0)) > float(texts["awning-tricycle 3"].get("y", 0)) + 20
+    few = ElementTree.fromstring(histogram([("a", [0.5] * 2)], ["awning-tricycle", "car"], "class"))
+    assert not [t for t in few.iter("text") if "rotate(-30" in t.get("transform", "")]
+
+
 def test_a_histogram_of_nothing() -> None:
     ElementTree.fromstring(histogram([("a", [0.0, 0.0])], ["1"], "px"))
 

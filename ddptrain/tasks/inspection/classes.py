@@ -47,7 +47,7 @@ def tell_classes(
     section = Section("Classes", lines, ("class", *(s.title for s in sets)), rows)
     if 1 < len(classes) <= NAMED:
         series = [(s.title, (n / max(n.sum(), 1)).tolist()) for s, n in zip(sets, counts)]
-        section.figures.append(histogram(series, classes, f"part of the dataset's {units}"))
+        section.figures.append(histogram(series, classes, "class", side=f"part of the dataset's {units}"))
     out.sections.append(section)
     out.facts["classes"] = [
         {"part": s.part, "name": s.config.name}

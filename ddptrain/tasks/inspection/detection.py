@@ -125,4 +125,4 @@ def _sizes_figure(sets: Sequence[DataSet], found: Sequence[Sizes], size: int) ->
     ticks = [f"{e:.0f}" if i % 2 == 0 else "" for i, e in enumerate(EDGES)]
     # edge k stands k + 1 bins from the left, and there are two bins to an octave
     marks = [(1 + 2 * float(np.log2(px)), text) for px, text in ((8, "8 px"), (32, "medium"), (96, "large"))]
-    return histogram(series, ticks, f"root of the area in pixels of the {size} px input; part of the boxes", marks)
+    return histogram(series, ticks, f"root of the area in pixels of the {size} px input", marks, "part of the boxes")

@@ -31,17 +31,21 @@ def tell_duplicates(sets: Sequence[DataSet], images: int, out: Inspection) -> No
     out.sections.append(section)
     out.facts["duplicates"] = [t._asdict() | {"examples": [list(pair) for pair in t.examples]} for t in twins]
     for t in twins:
-        _tell_twins(t, out)
+        tell_twins(t, out)
 
 
-def _tell_twins(t: Twins, out: Inspection) -> None:
+def tell_twins(t: Twins, out: Inspection) -> None:
+    """A warning about images that stand in two datasets, or twice in one."""
     example = " = ".join(t.examples[0][::-1])
     what = f"{t.equal} equal and {t.alike} that look the same, such as {example}"
     if t.first.startswith("train ") and t.second.startswith("val "):
-        out.warnings.append(f"leak: of {t.looked_at} images of {t.second}, {t.equal + t.alike} stand in {t.first}: {what}")
+        both = t.equal + t.alike
+        stand = "stands" if both == 1 else "stand"
+        out.warnings.append(f"leak: of {t.looked_at} images of {t.second}, {both} {stand} in {t.first}: {what}")
     elif t.equal:
-        within = f"{t.second} comes twice" if t.first == t.second else f"{t.second} stands in {t.first} too"
-        out.warnings.append(f"duplicates: {t.equal} of {t.looked_at} images of {within}, such as {example}")
+        copies = "is a copy" if t.equal == 1 else "are copies"
+        where = "of others in it" if t.first == t.second else f"of images of {t.first}"
+        out.warnings.append(f"duplicates: {t.equal} of {t.looked_at} images of {t.second} {copies} {where}, such as {example}")
 
 
 def _images(s: DataSet, which: np.ndarray) -> Images:

@@ -13,8 +13,10 @@ from small_runs import RUNS, write_config
 
 from ddptrain.cli import main
 from ddptrain.config import load_config
+from ddptrain.data.duplicates import Twins
 from ddptrain.tasks.build import inspect
 from ddptrain.tasks.inspection.base import Inspection
+from ddptrain.tasks.inspection.twins import tell_twins
 
 Check = Callable[..., Inspection]
 TASKS = ("classification", "interaction", "segmentation")
@@ -122,3 +124,20 @@ def test_a_task_of_the_users_own_says_that_it_is_not_inspected(
     assert "error: nothing to read" in out
     assert main(["check", str(tmp_path / "run.yaml"), "classes=auto", "--out", str(tmp_path / "c.html")]) == 1
     assert "error: classes: auto is not for own_unread:Mine, a task of your own; list the classes" in capsys.readouterr().out
+
+
+def test_one_image_and_several_are_told_in_sentences() -> None:
+    out = Inspection()
+    for first, second, count in (
+        ("train a", "train a", 1),
+        ("train a", "train b", 2),
+        ("train a", "val a", 1),
+        ("train a", "val b", 2),
+    ):
+        tell_twins(Twins(first, second, count, 0, 3, (("x.png", "y.png"),)), out)
+    assert out.warnings == [
+        "duplicates: 1 of 3 images of train a is a copy of others in it, such as y.png = x.png",
+        "duplicates: 2 of 3 images of train b are copies of images of train a, such as y.png = x.png",
+        "leak: of 3 images of val a, 1 stands in train a: 1 equal and 0 that look the same, such as y.png = x.png",
+        "leak: of 3 images of val b, 2 stand in train a: 2 equal and 0 that look the same, such as y.png = x.png",
+    ]
