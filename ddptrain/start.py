@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ddptrain.config import RunConfig
 from ddptrain.errors import UserError
 from ddptrain.files import write_text
 
@@ -26,6 +27,13 @@ class Start:
 
     source: str
     allow: tuple[str, ...] = ()
+
+
+def told_start(config: RunConfig) -> Start | None:
+    """The start that a config asks for; None for one from the beginning or from the run's own checkpoints."""
+    if config.resume is None or config.resume.source == "auto":
+        return None
+    return Start(str(Path(config.resume.source).absolute()), config.resume.allow)
 
 
 def write_start(folder: Path, start: Start) -> None:

@@ -10,7 +10,7 @@ from ddptrain.config import RunConfig
 from ddptrain.engine import checkpoint
 from ddptrain.errors import UserError
 from ddptrain.lock import has_run
-from ddptrain.start import Start, read_start
+from ddptrain.start import Start, read_start, told_start
 from ddptrain.status import read_status
 
 
@@ -42,7 +42,7 @@ def find_origin(config: RunConfig, warn: Callable[[str], None]) -> Origin:
         if has_run(folder):
             raise UserError(f"{folder}: this run exists; go on with it by resume=auto, or choose another name=…")
         return Origin()
-    start = read_start(folder) if resume.source == "auto" else Start(str(Path(resume.source).absolute()), resume.allow)
+    start = told_start(config) or read_start(folder)
     if resume.source == "auto":
         found = checkpoint.newest_valid(folder / "checkpoints", warn)
         if found is not None:
@@ -53,15 +53,14 @@ def find_origin(config: RunConfig, warn: Callable[[str], None]) -> Origin:
                 f"{folder / 'checkpoints'}: none of this run's checkpoints can be read{fresh}; bring one back, or give up what "
                 f"it learned and start anew with resume=auto resume.allow=[fresh]"
             )
-        if start is None:
+        if start is None or _is_own(Path(start.source), folder):
             return Origin(fresh=bool(fresh))
         warn(f"{folder}: has no checkpoint of its own yet: starts from {start.source}, as it was told first")
         allow = (*start.allow, *resume.allow)
         return Origin(*checkpoint.load(Path(start.source), warn), start, allow, bool(fresh))
     assert start is not None
     source = Path(resume.source)
-    own = folder.resolve() in (source.resolve(), *source.resolve().parents)
-    if not own and has_run(folder) and (_has_checkpoints(folder) or read_start(folder) != start):
+    if not _is_own(source, folder) and has_run(folder) and (_has_checkpoints(folder) or read_start(folder) != start):
         raise UserError(
             f"{folder}: this run exists and {source} is not in it; go on with it by resume=auto, or choose another name=…"
         )
@@ -77,4 +76,10 @@ def _lost(folder: Path) -> str:
 
 
 def _has_checkpoints(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("*.pt"))
+    """Whether it has saved any: best.pt may have come along from the run that it goes on from."""
+    checkpoints = folder / "checkpoints"
+    return any(checkpoints.glob("step_*.pt")) or (checkpoints / "last.pt").is_symlink() or (checkpoints / "last.pt").exists()
+
+
+def _is_own(source: Path, folder: Path) -> bool:
+    return folder.resolve() in (source.resolve(), *source.resolve().parents)

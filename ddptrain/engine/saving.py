@@ -175,15 +175,15 @@ class Saver:
         folder = self._config.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if self._origin.fresh or self._state.step:
+                checkpoint.set_aside(self._checkpoints, -1 if self._origin.fresh else self._state.step)
+            if self._origin.start is not None:
+                write_start(folder, self._origin.start)
             self._writer = CheckpointWriter(
                 self._checkpoints, self._config.checkpoint.keep_last, self._config.checkpoint.keep_every, warn
             )
-            if self._origin.fresh or self._state.step:
-                checkpoint.set_aside(self._checkpoints, -1 if self._origin.fresh else self._state.step)
             for link, (source, step) in self._carried.items():
                 checkpoint.carry(self._checkpoints, link, source, step)
-            if self._origin.start is not None:
-                write_start(folder, self._origin.start)
             write_text(folder / "config.yaml", to_yaml(self._config))
             self._status("running")
         except OSError as e:

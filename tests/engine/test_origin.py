@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,28 @@ def test_the_start_that_was_given_holds_until_there_is_a_checkpoint(config: Path
         begin(config, *told_first)
 
 
+def test_a_best_that_came_along_is_no_checkpoint_of_its_own(config: Path) -> None:
+    Path("runs/run/checkpoints").mkdir(parents=True)
+    write_start(Path("runs/run"), Start(str(Path("runs/other").absolute())))
+    (other,) = Path("runs/other/checkpoints").glob("step_*.pt")
+    checkpoint.carry(Path("runs/run/checkpoints"), "best.pt", other, 5)
+    assert begin(config, "resume=auto")[0] == begin(config, "resume=runs/other")[0] == 5
+    os.unlink("runs/run/checkpoints/best.pt")
+    os.symlink("step_00000007.pt", "runs/run/checkpoints/last.pt")
+    with pytest.raises(UserError, match="none of this run's checkpoints can be read"):
+        begin(config, "resume=auto")
+
+
+def test_a_fresh_start_after_going_back_needs_no_checkpoint(config: Path) -> None:
+    """Where it went back to is lost with all others."""
+    path = save_own(10)
+    write_start(Path("runs/run"), Start(str(path.absolute())))
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"start anew with resume=auto resume\.allow=\[fresh\]"):
+        begin(config, "resume=auto")
+    assert begin(config, "resume=auto", "resume.allow=[fresh]")[0] is None
+
+
 def test_a_folder_with_jobs_only_is_no_run(config: Path) -> None:
     Path("runs/run/jobs/20250101").mkdir(parents=True)
     assert begin(config, "resume=runs/other")[0] == 5
@@ -94,7 +117,9 @@ def test_a_restart_keeps_what_the_run_was_told(config: Path) -> None:
     told = ["train", str(config), "resume=runs/other", "resume.allow=[seed]"]
     assert again(told) == told
     Path("runs/run").mkdir()
-    write_start(Path("runs/run"), Start(str(Path("runs/other").absolute())))
+    write_start(Path("runs/run"), Start(str(Path("runs/older").absolute())))  # of an earlier start: this one has not begun
+    assert again(told) == told
+    write_start(Path("runs/run"), Start(str(Path("runs/other").absolute()), ("seed",)))
     assert again(told) == [*told, "resume=auto"]
     assert again(["train", str(config)]) == ["train", str(config), "resume=auto"]
     Path("runs/run/start.json").write_text("{")

@@ -191,24 +191,42 @@ def test_a_killed_loader_worker_is_told_in_one_line(config: Path, tmp_path: Path
 CALM = ("train.steps=40", "checkpoint.every_steps=2", "eval.every_steps=20", "data.workers=1")
 
 
-def test_torchrun_restarts_a_run_that_lost_a_rank(config: Path, tmp_path: Path) -> None:
-    train(2, config, "name=calm", *CALM)
-    command = [sys.executable, "-m", "ddptrain", "launch", str(config), "name=restarted", *CALM]
-    log = tmp_path / "launch.txt"
+def launch_and_lose_a_rank(config: Path, log: Path, lose: Callable[[], object], *overrides: str) -> str:
+    """What `ddptrain launch --max-restarts 1` says of which a rank is killed once `lose()`; its run must finish."""
+    command = [sys.executable, "-m", "ddptrain", "launch", str(config), "--nproc", "2", "--max-restarts", "1", *overrides]
     with log.open("w") as out:
-        agent = subprocess.Popen([*command, "--nproc", "2", "--max-restarts", "1"], stdout=out, stderr=subprocess.STDOUT)
+        agent = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
     try:
-        wait_for(checkpoint_at(tmp_path / "restarted", 4).exists)
+        wait_for(lose)
         ranks = [p for p in children(agent.pid) if b"launch.worker" in Path(f"/proc/{p}/cmdline").read_bytes()]
         os.kill(ranks[-1], signal.SIGKILL)
         assert agent.wait(120) == 0, log.read_text()
     finally:
         agent.kill()
-    text = log.read_text()
+    return log.read_text()
+
+
+def test_torchrun_restarts_a_run_that_lost_a_rank(config: Path, tmp_path: Path) -> None:
+    train(2, config, "name=calm", *CALM)
+    saved = checkpoint_at(tmp_path / "restarted", 4)
+    text = launch_and_lose_a_rank(config, tmp_path / "launch.txt", saved.exists, "name=restarted", *CALM)
     assert "from step" in text, text
     a, b = final_state(tmp_path / "calm"), final_state(tmp_path / "restarted")
     assert a["step"] == b["step"] == 40
     assert largest_difference(a["model"], b["model"]) == largest_difference(a["ema"], b["ema"]) == 0
+
+
+def test_a_restart_before_the_first_checkpoint_keeps_the_start_that_was_given(config: Path, tmp_path: Path) -> None:
+    """With a best.pt that comes along from there and a difference that was accepted."""
+    train(2, config, "name=source", "train.steps=2", "eval.every_steps=2", "checkpoint.every_steps=2")
+    log = tmp_path / "run" / "log.txt"
+    given = (f"resume={tmp_path}/source", "resume.allow=[seed]", "seed=5", "train.steps=30", "checkpoint.every_steps=40")
+    text = launch_and_lose_a_rank(
+        config, tmp_path / "launch.txt", lambda: log.exists() and "step 3/" in log.read_text(), *given
+    )
+    assert text.count(f"resume: from {tmp_path}/source/checkpoints/step_00000002.pt") == 2, text
+    assert "has no checkpoint of its own yet: starts from" in text
+    assert final_state(tmp_path / "run")["step"] == 30
 
 
 @pytest.mark.slow
