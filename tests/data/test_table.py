@@ -80,5 +80,5 @@ def test_columns_are_frozen_and_flat() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         table.name = "other"  # type: ignore[misc]
     columns = [getattr(table, f.name) for f in dataclasses.fields(table)]
-    assert all(isinstance(c, (str, tuple, np.ndarray)) for c in columns)
+    assert all(c is None or isinstance(c, (str, tuple, np.ndarray)) for c in columns)
     assert all(c.dtype != object for c in columns if isinstance(c, np.ndarray))
