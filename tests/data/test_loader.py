@@ -34,6 +34,14 @@ def keys_of(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return positions % 2, positions * 7 % 24
 
 
+@pytest.fixture(autouse=True)
+def no_handler_of_other_loaders() -> Iterator[None]:
+    """A plain DataLoader of another test leaves torch's SIGCHLD handler behind, which raises a dead worker's error anywhere."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
 class Numbers:
     """Samples without files: the picture is the position's last byte. Some positions have something to tell."""
 
