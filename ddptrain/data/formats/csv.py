@@ -7,6 +7,7 @@ A row with a path and nothing else is an image without boxes. Fields are separat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ class Row(NamedTuple):
     numbers: tuple[str, ...]
     name: str
     box: Callable[[float, float, float, float], Box]
-    size: tuple[str, ...]
+    size: list[str]
 
     def image_size(self) -> tuple[int, int] | None:
         """(width, height) that the row claims for its image; None where it has none, or those of its box."""
@@ -94,15 +95,15 @@ def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[Row]:
             sizes, due, headed = _size_columns(values, box is LAYOUTS[0][1], where, faults), len(values), True
             continue
         path = values[places[0]] if places[0] < len(values) else ""
-        alone = sum(map(bool, values)) == 1  # an image without boxes
+        short = len(values) < due and sum(map(bool, values)) > 1  # a path alone is an image without boxes
         if not path:
             faults.add("malformed row", f"{file}:{line}", "no path")
-        elif (len(values) < due and not alone) or (any(values[due:]) and (headed or is_number(values[places[5]]))):
+        elif short or (any(values[due:]) and (headed or is_number(values[places[5]]))):
             faults.add("malformed row", f"{file}:{line}", f"{len(values)} fields where {due} are due")
         else:
-            padded = values + [""] * due
-            numbers, size = (tuple(padded[i] for i in columns) for columns in (places[1:5], sizes))
-            yield Row(line, path, numbers, padded[places[5]], box, size)
+            padded = values + [""] * (due - len(values))
+            numbers = itemgetter(*places[1:5])(padded)
+            yield Row(line, path, numbers, padded[places[5]], box, [padded[i] for i in sizes])
 
 
 def _columns(header: list[str], where: str, faults: Faults) -> tuple[list[int], Callable[[float, float, float, float], Box]]:

@@ -76,19 +76,20 @@ def parse_voc(path: str) -> VocFile:
 
 def _object(number: int, item: ElementTree.Element) -> VocObject:
     box = item.find("bndbox")
-    parts = [(c.tag, (c.text or "").strip()) for c in (*item, *(() if box is None else box))]
-    texts, tags = dict(parts), [tag for tag, _ in parts]
-    twice = next((tag for tag in ("bndbox", "name", "difficult", *CORNERS) if tags.count(tag) > 1), None)
-    flag = texts.get("difficult", "")
+    parts = [*item] if box is None else [*item, *box]
+    texts = {part.tag: part.text or "" for part in parts}
+    corners = tuple([texts[corner] for corner in CORNERS if corner in texts])
+    flag = texts.get("difficult", "").strip().lower()
     wrong = ""
-    if twice is not None:
-        wrong = f"{twice} is given twice in one object"
-    elif not all(corner in texts for corner in CORNERS):
-        wrong = "no bndbox with four corners"
-    elif flag.lower() not in FLAGS:
-        wrong = f"difficult is {flag!r}; must be 0 or 1"
-    corners = tuple(texts.get(corner, "") for corner in CORNERS)
-    return VocObject(number, texts.get("name", ""), corners, FLAGS.get(flag.lower(), False), wrong)
+    if len(texts) < len(parts):
+        tags = [part.tag for part in parts]
+        twice = [tag for tag in ("bndbox", "name", "difficult", *CORNERS) if tags.count(tag) > 1]
+        wrong = f"{twice[0]} is given twice in one object" if twice else ""
+    if len(corners) < len(CORNERS):
+        wrong = wrong or "no bndbox with four corners"
+    elif flag not in FLAGS:
+        wrong = wrong or f"difficult is {texts['difficult'].strip()!r}; must be 0 or 1"
+    return VocObject(number, texts.get("name", "").strip(), corners, FLAGS.get(flag, False), wrong)
 
 
 def _tree(path: str) -> ElementTree.Element:

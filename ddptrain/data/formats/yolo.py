@@ -261,8 +261,7 @@ class _Rows:
             if not fields:
                 continue
             try:
-                # Python takes 1_0 for 10
-                values = [float(f.replace("_", "x")) for f in fields]
+                values = list(map(float, fields if "_" not in line else ["x"]))  # Python takes 1_0 for 10
             except ValueError:
                 faults.add("malformed row", f"{path}:{number}", line.strip())
                 continue
