@@ -62,19 +62,22 @@ class Twins(NamedTuple):
     examples: tuple[tuple[str, str], ...]
 
 
-def find_twins(sets: Sequence[Images], threads: int = 4, examples: int = 3) -> list[Twins]:
+def find_twins(sets: Sequence[Images], threads: int = 4, examples: int = 3, undecoded: list[str] | None = None) -> list[Twins]:
     """The twins within every set and between every two, those pairs of sets only that have any.
 
     Args:
         sets: files that cannot be decoded are left out.
         threads: that read and decode.
         examples: pairs named at most for each pair of sets.
+        undecoded: takes the files that were left out.
     """
     paths = [path for own in sets for path in own.paths]
     owner = np.repeat(np.arange(len(sets)), [len(own.paths) for own in sets])
     with ThreadPoolExecutor(threads) as pool:
         found = [pool.map(_hashes, own.paths) if own.pixels is None else map(_pixel_hashes, own.pixels) for own in sets]
         seen = [h for own in found for h in own]
+    if undecoded is not None:
+        undecoded += [path for path, hashes in zip(paths, seen) if hashes is _NONE]
     exact, look = np.array([s[:2] for s in seen], np.uint64).reshape(-1, 2).T
     pairs = _pairs(exact, look)
     pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]

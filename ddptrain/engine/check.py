@@ -13,6 +13,7 @@ import numpy as np
 from ddptrain import __version__
 from ddptrain.config import RunConfig
 from ddptrain.data.mixture import PlanRow
+from ddptrain.engine.initial import load_initial
 from ddptrain.engine.memory import estimate
 from ddptrain.engine.split import split_batch
 from ddptrain.errors import UserError
@@ -93,9 +94,19 @@ def _look_at_task(config: RunConfig, found: Inspection) -> None:
         noted = [n.removeprefix("warning: ") for n in task.notes if n.startswith("warning: ")]
         found.warnings += [n for n in noted if n not in found.warnings]
         _split_and_memory(config, task, found)
+        _look_at_weights(config, task, found)
         found.sections.append(_pictures(task))
     except UserError as e:
         found.errors.append(str(e))
+
+
+def _look_at_weights(config: RunConfig, task: Task, found: Inspection) -> None:
+    """What would be taken of `init_from`, where the run would begin with it."""
+    if config.init_from is None or config.resume is not None:
+        return
+    lines = load_initial(task.build_model(), Path(config.init_from), config.classes, config.init_strict)
+    found.warnings += [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")]
+    found.sections.append(Section("Weights", [line for line in lines if not line.startswith("warning: ")]))
 
 
 def _mixture(config: RunConfig, plan: Sequence[PlanRow], samples: int, found: Inspection) -> None:

@@ -72,7 +72,7 @@ def predict_run(
                     results.add(path, {k: _written(drawn, v) for k, v in prediction.items()})
     finally:
         results.write()
-    say(f"{len(results)} images with {file}: pictures and predictions.json in {out}")
+    say(f"{len(results)} image{'' if len(results) == 1 else 's'} with {file}: pictures and predictions.json in {out}")
     if results.without_depth:
         say(f"{results.without_depth} of them without a depth map: for the model, their depth is unknown everywhere")
     if results.left_out:

@@ -25,7 +25,7 @@ def settings(config: RunConfig, state: RunState) -> Iterator[str]:
         bias = f", of biases from {schedule.bias_start:g}" if schedule.bias_start else ""
         momentum = f", momentum from {schedule.momentum_start:g} to {config.optimizer.momentum:g}"
         moves = momentum if config.optimizer.name != "adagrad" else ""
-        length = f"{schedule.warmup_steps} step{'s'[: schedule.warmup_steps - 1]}"
+        length = "step" if schedule.warmup_steps == 1 else f"{schedule.warmup_steps} steps"
         yield f"warm-up over the first {length}: lr from 0{bias}{moves}"
     else:
         yield "no warm-up" + ("" if config.schedule.warmup_epochs == 0 else ": the run is too short for one")

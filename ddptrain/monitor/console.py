@@ -67,7 +67,7 @@ class Console:
             losses: mean loss parts by name.
             reading: of the window that ends here.
         """
-        epoch = f"{step / self._per_epoch:.1f}/{self._total / self._per_epoch:.4g}"
+        epoch = f"{step / self._per_epoch:.1f}/{round(self._total / self._per_epoch, 1):g}"
         rate = reading.images_per_second
         speed = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
         parts = " ".join(f"{printable(name)} {value:.3f}" for name, value in losses.items())

@@ -53,6 +53,7 @@ def training_curves(path: Path, history: Mapping[str, Sequence[float]], names: S
             for label, column in lines.items():
                 axis.plot(history["step"], history[column], marker="o", markersize=3, label=label)
             axis.set(title=title, xlabel="step (update of the weights)", ylabel=unit)
+            axis.xaxis.get_major_locator().set_params(integer=True)
             axis.grid(alpha=0.3)
             if len(lines) > 1:
                 axis.legend(fontsize=8)

@@ -165,7 +165,7 @@ class DetectionTask(DetectionModel):
             self.notes.append(
                 f"{part} {d.name}: {len(kept)} images, {len(kept.boxes) - ignored} boxes"
                 + (f" ({empty} images without a box)" if empty else "")
-                + (f", {ignored} ignore regions" if ignored else "")
+                + (f", {ignored} ignore region{'s'[: ignored - 1]}" if ignored else "")
                 + (f", {dropped} boxes of dropped classes left out" if dropped else "")
                 + f"; {faults.text()}"
             )

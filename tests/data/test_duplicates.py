@@ -78,7 +78,9 @@ def test_unreadable_files_are_left_out(sets: tuple[list[str], list[str]], tmp_pa
     Path(train[2]).write_bytes(b"")
     Path(train[3]).unlink()
     shutil.copy(train[4], train[5])
-    assert [t[2:5] for t in find_twins([Images("train", train), Images("none", [])])] == [(1, 0, 6)]
+    undecoded: list[str] = []
+    assert [t[2:5] for t in find_twins([Images("train", train), Images("none", [])], undecoded=undecoded)] == [(1, 0, 6)]
+    assert undecoded == train[:4]
     assert find_twins([]) == []
 
 

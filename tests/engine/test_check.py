@@ -91,3 +91,11 @@ def test_a_person_reads_tables(config: Path, capsys: pytest.CaptureFixture[str])
         assert word in out
     # of 192 px scenes shown at 64 px most boxes are tiny
     assert "below 8 px (root of the area) after letterbox at 64" in out
+
+
+def test_a_start_that_is_not_there(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, facts, _ = check(config, capsys, "init_from=nowhere")
+    assert status == 1
+    assert facts["errors"] == ["init_from: nowhere: no such checkpoint; name a checkpoint (*.pt) or a run folder"]
+    # one that goes on has no use for it
+    assert check(config, capsys, "init_from=nowhere", "resume=auto")[1]["errors"] == []

@@ -10,6 +10,7 @@ import numpy as np
 
 from ddptrain.data.duplicates import Images, Twins, find_twins
 from ddptrain.data.image_table import ImageTable
+from ddptrain.data.images import BadImage, read_image
 from ddptrain.monitor.page import Section, details
 from ddptrain.tasks.inspection.base import DataSet, Inspection
 
@@ -18,7 +19,8 @@ def tell_duplicates(sets: Sequence[DataSet], images: int, out: Inspection) -> No
     """Images that come twice or stand in both parts; a table has a `path` of each image."""
     chosen = _chosen(sets, images)
     looked_at, total = sum(map(len, chosen)), sum(len(s.table) for s in sets)
-    twins = find_twins([_images(s, which) for s, which in zip(sets, chosen)])
+    undecoded: list[str] = []
+    twins = find_twins([_images(s, which) for s, which in zip(sets, chosen)], undecoded=undecoded)
     section = Section("Duplicates and leaks", columns=("images of", "also in", "looked at", "equal files", "look the same"))
     if looked_at < total:
         section.lines.append(f"{looked_at} of {total} images were opened; --images 0 opens all.")
@@ -32,6 +34,20 @@ def tell_duplicates(sets: Sequence[DataSet], images: int, out: Inspection) -> No
     out.facts["duplicates"] = [t._asdict() | {"examples": [list(pair) for pair in t.examples]} for t in twins]
     for t in twins:
         tell_twins(t, out)
+    bad = [line for path in undecoded if (line := _why_not(path))]
+    if bad:
+        which = "1 image cannot" if len(bad) == 1 else f"{len(bad)} images cannot"
+        limits = "data.max_bad_samples and eval.max_bad_images say how many may be"
+        out.warnings.append(f"{which} be decoded, and would be replaced ({limits}); correct the files; the first: {bad[0]}")
+
+
+def _why_not(path: str) -> str:
+    """Why training cannot read an image; empty where it can."""
+    try:
+        read_image(path)
+    except BadImage as e:
+        return str(e)
+    return ""
 
 
 def tell_twins(t: Twins, out: Inspection) -> None:

@@ -141,3 +141,18 @@ def test_one_image_and_several_are_told_in_sentences() -> None:
         "leak: of 3 images of val a, 1 stands in train a: 1 equal and 0 that look the same, such as y.png = x.png",
         "leak: of 3 images of val b, 2 stand in train a: 2 equal and 0 that look the same, such as y.png = x.png",
     ]
+
+
+def test_images_that_cannot_be_decoded_are_counted(task: str, data: Path, check: Check) -> None:
+    """Their headers are sound, so that no reader finds them."""
+    path = files(data, task)[1][0]
+    image = cv2.imread(str(path))
+    noise = np.random.default_rng(0).integers(0, 255, image.shape, np.uint8)
+    content = bytearray(cv2.imencode(".png", noise)[1].tobytes())
+    content[len(content) // 2 : len(content) // 2 + 400] = bytes(400)
+    path.write_bytes(content)
+    told = [w for w in check().warnings if "decoded" in w]
+    assert [w.partition(";")[0] for w in told] == [
+        "1 image cannot be decoded, and would be replaced (data.max_bad_samples and eval.max_bad_images say how many may be)"
+    ]
+    assert str(path) in told[0]
