@@ -176,5 +176,7 @@ def requeue(number: str) -> str:
     try:
         cluster.call("scontrol", "requeue", slurm_id)
     except UserError as e:
-        raise UserError(f"job {slurm_id}: {e}; submit it again, it goes on from its newest checkpoint") from None
+        raise UserError(
+            f"job {slurm_id}: {e}; submit it again with resume=auto, it goes on from its newest checkpoint"
+        ) from None
     return f"job {slurm_id} is queued again"

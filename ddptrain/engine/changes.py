@@ -67,10 +67,11 @@ def consequences(checkpoint: Mapping[str, Any], now: RunConfig, state: RunState)
     if learning and None not in was and was != (split.micro_batch, split.world_size):
         synced = all(isinstance(m, SYNC_BATCH_NORMS) for m in learning)
         over = "all ranks' micro batches" if synced else "one micro batch"
+        group = ", or train with model.norm=group, where the split is no matter" if _takes_group_norms(now) else ""
         yield (
             f"micro batch {was[0]} on {_ranks(was[1])} before, {split.micro_batch} on {_ranks(split.world_size)} now: the "
             f"model has batch norms, which normalise over {over}, so what it learns and its running statistics are not those "
-            "of the run so far; restore both, or train with model.norm=group, where the split is no matter"
+            f"of the run so far; restore both{group}"
         )
     size = before["data"]["image_size"]
     if size != now.data.image_size:
@@ -89,3 +90,13 @@ def consequences(checkpoint: Mapping[str, Any], now: RunConfig, state: RunState)
 
 def _ranks(count: Any) -> str:
     return f"{count} rank{'s'[: int(count) - 1]}"
+
+
+def _takes_group_norms(config: RunConfig) -> bool:
+    if config.task == "detection" and getattr(config.model, "backbone", None) is not None:  # a published one has its own
+        return False
+    try:
+        resolve(config.model_dump(mode="json"), ["model.norm=group"], stored=True)
+    except UserError:
+        return False
+    return True

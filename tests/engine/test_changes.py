@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from support import final_state, train
 from ddptrain.config import RunConfig, load_config, resolve
 from ddptrain.config.moved import check_moved, nothing_found
 from ddptrain.engine import checkpoint
-from ddptrain.engine.changes import changes
+from ddptrain.engine.changes import _takes_group_norms, changes
 from ddptrain.errors import UserError
 
 
@@ -64,6 +65,22 @@ def test_norms_of_one_sample_do_not_mind_the_split(config: Path) -> None:
     text = train(1, config, "train.steps=2", "train.micro_batch=6", "resume=auto")
     assert "warning: resume" not in text
     assert "resume: changed: train.micro_batch: 12 → 6" in text
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "takes"),
+    [
+        ("detection", ["model.norm=batch"], True),
+        ("detection", ["model={name: yolo, backbone: resnet18}"], False),
+        ("detection", ["model={name: fasterrcnn_resnet50_fpn}"], False),
+        ("classification", ["model={name: small_resnet}"], True),
+        ("classification", ["model={name: resnet18}"], False),
+    ],
+)
+def test_group_norms_are_proposed_where_there_are_some(
+    small_config: Callable[[str], Path], task: str, model: list[str], takes: bool
+) -> None:
+    assert _takes_group_norms(of(small_config(task), *model)) == takes
 
 
 def test_a_best_that_is_not_beaten_comes_along(config: Path, tmp_path: Path) -> None:
