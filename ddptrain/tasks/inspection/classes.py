@@ -65,7 +65,7 @@ def refuse_no_truth(config: RunConfig, sets: Sequence[DataSet], unit: str) -> No
     Raises:
         UserError: no training dataset shows any class; or none of val does, and `train.patience` is given.
     """
-    shown = {part: any(s.table.samples_by_class().any() for s in _used(sets) if s.part == part) for part in ("train", "val")}
+    shown = {part: any(s.table.samples_by_class().any() for s in used(sets) if s.part == part) for part in ("train", "val")}
     remedy = "correct classes, rename, ignore, drop or the labels"
     if not shown["train"]:
         raise UserError(f"data.train: no {unit} of any class in any training dataset, nothing can be learned; {remedy}")
@@ -76,7 +76,8 @@ def refuse_no_truth(config: RunConfig, sets: Sequence[DataSet], unit: str) -> No
         )
 
 
-def _used(sets: Sequence[DataSet]) -> list[DataSet]:
+def used(sets: Sequence[DataSet]) -> list[DataSet]:
+    """Those that a run draws from or is scored on."""
     return [s for s in sets if s.part == "val" or s.config.share != 0]
 
 
@@ -88,7 +89,7 @@ def class_warnings(config: RunConfig, sets: Sequence[DataSet], unit: str, masked
         sets: tables with classes of the run, of train and val.
         masked: the loss and the metric leave out the classes that a dataset does not label.
     """
-    sets = _used(sets)
+    sets = used(sets)
     shown = np.array([s.table.samples_by_class() for s in sets]).reshape(len(sets), len(config.classes))
     known = np.array([s.annotated for s in sets]).reshape(shown.shape)
     samples = np.array([len(s.table) for s in sets])
@@ -99,7 +100,7 @@ def class_warnings(config: RunConfig, sets: Sequence[DataSet], unit: str, masked
             told[rows] = ~shown[rows].any(0)
             out += _absent(config, part, shown[rows], known[rows], unit)
     for i, s in enumerate(sets):
-        if s.config.annotated is not None:  # the user has said what it labels
+        if s.config.annotated is not None or unit == "pixel":  # the user has said what it labels; `mask_warnings` says more
             continue
         others = known & (np.arange(len(sets)) != i)[:, None]
         elsewhere, of = (shown * others).sum(0), (samples[:, None] * others).sum(0)
@@ -156,11 +157,9 @@ def _never_shown(
 ) -> str:
     noun = PLURALS["pair" if unit == "pair" else "image"]
     names = [f"{config.classes[c]} ({elsewhere[c]} of {of[c]} {noun} elsewhere show it)" for c in missed.tolist()]
-    labelled = dump_inline([name for c, name in enumerate(config.classes) if s.annotated[c] and shown[c]])
     known = "all" if s.annotated.all() else dump_inline([name for name, k in zip(config.classes, s.annotated) if k])
-    verb = "learned" if s.part == "train" else "scored"
     unlabelled = (
-        f"if it shows some without a label, they are {verb} as {UNLABELLED[unit]}: write annotated: {labelled}"
+        unlabelled_way(config, s, shown, unit)
         if masked
         else "if they are there under other names, correct names, rename or the labels"
     )
@@ -168,3 +167,10 @@ def _never_shown(
         f"{s.title}: no {unit} of {first_few(names, 'classes')}; {unlabelled}; if it really has none, write annotated: "
         f"{known} (in {s.key(config)})"
     )
+
+
+def unlabelled_way(config: RunConfig, s: DataSet, shown: np.ndarray, unit: str) -> str:
+    """What follows, and what to do, where a dataset shows classes that nobody labelled; `shown`: those that it does label."""
+    labelled = [name for name, known, there in zip(config.classes, s.annotated, shown) if known and there]
+    verb = "learned" if s.part == "train" else "scored"
+    return f"if it shows some without a label, they are {verb} as {UNLABELLED[unit]}: write annotated: {dump_inline(labelled)}"

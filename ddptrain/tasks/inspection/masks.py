@@ -12,6 +12,7 @@ from ddptrain.data.mask_table import WIDE, MaskTable
 from ddptrain.data.missed import first_few
 from ddptrain.structures import VOID
 from ddptrain.tasks.inspection.base import DataSet
+from ddptrain.tasks.inspection.classes import unlabelled_way, used
 
 MOST_VOID = 0.5
 
@@ -20,15 +21,20 @@ def mask_warnings(config: RunConfig, sets: Sequence[DataSet]) -> list[str]:
     """A line for each dataset in which a class never occurs or void covers more than half of the pixels: with the values in
     its masks and their shares, and how to give them a meaning."""
     out = []
-    for s in sets:
+    sets = used(sets)
+    shown = np.array([s.table.samples_by_class() > 0 for s in sets]).reshape(len(sets), len(config.classes))
+    for i, s in enumerate(sets):
         table: MaskTable = s.table
-        absent = np.flatnonzero(s.annotated & (table.samples_by_class() == 0) & (s.config.annotated is None)).tolist()
+        absent = np.flatnonzero(s.annotated & ~shown[i] & (s.config.annotated is None)).tolist()
         void = table.pixels[:, -1].sum() / max(table.pixels.sum(), 1)
         mostly_void = void > MOST_VOID and s.config.void is None
         what = [f"no pixel of {first_few([config.classes[c] for c in absent], 'classes')}"] if absent else []
         what += [f"void covers {100 * void:.1f} % of the pixels"] if mostly_void else []
         if what:
-            ways = [*_map(config, s, absent), *_accept(config, s, absent, mostly_void)]
+            ways = _map(config, s, absent)
+            if np.delete(shown, i, 0)[:, absent].any():
+                ways.append(unlabelled_way(config, s, shown[i], "pixel"))
+            ways += _accept(config, s, absent, mostly_void)
             out.append(
                 f"{s.title}: {' and '.join(what)}; its masks hold {values_text(config.classes, table)}; {'; '.join(ways)}"
             )
@@ -57,7 +63,7 @@ def _map(config: RunConfig, s: DataSet, absent: Sequence[int]) -> list[str]:
     value = int(void.argmax())
     if not void[value] or len(table.classes) == WIDE:  # kinds of object that the config leaves out are void there
         return []
-    if not absent:
+    if len(absent) != 1:
         return [f"if {value} is a class, write values: {{{value}: N}} with its number in names, from 0 on"]
     # without `values` a class stands at the value that the format gives it
     usual = int(np.flatnonzero(table.classes == absent[0])[0])
