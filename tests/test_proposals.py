@@ -69,6 +69,17 @@ def test_a_run_that_exists(train: Train, capsys: Capture) -> None:
         assert train(*again, allow) == 0
 
 
+def test_another_number_of_classes(train: Train, capsys: Capture) -> None:
+    assert train() == 0
+    more = ["train.steps=3", "classes=[disc, square, stripes, more]"]
+    assert train(*more, "resume=auto") == 2
+    said = error(capsys)
+    assert "classes differ: " in said
+    anew, name, start = literal(said)
+    assert (anew, name) == ("resume=null", "name=…")
+    assert train(*more, anew, "name=other", start) == 0
+
+
 def test_too_many_bad_steps_with_a_checkpoint(
     train: Train, nan: Callable[[int], None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,9 +68,11 @@ def check_same(
     if found["train"]:
         told["datasets"] = "; ".join([*found["train"], *([told["datasets"]] if "datasets" in told else [])])
     if not told.keys() <= set(allow):
-        both = "; ".join(f"{key} differ: {text}" for key, text in told.items())
-        accept = ",".join(dict.fromkeys((*allow, *told)))
-        raise UserError(f"{path}: cannot go on, {both}; restore what was, or accept it with resume.allow=[{accept}]")
+        both = "; ".join(f"{key} {'differ' if key.endswith('s') else 'differs'}: {text}" for key, text in told.items())
+        accept = f"accept it with resume.allow=[{','.join(dict.fromkeys((*allow, *told)))}]"
+        if len(known["classes"]) != len(identity["classes"]):  # the network is another one
+            accept = f"start a new run from its weights with resume=null name=… init_from={path}"
+        raise UserError(f"{path}: cannot go on, {both}; restore what was, or {accept}")
     if "contents" not in old:
         return [f"{path}: of a version that noted nothing about images and labels: whether they are the same is not known"]
     return [
