@@ -58,7 +58,7 @@ def description(config: DatasetConfig, root: Path) -> DataYaml | None:
     return load_obj_data(root / "obj.data") if (root / "obj.data").is_file() else None
 
 
-def image_sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> list[Path]:
+def image_sources(config: DatasetConfig, root: Path, data: DataYaml | None, faults: Faults) -> list[Path]:
     """Folders with images, or text files that list images, of the split."""
     if config.images is not None:
         if not (root / config.images).exists():
@@ -77,9 +77,12 @@ def image_sources(config: DatasetConfig, root: Path, data: DataYaml | None) -> l
         return resolve_split(data, config.split)
     else:
         split = root / config.split
-        for source in (split / "images", root / "images" / config.split, root / f"{config.split}.txt"):
-            if source.exists():
-                return [source]
+        usual = (split / "images", root / "images" / config.split, root / f"{config.split}.txt")
+        there = [source for source in usual if source.exists()]
+        for other in there[1:]:
+            faults.note(f"{there[0]} is read, and not {other}; set images to that where it is meant")
+        if there:
+            return there[:1]
     raise no_split(config, [*splits, *_split_folders(root)])
 
 
@@ -194,7 +197,7 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     root = dataset_root(config)
     data = description(config, root)
     names = _names(config, data, root, faults)
-    sources = image_sources(config, root, data)
+    sources = image_sources(config, root, data, faults)
     annotations = _label_folder(config, root)
     if annotations is not None and not annotations.is_dir():
         raise UserError(f"{config.name}: annotations {annotations} is no folder; give it relative to {root}")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
+from ddptrain.data.faults import Faults
 from ddptrain.data.formats.yolo import description, image_sources
 from ddptrain.data.missed import first_few, strangely_missed
 from ddptrain.data.table import AnnotationTable
@@ -62,7 +63,7 @@ def joined_folders(config: DatasetConfig, table: AnnotationTable) -> Folders:
     """The folders of a set. Subfolders of a listed folder count as it: they are often the sequences of a video."""
     root = Path(config.root)
     data = description(config, root)
-    sources = image_sources(config, root, data)
+    sources = image_sources(config, root, data, Faults())
     if len(sources) == 1 and sources[0].is_dir():
         return Folders([], np.zeros(len(table), np.int64), None)
     buffer, ends = table.path_bytes.tobytes(), table.path_offsets.tolist()

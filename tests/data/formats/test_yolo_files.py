@@ -225,6 +225,21 @@ def test_cvat_yolo_that_contradicts_itself(tmp_path: Path, text: str, words: str
         read(DatasetConfig(name="y", format="yolo", root=str(tmp_path), split="train"))
 
 
+def test_a_list_beside_the_folder_of_a_split_is_told(tmp_path: Path, save_image: Save) -> None:
+    for name in ("a", "b"):
+        save_image(tmp_path / f"images/train/{name}.jpg")
+        (tmp_path / "labels/train").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"labels/train/{name}.txt").write_text(GOOD)
+    (tmp_path / "train.txt").write_text("images/train/a.jpg\n")
+    (tmp_path / "classes.txt").write_text("car\n")
+    config = DatasetConfig(name="y", format="yolo", root=str(tmp_path), split="train")
+    table, faults = read(config)
+    assert len(table) == 2
+    assert f"{tmp_path}/images/train is read, and not {tmp_path}/train.txt; set images to that" in faults.text()
+    table, faults = read(config.model_copy(update={"images": "train.txt"}))
+    assert (len(table), faults.text()) == (1, "no faults")
+
+
 def test_a_label_file_of_two_images(yolo_set: Make, save_image: Save) -> None:
     config = yolo_set({"a": GOOD})
     save_image(Path(config.root) / "train/images/a.jpg")
