@@ -11,7 +11,8 @@ EXPECTED = 2.0
 DEVIATIONS = 2.0
 """By how many standard deviations they must be above what chance alone leaves out of a small part of the same images."""
 SHOWN = 8
-"""Classes or folders that a line names."""
+"""Names in a line; of folders and their classes, a line has `FOLDERS` each."""
+FOLDERS = 3
 
 
 def strangely_missed(samples: int, shown: np.ndarray, elsewhere: np.ndarray, of: np.ndarray) -> np.ndarray:
@@ -32,7 +33,7 @@ def strangely_missed(samples: int, shown: np.ndarray, elsewhere: np.ndarray, of:
     return missed[np.argsort(-expected[missed], kind="stable")]
 
 
-def first_few(names: Sequence[str], noun: str = "", separator: str = ", ") -> str:
+def first_few(names: Sequence[str], noun: str = "", separator: str = ", ", most: int = SHOWN) -> str:
     """The first names of a list, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more {noun}".rstrip() if len(names) > SHOWN else ""
-    return separator.join(names[:SHOWN]) + more
+    more = f" and {len(names) - most} more {noun}".rstrip() if len(names) > most else ""
+    return separator.join(names[:most]) + more

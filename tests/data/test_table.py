@@ -82,3 +82,19 @@ def test_columns_are_frozen_and_flat() -> None:
     columns = [getattr(table, f.name) for f in dataclasses.fields(table)]
     assert all(c is None or isinstance(c, (str, tuple, np.ndarray)) for c in columns)
     assert all(c.dtype != object for c in columns if isinstance(c, np.ndarray))
+
+
+@pytest.mark.parametrize("cells", [1, 7, 2**24])
+def test_images_that_show_a_class_are_counted_once(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddptrain.data.table._CELLS", cells)  # so few that images are counted in parts
+    counts = [4, 0, 1, 7, 2, 0]
+    table, group = make(counts), np.array([0, 1, 1, 0, 1, 1])
+    table.ignore[[0, 5]] = table.crowd[6] = True
+    expected = np.zeros((2, 3), np.int64)
+    for image in range(len(counts)):
+        rows = table.rows(image)
+        for label in set(table.labels[rows][table.learned()[rows]].tolist()):
+            expected[group[image], label] += 1
+    assert table.samples_by_group(group, 2).tolist() == expected.tolist()
+    assert table.samples_by_class().tolist() == expected.sum(0).tolist()
+    assert make([]).samples_by_class().tolist() == [0, 0, 0]

@@ -20,7 +20,7 @@ from ddptrain.data.faults import Faults
 from ddptrain.data.formats.data_yaml import DataYaml, load_data_yaml, resolve_paths, resolve_split
 from ddptrain.data.formats.files import images_below, listed_names
 from ddptrain.data.formats.yolo_folders import joined_folders
-from ddptrain.data.missed import first_few
+from ddptrain.data.missed import FOLDERS, first_few
 from ddptrain.errors import UserError
 
 Weights = Literal["share", "multiplier"]
@@ -64,8 +64,9 @@ def unlabelled(section: dict[str, Any]) -> list[str]:
             known, none = np.isin(table.names, d["annotated"]), np.zeros(len(table.names), np.int64)
             gaps = joined_folders(config, table).gaps(table, known, none, none)
             if gaps:
+                told = first_few(gaps, "folders", "; ", FOLDERS)
                 out.append(
-                    f"{part} {d['name']}: {first_few(gaps, 'folders', '; ')}; what a folder shows without a label counts as "
+                    f"{part} {d['name']}: {told}; what a folder shows without a label counts as "
                     f"background: make a list of images for each folder, and list them under {part} in {d['annotations']}"
                 )
     return out

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.faults import Faults
 from ddptrain.data.formats.yolo import description, image_sources
-from ddptrain.data.missed import first_few, strangely_missed
+from ddptrain.data.missed import FOLDERS, first_few, strangely_missed
 from ddptrain.data.table import AnnotationTable
 
 
@@ -55,7 +55,7 @@ class Folders(NamedTuple):
             rest, rest_of = elsewhere + shown.sum(0) - own, of + len(table) - count
             missed = strangely_missed(count, own, rest * annotated, rest_of)
             classes = [f"{table.names[c]} ({rest[c]} of {rest_of[c]} images elsewhere show it)" for c in missed.tolist()]
-            out += [f"no box of {first_few(classes, 'classes')} in {name}"] * bool(classes)
+            out += [f"no box of {first_few(classes, 'classes', most=FOLDERS)} in {name}"] * bool(classes)
         return out
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from ddptrain.config import RunConfig
 from ddptrain.config.text import dump_inline
 from ddptrain.data.formats.yolo_folders import joined_folders
-from ddptrain.data.missed import first_few
+from ddptrain.data.missed import FOLDERS, first_few
 from ddptrain.tasks.inspection.base import DataSet
 
 
@@ -25,7 +25,7 @@ def folder_warnings(config: RunConfig, s: DataSet, elsewhere: np.ndarray, of: np
     way = f" (ddptrain config --data {folders.file} writes them)" if folders.file else " and a list of images of its own"
     known = "all" if s.annotated.all() else [name for name, k in zip(config.classes, s.annotated) if k]
     return [
-        f"{s.title}: {first_few(told, 'folders', '; ')}; if a folder shows some without a label, they are {verb} as "
+        f"{s.title}: {first_few(told, 'folders', '; ', FOLDERS)}; if a folder shows some without a label, they are {verb} as "
         f"background: make each folder a dataset with annotated{way}; if they really have none, write annotated: "
         f"{dump_inline(known)} (in {s.key(config)})"
     ]

@@ -113,3 +113,11 @@ def test_rare_classes_that_a_small_set_lacks_are_no_reason_to_warn() -> None:
     elsewhere = np.round(of * rates).astype(int)
     without = np.round(100 * rates).astype(int) * (np.arange(80) >= 3)
     assert strangely_missed(100, without, elsewhere, of)[:3].tolist() == [0, 1, 2]
+
+
+def test_many_folders_are_one_short_line() -> None:
+    for name, classes in zip("abcdef", ((0,), (1,), (2,), (0,), (1,), (2,))):
+        folder(f"{name}/images", classes)
+    (line,) = warnings([f"{name}/images" for name in "abcdef"])
+    assert line.count("no box of") == 3
+    assert " in c/images and 3 more folders; if a folder" in line
