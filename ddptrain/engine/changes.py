@@ -1,21 +1,69 @@
-"""What is other in a run that goes on than it was before: keys of the config, and what follows for its statistics."""
+"""What is other in a run that goes on than before: what is refused, keys of the config, what follows for its statistics."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ddptrain.config import RunConfig, resolve
 from ddptrain.config.text import dump_inline
+from ddptrain.data.contents import differences
 from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
 from ddptrain.models.norms import SYNC_BATCH_NORMS
 
 OWN = ("resume", "slurm")
 """Sections that say how a run is started, not what it is."""
+
+
+def identity(config: RunConfig, sizes: list[int]) -> dict[str, Any]:
+    """What two configs must share for one to go on from the other's checkpoint, by the name that `resume.allow` takes."""
+    return {
+        "datasets": [f"{d.name}: {n} images, share {d.share}" for d, n in zip(config.data.train, sizes)],
+        "classes": list(config.classes),
+        "global_batch": config.train.global_batch,
+        "seed": config.seed,
+    }
+
+
+def check_same(
+    old: dict[str, Any], identity: dict[str, Any], contents: list[dict[str, Any]], allow: tuple[str, ...], path: Path
+) -> list[str]:
+    """Refuse a checkpoint of another run, or one that has seen other training data; other validation data are told.
+
+    Args:
+        old: the checkpoint.
+
+    Returns:
+        A line for each difference of the data that is accepted.
+
+    Raises:
+        UserError: all differences of which one is not allowed, both sides shown.
+    """
+    known = old["identity"]
+    told = {k: f"the checkpoint has {known.get(k)}, the config {v}" for k, v in identity.items() if known.get(k) != v}
+    found = differences(old.get("contents", ()), contents)
+    if found["train"]:
+        told["datasets"] = "; ".join([*found["train"], *([told["datasets"]] if "datasets" in told else [])])
+    if not told.keys() <= set(allow):
+        both = "; ".join(f"{key} {'differ' if key.endswith('s') else 'differs'}: {text}" for key, text in told.items())
+        accept = f"accept it with resume.allow=[{','.join(dict.fromkeys((*allow, *told)))}]"
+        if len(known["classes"]) != len(identity["classes"]):  # the network is another one
+            accept = f"start a new run from its weights with resume=null name=… init_from={path}"
+        raise UserError(f"{path}: cannot go on, {both}; restore what was, or {accept}")
+    if "contents" not in old:
+        return [f"{path}: of a version that noted nothing about images and labels: whether they are the same is not known"]
+    return [
+        *(f"{line}: other data than before the stop, accepted by resume.allow" for line in found["train"]),
+        *(
+            f"{line}: metrics from here on, and which one is the best, do not compare with those before"
+            for line in found["val"]
+        ),
+    ]
 
 
 def changes(before: Mapping[str, Any], now: RunConfig) -> Iterator[str]:

@@ -17,10 +17,9 @@ from ddptrain import distributed
 from ddptrain.config import RunConfig, resolve
 from ddptrain.config.docs import to_yaml
 from ddptrain.config.moved import nothing_found
-from ddptrain.data.contents import differences
 from ddptrain.distributed import World
 from ddptrain.engine import checkpoint
-from ddptrain.engine.changes import changes, consequences
+from ddptrain.engine.changes import changes, check_same, consequences, identity
 from ddptrain.engine.origin import Origin, find_origin
 from ddptrain.engine.state import RunState
 from ddptrain.engine.writer import CheckpointWriter
@@ -36,52 +35,6 @@ from ddptrain.tasks.base import Task
 def warn(line: str) -> None:
     """A line for the person who reads standard error."""
     print(f"ddptrain: warning: {printable(line)}", file=sys.stderr, flush=True)
-
-
-def identity(config: RunConfig, sizes: list[int]) -> dict[str, Any]:
-    """What two configs must share for one to go on from the other's checkpoint, by the name that `resume.allow` takes."""
-    return {
-        "datasets": [f"{d.name}: {n} images, share {d.share}" for d, n in zip(config.data.train, sizes)],
-        "classes": list(config.classes),
-        "global_batch": config.train.global_batch,
-        "seed": config.seed,
-    }
-
-
-def check_same(
-    old: dict[str, Any], identity: dict[str, Any], contents: list[dict[str, Any]], allow: tuple[str, ...], path: Path
-) -> list[str]:
-    """Refuse a checkpoint of another run, or one that has seen other training data; other validation data are told.
-
-    Args:
-        old: the checkpoint.
-
-    Returns:
-        A line for each difference of the data that is accepted.
-
-    Raises:
-        UserError: all differences of which one is not allowed, both sides shown.
-    """
-    known = old["identity"]
-    told = {k: f"the checkpoint has {known.get(k)}, the config {v}" for k, v in identity.items() if known.get(k) != v}
-    found = differences(old.get("contents", ()), contents)
-    if found["train"]:
-        told["datasets"] = "; ".join([*found["train"], *([told["datasets"]] if "datasets" in told else [])])
-    if not told.keys() <= set(allow):
-        both = "; ".join(f"{key} {'differ' if key.endswith('s') else 'differs'}: {text}" for key, text in told.items())
-        accept = f"accept it with resume.allow=[{','.join(dict.fromkeys((*allow, *told)))}]"
-        if len(known["classes"]) != len(identity["classes"]):  # the network is another one
-            accept = f"start a new run from its weights with resume=null name=… init_from={path}"
-        raise UserError(f"{path}: cannot go on, {both}; restore what was, or {accept}")
-    if "contents" not in old:
-        return [f"{path}: of a version that noted nothing about images and labels: whether they are the same is not known"]
-    return [
-        *(f"{line}: other data than before the stop, accepted by resume.allow" for line in found["train"]),
-        *(
-            f"{line}: metrics from here on, and which one is the best, do not compare with those before"
-            for line in found["val"]
-        ),
-    ]
 
 
 class Saver:
