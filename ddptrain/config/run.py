@@ -118,13 +118,13 @@ class RunConfig(Section):
     def _consistent(self) -> RunConfig:
         if len(set(self.classes)) != len(self.classes):
             twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
-            raise ValueError(f"classes: {', '.join(twice)} stands there twice; name each class once")
+            raise ValueError(f"classes: {', '.join(twice)} is listed twice; name each class once")
         for part in ("train", "val"):
             names = [d.name for d in getattr(self.data, part)]
             for i, d in enumerate(getattr(self.data, part)):
                 where = f"data.{part}.{i}"
                 if names.count(d.name) > 1:
-                    raise ValueError(f"{where}.name: {d.name} stands there twice; give each dataset its own name")
+                    raise ValueError(f"{where}.name: {d.name} is listed twice; give each dataset its own name")
                 named = [*d.rename.values(), *(d.annotated if isinstance(d.annotated, tuple) else ())]
                 unknown = [c for c in named if c not in self.classes]
                 if unknown and self.classes:

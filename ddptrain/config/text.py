@@ -95,7 +95,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
         if not isinstance(key_node, yaml.ScalarNode):
             raise yaml.constructor.ConstructorError(None, None, "a key must be one word", key_node.start_mark)
         if key_node.value in seen:
-            text = f"key {key_node.value!r} stands there twice"
+            text = f"key {key_node.value!r} is listed twice"
             raise yaml.constructor.ConstructorError(None, None, text, key_node.start_mark)
         seen.add(key_node.value)
     loader.flatten_mapping(node)

@@ -93,7 +93,7 @@ class Skipped:
         if not self.count:
             return 0
         if self.count == total:
-            print("ddptrain: error: no image could be used, each is named above; give others, or mend them", file=sys.stderr)
+            print("ddptrain: error: no image could be used, each is named above; give others, or replace them", file=sys.stderr)
             return 2
         print(f"ddptrain: failed: {self.count} of {total} images were skipped, each is named above", file=sys.stderr)
         return 1

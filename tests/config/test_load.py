@@ -99,7 +99,7 @@ def test_wrong_type_or_range(tmp_path: Path, text: str, expected: str) -> None:
         ("data.train.0.rename={x: 1}", "data.train.0.rename.x: 1: must be text; put it in quotes"),
         ("data.train.0.rename={x: c}", "data.train.0: 'c' is not a class of the run; classes are a, b"),
         ("data.train.0.format=vco", 'data.train.0.format: "vco": allowed: coco, yolo, voc'),
-        ("classes=[a, a]", "classes: a stands there twice; name each class once"),
+        ("classes=[a, a]", "classes: a is listed twice; name each class once"),
         ("classes=3", "classes: 3: must be a list, such as [a, b]"),
     ],
 )
@@ -133,8 +133,8 @@ def test_not_a_whole_config(tmp_path: Path, text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("name: a\nname: b", ":6: not valid YAML: key 'name' stands there twice"),
-        ("ema: {tau: 1.0, tau: 2.0}", ":5: not valid YAML: key 'tau' stands there twice"),
+        ("name: a\nname: b", ":6: not valid YAML: key 'name' is listed twice"),
+        ("ema: {tau: 1.0, tau: 2.0}", ":5: not valid YAML: key 'tau' is listed twice"),
         ("\tname: a", ":5: not valid YAML: found character '\\t' that cannot start any token; indent with spaces"),
         ("ema: {tau: 1", ":5: not valid YAML: expected ',' or '}', but got '<stream end>'"),
         ("ema: [1, 2\nname: x", ":6: not valid YAML: expected ',' or ']', but got ':'"),
@@ -172,7 +172,7 @@ def test_brackets_without_end_are_one_line() -> None:
 
 @pytest.mark.parametrize("text", ['1: a\n"1": b', "yes: a\n'yes': b", "a: 1\n'a': 2", "x: {<<: {}, <<: {}}"])
 def test_one_key_in_two_forms_is_one_key(text: str) -> None:
-    with pytest.raises(UserError, match="stands there twice"):
+    with pytest.raises(UserError, match="is listed twice"):
         parse_yaml(text, "t")
 
 

@@ -73,7 +73,7 @@ def class_number(name: str, wanted: str, objects: tuple[str, ...]) -> int:
         several = "; ".join(objects[k - 1] for k in found[:5])
         raise UserError(f"{name}: names: {wanted!r} is the first name of several classes: {several}; write one of them out")
     near = ", ".join(difflib.get_close_matches(wanted, short_names(objects), n=3, cutoff=0)) or "none"
-    raise UserError(f"{name}: names: {wanted!r} is no class in {INDEX}; the nearest names there: {near}")
+    raise UserError(f"{name}: names: {wanted!r} is not a class in {INDEX}; the nearest names there: {near}")
 
 
 def _first(names: str) -> str:

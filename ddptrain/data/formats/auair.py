@@ -86,7 +86,7 @@ def _frames(
             path = image_path(frames[i], folders)
             known = collector.known(path)
             if known is not None:
-                collector.faults.add("several entries of an image", entries.place(i), f"{path} stands there before")
+                collector.faults.add("several entries of an image", entries.place(i), f"{path} was listed before")
             size = (widths[i], heights[i]) if widths[i] and heights[i] else None
             added = collector.image(path, entries.place(i), size) if known is None else known
             images[i] = -1 if added is None else added

@@ -129,7 +129,7 @@ def _images(collector: Collector, file: Path, items: list[Any], folders: list[Pa
             numbers[identity] = AMBIGUOUS
         elif known is not None:
             kind = "duplicate image" if identity in numbers else "several entries of an image"
-            collector.faults.add(kind, place, f"{path} stands there before")
+            collector.faults.add(kind, place, f"{path} was listed before")
             numbers[identity] = known
         else:
             added = collector.image(path, place, (int(widths[i]), int(heights[i])) if widths[i] and heights[i] else None)
@@ -219,7 +219,7 @@ def _tell_duplicate_ids(entries: Entries) -> None:
 def _repeated(
     region: npt.NDArray[np.bool_], image: npt.NDArray[np.int64], boxes: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.bool_]:
-    """bool `[M]`: an ignore region that stands there before, for another class."""
+    """bool `[M]`: an ignore region that was listed before, for another class."""
     found = np.flatnonzero(region)
     _, first = np.unique(np.column_stack([image[found], boxes[found]]), axis=0, return_index=True)
     repeated = region.copy()

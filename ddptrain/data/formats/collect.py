@@ -63,7 +63,7 @@ class Collector:
         number, or None (and counts a fault) where it was added before."""
         key = os.path.abspath(path)
         if key in self._known:
-            self.faults.add("duplicate image", told_by, f"{path} stands there twice")
+            self.faults.add("duplicate image", told_by, f"{path} is listed twice")
             return None
         self._known[key] = len(self.paths)
         if self.bounds.given and not self.bounds.hold(path, told_by, self.faults):

@@ -229,7 +229,7 @@ def load_json(name: str, file: Path, keys: Iterable[str], kind: type = list) -> 
     try:
         content = json.loads(file.read_bytes(), object_pairs_hook=_mapping)
     except (ValueError, RecursionError) as e:
-        raise UserError(f"{name}: {file} is no JSON that can be read: {' '.join(str(e).split())}") from e
+        raise UserError(f"{name}: {file} is not valid JSON: {' '.join(str(e).split())}") from e
     lacking = [k for k in keys if not isinstance(content, dict) or not isinstance(content.get(k), kind)]
     if lacking:
         raise UserError(
@@ -252,7 +252,7 @@ def read_text(path: Path) -> str:
     try:
         return _decoded(path, "strict")
     except UnicodeDecodeError as e:
-        raise UserError(f"{path} is no text in UTF-8: {e.reason} at byte {e.start}; save it as UTF-8") from None
+        raise UserError(f"{path} is not text in UTF-8: {e.reason} at byte {e.start}; save it as UTF-8") from None
     except OSError as e:
         raise UserError(f"{path}: cannot be read: {e.strerror}") from None
 

@@ -49,7 +49,7 @@ def people_in(rows: Any, where: str, faults: Faults) -> Iterator[Person]:
         if box[2] <= 0 or box[3] <= 0:
             faults.add("zero-area box", where, f"{names[i]} {box}")
         elif track in seen:
-            faults.add("duplicate row", where, f"{names[i]} stands there twice")
+            faults.add("duplicate row", where, f"{names[i]} is listed twice")
         else:
             seen.add(track)
             yield Person(track, (float(box[0]), float(box[1]), float(box[2]), float(box[3])), rows[i])

@@ -77,7 +77,7 @@ def test_all_names_of_a_small_index_and_those_of_the_benchmark(root: Path) -> No
 @pytest.mark.parametrize(
     ("names", "line"),
     [
-        (("wal",), "'wal' is no class in index_ade20k.pkl; the nearest names there: wall"),
+        (("wal",), "'wal' is not a class in index_ade20k.pkl; the nearest names there: wall"),
         (("screen",), "'screen' is the first name of several classes: screen, crt; screen, silver screen"),
     ],
 )

@@ -198,7 +198,7 @@ def test_a_key_given_twice(coco: Callable[..., DatasetConfig]) -> None:
     file.write_text(file.read_text().replace('"id": 7', '"id": 7, "id": 8'))
     assert "the key 'id' is given twice in one object" in refused(config)
     file.write_text("[" * 100_000)
-    assert "is no JSON that can be read" in refused(config)
+    assert "is not valid JSON" in refused(config)
 
 
 def test_the_remedies_are_told(coco: Callable[..., DatasetConfig]) -> None:

@@ -185,7 +185,7 @@ def test_coco_files(tmp_path: Path, save_image: Save) -> None:
     assert "splits in" in refused(config.model_copy(update={"split": "val"}))
     assert len(read(config.model_copy(update={"split": None}))[0]) == 2
     (tmp_path / "annotations/instances_train.json").write_text("{")
-    assert "is no JSON" in refused(config)
+    assert "is not valid JSON" in refused(config)
     (tmp_path / "annotations/instances_train.json").write_text('{"images": []}')
     assert "has no list 'annotations'" in refused(config)
     assert "is no file" in refused(config.model_copy(update={"annotations": "gone.json"}))
