@@ -108,7 +108,7 @@ def test_another_machine_is_given_time_for_a_sign_of_life(tmp_path: Path, monkey
     began = time.monotonic()
     with RunLock(tmp_path / "run", print) as mine:
         mine.acquire()
-    assert 2 < time.monotonic() - began < 10
+    assert 2 < time.monotonic() - began < 60
     path = foreign(tmp_path / "living", job="12")
     threading.Timer(0.6, os.utime, [path]).start()
     with (
