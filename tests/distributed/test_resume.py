@@ -131,7 +131,8 @@ def test_what_makes_another_run_is_refused_and_may_be_allowed(
     for allow in ([], [f"resume.allow=[{other}]"]):
         assert main([*go_on, *allow]) == 2
         said = capsys.readouterr().err
-        assert f"cannot go on, {what} differ: the checkpoint has " in said
+        verb = "differ" if what.endswith("s") else "differs"
+        assert f"cannot go on, {what} {verb}: the checkpoint has " in said
         assert shown in said
         assert len(said.strip().splitlines()) == 1
     assert main([*go_on, f"resume.allow=[{what}]"]) == 0
