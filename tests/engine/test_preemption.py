@@ -14,7 +14,8 @@ from ddptrain.engine.preemption import SIGNALS, StopFlag
 
 # finishes its "step" when asked, as the training loop does
 LOOP = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 from ddptrain.engine.preemption import StopFlag
 with StopFlag(grace_s={grace}) as stop:
     assert "torch" not in sys.modules
@@ -117,6 +118,7 @@ def test_a_signal_after_the_last_step_does_not_fail_a_complete_run(body: str, st
     """A run that failed keeps the defaults: it may hang at its end."""
     code = f"""
 import os, signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from ddptrain.engine.preemption import SIGNALS, StopFlag
 try:
     with StopFlag(last=True):

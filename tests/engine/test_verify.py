@@ -17,7 +17,7 @@ from ddptrain.errors import RunFailed
 
 
 def test_resume_holds(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", str(config), "--resume", "--steps", "3", "train.patience=3"]) == 0
+    assert main(["verify", str(config), "--resume", "--steps", "3", "train.patience=3", "eval.every_epochs=1"]) == 0
     said = capsys.readouterr().out
     assert "resumed at step 1: bit-equal" in said
     assert "holds: resuming changes nothing" in said
