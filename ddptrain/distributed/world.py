@@ -61,12 +61,19 @@ def discover(device: str = "auto", environ: Mapping[str, str] = os.environ) -> W
         environ: the environment, for tests.
 
     Raises:
-        UserError: the environment contradicts itself, or CUDA is asked for and absent.
+        UserError: the environment contradicts itself, CUDA is asked for and absent, or a person typed the command in a shell
+            that is one of several tasks.
     """
     tasks = _tasks(environ)
     if place := _of_torchrun(environ, tasks):
         launcher = "torchrun"
     elif tasks > 1:
+        if environ is os.environ and _in_a_shell():
+            raise UserError(
+                f"this shell is one of the {tasks} tasks of a Slurm step, and nothing starts ddptrain in the others; "
+                f"`srun --overlap ddptrain …` starts {tasks} ranks, "
+                "`env -u SLURM_STEP_ID -u SLURM_STEPID ddptrain …` one process"
+            )
         launcher, place = "srun", _of_srun(environ, tasks)
     else:
         launcher, place = "single", (0, 1, 0, 1)
@@ -115,23 +122,12 @@ def _of_torchrun(environ: Mapping[str, str], tasks: int) -> tuple[int, int, int,
 
 
 def _tasks(environ: Mapping[str, str]) -> int:
-    """Tasks of the Slurm step that this process is one of; 1 where it is none of a step's.
-
-    Raises:
-        UserError: it is started from a shell inside a step of several tasks: nobody starts the others.
-    """
+    """Tasks of the Slurm step that this process is one of; 1 where it is none of a step's."""
     step = environ.get("SLURM_STEP_ID", environ.get("SLURM_STEPID", ""))
     if not step.isdecimal() or int(step) >= _SPECIAL_STEPS:
         return 1
     # SLURM_NTASKS may be the job's: srun --preserve-env
-    tasks = _integer(environ, "SLURM_STEP_NUM_TASKS", _integer(environ, "SLURM_NTASKS", 1, 1), 1) or 1
-    if tasks > 1 and environ is os.environ and _in_a_shell():
-        raise UserError(
-            f"this shell is one of the {tasks} tasks of a Slurm step, and nothing starts ddptrain in the others; "
-            f"`srun --overlap ddptrain …` starts {tasks} ranks, "
-            "`env -u SLURM_STEP_ID -u SLURM_STEPID ddptrain …` one process"
-        )
-    return tasks
+    return _integer(environ, "SLURM_STEP_NUM_TASKS", _integer(environ, "SLURM_NTASKS", 1, 1), 1) or 1
 
 
 def _in_a_shell() -> bool:
