@@ -123,7 +123,8 @@ def test_several_classes_from_a_csv(tmp_path: Path, shapes: Path) -> None:
     for name, lines in rows.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "train.csv").write_text("image,label\n" + "".join(f"{shapes}/train/{p},{c}\n" for p, c in lines))
-    sets = ", ".join(f"{{name: {n}, format: csv, root: {tmp_path}/{n}, split: train}}" for n in rows)
+    where = f"split: train, images: {shapes}"
+    sets = ", ".join(f"{{name: {n}, format: csv, root: {tmp_path}/{n}, {where}}}" for n in rows)
     config = tmp_path / "c.yaml"
     config.write_text(
         f"name: run\noutput: {tmp_path}\ntask: classification\nclasses: [disc, square, angular]\n"
