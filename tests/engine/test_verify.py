@@ -32,6 +32,7 @@ def test_split_of_a_batch_norm_is_broken_and_says_why(config: Path, capsys: pyte
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_split_and_workers_hold(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(config), "--split", "model.norm=none"]) == 0
     assert main(["verify", str(config), "--workers"]) == 0

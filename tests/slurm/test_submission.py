@@ -140,7 +140,7 @@ def test_sweep_is_one_array_and_leaves_a_table(slurm: Jobs, config: Path) -> Non
     assert number, said
     folder = Path(number[2])
     shown = slurm.cluster.run("scontrol", "show", "job", number[1])
-    assert shown.count("JobId=") <= 2
+    assert len(re.findall(r"^JobId=", shown, re.MULTILINE)) <= 2
     assert "ArrayTaskThrottle=2" in shown
     wait_for(
         "table of both", lambda: (folder / "table.md").exists() and (folder / "table.md").read_text().count("1/1") == 2, 300

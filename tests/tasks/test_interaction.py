@@ -219,6 +219,7 @@ def test_it_learns_reports_and_predicts(pairs_config: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_shipped_configs_learn(tmp_path: Path) -> None:
     """On the generated set as its command makes it: F1 of 0.8 in both stages, on sequences that were not learned from."""
     write_people(tmp_path / "people")
