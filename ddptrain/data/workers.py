@@ -27,6 +27,7 @@ from typing import Any, Protocol
 import cv2
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data._utils.signal_handling import _remove_worker_pids
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ddptrain import temporary
@@ -246,6 +247,12 @@ def _start(samples: Samples, batches: Iterator[list[SampleKey]], workers: int, p
 
 class _Iterator(_MultiProcessingDataLoaderIter):
     """torch's, whose end complains of what is missing in one that could not be started."""
+
+    def __init__(self, loader: Any) -> None:
+        super().__init__(loader)
+        # torch's SIGCHLD handler, where another DataLoader of this process has set it, raises wherever the trainer is
+        _remove_worker_pids(id(self))
+        self._worker_pids_set = False
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):

@@ -56,7 +56,7 @@ def training_curves(path: Path, history: Mapping[str, Sequence[float]], names: S
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.grid(alpha=0.3)
             if len(lines) > 1:
-                axis.legend(fontsize=8)
+                axis.legend(fontsize=8, loc="upper right")
 
 
 def confusion(path: Path, matrix: NDArray[np.integer], classes: Sequence[str], percent: bool = False) -> None:
@@ -94,7 +94,7 @@ def probability_distributions(
                 values = probabilities[truth[:, k] == is_it, k]
                 axis.hist(values, bins, alpha=0.6, label=f"{label} ({len(values)})", density=len(values) > 0)
             axis.set(title=classes[k], xlabel="probability (0 to 1)", ylabel="density")
-            axis.legend(fontsize=7)
+            axis.legend(fontsize=7, loc="upper right")
 
 
 def pr_curve(path: Path, curves: Mapping[str, tuple[NDArray[np.floating], NDArray[np.floating], float]]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from support import Ranks
 from test_loader import Numbers, assert_equal, stream
+from torch.utils.data import DataLoader
 
 from ddptrain.data.loader import LoaderError, Wait
 from ddptrain.files import open_file_limit
@@ -110,9 +111,16 @@ def test_a_slow_batch_comes_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_worker_killed_for_shared_memory_is_named() -> None:
-    loader = stream(workers=2)
-    next(loader)
-    os.kill(loader.processes[0].pid, signal.SIGBUS)
-    loader.processes[0].join()
-    with pytest.raises(LoaderError, match=r"SIGBUS; data.workers is 2\): most likely shared memory ran out"):
+    """Also beside another DataLoader of the process, with torch's handler, which raises wherever the trainer is."""
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        others = iter(DataLoader(list(range(4)), num_workers=1))
+        loader = stream(workers=2)
         next(loader)
+        os.kill(loader.processes[0].pid, signal.SIGBUS)
+        loader.processes[0].join()
+        with pytest.raises(LoaderError, match=r"SIGBUS; data.workers is 2\): most likely shared memory ran out"):
+            next(loader)
+        assert len(list(others)) == 4
+    finally:
+        signal.signal(signal.SIGCHLD, before)
