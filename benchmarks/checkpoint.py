@@ -27,9 +27,9 @@ from pathlib import Path
 
 import torch
 
-from ddptrain.engine import checkpoint
-from ddptrain.engine.writer import CheckpointWriter
-from ddptrain.files import sync_folder
+from ddptrain.checkpoint import files as checkpoint
+from ddptrain.checkpoint.writer import CheckpointWriter
+from ddptrain.system.files import sync_folder
 
 
 def make_state(gigabytes: float, device: str) -> dict:

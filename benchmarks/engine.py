@@ -32,15 +32,15 @@ from torch.nn import functional as F
 
 from ddptrain import distributed
 from ddptrain.config import resolve
-from ddptrain.data.sampler import DistributedWeightedSampler
-from ddptrain.engine.monitoring import Monitor
-from ddptrain.engine.preemption import StopFlag
-from ddptrain.engine.saving import Saver
+from ddptrain.data.stream.sampler import DistributedWeightedSampler
+from ddptrain.engine.reporting import Monitor
+from ddptrain.engine.run_folder import Saver
 from ddptrain.engine.split import split_batch
 from ddptrain.engine.state import build_state
+from ddptrain.engine.stop import StopFlag
 from ddptrain.engine.trainer import run_steps
-from ddptrain.lock import RunLock
 from ddptrain.structures import Batch, LossSum
+from ddptrain.system.lock import RunLock
 
 PROMISED_US = 60.0
 BATCH, BLOCK = 16, 200

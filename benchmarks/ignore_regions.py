@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from short_runs import summary_of, table
 
-from ddptrain.data.synthetic import write_visdrone
+from ddptrain.data.synthetic.scenes import write_visdrone
 
 CLASSES = ["pedestrian", "car", "bus"]
 CASES: tuple[Literal["labelled", "marked", "unmarked"], ...] = ("labelled", "marked", "unmarked")

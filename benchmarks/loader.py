@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 
 from ddptrain.config.data import AugmentConfig, DatasetConfig
-from ddptrain.data.detection import DetectionSamples
 from ddptrain.data.formats.build import read
-from ddptrain.data.loader import train_loader
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.loading.loader import train_loader
+from ddptrain.data.samples.detection import DetectionSamples
+from ddptrain.data.tables.boxes import AnnotationTable
 
 BATCH = 16
 

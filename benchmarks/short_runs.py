@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddptrain.config import resolve
-from ddptrain.engine.preemption import StopFlag
+from ddptrain.engine.stop import StopFlag
 from ddptrain.engine.trainer import train
 
 

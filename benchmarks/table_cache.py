@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ddptrain.data.cache import fingerprint, open_table, store_table
-from ddptrain.data.faults import Faults
-from ddptrain.data.table import AnnotationTable, pack_paths
+from ddptrain.data.tables.boxes import AnnotationTable, pack_paths
+from ddptrain.data.tables.cache import fingerprint, open_table, store_table
+from ddptrain.data.tables.faults import Faults
 
 
 def timed(what: str, run: Callable[[], object]) -> object:

@@ -19,9 +19,9 @@ from short_runs import summary_of
 from torch import Tensor, nn
 
 from ddptrain.config import LossConfig, RunConfig, resolve
-from ddptrain.losses.detection import detection_loss
+from ddptrain.models.yolo.loss import detection_loss
 from ddptrain.structures import Batch, DensePrediction, LossSum
-from ddptrain.tasks import detection
+from ddptrain.tasks.detection.task import task as detection
 
 CASES = {"masked": None, "as background": "all"}
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from ddptrain import __version__
 from ddptrain.errors import RankFailed, RunFailed, UserError
-from ddptrain.files import few_files, open_file_limit
-from ddptrain.printable import printable, say
+from ddptrain.system.files import few_files, open_file_limit
+from ddptrain.system.printable import printable, say
 from launch.cli import add_commands
 
 
@@ -184,7 +184,7 @@ def train(args: argparse.Namespace) -> int:
     """Train in this process (a rank of torchrun or srun, or the only one), or start the ranks."""
     from ddptrain.config import load_config, no_line
     from ddptrain.config.moved import check_moved
-    from ddptrain.processes import outlive_terminal
+    from ddptrain.system.processes import outlive_terminal
 
     outlive_terminal()
     if args.nproc is not None:
@@ -192,7 +192,7 @@ def train(args: argparse.Namespace) -> int:
 
         check_moved(Path(args.config), load_config(args.config, args.overrides, tell=no_line))
         return launch(args.config, args.overrides, nproc=args.nproc)
-    from ddptrain.engine.preemption import StopFlag, watch_launcher
+    from ddptrain.engine.stop import StopFlag, watch_launcher
 
     with StopFlag(last=args.last) as stop:
         watch_launcher(stop)
@@ -206,51 +206,51 @@ def train(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Evaluate a run's best weights."""
-    from ddptrain.engine.inference import evaluate_run
+    from ddptrain.commands.evaluate import evaluate_run
 
     return evaluate_run(args.folder, args.overrides, args.json)
 
 
 def report(args: argparse.Namespace) -> int:
     """Write the report of a run's best weights."""
-    from ddptrain.engine.inference import report_run
+    from ddptrain.commands.evaluate import report_run
 
     return report_run(args.folder, args.overrides, args.out)
 
 
 def export(args: argparse.Namespace) -> int:
     """Write weights or a graph for use elsewhere."""
-    from ddptrain.engine.inference import export_run
+    from ddptrain.commands.evaluate import export_run
 
     return export_run(args.folder, args.format, args.out)
 
 
 def verify(args: argparse.Namespace) -> int:
     """Compare short runs that must end alike."""
+    from ddptrain.commands.verify import verify as verify_run
     from ddptrain.config import load_config
-    from ddptrain.engine.verify import verify as verify_run
 
     return verify_run(load_config(args.config, args.overrides), args.way, args.steps)
 
 
 def predict(args: argparse.Namespace) -> int:
     """Write pictures with detections, and predictions.json: 0, 1 where some images cannot be used, 2 where none can."""
-    from ddptrain.engine.predict import predict_run
+    from ddptrain.commands.predict import predict_run
 
     return predict_run(args.folder, args.images, args.out, args.score, args.limit, args.depth)
 
 
 def check(args: argparse.Namespace) -> int:
     """Look at a run before it is started: 0 where it can train, warnings or not, 1 where it cannot."""
+    from ddptrain.commands.check import check_run
     from ddptrain.config import load_config
-    from ddptrain.engine.check import check_run
 
     return check_run(load_config(args.config, args.overrides), args.config, args.out, args.json, args.images)
 
 
 def depth(args: argparse.Namespace) -> int:
     """Write a depth map for every image."""
-    from ddptrain.engine.depth import write_depth
+    from ddptrain.commands.depth import write_depth
 
     return write_depth(args.images, args.out, args.model, args.scale, args.exif)
 
@@ -267,7 +267,7 @@ def config(args: argparse.Namespace) -> int:
         import yaml
 
         from ddptrain.data.formats.ultralytics import data_section, unlabelled
-        from ddptrain.data.labels import named_like_regions
+        from ddptrain.data.tables.labels import named_like_regions
 
         section = data_section(args.data, args.weights)
         print(yaml.safe_dump(section, sort_keys=False, allow_unicode=True), end="")
@@ -284,7 +284,7 @@ def config(args: argparse.Namespace) -> int:
 
 def convert(args: argparse.Namespace) -> int:
     """Convert a dataset; a line for each split, with what the new format cannot hold."""
-    from ddptrain.data.convert import convert as convert_dataset
+    from ddptrain.commands.convert import convert as convert_dataset
 
     done = convert_dataset(
         args.source,

@@ -24,7 +24,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ddptrain import temporary
+from ddptrain.system import temporary
 from launch import logs, rendezvous
 from launch.peers import Peers
 from launch.plan import STOP, Plan, node_name, threads_per_rank, write_atomic

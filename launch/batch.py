@@ -14,8 +14,8 @@ from typing import Any
 
 from ddptrain.config.slurm import no_room
 from ddptrain.errors import UserError
-from ddptrain.printable import printable
-from ddptrain.status import FAILED, FINISHED, STOPPED, USER_ERROR, read_status
+from ddptrain.system.printable import printable
+from ddptrain.system.status import FAILED, FINISHED, STOPPED, USER_ERROR, read_status
 from launch import cluster, job, rendezvous
 from launch.job import Job
 from launch.plan import STOP, Plan, write_atomic

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ddptrain.errors import UserError
-from ddptrain.printable import printable, say
+from ddptrain.system.printable import printable, say
 
 SLURM_OPTIONS = {
     "nodes": (int, "machines"),

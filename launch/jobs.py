@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from ddptrain.errors import UserError
-from ddptrain.printable import printable
-from ddptrain.status import read_status
+from ddptrain.system.printable import printable
+from ddptrain.system.status import read_status
 from launch import batch, cluster, job, logs
 from launch.job import Job
 from launch.plan import STOP

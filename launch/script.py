@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from ddptrain.status import STOPPED, USER_ERROR
+from ddptrain.system.status import STOPPED, USER_ERROR
 from launch.job import Job
 from launch.plan import STOP
 

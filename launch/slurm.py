@@ -17,7 +17,7 @@ from typing import Any
 
 from ddptrain.config.slurm import minutes
 from ddptrain.errors import UserError
-from ddptrain.status import read_status
+from ddptrain.system.status import read_status
 from launch import batch, cluster, job, script
 from launch.job import Job
 

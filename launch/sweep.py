@@ -15,7 +15,7 @@ import yaml
 
 from ddptrain.config import load_config, no_line
 from ddptrain.errors import UserError
-from ddptrain.status import STOPPED
+from ddptrain.system.status import STOPPED
 from launch import job, script
 from launch.job import Job
 from launch.plan import write_atomic

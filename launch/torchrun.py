@@ -8,7 +8,7 @@ from typing import Any
 
 from ddptrain.config import load_config, no_line
 from ddptrain.errors import UserError
-from ddptrain.status import FAILED, exit_status, read_status
+from ddptrain.system.status import FAILED, exit_status, read_status
 
 
 def run(

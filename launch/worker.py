@@ -19,8 +19,8 @@ from types import FrameType
 
 from ddptrain.config import load_config, no_line
 from ddptrain.errors import UserError
-from ddptrain.start import read_start, told_start
-from ddptrain.status import USER_ERROR
+from ddptrain.system.start import read_start, told_start
+from ddptrain.system.status import USER_ERROR
 
 _SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STOP_SIGNALS = tuple(s for s in _SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN)

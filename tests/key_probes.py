@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from ddptrain import distributed
 from ddptrain.config import RunConfig
 from ddptrain.engine import trainer
-from ddptrain.engine.preemption import StopFlag
 from ddptrain.engine.split import split_batch
 from ddptrain.engine.state import RunState, build_state
+from ddptrain.engine.stop import StopFlag
 from ddptrain.optim.build import build_optimizer
 from ddptrain.optim.ema import Ema
 from ddptrain.optim.schedule import Schedule

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ddptrain.data.synthetic import write_demo
-from ddptrain.data.synthetic_people import write_people
+from ddptrain.data.synthetic.people import write_people
+from ddptrain.data.synthetic.scenes import write_demo
 
 
 class SmallRun(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ddptrain.engine import checkpoint
+from ddptrain.checkpoint import files as checkpoint
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["ddptrain.cli", "ddptrain.engine.trainer", "ddptrain.tasks.build"])

@@ -10,13 +10,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
-    "errors": 0, "printable": 0, "last_words": 0, "files": 0, "start": 0, "status": 0, "structures": 0, "distributed": 0,
-    "seeding": 0, "config": 0,
-    "processes": 0, "lock": 0, "temporary": 0,
-    "data": 1, "models": 1, "losses": 1, "optim": 1, "metrics": 1, "monitor": 1,
-    "tasks": 2, "engine": 3, "cli": 4, "__main__": 5, "__init__": 0,
+    "errors": 0, "system": 0, "structures": 0, "distributed": 0, "seeding": 0, "config": 0,
+    "data": 1, "losses": 1, "optim": 1, "metrics": 1, "reporting": 1,
+    "models": 2, "tasks": 3, "checkpoint": 3, "engine": 4, "commands": 5, "cli": 6, "__main__": 7, "__init__": 0,
 }  # fmt: skip
-NO_TORCH = ("config", "errors", "files", "printable", "start", "status", "processes", "lock", "temporary")
+NO_TORCH = ("config", "errors", "system")
 
 
 def modules(top: str) -> list[Path]:
@@ -47,7 +45,7 @@ def test_floors(path: Path) -> None:
     assert own in FLOORS, f"{own}: give it a floor here and in the plan"
     for name, line in imports(path):
         if name.split(".")[0] == "launch":
-            assert FLOORS[own] == 4, f"{path}:{line}: only the command line reaches launch"
+            assert FLOORS[own] >= 5, f"{path}:{line}: only the command line reaches launch"
         if name.split(".")[0] != "ddptrain" or room(name) in (own, "__init__"):
             continue
         other = room(name)

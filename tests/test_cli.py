@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from support import train
 
+from ddptrain.checkpoint import files as checkpoint
 from ddptrain.cli import main
 from ddptrain.config import load_config
-from ddptrain.data.synthetic import write_demo
-from ddptrain.engine import checkpoint
-from ddptrain.engine.saving import load_weights
+from ddptrain.data.synthetic.scenes import write_demo
+from ddptrain.engine.run_folder import load_weights
 from ddptrain.tasks.build import build_task
 
 

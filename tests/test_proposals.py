@@ -13,7 +13,7 @@ from small_runs import write_config
 
 from ddptrain.cli import main
 from ddptrain.structures import Batch, LossSum
-from ddptrain.tasks.classification import ClassificationTask
+from ddptrain.tasks.classification.task import ClassificationTask
 
 Capture = pytest.CaptureFixture[str]
 Train = Callable[..., int]

@@ -18,7 +18,7 @@ from ddptrain.config.tasks import fill_in
 from ddptrain.config.text import dump_inline, parse_yaml
 from ddptrain.config.unused import split_unused
 from ddptrain.errors import UserError
-from ddptrain.printable import printable
+from ddptrain.system.printable import printable
 
 SHORT = {"resume": "source"}
 """Sections that may be given as one value, and the key that it stands for: `resume=auto resume.allow=[seed]`, in any order."""

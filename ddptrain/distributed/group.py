@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from ddptrain import last_words
+from ddptrain.distributed import last_words
 from ddptrain.distributed.meeting import meet
 from ddptrain.distributed.waiting import Group, NoStop, RankLost, Stop, Waiting, Watch, say
 from ddptrain.distributed.world import World

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ddptrain import last_words
+from ddptrain.distributed import last_words
 from ddptrain.distributed.waiting import EVERY_S, Stop, say
 from ddptrain.distributed.world import ALONE, World
 from ddptrain.errors import RankFailed, UserError

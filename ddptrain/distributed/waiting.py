@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch.distributed as dist
 
-from ddptrain import last_words
+from ddptrain.distributed import last_words
 from ddptrain.errors import RankFailed
 
 EVERY_S = 10.0

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ddptrain.config import RunConfig, resolve
 from ddptrain.config.text import dump_inline
-from ddptrain.data.contents import differences
+from ddptrain.data.tables.contents import differences
 from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
 from ddptrain.models.norms import SYNC_BATCH_NORMS

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ddptrain import distributed
-from ddptrain.data.loader import Wait, eval_loader
+from ddptrain.data.loading.loader import Wait, eval_loader
 from ddptrain.distributed import World
 from ddptrain.errors import RunFailed
 from ddptrain.tasks.base import Prediction, Task

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ddptrain.checkpoint import files as checkpoint
 from ddptrain.config import RunConfig
-from ddptrain.engine import checkpoint
 from ddptrain.errors import UserError
-from ddptrain.lock import has_run
-from ddptrain.start import Start, read_start, told_start
-from ddptrain.status import read_status
+from ddptrain.system.lock import has_run
+from ddptrain.system.start import Start, read_start, told_start
+from ddptrain.system.status import read_status
 
 
 class Origin(NamedTuple):

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from ddptrain import distributed
+from ddptrain.checkpoint.weights import freeze, load_initial
 from ddptrain.config import RunConfig
-from ddptrain.data.sampler import DistributedWeightedSampler
+from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.distributed import World
-from ddptrain.engine.initial import freeze, load_initial
 from ddptrain.engine.split import Split
 from ddptrain.engine.step import Stepper, StepReport
 from ddptrain.errors import UserError

@@ -11,19 +11,19 @@ from contextlib import ExitStack
 
 from ddptrain import distributed, seeding
 from ddptrain.config import RunConfig
-from ddptrain.data.loader import Wait, train_loader
+from ddptrain.data.loading.loader import Wait, train_loader
 from ddptrain.distributed import World
+from ddptrain.engine.bad_steps import Incidents
 from ddptrain.engine.evaluate import evaluate
-from ddptrain.engine.handshake import check_ranks
-from ddptrain.engine.incidents import Incidents
-from ddptrain.engine.monitoring import Monitor
-from ddptrain.engine.preemption import StopFlag
-from ddptrain.engine.saving import Saver, warn
+from ddptrain.engine.rank_check import check_ranks
+from ddptrain.engine.reporting import Monitor
+from ddptrain.engine.run_folder import Saver, warn
 from ddptrain.engine.split import split_batch
 from ddptrain.engine.state import RunState, build_state
 from ddptrain.engine.step import StepReport
-from ddptrain.lock import RunLock
+from ddptrain.engine.stop import StopFlag
 from ddptrain.structures import Batch
+from ddptrain.system.lock import RunLock
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task, with_classes
 
@@ -35,7 +35,7 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         notes: lines about the config for the start of the log.
 
     Returns:
-        The exit status, see `ddptrain/status.py`.
+        The exit status, see `ddptrain/system/status.py`.
 
     Raises:
         UserError: on every rank alike, before anything is written.

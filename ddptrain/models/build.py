@@ -9,7 +9,7 @@ from torch import nn
 
 from ddptrain.config import TorchvisionConfig, YoloConfig
 from ddptrain.config.model import TORCHVISION_DETECTORS
-from ddptrain.models.torchvision import TorchvisionDetector
+from ddptrain.models.torchvision_detectors import TorchvisionDetector
 from ddptrain.models.yolo.detector import Yolo
 
 

@@ -12,9 +12,9 @@ from torchvision.models.segmentation import LRASPP
 
 from ddptrain.models.classifiers import LeNet, Normalised, SmallResNet, last_layer
 from ddptrain.models.interaction import InteractionModel
-from ddptrain.models.mask2former import Mask2Former
+from ddptrain.models.mask2former.network import Mask2Former
 from ddptrain.models.segmenters import Segmenter
-from ddptrain.models.torchvision import TorchvisionDetector
+from ddptrain.models.torchvision_detectors import TorchvisionDetector
 from ddptrain.models.yolo.detector import Yolo
 
 

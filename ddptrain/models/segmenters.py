@@ -12,7 +12,7 @@ from ddptrain import distributed
 from ddptrain.config import Mask2FormerConfig, SegmenterConfig
 from ddptrain.errors import UserError
 from ddptrain.models.classifiers import Normalised
-from ddptrain.models.mask2former import build_mask2former
+from ddptrain.models.mask2former.network import build_mask2former
 from ddptrain.models.norms import replace_batch_norms
 from ddptrain.models.pretrained import with_weights_hint
 

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from ddptrain.config import RunConfig
-from ddptrain.data.contents import Contents
-from ddptrain.data.loader import Samples
-from ddptrain.data.sampler import DistributedWeightedSampler
+from ddptrain.data.loading.loader import Samples
+from ddptrain.data.stream.sampler import DistributedWeightedSampler
+from ddptrain.data.tables.contents import Contents
 from ddptrain.errors import UserError
 from ddptrain.structures import Batch, LossSum, Sample, SampleKey
 

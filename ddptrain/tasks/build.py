@@ -10,25 +10,25 @@ import torch
 from torch import Tensor
 
 from ddptrain.config import DatasetConfig, RunConfig, resolve
-from ddptrain.data.cache import read_cached
-from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.jrdb import read_jrdb
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.formats.masks import read_masks
-from ddptrain.data.labels import Named, classes_of
-from ddptrain.data.pairs import FEATURES
+from ddptrain.data.tables.cache import read_cached
+from ddptrain.data.tables.faults import Faults, OnFault
+from ddptrain.data.tables.labels import Named, classes_of
+from ddptrain.data.tables.pairs import FEATURES
 from ddptrain.errors import UserError
 from ddptrain.models.interaction import CROPS
 from ddptrain.tasks.base import Model, OwnTask, Task
-from ddptrain.tasks.classification import ClassificationModel, ClassificationTask
-from ddptrain.tasks.detection import DetectionModel, DetectionTask
+from ddptrain.tasks.classification.inspect import inspect_classification
+from ddptrain.tasks.classification.task import ClassificationModel, ClassificationTask
+from ddptrain.tasks.detection.inspect import inspect_detection
+from ddptrain.tasks.detection.task import DetectionModel, DetectionTask
 from ddptrain.tasks.inspection.base import Inspection
-from ddptrain.tasks.inspection.classification import inspect_classification
-from ddptrain.tasks.inspection.detection import inspect_detection
-from ddptrain.tasks.inspection.interaction import inspect_interaction
-from ddptrain.tasks.inspection.segmentation import inspect_segmentation
-from ddptrain.tasks.interaction import InteractionPredictor, InteractionTask
-from ddptrain.tasks.segmentation import SegmentationModel, SegmentationTask
+from ddptrain.tasks.interaction.inspect import inspect_interaction
+from ddptrain.tasks.interaction.task import InteractionPredictor, InteractionTask
+from ddptrain.tasks.segmentation.inspect import inspect_segmentation
+from ddptrain.tasks.segmentation.task import SegmentationModel, SegmentationTask
 
 TASKS: dict[str, Callable[[RunConfig], Task]] = {
     "classification": ClassificationTask,

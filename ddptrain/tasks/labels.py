@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.config import ImageLossConfig, RunConfig
-from ddptrain.data.balance import balanced_weights
-from ddptrain.data.sampler import DistributedWeightedSampler
+from ddptrain.data.stream.balance import balanced_weights
+from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import binary_cross_entropy, class_weights, cross_entropy
 from ddptrain.metrics import classification as metric
-from ddptrain.monitor import report
+from ddptrain.reporting import report
 from ddptrain.structures import Batch, LossSum
 from ddptrain.tasks.base import Prediction
 from ddptrain.tasks.stream import build_sampler

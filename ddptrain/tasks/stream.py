@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ddptrain.config import RunConfig
-from ddptrain.data.detection import Partners
-from ddptrain.data.sampler import DistributedWeightedSampler
+from ddptrain.data.samples.detection import Partners
+from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.errors import UserError
 
 

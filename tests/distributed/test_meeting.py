@@ -15,7 +15,7 @@ from support import Ranks, free_port
 from ddptrain import distributed
 from ddptrain.cli import main
 from ddptrain.distributed import Waiting, meeting, waiting
-from ddptrain.engine.preemption import StopFlag
+from ddptrain.engine.stop import StopFlag
 from ddptrain.errors import RankFailed, UserError
 
 

@@ -13,8 +13,8 @@ import pytest
 from small_runs import RUNS
 from support import Ranks, command_line, cut_back, equal, final_state, relative_difference, train
 
+from ddptrain.checkpoint import files as checkpoint
 from ddptrain.cli import main
-from ddptrain.engine import checkpoint
 
 RUN = ("train.steps=12", "checkpoint.every_steps=3", "eval.every_steps=6", "model.norm=batch", "train.precision=none")
 

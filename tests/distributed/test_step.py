@@ -14,7 +14,7 @@ from torch import nn
 
 from ddptrain import distributed
 from ddptrain.config import EmaConfig, OptimizerConfig, ScheduleConfig
-from ddptrain.data.sampler import DistributedWeightedSampler
+from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.distributed import World
 from ddptrain.engine.split import split_batch
 from ddptrain.engine.state import RunState

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from support import final_state, train
 
+from ddptrain.checkpoint import files as checkpoint
 from ddptrain.config import RunConfig, load_config, resolve
 from ddptrain.config.moved import check_moved, nothing_found
-from ddptrain.engine import checkpoint
 from ddptrain.engine.changes import _takes_group_norms, changes
 from ddptrain.errors import UserError
 

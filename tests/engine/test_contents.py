@@ -13,8 +13,8 @@ from small_runs import RUNS, write_config
 
 from ddptrain.cli import main
 from ddptrain.config import load_config
-from ddptrain.data.contents import Contents, differences
-from ddptrain.data.image_table import ImageTable
+from ddptrain.data.tables.contents import Contents, differences
+from ddptrain.data.tables.images import ImageTable
 from ddptrain.tasks.build import build_task
 
 Capture = pytest.CaptureFixture[str]

@@ -8,7 +8,7 @@ from pathlib import Path
 from support import summary, train
 from test_state import state_of
 
-from ddptrain.status import read_status
+from ddptrain.system.status import read_status
 
 NAN = float("nan")
 

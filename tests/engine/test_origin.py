@@ -11,13 +11,13 @@ import pytest
 from small_runs import write_config
 from support import final_state
 
+from ddptrain.checkpoint import files as checkpoint
 from ddptrain.cli import main
 from ddptrain.config import load_config
-from ddptrain.engine import checkpoint
 from ddptrain.engine.origin import find_origin
 from ddptrain.errors import UserError
-from ddptrain.start import Start, read_start, write_start
-from ddptrain.status import write_status
+from ddptrain.system.start import Start, read_start, write_start
+from ddptrain.system.status import write_status
 from launch.worker import again
 
 BASE = "classes: [a]\ndata: {train: [{name: x, format: voc, root: r}], val: [{name: x, format: voc, root: r}]}\n"

@@ -56,10 +56,10 @@ def test_an_evaluation_that_fails_costs_no_step(
 
 
 def test_a_stop_does_not_wait_for_an_evaluation(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddptrain.engine.preemption.StopFlag.requested", True)
+    monkeypatch.setattr("ddptrain.engine.stop.StopFlag.requested", True)
     monkeypatch.setattr(trainer, "evaluate", None)
     with monkeypatch.context() as m:
-        m.setattr("ddptrain.engine.preemption.StopFlag.reason", "SIGTERM")
+        m.setattr("ddptrain.engine.stop.StopFlag.reason", "SIGTERM")
         assert main(["train", config, "eval.every_steps=1"]) == 75
     state = final_state(tmp_path / "run")
     assert (state["step"], state["unjudged"]) == (1, True)

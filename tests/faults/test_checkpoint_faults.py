@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddptrain.engine import checkpoint
-from ddptrain.engine.writer import CheckpointWriter
+from ddptrain.checkpoint import files as checkpoint
+from ddptrain.checkpoint.writer import CheckpointWriter
 from ddptrain.errors import UserError
 
 
@@ -283,7 +283,7 @@ def _save_for_ever(folder: Path, first: int, out: Connection) -> None:
 def test_kill_9_in_the_middle_of_a_save(tmp_path: Path) -> None:
     """Whenever the process dies, what it had reported as saved (or something newer) is found, whole."""
     context = multiprocessing.get_context("forkserver")  # a clean process that has torch loaded already
-    context.set_forkserver_preload(["ddptrain.engine.writer"])
+    context.set_forkserver_preload(["ddptrain.checkpoint.writer"])
     rng, reached, cut_off = random.Random(0), 0, 0
     for _ in range(20):
         receive, send = context.Pipe(duplex=False)
@@ -316,7 +316,7 @@ def test_kill_9_in_the_middle_of_a_save(tmp_path: Path) -> None:
 
 def test_a_crash_of_the_main_thread_lets_the_save_end(tmp_path: Path) -> None:
     code = (
-        "import sys, torch; from pathlib import Path; from ddptrain.engine.writer import CheckpointWriter\n"
+        "import sys, torch; from pathlib import Path; from ddptrain.checkpoint.writer import CheckpointWriter\n"
         "writer = CheckpointWriter(Path(sys.argv[1]), 1, None, print)\n"
         "writer.submit({'weight': torch.full((20_000_000,), 5.0), 'counts': [5] * 3}, 5)\n"
         "raise RuntimeError('the step failed')"

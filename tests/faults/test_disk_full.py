@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support import Ranks, command_line, summary
 
-from ddptrain.monitor.console import Console
+from ddptrain.reporting.console import Console
 
 LIMIT = 12_000
 """Bytes that a file may have in a rank: enough for texts, too few for pictures and weights."""

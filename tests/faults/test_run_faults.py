@@ -127,7 +127,7 @@ def test_images_vanish_in_mid_training(config: Path, scenes: Path, tmp_path: Pat
 
 def _misbehave(how: str, arguments: list[str]) -> int:
     """`ddptrain …`, but rank 1 does something else instead of its third loss."""
-    from ddptrain.tasks.detection import DetectionTask
+    from ddptrain.tasks.detection.task import DetectionTask
 
     calls = 0
     proper = DetectionTask.loss

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support import free_port, summary
 
-from ddptrain.status import read_status
+from ddptrain.system.status import read_status
 from launch import rendezvous
 from launch.plan import Plan
 

@@ -20,7 +20,7 @@ from ddptrain.config import SlurmConfig, resolve
 from ddptrain.config.slurm import RESERVED, minutes
 from ddptrain.engine.split import split_batch
 from ddptrain.errors import UserError
-from ddptrain.status import write_status
+from ddptrain.system.status import write_status
 from launch import batch, checks, cluster, job, jobs, logs, sbatch, script, snapshot, sweep
 from launch.job import Job
 from launch.plan import Plan, threads_per_rank

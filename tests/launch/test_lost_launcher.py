@@ -103,7 +103,7 @@ def test_a_closed_terminal_saves(config: Path, tmp_path: Path) -> None:
 def test_nohup_stays_in_force() -> None:
     code = """
 import os, signal
-from ddptrain.engine.preemption import StopFlag
+from ddptrain.engine.stop import StopFlag
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 with StopFlag() as stop:
     os.kill(os.getpid(), signal.SIGHUP)

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from ddptrain.commands.export import FORMATS, export_model
 from ddptrain.config import Mask2FormerConfig, SegmenterConfig
 from ddptrain.data.augment.geometry import letterbox, snap
-from ddptrain.data.samples import to_native
-from ddptrain.engine.export import FORMATS, export_model
+from ddptrain.data.samples.base import to_native
 from ddptrain.errors import UserError
 from ddptrain.models.segmenters import build_segmenter
 from ddptrain.models.windows import native_logits, slide, window_starts

@@ -7,7 +7,7 @@ from ddptrain.config import TorchvisionConfig
 from ddptrain.config.model import TORCHVISION_DETECTORS
 from ddptrain.errors import UserError
 from ddptrain.models.build import build_model
-from ddptrain.models.torchvision import TorchvisionDetector
+from ddptrain.models.torchvision_detectors import TorchvisionDetector
 
 
 @pytest.mark.parametrize("name", TORCHVISION_DETECTORS)

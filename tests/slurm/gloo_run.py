@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from ddptrain.status import State, write_status
+from ddptrain.system.status import State, write_status
 
 
 def put(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from private_slurm import PrivateSlurm, missing, wait_for
 
 from ddptrain.config import SlurmConfig
-from ddptrain.status import read_status
+from ddptrain.system.status import read_status
 from launch import job, sbatch, snapshot
 from launch import slurm as submitit
 from launch.job import Job

@@ -37,7 +37,7 @@ def ddptrain(*arguments: object, code: int = 0) -> str:
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Synthetic images in Pascal VOC form."""
-    from ddptrain.data.synthetic import write_demo
+    from ddptrain.data.synthetic.scenes import write_demo
 
     folder = tmp_path_factory.mktemp("scenes")
     write_demo(folder, 16)

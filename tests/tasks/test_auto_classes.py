@@ -14,8 +14,8 @@ from ddptrain.cli import main
 from ddptrain.config import load_config, resolve
 from ddptrain.config.data import DatasetConfig
 from ddptrain.config.docs import to_yaml
-from ddptrain.data.labels import classes_of
-from ddptrain.engine.saving import load_weights
+from ddptrain.data.tables.labels import classes_of
+from ddptrain.engine.run_folder import load_weights
 from ddptrain.errors import UserError
 from ddptrain.tasks.build import build_task, with_classes
 

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ddptrain.data.mask_table import WIDE
+from ddptrain.data.tables.masks import WIDE
 from ddptrain.errors import UserError
 
 INDEX = "index_ade20k.pkl"

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Collector
 from ddptrain.data.formats.fields import INTEGER, LIST, NUMBER, SIZE, TEXT, Entries
@@ -27,7 +26,8 @@ from ddptrain.data.formats.files import (
     report_unlisted,
     visible,
 )
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sized
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import KINDS, Faults, OnFault
 from ddptrain.data.formats.auair import read_auair
 from ddptrain.data.formats.coco import coco_splits, read_coco
 from ddptrain.data.formats.csv import csv_files, read_csv
@@ -16,7 +15,8 @@ from ddptrain.data.formats.uavdt_xml import read_uavdt_xml, uavdt_xml_splits
 from ddptrain.data.formats.visdrone import PREFIX, read_visdrone, visdrone_splits
 from ddptrain.data.formats.voc import read_voc, voc_splits
 from ddptrain.data.formats.yolo import read_yolo, yolo_keys
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import KINDS, Faults, OnFault
 from ddptrain.errors import UserError
 
 READERS: dict[str, Callable[[DatasetConfig, Faults], AnnotationTable]] = {

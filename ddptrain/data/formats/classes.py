@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import Faults
+from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
 SHOWN = 40

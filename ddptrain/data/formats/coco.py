@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import CROWD, IGNORE, Collector
 from ddptrain.data.formats.fields import AREA, BOX, FLAG, ID, POLYGONS, SIZE, TEXT, Entries, misfit
@@ -32,7 +31,8 @@ from ddptrain.data.formats.files import (
     visible,
 )
 from ddptrain.data.formats.rle import rle_box
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ddptrain.config.data import Exif
-from ddptrain.data.faults import KEPT_PER_KIND, Faults
 from ddptrain.data.formats.files import Bounds
-from ddptrain.data.formats.image_headers import exif_hint, read_header, sound_sizes
-from ddptrain.data.table import AnnotationTable, pack_paths
+from ddptrain.data.images.headers import exif_hint, read_header, sound_sizes
+from ddptrain.data.tables.boxes import AnnotationTable, pack_paths
+from ddptrain.data.tables.faults import KEPT_PER_KIND, Faults
 
 Box = tuple[float, float, float, float]
 IGNORE, CROWD = 1, 2

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Box, Collector
 from ddptrain.data.formats.csv_text import COLUMNS, csv_rows, find_column, is_header, plain, required
 from ddptrain.data.formats.fields import is_number, to_number
 from ddptrain.data.formats.files import dataset_root, image_folders, image_path, no_split, report_unlisted, visible
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
-from ddptrain.files import unguarded
+from ddptrain.system.files import unguarded
 
 ENDS = ("path", "class")
 CORNERS = {k: v for k, v in COLUMNS.items() if k not in ENDS}

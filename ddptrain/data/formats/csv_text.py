@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.fields import is_number
 from ddptrain.data.formats.files import is_image
+from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
 COLUMNS = {

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddptrain.data.faults import Faults
+from ddptrain.data.tables.faults import Faults
 
 SHOWN = 60
 """Characters of a value that are shown."""

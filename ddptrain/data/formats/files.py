@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import UNREAD_SUFFIXES, Faults
-from ddptrain.data.formats.image_headers import IMAGE_SUFFIXES
+from ddptrain.data.images.headers import IMAGE_SUFFIXES
+from ddptrain.data.tables.faults import UNREAD_SUFFIXES, Faults
 from ddptrain.errors import UserError
 
 

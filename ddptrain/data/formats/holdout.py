@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import Faults
+from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
 SPLITS = ("train", "val")

@@ -25,14 +25,14 @@ from typing import Any, cast
 import numpy as np
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.build import check
 from ddptrain.data.formats.collect import in_fractions
 from ddptrain.data.formats.files import Bounds, dataset_root, find_folder, listed_names, load_json, no_split, visible
-from ddptrain.data.formats.image_headers import sound_sizes
 from ddptrain.data.formats.jrdb_people import PAIRS, Labels, Person, group_pairs, mapping, named_pairs, people_in
-from ddptrain.data.people_table import PeopleTable
-from ddptrain.data.table import pack_paths
+from ddptrain.data.images.headers import sound_sizes
+from ddptrain.data.tables.boxes import pack_paths
+from ddptrain.data.tables.faults import Faults, OnFault
+from ddptrain.data.tables.people import PeopleTable
 from ddptrain.errors import UserError
 
 IMAGES = ("images/image_stitched", "image_stitched")

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.fields import BOX, FLAG, ID, INTEGER, MAPPING, TEXT, Entries, Field
+from ddptrain.data.tables.faults import Faults
 
 PAIRS = "H-interaction"
 

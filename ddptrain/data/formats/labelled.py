@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.build import check
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.csv import csv_files
@@ -28,9 +27,10 @@ from ddptrain.data.formats.files import (
     report_unlisted,
 )
 from ddptrain.data.formats.holdout import of_split, whole
-from ddptrain.data.image_table import ImageTable, LabelCollector
+from ddptrain.data.tables.faults import Faults, OnFault
+from ddptrain.data.tables.images import ImageTable, LabelCollector
 from ddptrain.errors import UserError
-from ddptrain.files import unguarded
+from ddptrain.system.files import unguarded
 
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """Folders of these names alone are splits, not classes."""

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.ade20k import INDEX, class_number, object_names, short_names
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.files import (
@@ -23,7 +22,8 @@ from ddptrain.data.formats.files import (
     no_split,
     read_text,
 )
-from ddptrain.data.mask_table import WIDE
+from ddptrain.data.tables.faults import Faults
+from ddptrain.data.tables.masks import WIDE
 from ddptrain.errors import UserError
 from ddptrain.structures import VOID
 

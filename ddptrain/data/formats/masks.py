@@ -10,15 +10,15 @@ from typing import NamedTuple
 import numpy as np
 
 from ddptrain.config.data import DatasetConfig, Exif
-from ddptrain.data.cache import cached
-from ddptrain.data.faults import Faults, OnFault
 from ddptrain.data.formats.files import dataset_root
 from ddptrain.data.formats.holdout import SPLITS, of_split, whole
-from ddptrain.data.formats.image_headers import exif_hint, read_header
 from ddptrain.data.formats.mask_layouts import LAYOUTS, Meaning
-from ddptrain.data.images import BadImage
-from ddptrain.data.mask_table import MaskTable, read_mask
-from ddptrain.data.table import pack_paths
+from ddptrain.data.images.headers import exif_hint, read_header
+from ddptrain.data.images.read import BadImage
+from ddptrain.data.tables.boxes import pack_paths
+from ddptrain.data.tables.cache import cached
+from ddptrain.data.tables.faults import Faults, OnFault
+from ddptrain.data.tables.masks import MaskTable, read_mask
 from ddptrain.structures import VOID
 
 SHOWN = 5  # unknown values named for a mask

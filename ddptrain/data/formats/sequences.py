@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import IGNORE, Box, Collector
 from ddptrain.data.formats.fields import to_integer, to_number
@@ -21,7 +20,8 @@ from ddptrain.data.formats.files import (
     visible,
 )
 from ddptrain.data.formats.visdrone import NAMES, add_visdrone_row, split_fields, split_folder
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import Faults
 
 VID_PREFIX = "VisDrone2019-VID-"
 UAVDT_NAMES = ("car", "truck", "bus")

@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Collector
 from ddptrain.data.formats.files import files_by_stem, find_folder
 from ddptrain.data.formats.sequences import UAVDT_NAMES, chosen_sequences, lists_of
 from ddptrain.data.formats.voc import add_files, object_line, parse_folder
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import Faults
 
 
 def sequence_of(stem: str) -> str:

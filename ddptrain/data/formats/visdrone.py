@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import IGNORE, Collector, line_of
 from ddptrain.data.formats.fields import to_integer, to_number
 from ddptrain.data.formats.files import dataset_root, files_by_stem, find_folder, images_by_stem, no_split, visible
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import Faults
 
 NAMES = (
     "pedestrian",

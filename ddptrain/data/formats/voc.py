@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import IGNORE, Box, Collector
 from ddptrain.data.formats.fields import to_number
@@ -30,7 +29,8 @@ from ddptrain.data.formats.files import (
     no_split,
     visible,
 )
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
 ANNOTATIONS = ("Annotations", "annotations", "Annotation", "annotation")

@@ -23,9 +23,9 @@ from ddptrain.config.text import parse_yaml
 from ddptrain.data.formats.csv_text import COLUMNS
 from ddptrain.data.formats.sequences import UAVDT_NAMES
 from ddptrain.data.formats.visdrone import NAMES, PREFIX
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.errors import UserError
-from ddptrain.files import guarded
+from ddptrain.system.files import guarded
 
 Place = Callable[[str, Path], None]
 Lost = Counter[str]

@@ -16,7 +16,6 @@ from collections import Counter
 from pathlib import Path
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Box, Collector
 from ddptrain.data.formats.data_yaml import DataYaml, load_data_yaml, load_obj_data, resolve_split
@@ -33,7 +32,8 @@ from ddptrain.data.formats.files import (
     text_lines,
     visible,
 )
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
 KEY_POINTS = "rows with key points, read as the box in front of them"

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.yolo import description, image_sources
-from ddptrain.data.missed import FOLDERS, first_few, strangely_missed
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.inspect.missed import FOLDERS, first_few, strangely_missed
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import Faults
 
 
 class Folders(NamedTuple):

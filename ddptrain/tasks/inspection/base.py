@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddptrain.config import DatasetConfig, RunConfig
-from ddptrain.data.faults import KINDS, Faults, OnFault
-from ddptrain.data.labels import LabelSpace
+from ddptrain.data.tables.faults import KINDS, Faults, OnFault
+from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.errors import UserError
-from ddptrain.monitor.page import Section, details
+from ddptrain.reporting.page import Section, details
 
 SHOWN_FAULTS = 50
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from ddptrain.config import RunConfig
 from ddptrain.config.text import dump_inline
-from ddptrain.data.labels import named_like_regions
-from ddptrain.data.missed import first_few, strangely_missed
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.inspect.missed import first_few, strangely_missed
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.labels import named_like_regions
 from ddptrain.errors import UserError
-from ddptrain.monitor.page import UNKNOWN, Section, histogram
+from ddptrain.reporting.page import UNKNOWN, Section, histogram
 from ddptrain.tasks.inspection.base import DataSet, Inspection
 from ddptrain.tasks.inspection.folders import folder_warnings
 

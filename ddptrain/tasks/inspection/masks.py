@@ -8,8 +8,8 @@ import numpy as np
 
 from ddptrain.config import RunConfig
 from ddptrain.config.text import dump_inline
-from ddptrain.data.mask_table import WIDE, MaskTable
-from ddptrain.data.missed import first_few
+from ddptrain.data.inspect.missed import first_few
+from ddptrain.data.tables.masks import WIDE, MaskTable
 from ddptrain.structures import VOID
 from ddptrain.tasks.inspection.base import DataSet
 from ddptrain.tasks.inspection.classes import unlabelled_way, used

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ddptrain.data.duplicates import Images, Twins, find_twins
-from ddptrain.data.image_table import ImageTable
-from ddptrain.data.images import BadImage, read_image
-from ddptrain.monitor.page import Section, details
+from ddptrain.data.images.read import BadImage, read_image
+from ddptrain.data.inspect.duplicates import Images, Twins, find_twins
+from ddptrain.data.tables.images import ImageTable
+from ddptrain.reporting.page import Section, details
 from ddptrain.tasks.inspection.base import DataSet, Inspection
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from ddptrain.config.data import AugmentConfig
 from ddptrain.data.augment.pipeline import Augmented, Source, augment_detection
-from ddptrain.data.detection import Partners
-from ddptrain.data.sampler import DistributedWeightedSampler
+from ddptrain.data.samples.detection import Partners
+from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.structures import SampleKey
 
 SIZE = 128

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddptrain.commands.convert import convert
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.convert import convert
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.formats.mask_layouts import CAMVID
 from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.formats.visdrone import NAMES
+from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
 Save = Callable[..., Path]

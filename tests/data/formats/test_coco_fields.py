@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from pycocotools.mask import encode, toBbox
 
+from ddptrain.commands.convert import convert
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.convert import convert
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.rle import rle_box
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
 Save = Callable[..., Path]

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from ddptrain.commands.convert import convert
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.convert import convert
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.labelled import read_labelled
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
-from ddptrain.files import guarded, unguarded
-from ddptrain.monitor.history import History
+from ddptrain.reporting.history import History
+from ddptrain.system.files import guarded, unguarded
 
 Save = Callable[..., Path]
 

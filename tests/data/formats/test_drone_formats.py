@@ -10,7 +10,7 @@ import pytest
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.build import read
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.errors import UserError
 
 Save = Callable[..., Path]

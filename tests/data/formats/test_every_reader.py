@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from ddptrain.commands.convert import convert
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.convert import convert
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.jrdb import read_jrdb
 from ddptrain.errors import UserError

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.faults import KEPT_PER_KIND, KINDS, UNREAD_SUFFIXES, Faults
 from ddptrain.data.formats.build import read
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import KEPT_PER_KIND, KINDS, UNREAD_SUFFIXES, Faults
 from ddptrain.errors import UserError
 
 Make = Callable[..., DatasetConfig]

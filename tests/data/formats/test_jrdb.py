@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from ddptrain.config import DatasetConfig
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.jrdb import people_of, read_jrdb
-from ddptrain.data.people_table import PeopleTable
+from ddptrain.data.tables.faults import Faults
+from ddptrain.data.tables.people import PeopleTable
 from ddptrain.errors import UserError
 
 W, H = 200, 40

@@ -8,7 +8,7 @@ import pytest
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.build import read
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
 
 Read = Callable[..., list[AnnotationTable]]
 

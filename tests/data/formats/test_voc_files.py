@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ddptrain.commands.convert import convert
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.convert import convert
 from ddptrain.data.formats.build import read
 from ddptrain.errors import UserError
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddptrain.commands.convert import convert
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.convert import convert
-from ddptrain.data.faults import Faults
 from ddptrain.data.formats.build import read, splits_of
-from ddptrain.data.table import AnnotationTable
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
 Make = Callable[..., DatasetConfig]

@@ -13,8 +13,8 @@ import yaml
 from ddptrain.cli import main
 from ddptrain.config import RunConfig, resolve
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.labels import LabelSpace
-from ddptrain.data.pairs import Pairs
+from ddptrain.data.tables.labels import LabelSpace
+from ddptrain.data.tables.pairs import Pairs
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.build import build_task
 from ddptrain.tasks.inspection.base import DataSet

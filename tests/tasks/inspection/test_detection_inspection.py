@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from ddptrain.config import load_config
-from ddptrain.data.statistics import EDGES, Sizes
-from ddptrain.data.table import AnnotationTable
-from ddptrain.monitor.page import Section
+from ddptrain.data.inspect.statistics import EDGES, Sizes
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.reporting.page import Section
+from ddptrain.tasks.detection.inspect import _box_loss
 from ddptrain.tasks.inspection.base import DataSet, Inspection
-from ddptrain.tasks.inspection.detection import _box_loss
 from ddptrain.tasks.inspection.twins import _quota, _spread
 
 

@@ -13,7 +13,7 @@ from small_runs import RUNS, write_config
 
 from ddptrain.cli import main
 from ddptrain.config import load_config
-from ddptrain.data.duplicates import Twins
+from ddptrain.data.inspect.duplicates import Twins
 from ddptrain.tasks.build import inspect
 from ddptrain.tasks.inspection.base import Inspection
 from ddptrain.tasks.inspection.twins import tell_twins

@@ -1,0 +1,308 @@
+"""Checkpoints: written whole or not at all, and checked before they are believed.
+
+    runs/<name>/checkpoints/
+        step_00000100.pt             one dictionary of plain types (FORMAT), read with `weights_only=True`
+        step_00000100.pt.sha256      its checksum as `sha256sum -c` reads it, in place before the checkpoint is
+        step_00000200.pt
+        step_00000200.pt.sha256
+        last.pt -> step_00000200.pt  relative symbolic links, swapped by one rename: free, and never half-written.
+        best.pt -> step_00000100.pt  What they point to is not pruned. Copies where a file system has no links
+        best_loss.pt -> step_0000…   the same for each further metric that the config names
+        .step_00000300.pt.tmp        a save that was cut off; the next prune removes it
+        aside/                       checkpoints later than the one that a run was told to go back to, and the best ones of
+                                     another run that it goes on from
+
+A save writes under the temporary name, flushes the file, puts the checksum and then the checkpoint in place by renames,
+flushes the folder, and only then swaps the links. Equal states give equal bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import torch
+
+from ddptrain.checkpoint.host_copy import snapshot
+from ddptrain.errors import UserError
+from ddptrain.system.files import sync_folder, write_text
+
+FORMAT = "ddptrain checkpoint 1"
+
+_NAME = re.compile(r"step_(\d+)\.pt")
+
+
+def save(folder: Path, state: dict[str, Any], step: int, best: bool = False, links: Sequence[str] = ()) -> Path:
+    """Write a checkpoint and wait until it is on disk.
+
+    Args:
+        folder: the folder of checkpoints; made where it is missing.
+        state: dict, list, tuple, str, int, float, bool, None and tensors, nested at will.
+        step: steps done, >= 0; a checkpoint of the same step is replaced.
+        best: let `best.pt` point to it, too.
+        links: further names, `best_<metric>.pt`, that shall point to it.
+
+    Returns:
+        The path of the checkpoint.
+
+    Raises:
+        OSError: disk full, no permission...; the checkpoints that were there stand as they were.
+        TypeError: something in `state` is not of a plain type.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return write(folder, snapshot(state), step, best, links)
+
+
+def write(folder: Path, state: dict[str, Any], step: int, best: bool = False, links: Sequence[str] = ()) -> Path:
+    """`save` without the copy, of a state that is a snapshot already, into a folder that is there."""
+    path = path_of(folder, step)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            hashed = _Hashed(file)
+            try:
+                torch.save(state | {"format": FORMAT, "step": step}, cast("IO[bytes]", hashed))
+            except Exception:
+                if hashed.error is not None:
+                    raise hashed.error from None
+                raise
+            file.flush()
+            os.fsync(file.fileno())
+        _replace(temporary, path, hashed.sha256.hexdigest())
+    except BaseException:
+        with suppress(OSError):  # the folder may be what is gone
+            temporary.unlink()
+        raise
+    for link in ("last.pt", *(("best.pt",) if best else ()), *links):
+        _point(folder / link, path.name)
+    sync_folder(folder)
+    return path
+
+
+def load(path: Path, warn: Callable[[str], None], best: bool = False) -> tuple[Path, dict[str, Any]]:
+    """Read the checkpoint that a user names.
+
+    Args:
+        path: a checkpoint, a folder of them, or a run folder.
+        warn: told of broken checkpoints that were passed over, in one line each.
+        best: of a folder, take `best.pt` where there is one, else the newest.
+
+    Returns:
+        (path of the checkpoint, its state on the CPU).
+
+    Raises:
+        UserError: there is no such path, it is not a checkpoint, or it is damaged.
+    """
+    if path.is_dir():
+        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        if not (best and (folder / "best.pt").exists()):
+            found = newest_valid(folder, warn)
+            if found is None:
+                raise UserError(f"{path}: no valid checkpoint (step_*.pt) in {folder}; name a run that saved one")
+            return found
+        path = folder / "best.pt"
+    elif not path.exists():
+        raise UserError(f"{path}: no such checkpoint; name a checkpoint (*.pt) or a run folder")
+    try:
+        return path.resolve(), _read(path.resolve(), trusted=True)
+    except _Broken as e:
+        raise UserError(f"{path}: {e}; name another checkpoint or a run folder") from None
+
+
+def newest_valid(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint of a folder that is what was written, and its state on the CPU; None where there is none.
+
+    Args:
+        warn: told of each broken one that is passed over, and of a `last.pt` that is none of the folder's, in one line.
+    """
+    if not folder.is_dir():
+        return None
+    paths = _steps(folder)
+    last = folder / "last.pt"
+    if last.is_file() and not last.is_symlink():
+        # copying a folder without links leaves plain files, which are good when they are one of the checkpoints
+        if not any(_sha256(last) in _recorded(p) for p in paths):
+            warn(f"{last}: is none of this folder's checkpoints (foreign or damaged); passed over")
+    elif last.is_symlink() and not last.exists():
+        warn(f"{last}: points to {os.readlink(last)}, which is gone; passed over")
+    for path in reversed(paths):
+        try:
+            return path, _read(path, trusted=False)
+        except _Broken as e:
+            link = " (last.pt)" if last.is_symlink() and os.readlink(last) == path.name else ""
+            warn(f"{path}{link}: {e}; passed over for the next older one")
+    return None
+
+
+def prune(folder: Path, keep_last: int, keep_every: int | None = None) -> list[Path]:
+    """Delete old checkpoints and the remains of saves that were cut off. Not to be called while a save is on its way.
+
+    Args:
+        keep_last: this many of the newest stay, >= 1.
+        keep_every: those whose step is a multiple of this stay for good; None for no such rule.
+
+    Returns:
+        The checkpoints that were deleted. What `last.pt`, `best.pt` and `best_<metric>.pt` point to stays.
+    """
+    paths = _steps(folder)
+    kept = set(paths[-keep_last:]) | {link.resolve() for link in (folder / "last.pt", *_bests(folder))}
+    kept |= {p for p in paths if keep_every and _step(p) % keep_every == 0}
+    gone = [p for p in paths if p not in kept and p.resolve() not in kept]
+    for path in gone:
+        path.unlink()
+    for sidecar in folder.glob("step_*.pt.sha256"):
+        if not sidecar.with_suffix("").exists():
+            sidecar.unlink()
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink()
+    return gone
+
+
+def set_aside(folder: Path, step: int) -> list[Path]:
+    """Move the checkpoints later than `step` to `aside/`: they are of a course that the run leaves by going back.
+
+    Returns:
+        Where they are now. `best.pt` and its kind follow their checkpoints, `last.pt` goes back to the newest that remains.
+    """
+    paths = _steps(folder)
+    later = [p for p in paths if _step(p) > step]
+    bests = {link: link.resolve() for link in _bests(folder)}
+    for path in later:
+        (folder / "aside").mkdir(exist_ok=True)
+        for name in (path.name + ".sha256", path.name):
+            if (folder / name).exists():
+                os.replace(folder / name, folder / "aside" / name)
+        for link, target in bests.items():
+            if target == folder.resolve() / path.name:
+                _point(link, f"aside/{path.name}")
+    if later:
+        (folder / "last.pt").unlink(missing_ok=True)
+        if len(paths) > len(later):
+            _point(folder / "last.pt", paths[-len(later) - 1].name)
+        sync_folder(folder)
+    return [folder / "aside" / p.name for p in later]
+
+
+def carry(folder: Path, link: str, source: Path, step: int) -> None:
+    """Put a checkpoint of another run into `aside/`, where no start looks for the newest one, and let `link` point to it."""
+    aside = path_of(folder / "aside", step)
+    aside.parent.mkdir(exist_ok=True)
+    for end in (".sha256", ""):
+        if source.with_name(source.name + end).is_file():
+            shutil.copyfile(source.with_name(source.name + end), aside.with_name(aside.name + end))
+    _point(folder / link, f"aside/{aside.name}")
+    sync_folder(folder)
+
+
+class _Broken(Exception):
+    """Why a file is not a checkpoint to go on from."""
+
+
+class _Hashed:
+    """A file that `torch.save` writes front to back, with the checksum of what went by."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            self._file.write(data)
+        except OSError as e:
+            self.error = e  # torch reports a failed write as an internal error of its zip writer
+            raise
+        self.sha256.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _replace(temporary: Path, path: Path, digest: str) -> None:
+    """Put a checkpoint in place. At every moment what stands at `path` agrees with a line of its checksum file."""
+    sidecar = path.with_name(path.name + ".sha256")
+    before = sorted(_recorded(path) - {digest}) if path.exists() else []
+    write_text(sidecar, "".join(f"{d}  {path.name}\n" for d in [digest, *before]))
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+    if before:
+        write_text(sidecar, f"{digest}  {path.name}\n")
+
+
+def _point(link: Path, target: str) -> None:
+    temporary = link.with_name(f".{link.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.symlink_to(target)
+    except OSError as e:
+        if e.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+            raise
+        shutil.copyfile(link.with_name(target), temporary)  # a file system without links
+    os.replace(temporary, link)
+
+
+def _read(path: Path, trusted: bool) -> dict[str, Any]:
+    """Read and check one checkpoint; `trusted` ones (named by the user) may have no checksum beside them."""
+    try:
+        recorded = _recorded(path)
+        if path.stat().st_size == 0:
+            raise _Broken("is empty")
+        if recorded and _sha256(path) not in recorded:
+            raise _Broken("is not what its checksum says (cut off or changed on disk)")
+        if not recorded and not trusted:
+            raise _Broken("has no checksum beside it (foreign)")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as e:
+        raise _Broken(f"cannot be read ({e.strerror})") from None
+    except _Broken:
+        raise
+    except Exception:  # torch.load raises half a dozen kinds for what is no plain archive
+        raise _Broken("is refused: not a file of plain data (code in it, foreign or damaged)") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise _Broken("is not a checkpoint of ddptrain")
+    return state
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as f:
+        while chunk := f.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _recorded(path: Path) -> set[str]:
+    """The checksums that are written beside a checkpoint; none where there are none."""
+    sidecar = path.with_name(path.name + ".sha256")
+    if not sidecar.is_file():
+        return set()
+    return {line.split()[0] for line in sidecar.read_text(encoding="utf-8", errors="replace").splitlines() if line}
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step_{step:08d}.pt"
+
+
+def _step(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
+def _bests(folder: Path) -> list[Path]:
+    """`best.pt` and `best_<metric>.pt`, those that are there."""
+    return sorted((*folder.glob("best.pt"), *folder.glob("best_*.pt")))
+
+
+def _steps(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, oldest first."""
+    return sorted((p for p in folder.glob("step_*.pt") if _NAME.fullmatch(p.name)), key=_step)

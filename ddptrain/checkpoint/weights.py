@@ -1,0 +1,199 @@
+"""How a run's model begins: weights of another run, and parts that stay as they are."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ddptrain.checkpoint import files as checkpoint
+from ddptrain.errors import UserError
+from ddptrain.models.class_layers import Layout, class_layers
+from ddptrain.system.printable import printable
+
+SHOWN = 3
+"""Names of tensors and classes in a line."""
+ENOUGH = 0.5
+"""Part of a model's values that another run must have for it to be a start."""
+
+
+def _warn(line: str) -> None:
+    print(f"ddptrain: warning: {printable(line)}", file=sys.stderr)
+
+
+def load_initial(model: nn.Module, source: Path, classes: Sequence[str], strict: bool = False) -> list[str]:
+    """Start from the evaluated (averaged, where there are) weights of a run's best checkpoint, or of a checkpoint.
+
+    What has the same name and shape is taken, of the class layers the rows of the classes that have the same name; all else
+    stays new.
+
+    Args:
+        classes: of this run.
+        strict: refuse a start from which anything is left out.
+
+    Returns:
+        What was taken, made new and left, in lines for the log.
+
+    Raises:
+        UserError: there is no such checkpoint, or it is of another architecture; names the tensors that do not fit.
+    """
+    try:
+        file, state = checkpoint.load(source, _warn, best=True)
+    except UserError as e:
+        raise UserError(f"init_from: {e}") from None
+    weights = state["ema"] if state["ema"] is not None else state["model"]
+    theirs = json.loads(state["config"])["classes"] if "config" in state else list(classes)
+    here, layers = model.state_dict(), class_layers(model)
+    fit = fit_weights(weights, here, layers, theirs, list(classes))
+    wrong = _differences(weights, here)
+    if strict and theirs != list(classes):
+        raise UserError(
+            f"init_from: {file}: its classes are {_some(theirs)}, those of this run {_some(classes)}; make them the same, or "
+            "set init_strict=false"
+        )
+    if strict and wrong:
+        raise UserError(
+            f"init_from: {file}: its model is of another architecture: {wrong}; use the model section it was trained with, or "
+            "set init_strict=false to take what fits"
+        )
+    if fit.part < ENOUGH:
+        raise UserError(
+            f"init_from: {file}: its model is of another architecture: {wrong}; by name and shape it has {fit.part:.0%} of the "
+            f"values of this run's model, at least {ENOUGH:.0%} must be there; use the model section it was trained with"
+        )
+    model.load_state_dict(fit.tensors)
+    part = math.floor(1000 * fit.part) / 1000  # 100% is all of it
+    lines = [f"init_from: {file}: {fit.taken} of {len(here)} tensors taken whole; {part:.1%} of the model's values are from it"]
+    if theirs != list(classes):
+        lines.append(f"init_from: classes: {_by_class(theirs, classes)}")
+        if not layers:
+            lines.append("warning: init_from: where this model keeps its classes is not known: their rows are taken in order")
+    by_row = layers if fit.rows else {}
+    theirs_else, ours_else = ({k: v for k, v in side.items() if k not in by_row} for side in (weights, here))
+    new, left = (
+        sum(k not in b or a[k].shape != b[k].shape for k in a) for a, b in ((ours_else, theirs_else), (theirs_else, ours_else))
+    )
+    others = _differences(theirs_else, ours_else)
+    return lines + ([f"init_from: {new} other tensors made new, {left} left: {others}"] if others else [])
+
+
+class Fit(NamedTuple):
+    """What of some weights fits a model.
+
+    Attributes:
+        tensors: the model's, with all that fits in place.
+        taken: tensors that were taken whole; rows: those of which rows were taken by class.
+        part: of the model's values that were taken.
+    """
+
+    tensors: dict[str, Tensor]
+    taken: int
+    rows: int
+    part: float
+
+
+def fit_weights(
+    there: Mapping[str, Tensor],
+    here: Mapping[str, Tensor],
+    layers: Mapping[str, Layout],
+    old: Sequence[str],
+    new: Sequence[str],
+) -> Fit:
+    """Take what fits by name and shape, and of the class layers the rows of the classes of the same name.
+
+    Args:
+        there: the weights that are taken from.
+        here: the model's own.
+        layers: see `class_layers`.
+        old, new: the classes there and here.
+    """
+    tensors, taken, rows, values = dict(here), 0, 0, 0
+    for name, own in here.items():
+        other = there.get(name)
+        if other is None:
+            continue
+        if name in layers and old != new:
+            mixed, copied = _rows(other, own, layers[name], old, new)
+            tensors[name] = mixed
+            rows, values = rows + (copied > 0), values + copied
+        elif other.shape == own.shape:
+            tensors[name] = other
+            taken, values = taken + 1, values + own.numel()
+    return Fit(tensors, taken, rows, values / max(1, sum(t.numel() for t in here.values())))
+
+
+def _rows(other: Tensor, own: Tensor, layout: Layout, old: Sequence[str], new: Sequence[str]) -> tuple[Tensor, int]:
+    """`own` with the rows of the classes that both know, and how many values were taken."""
+    mixed = own.clone().contiguous()
+    source, target = layout.cut(other.contiguous(), len(old)), layout.cut(mixed, len(new))
+    if source is None or target is None or source.shape[2:] != target.shape[2:]:
+        return own, 0
+    pairs = [(old.index(c), i) for i, c in enumerate(new) if c in old]
+    pairs = [(layout.before + a, layout.before + b) for a, b in pairs]
+    pairs += [(i, i) for i in range(layout.before)]
+    pairs += [(layout.before + len(old) + i, layout.before + len(new) + i) for i in range(layout.after)]
+    for a, b in pairs:
+        target[:, b] = source[:, a]
+    return mixed, len(pairs) * target[:, 0].numel()
+
+
+def _by_class(old: Sequence[str], new: Sequence[str]) -> str:
+    groups = {
+        "taken by name": [c for c in new if c in old],
+        "made new": [c for c in new if c not in old],
+        "left": [c for c in old if c not in new],
+    }
+    return "; ".join(f"{what}: {len(names)} ({_some(names)})" for what, names in groups.items() if names)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def _differences(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str:
+    reshaped = [
+        f"{k} is {list(there[k].shape)} there and {list(v.shape)} here"
+        for k, v in here.items()
+        if k in there and there[k].shape != v.shape
+    ]
+    told = [
+        _few(reshaped, ""),
+        _few([k for k in here if k not in there], "only here: "),
+        _few([k for k in there if k not in here], "only there: "),
+    ]
+    return "; ".join(t for t in told if t)
+
+
+def _few(names: Sequence[str], what: str) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return what + ", ".join(names[:SHOWN]) + more if names else ""
+
+
+def freeze(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
+    """Let the parameters whose names begin with one of `parts` (whole words between dots) stay as they are.
+
+    Returns:
+        The modules that must stay in eval mode, so that their running statistics stay, too.
+
+    Raises:
+        UserError: a part that the model does not have.
+    """
+
+    def inside(name: str, part: str) -> bool:
+        return name == part or name.startswith(f"{part}.")
+
+    frozen: list[nn.Module] = []
+    for part in parts:
+        found = [p for name, p in model.named_parameters() if inside(name, part)]
+        if not found:
+            known = ", ".join(dict.fromkeys(name.split(".")[0] for name, _ in model.named_parameters()))
+            raise UserError(f"freeze: the model has no part {part!r}; its parts are {known}, and what is inside them")
+        for parameter in found:
+            parameter.requires_grad_(False)
+        frozen += [m for name, m in model.named_modules() if inside(name, part)]
+    return frozen

@@ -1,0 +1,1 @@
+"""Every command but `train`, a file each."""

@@ -1,0 +1,96 @@
+"""A detection dataset from one format to another, with a count of whatever the new one cannot hold."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddptrain.config.data import DatasetConfig, Exif
+from ddptrain.data.formats.build import READERS, read, splits_of
+from ddptrain.data.formats.write import WRITERS
+from ddptrain.data.tables.faults import Faults, OnFault
+from ddptrain.errors import UserError
+from ddptrain.system import temporary
+
+
+@dataclass(frozen=True)
+class Converted:
+    """One split after its conversion. `boxes` counts all rows that were read, ignore regions among them; `counts` tells
+    both, and images without a box; `lost` is what the new format cannot hold."""
+
+    split: str | None
+    images: int
+    boxes: int
+    counts: str
+    lost: Counter[str]
+    faults: Faults
+
+    def text(self) -> str:
+        """One line, with a warning where something was lost."""
+        lost = ", ".join(f"{n} {what}" for what, n in self.lost.items() if n)
+        warning = f"; warning: {lost}" if lost else ""
+        return f"{self.split or 'all'}: {self.counts}, {self.faults.text()}{warning}"
+
+
+def convert(
+    src_format: str,
+    dst_format: str,
+    src: str | Path,
+    dst: str | Path,
+    *,
+    splits: tuple[str, ...] | None = None,
+    annotations: str | None = None,
+    images: str | None = None,
+    names: tuple[str, ...] | None = None,
+    exif: Exif = "apply",
+    on_fault: OnFault = "error",
+    copy: bool = False,
+) -> list[Converted]:
+    """Convert the dataset in `src` and write it to the new folder `dst`, whole or not at all.
+
+    `splits` defaults to all that are there; `annotations`, `images`, `names` and `exif` are those of `DatasetConfig`. Images
+    are linked, or copied where `copy` is true. Raises `UserError` for unknown formats, faults (unless `on_fault` is
+    `drop`), a `dst` that exists, and classes that the format does not know.
+    """
+    for fmt, known in ((src_format, READERS), (dst_format, WRITERS)):
+        if fmt not in known:
+            raise UserError(f"no format {fmt!r} to convert {'from' if known is READERS else 'to'}; {', '.join(known)}")
+    out = Path(dst)
+    if out.exists():
+        raise UserError(f"{out} exists; give a new folder, or remove it")
+    layout: dict[str, Any] = {"annotations": annotations, "images": images, "names": names, "exif": exif}
+    name = "_".join(Path(src).resolve().name.split()) or "dataset"
+    base = DatasetConfig(name=name, format=src_format, root=str(src), **layout)  # type: ignore[arg-type]
+    parts = splits if splits is not None else splits_of(base)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = temporary.make("convert", out.parent)
+    try:
+        done = []
+        for split in parts:
+            table, faults = read(base.model_copy(update={"split": split}), on_fault, "leave it out with --drop")
+            lost = WRITERS[dst_format](table, aside, split, _copy if copy else _link)
+            done.append(Converted(split, len(table), len(table.boxes), table.counts(), lost, faults))
+        aside.chmod(0o755)  # a temporary folder is the owner's alone
+        aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return done
+
+
+def _link(source: str, target: Path) -> None:
+    _put(source, target, lambda: os.symlink(os.path.abspath(source), target))
+
+
+def _copy(source: str, target: Path) -> None:
+    _put(source, target, lambda: shutil.copyfile(source, target))
+
+
+def _put(source: str, target: Path, write: Any) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(target):
+        raise UserError(f"{source}: another image has become {target.name} already; its splits share names, convert one")
+    write()

@@ -1,0 +1,1 @@
+"""What can be said about datasets before anything is learned: duplicates, missing classes, statistics."""

@@ -1,0 +1,1 @@
+"""Small datasets of synthetic pictures, for the demo and for tests."""

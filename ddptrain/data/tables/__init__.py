@@ -1,0 +1,1 @@
+"""What datasets hold, in flat columns, and the label space that joins them."""

@@ -1,0 +1,275 @@
+"""Parsed tables on disk: read once, then mapped into memory in an instant, by all ranks and workers together.
+
+```
+<cache>/tables/<key>.json                      newest entry of a dataset: fingerprint, outside
+<cache>/tables/<key>-<fingerprint>/meta.json   names, faults, checksums of all columns and of this file
+                                  /boxes.npy … one file for each column of the table
+```
+
+The key is made of the dataset's config and of the readers' own source, the fingerprint of name, size and times of every
+file in the dataset's folders. An entry is written aside and renamed, and never written again, so that any number of
+processes, also on several machines over NFS, may read and write at the same time. Superseded entries are removed after
+`KEEP_DAYS`; the whole folder may be deleted whenever no run uses it. A cache that cannot be written is not used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ddptrain.config.data import DatasetConfig
+from ddptrain.data.formats.build import check, parse
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.contents import digests
+from ddptrain.data.tables.faults import Fault, Faults, OnFault
+from ddptrain.data.tables.masks import MaskTable
+from ddptrain.system import temporary
+
+Table = TypeVar("Table", AnnotationTable, MaskTable)
+
+KEEP_DAYS = 7
+READ_FROM = ("format", "root", "split", "holdout", "annotations", "images", "exif", "names", "void", "values")
+"""The keys that a reader looks at."""
+
+
+def cache_folder() -> Path:
+    """`DDPTRAIN_CACHE`, else `ddptrain` in the user's cache folder."""
+    given = os.environ.get("DDPTRAIN_CACHE")
+    if given:
+        return Path(given)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "ddptrain"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddptrain"
+
+
+def read_cached(
+    config: DatasetConfig, on_fault: OnFault = "error", folder: Path | None = None, settle: float = 2.0
+) -> tuple[AnnotationTable, Faults]:
+    """`formats.build.read` through the cache, see `cached`."""
+    return cached(config, on_fault, lambda: parse(config), AnnotationTable, folder, settle)
+
+
+def cached(
+    config: DatasetConfig,
+    on_fault: OnFault,
+    parse: Callable[[], tuple[Table, Faults]],
+    kind: type[Table],
+    folder: Path | None = None,
+    settle: float = 2.0,
+) -> tuple[Table, Faults]:
+    """A table of the class `kind` as `parse` reads it, or as it is stored in `folder` (default: `cache_folder()`); in
+    either case checked as `formats.build.read` does.
+
+    A dataset with a file that was changed less than `settle` seconds ago is not stored: clocks of file systems are
+    coarse, and another change might leave the same time.
+    """
+    tables = (folder or cache_folder()) / "tables"
+    key = _key(config)
+    known = _pointer(tables, key)
+    started = time.time()
+    found, newest = fingerprint(Path(config.root), known.get("outside", ()))
+    damaged: tuple[str, str] | None = None
+    if known.get("fingerprint") == found:
+        entry = tables / f"{key}-{found}"
+        try:
+            table, faults = open_table(entry, kind)
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            damaged = (str(entry), str(e)) if entry.is_dir() else None
+        else:
+            table = dataclasses.replace(table, name=config.name, exif=config.exif)
+            check(config, table, faults, on_fault)
+            return table, faults
+    table, faults = parse()
+    table = dataclasses.replace(table, digests=digests(table))
+    outside = _outside(faults.looked_in, Path(config.root))
+    if outside != known.get("outside", []):
+        # files may have changed since they were read; then this fingerprint has a time after `started`
+        found, newest = fingerprint(Path(config.root), outside)
+    if newest < started - settle:
+        with suppress(OSError):
+            store_table(tables, key, found, outside, table, faults)
+            table, faults = open_table(tables / f"{key}-{found}", kind)
+            table = dataclasses.replace(table, name=config.name, exif=config.exif)
+    if damaged:
+        faults.add("damaged cache entry", *damaged)
+    check(config, table, faults, on_fault)
+    return table, faults
+
+
+def fingerprint(root: Path, outside: Iterable[str] = ()) -> tuple[str, float]:
+    """Hash of path, size and times of every file below `root` and right in the folders `outside`, and the newest of the
+    times in seconds. Links are followed."""
+    digest = hashlib.blake2b(digest_size=16)
+    newest = 0
+    with ThreadPoolExecutor(16) as pool:  # on network storage the time goes into waiting
+        for base, files in _folders(root, outside):
+            chunks = [files[i : i + 1000] for i in range(0, len(files), 1000)]
+            told: list[str] = []
+            for lines, time_ns in pool.map(_describe, chunks):
+                told += lines
+                newest = max(newest, time_ns)
+            told.sort()
+            digest.update("\n".join([base, *told, ""]).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest(), newest / 1e9
+
+
+def _describe(files: list[os.DirEntry[str]]) -> tuple[list[str], int]:
+    """Name, size and times of some files, and the newest of their times in nanoseconds."""
+    told, newest = [], 0
+    for entry in files:
+        try:
+            status = entry.stat()
+        except OSError:  # a dangling link
+            told.append(entry.name)
+            continue
+        newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
+        told.append(f"{entry.name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}")
+    return told, newest
+
+
+def _folders(root: Path, outside: Iterable[str]) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """(folder, entries of its files) of the root and all below it, then of those outside. Each real folder once, so
+    that links in a circle end."""
+    waiting, seen = [str(root)], set()
+    alone = list(outside)
+    while waiting or alone:
+        deep = bool(waiting)
+        folder = waiting.pop() if deep else alone.pop()
+        real = os.path.realpath(folder)
+        if real in seen or not os.path.isdir(real):
+            continue
+        seen.add(real)
+        with os.scandir(folder) as entries:
+            listed = list(entries)
+        files = [e for e in listed if not e.is_dir()]
+        if deep:
+            waiting += sorted((e.path for e in listed if e.is_dir()), reverse=True)
+        yield folder, files
+
+
+def _outside(folders: Iterable[str], root: Path) -> list[str]:
+    """Those of the folders that do not lie below the root, where a change would not be noticed otherwise."""
+    top = os.path.join(os.path.abspath(root), "")
+    return sorted(f for f in folders if not os.path.join(os.path.abspath(f), "").startswith(top))
+
+
+@cache
+def _readers_version() -> str:
+    """Hash of the source of all readers: a table of another version of them is read anew."""
+    folder = Path(__file__).parent
+    own = ("table.py", "mask_table.py", "faults.py", "contents.py", "orientation.py")
+    sources = [*(folder / name for name in own), *sorted((folder / "formats").glob("*.py"))]
+    return hashlib.blake2b(b"\0".join(p.read_bytes() for p in sources), digest_size=8).hexdigest()
+
+
+def _key(config: DatasetConfig) -> str:
+    told = [getattr(config, k) for k in READ_FROM] + [os.path.abspath(config.root), _readers_version()]
+    return hashlib.blake2b(json.dumps(told).encode(), digest_size=12).hexdigest()
+
+
+def _pointer(tables: Path, key: str) -> dict[str, Any]:
+    """What the pointer file says; empty where there is none, or a broken one."""
+    try:
+        content = json.loads((tables / f"{key}.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def open_table(entry: Path, kind: type[Table]) -> tuple[Table, Faults]:
+    """Map the columns of an entry into memory, read-only; raises `OSError`, `ValueError`, `KeyError` or `TypeError`
+    where it is not what was stored."""
+    meta: dict[str, Any] = json.loads((entry / "meta.json").read_bytes())
+    if meta.pop("checksum") != _checksum_of(entry.name, meta):
+        raise ValueError("meta.json is not what was stored")
+    names = [*meta["columns"]]
+    with ThreadPoolExecutor(4) as pool:
+        for name, found in zip(names, pool.map(_checksum, [entry / f"{name}.npy" for name in names])):
+            if found != meta["columns"][name]:
+                raise ValueError(f"{name}.npy is not what was stored")
+    columns = {name: _map(entry / f"{name}.npy") for name in names}
+    texts = {"name": "", "root": meta["root"], **{k: tuple(meta[k]) for k in ("names", "ignored_names")}}
+    faults = Faults(Counter(meta["counts"]), [Fault(*f) for f in meta["faults"]], notes=meta["notes"])
+    return kind(**texts, **columns), faults
+
+
+def _checksum(file: Path) -> int:
+    """CRC-32: some 2 GB a second, the twenty million boxes of a million images in a third of one."""
+    return zlib.crc32(np.memmap(file, np.uint8, "r").data)
+
+
+def _checksum_of(entry: str, meta: dict[str, Any]) -> int:
+    """That of a meta.json; with the entry's name, so that none stands for another."""
+    return zlib.crc32(json.dumps([entry, meta], sort_keys=True).encode())
+
+
+def _map(file: Path) -> Any:
+    try:
+        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+    except ValueError:  # an empty array cannot be mapped
+        return np.load(file, allow_pickle=False)
+
+
+def store_table(tables: Path, key: str, found: str, outside: list[str], table: Table, faults: Faults) -> None:
+    """Write an entry aside, rename it to its place, then let the pointer name it."""
+    tables.mkdir(parents=True, exist_ok=True)
+    entry = tables / f"{key}-{found}"
+    aside = temporary.make("table", tables)
+    try:
+        fields = {f.name: getattr(table, f.name) for f in dataclasses.fields(table)}
+        columns: dict[str, Any] = {name: column for name, column in fields.items() if isinstance(column, np.ndarray)}
+        for name, column in columns.items():
+            with open(aside / f"{name}.npy", "wb") as file:
+                np.save(file, column, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+        checksums = {name: _checksum(aside / f"{name}.npy") for name in columns}
+        meta: dict[str, Any] = {"root": table.root, "names": table.names, "ignored_names": table.ignored_names}
+        meta |= {"columns": checksums, "counts": faults.counts, "faults": faults.kept, "notes": faults.notes}
+        meta = json.loads(json.dumps(meta))  # as it will be read
+        _write(aside / "meta.json", {**meta, "checksum": _checksum_of(entry.name, meta)})
+        try:
+            os.rename(aside, entry)
+        except OSError:
+            # another process stored the same files first, or an entry that is not whole is in the way
+            try:
+                open_table(entry, type(table))
+            except (OSError, ValueError, KeyError, TypeError):
+                os.rename(entry, f"{aside}-broken")
+                os.rename(aside, entry)
+        pointer = aside.with_name(f"{aside.name}-pointer")
+        _write(pointer, {"fingerprint": found, "outside": outside})
+        os.replace(pointer, tables / f"{key}.json")
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    _remove_superseded(tables, key, entry.name)
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    with open(file, "w", encoding="utf-8") as text:
+        json.dump(content, text)
+        text.flush()
+        os.fsync(text.fileno())
+
+
+def _remove_superseded(tables: Path, key: str, current: str) -> None:
+    limit = time.time() - KEEP_DAYS * 86400
+    for old in tables.glob(f"{key}-*"):
+        with suppress(OSError):
+            if old.name != current and old.stat().st_mtime < limit:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()

@@ -1,0 +1,165 @@
+"""What is told, kept and decided when a step has no finite gradient or a sample cannot be read.
+
+Every rank knows from the step's own sums that something happened: all gather what each one saw, at that step only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddptrain import distributed
+from ddptrain.config import RunConfig
+from ddptrain.data.loading.loader import Samples
+from ddptrain.distributed import World
+from ddptrain.engine.state import RunState
+from ddptrain.engine.step import StepReport
+from ddptrain.errors import RunFailed
+from ddptrain.structures import Batch, SampleKey
+
+NAMED = 8
+"""Samples of a bad step that are named in the log; its file has all."""
+WITH_WEIGHTS = 3
+"""Files of bad steps that hold the weights, in one process: each is as large as the model."""
+
+
+class Incidents:
+    """Looks at every step's report; all ranks call it alike."""
+
+    def __init__(self, config: RunConfig, samples: Samples, world: World, say: Callable[[str], None]) -> None:
+        """
+        Args:
+            samples: the training samples, for the names of files.
+            say: tells a line, on rank 0.
+        """
+        self._config, self._samples, self._world, self._say = config, samples, world, say
+        self._bad_in_a_row, self._with_weights = 0, WITH_WEIGHTS
+
+    def after_step(self, state: RunState, report: StepReport, batches: Sequence[Batch]) -> None:
+        """Tell of what went wrong in a step, keep evidence of a bad one, and end a run that cannot get better.
+
+        Args:
+            state: already counted on.
+            batches: this rank's micro batches.
+
+        Raises:
+            RunFailed: on every rank alike: too many bad steps in a row, or too many samples that cannot be read.
+        """
+        if report.replaced:
+            self._replaced(state, batches)
+        if report.updated:
+            self._bad_in_a_row = 0
+        elif report.overflow:
+            self._say(
+                f"after step {state.step}: fp16 overflow, update skipped ({state.skipped} so far), the loss scale is halved"
+            )
+        else:
+            self._bad(state, report, batches)
+
+    def _replaced(self, state: RunState, batches: Sequence[Batch]) -> None:
+        mine = [line for b in batches for line in b.replaced]
+        for lines in distributed.gather_objects(mine, "gathering the names of unreadable samples"):
+            for line in lines:
+                self._say(f"warning: after step {state.step}: {line}")
+        most = self._config.data.max_bad_samples
+        if state.replaced > most:
+            raise RunFailed(
+                f"{state.replaced} samples could not be read, more than data.max_bad_samples={most}; they are named in "
+                f"{self._config.folder / 'log.txt'}: put them right, or raise the limit, and go on with resume=auto"
+            )
+
+    def _bad(self, state: RunState, report: StepReport, batches: Sequence[Batch]) -> None:
+        self._bad_in_a_row += 1
+        parts = distributed.gather_objects(evidence(report, batches, self._samples), "gathering what is known of a bad step")
+        first = state.position - state.split.global_batch
+        if self._world.main:
+            path = self._config.folder / "bad_steps" / f"step_{state.step + 1:08d}_position_{first}.pt"
+            known: dict[str, Any] = {k: [x for part in parts for x in part[k]] for k in parts[0]}
+            known["keys"] = torch.tensor(known["keys"], dtype=torch.int64)
+            known["losses"] = torch.tensor(known["losses"])
+            # further ones in a row have the same weights: a bad step leaves no trace
+            if self._bad_in_a_row == 1 and self._with_weights:
+                self._with_weights -= 1
+                known["model"] = {k: v.cpu() for k, v in state.model.state_dict().items()}
+            kept = _keep(path, known | {"step": state.step + 1, "position": first, "config": self._config.model_dump_json()})
+            self._say(
+                f"warning: step {state.step + 1}: {self._what(report)}, update skipped ({state.skipped} so far), "
+                f"{self._bad_in_a_row} in a row; {kept}"
+            )
+            for line in self._culprits(known):
+                self._say(f"  {line}")
+        most = self._config.train.max_bad_steps
+        if self._bad_in_a_row > most:
+            raise RunFailed(
+                f"{self._bad_in_a_row} steps in a row had no finite loss and gradient, more than train.max_bad_steps={most}; "
+                f"{ways_out(self._config)}"
+            )
+
+    @staticmethod
+    def _what(report: StepReport) -> str:
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in report.parts.items())
+        loss_is_finite = all(abs(v) < float("inf") for v in report.parts.values())
+        return f"the {'gradient' if loss_is_finite else 'loss'} is not finite ({parts}, gradient norm {report.grad_norm:.4g})"
+
+    def _culprits(self, known: dict[str, Any]) -> list[str]:
+        """The samples whose own loss is not finite; where every loss is finite, those with the largest."""
+        losses = known["losses"]
+        bad = (~losses.isfinite()).nonzero().flatten().tolist()
+        chosen = bad or losses.argsort(descending=True).tolist()
+        names = self._config.data.train
+        lines = [f"loss {losses[i]:.4g}: {names[known['keys'][i][1]].name}: {known['files'][i]}" for i in chosen[:NAMED]]
+        return lines + [f"and {len(bad) - NAMED} more"] * (len(bad) > NAMED)
+
+
+def ways_out(config: RunConfig) -> str:
+    """How to start again after too many bad steps, as overrides that can be given as they stand."""
+    last = config.folder / "checkpoints" / "last.pt"
+    changes = [f"optimizer.lr={config.optimizer.lr / 10:g}", f"train.clip_norm={(config.train.clip_norm or 10) / 10:g}"]
+    if config.train.precision != "none":
+        changes.append("train.precision=none")
+    if not last.exists():
+        return (
+            f"no checkpoint was saved yet: start again with resume=null name={config.name}-2 and one of {', '.join(changes)}, "
+            f"or seed={config.seed + 1}"
+        )
+    return (
+        f"go back to {last}, or to an older checkpoint beside it, with resume={last} and one of {', '.join(changes)}, or "
+        f"seed={config.seed + 1} resume.allow=[seed]"
+    )
+
+
+def evidence(report: StepReport, batches: Sequence[Batch], samples: Samples) -> dict[str, list[Any]]:
+    """What this rank knows of a skipped step, in plain lists.
+
+    Returns:
+        Of each sample `keys` (position, dataset, index), `files` and `losses` (its own loss, nan where the task does not tell);
+        of each micro batch `sizes` and `parts` (its loss parts by name).
+    """
+    keys = [k for b in batches for k in b.keys.tolist()]
+    sizes = [len(b) for b in batches]
+    ends = list(accumulate(sizes))
+    losses = torch.full((ends[-1],), float("nan"))
+    for loss, size, end in zip(report.own, sizes, ends):
+        if loss.per_sample is not None:
+            losses[end - size : end] = loss.per_sample.float().cpu()
+    return {
+        "keys": keys,
+        "files": [samples.source(SampleKey(*k)) for k in keys],
+        "losses": losses.tolist(),
+        "sizes": sizes,
+        "parts": [{k: float(v) for k, v in loss.parts.items()} for loss in report.own],
+    }
+
+
+def _keep(path: Path, known: dict[str, Any]) -> str:
+    """Save evidence; says where, or why not: a full disk is no reason to end here."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        torch.save(known, path)
+    except (OSError, RuntimeError) as e:
+        return f"{path} could not be written ({e})"
+    return f"see {path}"

@@ -1,0 +1,259 @@
+"""The run folder: a new one or one to go on in, its checkpoints, its status and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ddptrain import distributed
+from ddptrain.checkpoint import files as checkpoint
+from ddptrain.checkpoint.writer import CheckpointWriter
+from ddptrain.config import RunConfig, resolve
+from ddptrain.config.docs import to_yaml
+from ddptrain.config.moved import nothing_found
+from ddptrain.distributed import World
+from ddptrain.engine.changes import changes, check_same, consequences, identity
+from ddptrain.engine.origin import Origin, find_origin
+from ddptrain.engine.state import RunState
+from ddptrain.errors import UserError
+from ddptrain.system.files import write_text
+from ddptrain.system.lock import LockLost, RunLock
+from ddptrain.system.printable import printable
+from ddptrain.system.start import write_start
+from ddptrain.system.status import State, exit_status, write_status
+from ddptrain.tasks.base import Task
+
+
+def warn(line: str) -> None:
+    """A line for the person who reads standard error."""
+    print(f"ddptrain: warning: {printable(line)}", file=sys.stderr, flush=True)
+
+
+class Saver:
+    """Keeps the run folder of one run. Rank 0 reads and writes; every rank calls every method."""
+
+    def __init__(self, config: RunConfig, world: World, state: RunState, task: Task, lock: RunLock) -> None:
+        """Args: lock: of the run folder, held by rank 0."""
+        self._config, self._world, self._state, self._lock = config, world, state, lock
+        self._identity = identity(config, list(task.sampler.mixture.sizes))
+        self._contents = [_plain(c.state()) for c in task.contents] if world.main else []
+        self._origin = Origin()
+        self._writer: CheckpointWriter | None = None
+        self._carried: dict[str, tuple[Path, int]] = {}
+        self._ended = False
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self._config.folder / "checkpoints"
+
+    def open(self) -> None:
+        """Find where to start, load it, and only then make the run folder.
+
+        Raises:
+            UserError: the folder is taken, there is nothing to resume, or it is another run's; on every rank alike.
+        """
+        found = distributed.agree(self._find, "the search for a checkpoint")
+        state = distributed.broadcast_object(found, "the broadcast of the checkpoint")
+        if state is not None:
+            distributed.agree(lambda: self._load(state), "loading the checkpoint")
+        else:
+            distributed.agree(lambda: self._state.begin(self._config), "loading the weights of init_from")
+        distributed.agree(self._make_folder, "making the run folder")
+
+    def _find(self) -> dict[str, Any] | None:
+        """Rank 0: the checkpoint to start from, or None for a fresh start."""
+        if not self._world.main:
+            return None
+        config = self._config
+        self._origin = find_origin(config, warn)
+        path, state = self._origin.path, self._origin.state
+        if path is None or state is None:
+            if config.resume is not None:
+                self._state.notes.append(nothing_found(config))
+            return None
+        told = check_same(state, self._identity, self._contents, self._origin.allow, path)
+        self._state.notes[:] = [
+            f"resume: from {path}" + ("" if config.init_from is None else "; init_from is not used, it was for the start"),
+            *(f"warning: resume: {line}" for line in told),
+            *(f"resume: changed: {line}" for line in changes(json.loads(state["config"]), config)),
+            *(f"warning: resume: {line}" for line in consequences(state, config, self._state)),
+        ]
+        if config.folder.resolve() not in path.resolve().parents:
+            self._carry(path, state)
+        return state
+
+    def _carry(self, path: Path, state: dict[str, Any]) -> None:
+        """Let a run that goes on elsewhere keep the best checkpoints so far; a best value whose checkpoint is gone goes,
+        too, so that the next evaluation is the best."""
+        folder = path.parent.parent if path.parent.name == "aside" else path.parent
+        for name in list(state["bests"]):
+            link = "best.pt" if name == self._state.monitored[0] else f"best_{name}.pt"
+            try:
+                source, best = checkpoint.load(folder / link, warn)
+            except UserError:
+                best = None
+            if best is not None and best["step"] <= state["step"]:
+                self._carried[link] = (source, best["step"])
+            else:
+                value = state["bests"].pop(name)
+                self._state.notes.append(
+                    f"warning: resume: {folder} has no {link} of step {state['step']} or before: the best {name} so far, "
+                    f"{value:.4g}, is forgotten, the next evaluation counts as the best"
+                )
+
+    def _load(self, state: dict[str, Any]) -> None:
+        rule, own = json.loads(state["config"])["optimizer"]["name"], self._config.optimizer.name
+        if rule != own:
+            raise UserError(
+                f"checkpoint of step {state['step']}: cannot go on, optimizer.name was {rule} and is {own}: its state does not "
+                f"fit; restore it, or start a new run"
+            )
+        try:
+            self._state.load_state_dict(state)
+        except (RuntimeError, ValueError, KeyError) as e:
+            line = " ".join(str(e).split())[:300]
+            raise UserError(
+                f"checkpoint of step {state['step']}: does not fit the config's model or optimizer: {line}"
+            ) from None
+
+    def _make_folder(self) -> None:
+        if not self._world.main:
+            return
+        folder = self._config.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if self._origin.fresh or self._state.step:
+                checkpoint.set_aside(self._checkpoints, -1 if self._origin.fresh else self._state.step)
+            if self._origin.start is not None:
+                write_start(folder, self._origin.start)
+            self._writer = CheckpointWriter(
+                self._checkpoints, self._config.checkpoint.keep_last, self._config.checkpoint.keep_every, warn
+            )
+            for link, (source, step) in self._carried.items():
+                checkpoint.carry(self._checkpoints, link, source, step)
+            write_text(folder / "config.yaml", to_yaml(self._config))
+            self._status("running")
+        except OSError as e:
+            raise UserError(f"{folder}: cannot be written ({e.strerror}); set output to another folder") from None
+
+    def save(self, best: Sequence[str] = ()) -> None:
+        """Hand the state to the writer: training waits only for the copy to host memory.
+
+        Args:
+            best: the monitored metrics by which this state is the best so far.
+
+        Raises:
+            LockLost: on rank 0: somebody else trains in the folder now.
+        """
+        if self._writer is None:
+            return
+        self._lock.check(look=True)
+        links = [f"best_{name}.pt" for name in best if name in self._config.checkpoint.monitor]
+        self._writer.submit(self._state_dict(), self._state.step, self._state.monitored[0] in best, links)
+        self._status("running")
+
+    def reserve(self) -> None:
+        """Take the host memory for the copy beforehand, when the optimizer has its state."""
+        if self._writer is not None:
+            self._writer.reserve(self._state_dict())
+
+    def _state_dict(self) -> dict[str, Any]:
+        known = {"identity": self._identity, "contents": self._contents, "config": self._config.model_dump_json()}
+        return self._state.state_dict() | known
+
+    def _status(self, state: State, reason: str = "") -> None:
+        folder = self._config.folder
+        last = self._checkpoints / "last.pt"
+        try:
+            saved = self._checkpoints / os.readlink(last) if last.is_symlink() else None
+            write_status(folder, state, self._state.step, self._state.steps, reason, saved)
+        except OSError as e:  # a full disk must not end the training
+            warn(f"{folder}/status.json: not written ({e.strerror})")
+
+    def finish(self, stopped: str, say: Callable[[str], None]) -> int:
+        """Wait for the last save, write the final status.
+
+        Args:
+            stopped: name of the signal that ended the run, empty when it reached its end.
+
+        Returns:
+            This process's exit status, the same on every rank.
+        """
+        failed = False
+        if self._writer is not None:
+            self._lock.check(look=True)
+            self._writer.wait()
+            failed = self._writer.failed
+        failed = bool(distributed.broadcast_object(failed, "the last save"))
+        state: State = "failed" if failed else "stopped" if stopped else "finished"
+        if self._world.main:
+            early = self._state.early_end
+            reason = "the last checkpoint could not be written" if failed else stopped or early
+            self._status(state, reason)
+            step, steps = self._state.step, self._state.steps
+            more = f" of {steps}: {early}; resume=auto and a larger train.patience go on" if early else ""
+            words = {
+                "finished": f"finished at step {step}{more}",
+                "stopped": f"stopped by {stopped} after step {step} of {steps}, saved; go on with resume=auto",
+                "failed": f"ended at step {step}, but the last checkpoint could not be written",
+            }
+            say(words[state])
+        self._ended = True
+        return exit_status(state, self._world.launcher)
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self._writer is None:
+            return
+        self._writer.wait()
+        if not self._ended and value is not None and not isinstance(value, LockLost):
+            self._status("failed", f"{type(value).__name__}: {value}")
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """With arrays as tensors, for a checkpoint."""
+    return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}
+
+
+class Trained(NamedTuple):
+    """What a checkpoint is used for after the training.
+
+    Attributes:
+        config: that it was trained with.
+        weights: of the model, those that are evaluated (averaged, where there are).
+        file: the checkpoint.
+        contents: what its datasets held, see `Contents.state`; empty in those of older versions.
+    """
+
+    config: RunConfig
+    weights: dict[str, Any]
+    file: Path
+    contents: Sequence[dict[str, Any]]
+
+
+def load_weights(path: Path) -> Trained:
+    """The best checkpoint of a run, or a checkpoint.
+
+    Args:
+        path: run folder or checkpoint file.
+
+    Raises:
+        UserError: there is no such checkpoint, or another version of the package wrote a config that this one does not know.
+    """
+    file, state = checkpoint.load(path, warn, best=True)
+    data = json.loads(state["config"])
+    # published weights were the start; what they became is in the checkpoint
+    data["model"] |= {key: False for key in ("pretrained", "pretrained_backbone") if key in data["model"]}
+    config = resolve(data, source=str(file), stored=True)
+    weights: dict[str, Any] = state["ema"] if state["ema"] is not None else state["model"]
+    return Trained(config, weights, file, state.get("contents", ()))

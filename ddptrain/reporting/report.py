@@ -1,0 +1,180 @@
+"""Figures of a run for people, made with matplotlib, which is imported only here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddptrain.system.files import write_text
+from ddptrain.system.printable import printable
+
+
+@contextmanager
+def _axes(path: Path, count: int = 1, width: float = 5.0, height: float = 4.0) -> Iterator[list[Any]]:
+    """`count` axes, at most five in a row; the figure is written to `path` afterwards. Needs no display and leaves pyplot's
+    state alone."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = -(-count // 5)
+    columns = -(-count // rows)
+    with rc_context({"text.parse_math": False}):  # a class may have $ in its name
+        figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = list(np.ravel(figure.subplots(rows, columns)))
+        for spare in axes[count:]:
+            spare.remove()
+        yield axes[:count]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+
+
+def training_curves(path: Path, history: Mapping[str, Sequence[float]], names: Sequence[str]) -> None:
+    """The loss of training and validation, the metrics `names` and the learning rate over the steps of all evaluations, one
+    plot each.
+
+    Args:
+        history: columns of history.csv; `step` among them. Columns that are not there are left out.
+    """
+    plots: list[tuple[str, str, dict[str, str]]] = [("loss", "mean loss", {"training": "train/loss", "validation": "loss"})]
+    plots += [(n, f"{n} (0 to 1)", {"validation": n}) for n in names if n != "loss"]
+    plots.append(("learning rate", "learning rate per step", {"training": "lr"}))
+    plots = [(title, unit, {k: v for k, v in lines.items() if v in history}) for title, unit, lines in plots]
+    there = [plot for plot in plots if plot[-1]]
+    with _axes(path, max(1, len(there)), 4.0, 3.2) as axes:
+        for axis, (title, unit, lines) in zip(axes, there):
+            for label, column in lines.items():
+                axis.plot(history["step"], history[column], marker="o", markersize=3, label=label)
+            axis.set(title=title, xlabel="step (update of the weights)", ylabel=unit)
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.grid(alpha=0.3)
+            if len(lines) > 1:
+                axis.legend(fontsize=8, loc="upper right")
+
+
+def confusion(path: Path, matrix: NDArray[np.integer], classes: Sequence[str], percent: bool = False) -> None:
+    """A confusion matrix `[classes, classes]`, rows the truth, coloured by the part of the row, with its counts, or with
+    those parts in percent."""
+    side = max(4.5, 0.5 * len(classes) + 2)
+    parts = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    with _axes(path, 1, side, side) as (axis,):
+        axis.imshow(parts, vmin=0, vmax=1, cmap="Blues")
+        ticks = range(len(classes))
+        axis.set(xticks=ticks, yticks=ticks, xlabel="predicted class", ylabel="true class")
+        axis.set_title("% of the true class" if percent else "samples", fontsize=9)
+        axis.set_xticklabels(classes, rotation=60, ha="right")
+        axis.set_yticklabels(classes)
+        if len(classes) <= 30:
+            for i, j in np.ndindex(matrix.shape):
+                cell = f"{100 * parts[i, j]:.0f}" if percent else str(matrix[i, j])
+                axis.text(j, i, cell, ha="center", va="center", color="white" if parts[i, j] > 0.5 else "black")
+
+
+def probability_distributions(
+    path: Path, probabilities: NDArray[np.floating], truth: NDArray[np.bool_], classes: Sequence[str]
+) -> None:
+    """For each class the histogram of its predicted probability, where it is true and where it is not.
+
+    Args:
+        probabilities: `[n, classes]` in 0..1.
+        truth: bool `[n, classes]`.
+    """
+    shown = range(min(len(classes), 10))
+    bins = np.linspace(0, 1, 26)
+    with _axes(path, len(shown), 3.0, 3.0) as axes:
+        for axis, k in zip(axes, shown):
+            for is_it, label in ((True, "true"), (False, "not")):
+                values = probabilities[truth[:, k] == is_it, k]
+                axis.hist(values, bins, alpha=0.6, label=f"{label} ({len(values)})", density=len(values) > 0)
+            axis.set(title=classes[k], xlabel="probability (0 to 1)", ylabel="density")
+            axis.legend(fontsize=7, loc="upper right")
+
+
+def pr_curve(path: Path, curves: Mapping[str, tuple[NDArray[np.floating], NDArray[np.floating], float]]) -> None:
+    """Precision over recall; `curves` holds (recall, precision, average precision) by class."""
+    with _axes(path, 1, 8.0, 5.0) as (axis,):
+        for name, (recall, precision, ap) in list(curves.items())[:20]:
+            if not math.isnan(ap):
+                axis.step(recall, precision, where="pre", label=f"{name}  AP {ap:.3f}")
+        axis.set(xlabel="recall (0 to 1)", ylabel="precision (0 to 1)", xlim=(0, 1.02), ylim=(0, 1.05))
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def classification(
+    folder: Path,
+    probabilities: NDArray[np.floating],
+    truth: NDArray[np.bool_],
+    classes: Sequence[str],
+    matrix: NDArray[np.integer] | None,
+    curves: Mapping[str, tuple[NDArray[np.floating], NDArray[np.floating], float]],
+) -> None:
+    """All figures of a classifier but the curves of its training.
+
+    Args:
+        probabilities: `[n, classes]`.
+        truth: bool `[n, classes]`.
+        matrix: confusion matrix, see `confusion`; None where an image may have any number of classes.
+        curves: see `pr_curve`.
+    """
+    classes = list(map(printable, classes))
+    curves = {printable(name): curve for name, curve in curves.items()}
+    if matrix is not None:
+        confusion(folder / "confusion_matrix.png", matrix, classes)
+    probability_distributions(folder / "probability_distributions.png", probabilities, truth, classes)
+    pr_curve(folder / "pr_curve.png", curves)
+
+
+def segmentation(
+    folder: Path,
+    matrix: NDArray[np.integer],
+    iou: NDArray[np.floating],
+    classes: Sequence[str],
+    history: Mapping[str, Sequence[float]],
+    curves: Sequence[str],
+) -> None:
+    """All figures of a segmenter: curves, the confusion matrix in percent of the truth, and the IoU of each class.
+
+    Args:
+        matrix: `[classes, classes]`, pixels.
+        iou: `[classes]`, nan for a class that the truth does not show.
+        history: columns of history.csv.
+        curves: the metrics whose course is drawn.
+    """
+    training_curves(folder / "training_curves.png", history, list(dict.fromkeys(curves)))
+    classes = list(map(printable, classes))
+    confusion(folder / "confusion_matrix.png", matrix, classes, percent=True)
+    order = np.argsort(-np.nan_to_num(iou, nan=-1.0), kind="stable")
+    with _axes(folder / "class_iou.png", 1, 7.0, max(2.5, 0.28 * len(classes) + 1)) as (axis,):
+        axis.barh(range(len(classes)), np.nan_to_num(iou[order]))
+        axis.set(yticks=range(len(classes)), xlim=(0, 1), xlabel="IoU (0 to 1)", ylabel="class")
+        axis.set_yticklabels([classes[k] for k in order])
+        axis.invert_yaxis()
+        for place, k in enumerate(order):
+            said = "not in the truth" if math.isnan(iou[k]) else f"{iou[k]:.3f}"
+            axis.text(float(np.nan_to_num(iou[k])) + 0.01, place, said, va="center", fontsize=8)
+        axis.grid(axis="x", alpha=0.3)
+
+
+def text(
+    path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], metrics: Mapping[str, float], remarks: Sequence[str]
+) -> None:
+    """The table of an evaluation, what to mind about it, and every number, as plain text."""
+
+    def cell(value: Any) -> str:
+        return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+    table = [list(header), *([cell(v) for v in row] for row in rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    lines = ["  ".join(v.ljust(w) for v, w in zip(row, widths)).rstrip() for row in table]
+    lines += ["", *remarks] if remarks else []
+    lines += ["", *(f"{name:40} {cell(value)}" for name, value in metrics.items())]
+    write_text(path, "\n".join(map(printable, lines)) + "\n")

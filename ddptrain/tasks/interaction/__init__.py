@@ -1,0 +1,1 @@
+"""Interaction: which people interact, and how."""

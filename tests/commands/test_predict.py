@@ -1,0 +1,171 @@
+"""`ddptrain predict` over whatever lies in a folder: nothing bad stops it, nothing found is lost, nothing is overwritten."""
+
+import json
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from small_runs import RUNS, write_config
+from support import Ranks
+
+from ddptrain.checkpoint import files as checkpoint
+from ddptrain.cli import main
+from ddptrain.commands.image_files import distinct, find_images
+from ddptrain.config import RunConfig, load_config
+from ddptrain.data.tables.faults import Faults
+from ddptrain.tasks.build import load_predictor
+
+
+def untrained(config: RunConfig, run: Path) -> Path:
+    """A run folder with fresh weights."""
+    model = load_predictor(config).build_model().state_dict()
+    checkpoint.save(run / "checkpoints", {"config": config.model_dump_json(), "model": model, "ema": None}, 1, best=True)
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shapes")
+    RUNS["classification"].write(folder)
+    return untrained(load_config(str(write_config("classification", folder, folder)), []), folder / "run")
+
+
+def picture(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 256, (40, 36, 3), np.uint8))
+    return path
+
+
+def test_what_lies_in_a_folder(tmp_path: Path, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    sound = [picture(images / name, i) for i, name in enumerate(("a.png", "one/x.jpg", "two/x.png", "two/x.bmp", "z.webp"))]
+    for name in ("._a.png", ".ipynb_checkpoints/a.png", "__MACOSX/a.png"):
+        picture(images / name)
+    (images / "two/loop").symlink_to(images)
+    (images / "again").symlink_to(images / "one")
+    (images / "bad.jpg").write_text("no picture")
+    (images / "empty.png").touch()
+    (images / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (images / "phone.heic").touch()
+    assert main(["predict", str(run), str(images), str(sound[0]), "--out", str(out)]) == 1
+    said = capfd.readouterr()
+    assert json.loads((out / "predictions.json").read_text()).keys() == {str(p) for p in sound}
+    pictures = sorted(p.relative_to(out).as_posix() for p in out.rglob("*.jpg"))
+    assert pictures == ["a.jpg", "one/x.jpg", "two/0005_x.jpg", "two/0006_x.jpg", "z.jpg"]
+    for name, why in (("bad.jpg", "not an image"), ("empty.png", "the file is empty"), ("gone.png", "No such file")):
+        assert f"skipped: {images / name}: {why}" in said.err
+    assert "failed: 3 of 8 images were skipped, each is named above" in said.err
+    assert "3 hidden file or folder (skipped), 2 folder reached twice (visited once), 1 .heic file (not read)" in said.out
+    assert "5 images with" in said.out
+
+
+def test_when_nothing_can_be_used(tmp_path: Path, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    (images / "deep/er").mkdir(parents=True)
+    assert main(["predict", str(run), str(images), "--out", str(out)]) == 2
+    assert f"error: {images}: no image in it or below it; images end in .bmp" in capfd.readouterr().err
+    (images / "deep/er/a.heic").touch()
+    assert main(["predict", str(run), str(images)]) == 2
+    assert "left out: 1 .heic file (not read)" in capfd.readouterr().err
+    (images / "deep/er/a.jpg").touch()
+    assert main(["predict", str(run), str(images), "--out", str(out)]) == 2
+    assert "error: no image could be used" in capfd.readouterr().err
+    assert json.loads((out / "predictions.json").read_text()) == {}
+    assert main(["predict", str(run), str(tmp_path / "none")]) == 2
+    assert "none: no such image or folder" in capfd.readouterr().err
+
+
+def test_no_image_is_overwritten_by_its_picture(tmp_path: Path, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    image = picture(tmp_path / "images/sub/a.jpg")
+    before = image.read_bytes()
+    assert main(["predict", str(run), str(tmp_path / "images"), "--out", str(tmp_path / "images")]) == 2
+    assert f"{image}: it is read, and would be overwritten; name another folder" in capfd.readouterr().err
+    assert image.read_bytes() == before
+
+
+def test_a_killed_prediction_leaves_what_it_found(tmp_path: Path, run: Path) -> None:
+    for i in range(120):
+        picture(tmp_path / f"images/{i}.bmp", i)
+    out = tmp_path / "out"
+    process = Ranks(1, main, ["predict", str(run), str(tmp_path / "images"), "--out", str(out)])
+    while len(list(out.glob("*.jpg"))) < 10 and process.processes[0].is_alive():
+        time.sleep(0.01)
+    process.processes[0].kill()
+    assert process.wait() == [-9], process.text
+    assert 1 <= len(json.loads((out / "predictions.json").read_text())) < 120
+
+
+def test_names_take_no_time() -> None:
+    """Comparing each with each would take minutes."""
+    start = time.monotonic()
+    names = distinct([f"folder/{i % 90_000}" for i in range(100_000)])
+    assert len(set(names)) == 100_000
+    assert names[20_000] == "folder/20000"
+    assert names[0], names[90_000] == ("folder/00000_0", "folder/90000_0")
+    assert time.monotonic() - start < 20
+
+
+def test_a_name_that_looks_like_a_numbered_one_is_kept_apart() -> None:
+    assert distinct(["a", "0002_a", "a"]) == ["0000_a", "0002_a", "_0002_a"]
+
+
+def test_folders_are_listed_once(tmp_path: Path) -> None:
+    picture(tmp_path / "a/x.png")
+    faults = Faults()
+    assert list(find_images([tmp_path, tmp_path / "a", tmp_path / "a/x.png"], faults).values()) == ["a/x"]
+    assert faults.counts["folder reached twice"] == 1
+
+
+@pytest.mark.parametrize("channels", [4, 5])
+def test_depth_maps_from_a_folder(tmp_path: Path, channels: int, capfd: pytest.CaptureFixture[str]) -> None:
+    RUNS["detection"].write(tmp_path)
+    model = [f"model={{size: n, norm: group, in_channels: {channels}}}"]
+    config = load_config(str(write_config("detection", tmp_path, tmp_path)), model)
+    deep = untrained(config, tmp_path / "deep")
+    for name in ("one/a", "two/a"):
+        picture(tmp_path / f"images/{name}.jpg")
+    (tmp_path / "maps/one").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "maps/one/a.png"), np.full((40, 36), 9000, np.uint16))
+    arguments = ["predict", str(deep), str(tmp_path / "images"), "--out", str(tmp_path / "out")]
+    status = main([*arguments, "--depth", str(tmp_path / "maps")])
+    said = capfd.readouterr()
+    found = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert found[str(tmp_path / "images/one/a.jpg")]["depth"] is True
+    if channels == 4:
+        assert status == 1
+        assert f"skipped: {tmp_path}/images/two/a.jpg: no depth map in {tmp_path}/maps" in said.err
+    else:
+        assert status == 0
+        assert "1 of them without a depth map" in said.out
+        assert found[str(tmp_path / "images/two/a.jpg")]["depth"] is False
+        assert main([*arguments, "--depth", str(tmp_path / "none")]) == 2
+        assert "--depth: " in capfd.readouterr().err
+
+
+def test_a_model_without_depth_refuses_depth_maps(tmp_path: Path, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    image = picture(tmp_path / "a.png")
+    assert main(["predict", str(run), str(image), "--depth", str(tmp_path)]) == 2
+    assert "--depth: the run's model takes no depth" in capfd.readouterr().err
+
+
+def test_a_frame_without_labels_stops_no_folder_of_panoramas(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    RUNS["interaction"].write(tmp_path)
+    config = load_config(str(write_config("interaction", tmp_path, tmp_path)), [])
+    pairs = untrained(config, tmp_path / "pairs")
+    sequence = next(p for p in (tmp_path / "images/image_stitched").iterdir())
+    frames = sorted(sequence.iterdir())
+    (sequence / f"unknown{frames[0].suffix}").write_bytes(frames[0].read_bytes())
+    labels = next((tmp_path / "labels").glob(f"*/{sequence.name}.json"))
+    content = json.loads(labels.read_text())
+    content["labels"][frames[0].name].append({"label_id": "pedestrian:99", "box": [1, "two", 3, 4]})
+    labels.write_text(json.dumps(content))
+    assert main(["predict", str(pairs), str(sequence), "--out", str(tmp_path / "out")]) == 1
+    said = capfd.readouterr()
+    assert "does not know this frame" in said.err
+    assert f"warning: left out: {labels}: {frames[0].name}: pedestrian:99: malformed row: " in said.err
+    assert "1 person was left out of them, as warned above" in said.out
+    found = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert found.keys() == {str(f) for f in frames}
+    assert [len(found[str(f)]["left_out"]) for f in frames] == [1, *[0] * (len(frames) - 1)]

@@ -1,0 +1,114 @@
+"""`ddptrain verify` holds on a sound config, says why a batch norm cannot, and sees what is broken."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ddptrain.cli import main
+from ddptrain.commands.verify import largest_difference
+from ddptrain.errors import RunFailed
+
+
+def test_resume_holds(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(config), "--resume", "--steps", "3", "train.patience=3", "eval.every_epochs=1"]) == 0
+    said = capsys.readouterr().out
+    assert "resumed at step 1: bit-equal" in said
+    assert "holds: resuming changes nothing" in said
+
+
+def test_split_of_a_batch_norm_is_broken_and_says_why(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(config), "--split", "--steps", "2", "model.norm=batch"]) == 1
+    said = capsys.readouterr().out
+    assert "BROKEN: the split changes what is learned" in said
+    assert "Set model.norm=sync" in said
+    assert "2 ranks x micro batch 6: largest difference" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_split_and_workers_hold(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(config), "--split", "model.norm=none"]) == 0
+    assert main(["verify", str(config), "--workers"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("holds: ") == 2
+    assert "3 workers: bit-equal" in said
+
+
+def test_a_run_that_fails_is_told_in_one_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(config), "--resume", "--steps", "1"]) == 2
+    assert "--steps 1: at least 2 are needed" in capsys.readouterr().err
+    assert main(["verify", str(config), "--resume", "data.train.0.root=/nowhere"]) == 1
+    said = capsys.readouterr().err
+    assert "ended with status" in said
+    assert "/nowhere" in said
+
+
+def state() -> dict[str, Any]:
+    weights = {"a.weight": torch.tensor([1.0, -4.0]), "n": torch.tensor(3)}
+    moments = {0: {"exp_avg": torch.tensor([1e-6, 2e-6]), "step": torch.tensor(2.0)}}
+    counts = {"step": 2, "skipped": 0, "position": 24, "samples_by_dataset": [16.0, 8.0]}
+    return {"model": weights, "ema": None, "optimizer": {"state": moments}, **counts}
+
+
+def test_the_largest_difference_is_found() -> None:
+    assert largest_difference(state(), state()).value == 0
+    other = state()
+    other["model"]["a.weight"][0] += 0.4
+    other["optimizer"]["state"][0]["exp_avg"][1] += 1e-7
+    found = largest_difference(state(), other)
+    assert (found.name, pytest.approx(found.value)) == ("model a.weight", 0.1)
+    other["optimizer"]["state"][0]["exp_avg"][1] = math.nan
+    assert largest_difference(state(), other).name == "optimizer 0 exp_avg"
+
+
+def test_runs_that_counted_differently_are_no_match() -> None:
+    other = copy.deepcopy(state())
+    other["position"] = 36
+    with pytest.raises(RunFailed, match="differ in position: 24 and 36"):
+        largest_difference(state(), other)
+
+
+def test_split_of_a_synchronised_batch_norm_holds_over_ranks(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(config), "--split", "model.norm=sync"]) == 0
+    said = capsys.readouterr().out
+    assert "2 ranks x micro batch 6: largest difference" in said
+    assert "holds: the split changes nothing" in said
+
+
+FAULTS = {
+    # the average starts anew from the fresh weights
+    "resume": ("import ddptrain.optim.ema as m\nm.Ema.load_state_dict = lambda self, state: None", "in ema "),
+    # randomness of a worker's own
+    "workers": (
+        "import ddptrain.seeding as m, torch.utils.data as d\nproper = m._stream\n"
+        "m._stream = lambda seed, purpose: proper(seed + 9 * (d.get_worker_info() is not None), purpose)",
+        "1 workers: largest difference",
+    ),
+    # gradients of the last micro batch only
+    "split": (
+        "import ddptrain.engine.step as m\nproper = m.Stepper._backward\n"
+        "m.Stepper._backward = lambda self, batch, last: (self.optimizer.zero_grad(), proper(self, batch, last))[1]",
+        "1 rank x micro batch 6: largest difference",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", FAULTS)
+def test_what_is_broken_is_seen(
+    config: Path, tmp_path: Path, way: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each way of breaking the promise, put into the very processes that verify starts, ends with status 1."""
+    code, said = FAULTS[way]
+    (tmp_path / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    assert main(["verify", str(config), f"--{way}", "--steps", "2", "model.norm=none"]) == 1
+    out = capsys.readouterr().out
+    assert "BROKEN: " in out
+    assert said in out

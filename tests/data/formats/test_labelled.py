@@ -1,0 +1,148 @@
+"""Readers of whole-image labels: what they find in real and made-up layouts, and one clear line for every fault."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ddptrain.config.data import DatasetConfig
+from ddptrain.data.formats.labelled import read_labelled
+from ddptrain.data.tables.images import ImageTable, apply_labels
+from ddptrain.data.tables.labels import LabelSpace
+from ddptrain.errors import UserError
+
+
+def dataset(root: Path, **keys: object) -> DatasetConfig:
+    return DatasetConfig.model_validate({"name": "d", "root": str(root), **keys})
+
+
+def images(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        cv2.imwrite(str(folder / f"{i}.png"), np.full((8, 10, 3), i, np.uint8))
+
+
+def paths(table: ImageTable) -> list[str]:
+    return [table.path(i) for i in range(len(table))]
+
+
+def test_real_folder_is_held_out_by_class(data_root: Path) -> None:
+    parts = {}
+    for split in ("train", "val"):
+        config = dataset(data_root / "cifar10_1500", format="folder", holdout=0.1, split=split)
+        table, faults = read_labelled(config)
+        assert not faults.counts
+        parts[split] = table
+        expected = 135 if split == "train" else 15
+        assert np.bincount(table.labels).tolist() == [expected] * 10
+        assert (table.sizes == 32).all()
+        for i in (0, len(table) - 1):
+            assert Path(table.path(i)).parent.name == table.names[table.labels[i]]
+    assert not set(paths(parts["train"])) & set(paths(parts["val"]))
+
+
+def test_classes_are_mapped_and_dropped(tmp_path: Path) -> None:
+    for name, count in (("Cat", 2), ("dog", 3), ("fish", 1)):
+        images(tmp_path / "train" / name, count)
+    config = dataset(tmp_path, format="folder", split="train", rename={"Cat": "cat"}, drop=("fish",))
+    table, _ = read_labelled(config)
+    space = LabelSpace.build(["dog", "cat"], [config], [table])
+    mapped = apply_labels(space, table)
+    assert mapped.names == ("dog", "cat")
+    assert mapped.labels.tolist() == [1, 1, 0, 0, 0]
+    assert [Path(p).parent.name for p in paths(mapped)] == ["Cat", "Cat", "dog", "dog", "dog"]
+    with pytest.raises(UserError, match="its classes Cat, fish are not among"):
+        LabelSpace.build(["dog", "cat"], [dataset(tmp_path, format="folder", split="train")], [table])
+
+
+@pytest.mark.parametrize("header", ["", "label,filename\n"])
+def test_csv_with_and_without_header(tmp_path: Path, header: str) -> None:
+    images(tmp_path / "images", 4)
+    order = (lambda p, c: f"{c},{p}\n") if header else (lambda p, c: f"{p},{c}\n")
+    rows = [order("0.png", "a|b"), order("1.png", "b"), order("2.png", ""), order("1.png", "a")]
+    (tmp_path / "train.csv").write_text(header + "".join(rows))
+    table, faults = read_labelled(dataset(tmp_path, format="csv", split="train"))
+    assert not faults.counts
+    assert table.names == ("a", "b")
+    assert table.truth().tolist() == [[True, True], [True, True], [False, False]]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_mnist(tmp_path: Path, zipped: bool) -> None:
+    r = np.random.default_rng(0)
+    pixels, labels = r.integers(0, 256, (7, 28, 28), dtype=np.uint8), r.integers(0, 10, 7, dtype=np.uint8)
+    write = (lambda p, d: p.with_suffix(".gz").write_bytes(gzip.compress(d))) if zipped else (lambda p, d: p.write_bytes(d))
+    write(tmp_path / "t10k-images-idx3-ubyte", struct.pack(">4I", 0x803, 7, 28, 28) + pixels.tobytes())
+    write(tmp_path / "t10k-labels-idx1-ubyte", struct.pack(">2I", 0x801, 7) + labels.tobytes())
+    table, _ = read_labelled(dataset(tmp_path, format="mnist", split="test"))
+    assert table.pixels is not None
+    assert np.array_equal(table.pixels, pixels)
+    assert table.labels.tolist() == labels.tolist()
+    assert len(table.names) == 10
+
+
+def cut_idx(root: Path) -> dict[str, object]:
+    (root / "train-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, 7, 28, 28) + b"12")
+    return {"format": "mnist"}
+
+
+def empty_class(root: Path) -> dict[str, object]:
+    images(root / "train/cat", 1)
+    (root / "train/dog").mkdir()
+    return {"format": "folder", "split": "train"}
+
+
+def no_split(root: Path) -> dict[str, object]:
+    images(root / "val/cat", 1)
+    return {"format": "folder", "split": "train"}
+
+
+def holdout_of_nothing(root: Path) -> dict[str, object]:
+    images(root / "cat", 1)
+    return {"format": "folder", "split": "test", "holdout": 0.5}
+
+
+def broken_image(root: Path) -> dict[str, object]:
+    images(root / "cat", 2)
+    (root / "cat/0.png").write_bytes(b"nothing")
+    return {"format": "folder"}
+
+
+def missing_image(root: Path) -> dict[str, object]:
+    (root / "train.csv").write_text("gone.png,cat\n")
+    return {"format": "csv", "split": "train"}
+
+
+def header_without_class(root: Path) -> dict[str, object]:
+    (root / "train.csv").write_text("path,width\na.png,3\n")
+    return {"format": "csv", "split": "train"}
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (cut_idx, "train-images-idx3-ubyte is no idx file of 3 dimensions, or cut short"),
+        (empty_class, "dog: empty class folder"),
+        (no_split, "split train is not there; splits in .*: val"),
+        (holdout_of_nothing, "holdout makes the splits train and val"),
+        (broken_image, "unreadable image: not an image"),
+        (missing_image, "missing image"),
+        (header_without_class, "no column class"),
+    ],
+)
+def test_faults_are_told_in_one_line(tmp_path: Path, make: object, line: str) -> None:
+    with pytest.raises(UserError, match=line) as e:
+        read_labelled(dataset(tmp_path, **make(tmp_path)))  # type: ignore[operator]
+    assert "\n" not in str(e.value)
+
+
+def test_faulty_parts_can_be_left_out(tmp_path: Path) -> None:
+    empty_class(tmp_path)
+    table, faults = read_labelled(dataset(tmp_path, format="folder", split="train"), "drop")
+    assert len(table) == 1
+    assert faults.counts["empty class folder"] == 1

@@ -1,0 +1,126 @@
+"""Batches arrive where shared memory or open files are scarce, and no wait for one is without end."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import resource
+import signal
+import subprocess
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+from support import Ranks
+from test_loader import Numbers, assert_equal, stream
+from torch.utils.data import DataLoader
+
+from ddptrain.data.loading.loader import LoaderError, Wait
+from ddptrain.structures import Sample, SampleKey
+from ddptrain.system.files import open_file_limit
+
+
+class Large(Numbers):
+    def __getitem__(self, key: SampleKey) -> Sample:
+        return dataclasses.replace(super().__getitem__(key), image=np.full((200, 200, 3), key.position % 256, np.uint8))
+
+
+def load_both_ways(shared_memory: str, files: int) -> None:
+    """In a process of its own: load the same batches with workers and without, and print how many workers there were, and what
+    was told."""
+    if shared_memory:
+        clone_newns = 0x00020000
+        if ctypes.CDLL(None).unshare(clone_newns):
+            print("not permitted")
+            return
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={shared_memory}", "tmpfs", "/dev/shm"], check=True)
+    if files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    told: list[str] = []
+    with stream(Large(), workers=3, wait=Wait(report=told.append)) as helped, stream(Large()) as alone:
+        for a, b in zip(islice(helped, 12), alone):
+            assert_equal(a, b)
+        print(len(helped.processes), *told, sep="\n")
+
+
+def look(shared_memory: str = "", files: int = 0) -> list[str]:
+    ranks = Ranks(1, load_both_ways, shared_memory, files)
+    assert ranks.wait() == [0], ranks.text
+    said = ranks.text.splitlines()
+    if said == ["not permitted"]:
+        pytest.skip("this user may not mount a file system of its own")
+    return said
+
+
+def test_a_batch_that_does_not_fit_into_shared_memory_comes_through_the_pipe() -> None:
+    workers, told = look("300k")
+    assert workers == "3"
+    assert "shared memory is too small: /dev/shm has" in told
+    assert "of 0.3 MB free, 3 workers with batches of 1.0 MB need 8.6 MB; enlarge it (docker: --shm-size)" in told
+
+
+def test_without_any_shared_memory_images_are_read_in_the_trainer() -> None:
+    workers, told = look("4k")
+    assert workers == "0"
+    assert "no loader processes (No space left on device): images are read in this process" in told
+
+
+def test_few_open_files() -> None:
+    assert look(files=64) == [
+        "3",
+        "batches come through pipes, which is slower: only 64 files may be open at once; raise the limit (ulimit -n 1024)",
+    ]
+    workers, told = look(files=24)
+    assert workers == "0"
+    assert "(Too many open files): images are read in this process, which is slower; only 24 files may be open" in told
+
+
+def test_the_limit_of_open_files_is_raised_to_what_is_granted() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
+        assert open_file_limit() > 64
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == open_file_limit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_no_wait_is_without_end(monkeypatch: pytest.MonkeyPatch, asked: bool) -> None:
+    for name, seconds in (("_LOOK_S", 0.1), ("_STOP_S", 4), ("_PATIENCE_S", 0.3)):
+        monkeypatch.setattr(f"ddptrain.data.loading.workers.{name}", seconds)
+    told: list[str] = []
+    wait = Wait(timeout_s=600 if asked else 4, stopped=lambda: asked, report=told.append)
+    loader = stream(Numbers(at=11, action="hang"), workers=1, wait=wait)
+    next(loader)
+    start = time.perf_counter()
+    with pytest.raises(LoaderError, match=r"^no batch came for \d+ s.*check their disk, or raise train.timeout_s \("):
+        next(loader)
+    assert time.perf_counter() - start < 60
+    assert told[0].startswith("waiting for a batch for ")
+    assert not any(p.is_alive() for p in loader.processes)
+
+
+def test_a_slow_batch_comes_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddptrain.data.loading.workers._LOOK_S", 0.1)
+    with stream(Numbers(at=11, action="doze"), workers=1) as loader:
+        assert [b.keys[0, 0].item() for b in (next(loader), next(loader), next(loader))] == [0, 8, 16]
+
+
+def test_a_worker_killed_for_shared_memory_is_named() -> None:
+    """Also beside another DataLoader of the process, with torch's handler, which raises wherever the trainer is."""
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        others = iter(DataLoader(list(range(4)), num_workers=1))
+        loader = stream(workers=2)
+        next(loader)
+        os.kill(loader.processes[0].pid, signal.SIGBUS)
+        loader.processes[0].join()
+        with pytest.raises(LoaderError, match=r"SIGBUS; data.workers is 2\): most likely shared memory ran out"):
+            next(loader)
+        assert len(list(others)) == 4
+    finally:
+        signal.signal(signal.SIGCHLD, before)

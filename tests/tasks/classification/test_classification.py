@@ -1,0 +1,183 @@
+"""Classification through the same engine: exact over splits, ranks and resumes, and it learns."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_runs import RUNS, write_config
+from support import final_state, largest_difference, summary, train
+
+from ddptrain.cli import main
+from ddptrain.config import load_config
+from ddptrain.data.loading.loader import train_loader
+from ddptrain.structures import SampleKey
+from ddptrain.tasks.build import build_task
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["loss.name=focal", "loss.class_weights=[1, 2, 0.5]"], ["loss={name: bce, pos_weight: balanced}", "data.balance=none"]],
+    ids=["focal", "bce"],
+)
+def test_other_losses_are_sums_too(shapes_config: Path, tmp_path: Path, overrides: list[str]) -> None:
+    """As tests/distributed/test_split.py, which runs cross entropy."""
+    for world_size, micro in ((1, 12), (2, 2)):
+        train(world_size, shapes_config, f"name=w{world_size}", f"train.micro_batch={micro}", *overrides)
+    one, two = (final_state(tmp_path / f"w{n}") for n in (1, 2))
+    assert largest_difference(one["model"], two["model"]) < 1e-5
+    assert largest_difference(one["ema"], two["ema"]) < 1e-5
+
+
+def test_it_learns_reports_and_keeps_the_best_of_each_metric(shapes_config: Path, tmp_path: Path, shapes: Path) -> None:
+    pytest.importorskip("matplotlib", reason="figures of the report need the extra [report]")
+    train(
+        1,
+        shapes_config,
+        "train.steps=240",
+        "train.global_batch=24",
+        "train.micro_batch=24",
+        "optimizer={name: adamw, lr: 0.004, momentum: 0.9}",
+        "ema.decay=0.9",
+        "eval.every_steps=60",
+        "checkpoint.monitor=[loss, f1]",
+        "data.augment={mixup: 0, cutmix: 0, hsv_h: 0, scale: 0.2}",
+    )
+    run = tmp_path / "run"
+    best = summary(run)
+    assert best["best"] >= 0.8
+    with (run / "history.csv").open() as file:
+        rows = np.genfromtxt(file, delimiter=",", names=True, deletechars="")
+    links = {name: int((run / "checkpoints" / f"{name}.pt").resolve().stem[5:]) for name in ("best", "best_loss", "best_f1")}
+    assert links["best"] == rows["step"][rows["accuracy"].argmax()]
+    assert links["best_loss"] == rows["step"][rows["loss"].argmin()]
+    assert links["best_f1"] == rows["step"][rows["f1"].argmax()]
+    report = run / "report"
+    for name in ("training_curves", "confusion_matrix", "probability_distributions", "pr_curve"):
+        assert (report / f"{name}.png").stat().st_size > 5000, name
+    assert "balanced_accuracy" in (report / "evaluation_report.txt").read_text()
+    assert main(["report", str(run), f"--out={tmp_path / 'again'}"]) == 0
+    assert {p.name for p in (tmp_path / "again").iterdir()} == {p.name for p in report.iterdir()}
+    said = (tmp_path / "again" / "evaluation_report.txt").read_text()
+    assert re.search(rf"^accuracy +{best['best']:.4f}$", said, re.MULTILINE)
+    picture = shapes / "val/disc/0.png"
+    assert main(["predict", str(run), str(picture)]) == 0
+    said = json.loads((run / "predictions/predictions.json").read_text())[str(picture)]
+    assert sum(row["probability"] for row in said["classes"]) == pytest.approx(1, abs=1e-3)
+    assert (run / "predictions" / "0.jpg").is_file()
+
+
+def test_a_collapsed_classifier_is_named(shapes_config: Path, tmp_path: Path) -> None:
+    text = train(1, shapes_config, "train.steps=1", "data.balance=none", "loss.class_weights=[1, 0, 0]", "optimizer.lr=0.5")
+    assert "has collapsed: it answers disc for 100% of the images" in text
+
+
+def test_balance_draws_every_class_equally_often(shapes_config: Path) -> None:
+    for balance, each in (("oversample", 14), ("undersample", 5)):
+        task = build_task(load_config(shapes_config, [f"data.balance={balance}"]))
+        assert task.sampler.mixture.samples_per_epoch == 3 * each
+        for epoch in range(3):
+            dataset, index = task.sampler.keys(np.arange(epoch * 3 * each, (epoch + 1) * 3 * each))
+            keys = [SampleKey(0, int(d), int(i)) for d, i in zip(dataset, index)]
+            classes = np.stack([task.train[key].targets["classes"] for key in keys])
+            assert np.abs(classes.sum(0) - each).max() <= 1
+
+
+def test_what_is_mixed_in_depends_on_the_position_alone(shapes_config: Path) -> None:
+    """Neither on the batch nor on the workers; and another position mixes otherwise."""
+    task = build_task(load_config(shapes_config))
+
+    def batches(accumulation: int, workers: int) -> dict[str, torch.Tensor]:
+        keys = lambda positions: (positions * 0, positions * 0)  # noqa: E731
+        with train_loader(
+            task.train,
+            keys,
+            position=7,
+            steps=2,
+            global_batch=6,
+            accumulation=accumulation,
+            rank=0,
+            world_size=1,
+            workers=workers,
+        ) as loader:
+            found = list(loader)
+        return {k: torch.cat([b.targets[k] for b in found]) for k in found[0].targets}
+
+    one, other = batches(1, 0), batches(3, 2)
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+    assert len(one["part"].unique()) > 6
+    assert one["box"].any(1).float().mean() not in (0.0, 1.0)
+
+
+def test_several_classes_from_a_csv(tmp_path: Path, shapes: Path) -> None:
+    """Two datasets, each labelling only some classes: what one does not label is unknown there."""
+    rows = {
+        "round": [(f"disc/{i}.png", "disc") for i in range(8)] + [(f"stripes/{i}.png", "") for i in range(5)],
+        "all": [(f"square/{i}.png", "square|angular") for i in range(8)] + [(f"disc/{i}.png", "disc") for i in range(4)],
+    }
+    for name, lines in rows.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.csv").write_text("image,label\n" + "".join(f"{shapes}/train/{p},{c}\n" for p, c in lines))
+    where = f"split: train, images: {shapes}"
+    sets = ", ".join(f"{{name: {n}, format: csv, root: {tmp_path}/{n}, {where}}}" for n in rows)
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"name: run\noutput: {tmp_path}\ntask: classification\nclasses: [disc, square, angular]\n"
+        f"data: {{train: [{sets}], val: [{sets}], image_size: 32, workers: 0}}\nmodel: {{name: lenet}}\nloss: {{name: bce}}\n"
+        "train: {steps: 3, global_batch: 8, micro_batch: 8}\nmonitor: {tensorboard: false}\neval: {batch: 7}\n"
+    )
+    train(1, config)
+    found = summary(tmp_path / "run")
+    assert found["AP"] is not None
+    task = build_task(load_config(config))
+    sample = task.train[SampleKey(0, 0, 0)]
+    assert sample.annotated.tolist() == [True, False, False]
+    model = task.build_model()
+    batch = task.train.collate([sample])
+    task.loss(model, batch).total.backward()
+    last = list(model.parameters())[-1].grad
+    assert last is not None
+    assert (last != 0).tolist() == [True, False, False]
+
+
+@pytest.mark.slow
+def test_real_images_are_learned(tmp_path: Path, data_root: Path) -> None:
+    """CIFAR images, a miniature of configs/cifar10.yaml: far above chance after some seconds."""
+    config = Path(__file__).resolve().parents[3] / "configs" / "cifar10.yaml"
+    train(
+        1,
+        config,
+        f"output={tmp_path}",
+        "train.epochs=4",
+        "data.workers=0",
+        "model={name: small_resnet, blocks: 1, width: 16}",
+        f"data.train.0.root={data_root}/cifar10_1500",
+        f"data.val.0.root={data_root}/cifar10_1500",
+        "data.augment.cutmix=0",
+        "optimizer={name: adamw, lr: 0.005, momentum: 0.9}",
+        timeout=400,
+    )
+    assert summary(tmp_path / "cifar10")["accuracy"] >= 0.25
+
+
+def test_how_long_images_are_mixed_is_told(shapes_config: Path) -> None:
+    told = build_task(load_config(shapes_config, ["data.samples_per_epoch=36"])).notes
+    assert "mixup of 30% and cutmix of 50% of the samples in the first 2 of 2 epochs" in told
+    told = build_task(load_config(shapes_config, ["data.samples_per_epoch=36", "data.augment.close_epochs=10"])).notes
+    assert (
+        "warning: no mixup and no cutmix: data.augment.close_epochs is as long as the run, 10 epochs of 2; set it lower, or "
+        "take mixup and cutmix out"
+    ) in told
+
+
+def test_a_batch_norm_over_a_single_pixel_is_told_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    RUNS["classification"].write(tmp_path)
+    config = str(write_config("classification", tmp_path, tmp_path))
+    small = ["model={name: shufflenet_v2_x0_5}", "train.global_batch=1", "train.micro_batch=1", "train.steps=1"]
+    assert main(["train", config, *small]) == 2
+    assert "train.micro_batch: at data.image_size=32 the network makes a single pixel of an image" in capfd.readouterr().err
