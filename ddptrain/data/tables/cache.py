@@ -171,9 +171,8 @@ def _outside(folders: Iterable[str], root: Path) -> list[str]:
 @cache
 def _readers_version() -> str:
     """Hash of the source of all readers: a table of another version of them is read anew."""
-    folder = Path(__file__).parent
-    own = ("table.py", "mask_table.py", "faults.py", "contents.py", "orientation.py")
-    sources = [*(folder / name for name in own), *sorted((folder / "formats").glob("*.py"))]
+    data = Path(__file__).parents[1]
+    sources = [p for room in ("formats", "images", "tables") for p in sorted((data / room).glob("*.py"))]
     return hashlib.blake2b(b"\0".join(p.read_bytes() for p in sources), digest_size=8).hexdigest()
 
 
