@@ -42,7 +42,10 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "classification": ("classification", ()),
     "classification, resnet18": ("classification", ("model={name: resnet18}", "loss={name: focal}")),
-    "classification, small_resnet, bce": ("classification", ("model={name: small_resnet}", "loss={name: bce}")),
+    "classification, small_resnet, bce": (
+        "classification",
+        ("model={name: small_resnet}", "loss={name: bce}", "data.balance=none"),
+    ),
     "segmentation": ("segmentation", ()),
     "mask2former": (
         "segmentation",
