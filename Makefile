@@ -1,19 +1,27 @@
-# make demo | test | lint | bench | help        PYTHON=python3.12 chooses another Python for the environment
+# make demo | test-fast | test | lint | bench | help        PYTHON=python3.12 chooses another Python for the environment
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 NPROC  ?= 2
 DEMO   := runs/demo-data
 
-.PHONY: help demo test slurm lint bench clean
+.PHONY: help demo test-fast test test-learning test-slurm lint bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@echo
+	@echo "A single test:  $(BIN)/python -m pytest tests/engine/test_state.py -k batch      more options of pytest:  make test ARGS='-x --lf'"
+	@echo "Markers:        learning, slurm, slow, gpu; what each says stands in pyproject.toml"
 
 $(BIN)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+# the same environment with what developers need
+$(BIN)/.dev: $(BIN)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
@@ -26,18 +34,24 @@ demo: $(BIN)/.ready  ## Make two small datasets, train them jointly on 2 process
 	@echo "Curves and pictures:  $(BIN)/tensorboard --logdir runs/demo/tensorboard"
 	@echo "Predictions:          runs/demo/predictions/"
 
-test: $(BIN)/.ready  ## Run the test suite, without the slow tests on Slurm
-	$(BIN)/python -m pytest -q -n 2 -m "not (slurm and slow)" $(ARGS)
+test-fast: $(BIN)/.dev  ## After every save, under 2 minutes: whatever starts no process and trains nothing
+	$(BIN)/python -m pytest -q -n 2 -r fE --fast -m "not (learning or slurm)" $(ARGS)
 
-slurm: $(BIN)/.ready  ## Run all tests on a private Slurm (apt-get install slurm-wlm munge)
-	$(BIN)/python -m pytest -q -n 2 tests/slurm $(ARGS)
+test: $(BIN)/.dev  ## Before every push, about 12 minutes: all tests but test-learning and the slow ones on Slurm
+	$(BIN)/python -m pytest -q -n 2 -m "not (learning or (slurm and slow))" $(ARGS)
 
-lint: $(BIN)/.ready  ## Check style, format and types
+test-learning: $(BIN)/.dev  ## The tests that train until something is learned
+	$(BIN)/python -m pytest -q -n 2 -m learning $(ARGS)
+
+test-slurm: $(BIN)/.dev  ## All tests on a private Slurm, slow ones too (apt-get install slurm-wlm munge)
+	$(BIN)/python -m pytest -q -n 2 -m slurm $(ARGS)
+
+lint: $(BIN)/.dev  ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(BIN)/.ready  ## Run the benchmarks (hours: some train whole runs)
+bench: $(BIN)/.dev  ## Run the benchmarks (hours: some train whole runs)
 	for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
 clean:  ## Remove the environment and all caches, not the runs

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 from small_runs import RUNS, write_config  # noqa: E402
 
 SMALL_SWIN = "embed_dim: 8, depths: [1, 1, 1, 1], heads: [1, 1, 2, 2], window: 4, hidden: 32, feedforward: 32"

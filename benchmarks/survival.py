@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "slurm"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "tests" / "helpers")]
 
 from private_slurm import PrivateSlurm, missing, wait_for  # noqa: E402
 from support import equal, final_state  # noqa: E402

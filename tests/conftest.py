@@ -1,12 +1,14 @@
-"""Fixtures of every test: where the real data is, and a clean environment."""
+"""Fixtures of every test: a clean environment, no process left behind, small runs; and what makes the fast tier fast."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
+import processes
 import pytest
 from hypothesis import settings
 from small_runs import RUNS, write_config
@@ -16,6 +18,47 @@ settings.register_profile("ddptrain", deadline=None)
 settings.load_profile("ddptrain")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+STARTS = {
+    "starts a process": ("subprocess.Popen.__init__", "multiprocessing.process.BaseProcess.start", "os.fork"),
+    "trains": ("ddptrain.engine.trainer.train",),
+}
+"""What no test of the fast tier does."""
+SLOW_FOLDERS = ("distributed", "faults", "slurm")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="skip each test where it would start a process or train")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Folders whose tests all start processes are not even read for the fast tier."""
+    return True if config.getoption("fast") and collection_path.name in SLOW_FOLDERS else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fast(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With `--fast`, a test ends as skipped at the moment in which it would start a process or train."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("fast"):
+            for what, names in STARTS.items():
+
+                def skip(*args: object, why: str = f"{what}: not in the fast tier", **options: object) -> NoReturn:
+                    pytest.skip(why)
+
+                for name in names:
+                    patch.setattr(name, skip)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_process_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test leaves running is killed, and the test fails. Jobs on Slurm are cancelled by a fixture of their own."""
+    before = processes.pids()
+    yield
+    if request.node.get_closest_marker("slurm") is None and (lines := processes.end_those_left(before)):
+        pytest.fail("the test left processes behind, which were killed:\n" + "\n".join(lines))
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +71,9 @@ def data_root() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Parsed tables are cached in a folder of this test run, not in the user's."""
+def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Parsed tables are cached in a folder of this test run, not in the user's; its processes can be told from others."""
+    processes.mark()
     os.environ["DDPTRAIN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
@@ -78,5 +122,5 @@ def config(small_config: Callable[[str], Path]) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slow tests first: where several run at a time, none is left alone at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Tests that wait for processes first: where several tests run at a time, none is left alone at the end."""
+    items.sort(key=lambda item: not {*SLOW_FOLDERS, "launch"} & set(item.path.parts))

@@ -1,10 +1,13 @@
-"""The floors: a module imports from lower floors and its own package, never sideways or upward; read off the imports."""
+"""The plan of the house, read off the code: floors, no circles, rooms without torch, sizes. Each test lists all breaches."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -12,72 +15,132 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "errors": 0, "system": 0, "structures": 0, "distributed": 0, "seeding": 0, "config": 0,
     "data": 1, "losses": 1, "optim": 1, "metrics": 1, "reporting": 1,
-    "models": 2, "tasks": 3, "checkpoint": 3, "engine": 4, "commands": 5, "cli": 6, "__main__": 7, "__init__": 0,
+    "models": 2, "tasks": 3, "checkpoint": 3, "engine": 4, "commands": 5, "cli": 6, "api": 6, "__main__": 7, "__init__": 0,
 }  # fmt: skip
 NO_TORCH = ("config", "errors", "system")
+FILE_LINES, FUNCTION_LINES, WHOLE_CONFIGS = 335, 60, 120
 
 
-def modules(top: str) -> list[Path]:
-    return sorted((ROOT / top).rglob("*.py"))
+class Module(NamedTuple):
+    name: str
+    path: Path
+    tree: ast.Module
+    lines: int
+    imports: list[tuple[str, int]]  # dotted names, of modules or of what is in them, and lines
 
+    @property
+    def room(self) -> str:
+        return room(self.name)
 
-def imports(path: Path) -> Iterator[tuple[str, int]]:
-    """(dotted module, line) of every import in a file, also those inside functions."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from ((a.name, node.lineno) for a in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path}:{node.lineno}: write absolute imports"
-            if node.module == "ddptrain":
-                yield from ((f"ddptrain.{a.name}", node.lineno) for a in node.names if not a.name.startswith("__"))
-            else:
-                yield node.module, node.lineno
+    def at(self, line: int) -> str:
+        return f"{self.path.relative_to(ROOT)}:{line}"
 
 
 def room(dotted: str) -> str:
-    parts = dotted.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+    return (*dotted.split("."), "__init__")[1]
 
 
-@pytest.mark.parametrize("path", modules("ddptrain"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_floors(path: Path) -> None:
-    own = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    assert own in FLOORS, f"{own}: give it a floor here and in the plan"
-    for name, line in imports(path):
-        if name.split(".")[0] == "launch":
-            assert FLOORS[own] >= 5, f"{path}:{line}: only the command line reaches launch"
-        if name.split(".")[0] != "ddptrain" or room(name) in (own, "__init__"):
-            continue
-        other = room(name)
-        assert FLOORS[other] < FLOORS[own] or FLOORS[own] == FLOORS[other] == 0, f"{path}:{line}: {own} must not import {other}"
+def imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Of a whole file, also inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((a.name, node.lineno) for a in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield from ((f"{module}.{a.name}", node.lineno) for a in node.names)
 
 
-def test_launch_reaches_only_the_config() -> None:
-    for path in modules("launch"):
-        for name, line in imports(path):
-            if name.split(".")[0] == "ddptrain":
-                assert room(name) in (*NO_TORCH, "__init__"), f"{path}:{line}: launch imports config only"
+@cache
+def modules() -> dict[str, Module]:
+    """Those of ddptrain/ and launch/ by their dotted names; a package is named like its folder."""
+    read = {}
+    for path in sorted(path for top in ("ddptrain", "launch") for path in (ROOT / top).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        read[name] = Module(name, path, tree, len(text.splitlines()), list(imports(tree)))
+    return read
 
 
-def test_one_file_talks_to_torch_distributed() -> None:
-    users = {str(p.relative_to(ROOT)) for p in modules("ddptrain") for n, _ in imports(p) if n.startswith("torch.distributed")}
-    assert {str(Path(user).parent) for user in users} == {"ddptrain/distributed"}
+def module_of(name: str) -> str | None:
+    """The module of this code base that an import reaches: `a.b` for `from a.b import c`, `a.b.c` where that is a module."""
+    return next((n for n in (name, name.rpartition(".")[0]) if n in modules()), None)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [p for n in NO_TORCH for p in modules("ddptrain") if n in p.relative_to(ROOT).as_posix().replace(".py", "").split("/")],
-)
-def test_config_is_free_of_torch(path: Path) -> None:
-    assert not [n for n, _ in imports(path) if n.split(".")[0] in ("torch", "cv2", "torchvision", "numpy")]
+def functions(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (n for n in ast.walk(module.tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)))
 
 
-@pytest.mark.parametrize("path", modules("ddptrain") + modules("launch"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_files_hold_one_idea(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 330, "a file past 300 lines is usually two ideas"
+def none(breaches: list[str]) -> None:
+    if breaches:
+        pytest.fail("\n".join(breaches), pytrace=False)
 
 
-def test_test_files_have_names_of_their_own() -> None:
-    """pytest imports them by bare name, so that helpers beside them can be imported."""
-    names = [p.name for p in (ROOT / "tests").rglob("test_*.py")]
-    assert sorted({n for n in names if names.count(n) > 1}) == []
+def test_a_module_imports_from_lower_floors_and_its_own_room() -> None:
+    breaches = []
+    for module in modules().values():
+        for name, line in module.imports:
+            top, other = name.split(".")[0], room(module_of(name) or "")
+            if name.startswith("."):
+                breaches.append(f"{module.at(line)}: write absolute imports")
+            elif module.name.startswith("launch"):
+                if top == "ddptrain" and other not in (*NO_TORCH, "__init__"):
+                    breaches.append(f"{module.at(line)}: launch imports only {', '.join(NO_TORCH)}, not {other}")
+            elif top == "launch" and FLOORS[module.room] < FLOORS["commands"]:
+                breaches.append(f"{module.at(line)}: only commands and what is above them reach launch")
+            elif top == "ddptrain" and other not in (module.room, "__init__"):
+                below, own = FLOORS[other], FLOORS[module.room]
+                if not (below < own or below == own == 0):
+                    breaches.append(f"{module.at(line)}: {module.room} (floor {own}) imports {other} (floor {below})")
+    none(breaches)
+
+
+@pytest.mark.xfail(reason="the rooms are being rebuilt", strict=False)
+def test_modules_import_each_other_in_no_circle() -> None:
+    graph = {m.name: {other for name, _ in m.imports if (other := module_of(name))} - {m.name} for m in modules().values()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as e:
+        none([" ← ".join(e.args[1])])
+
+
+def test_rooms_without_torch_import_neither_torch_nor_numpy() -> None:
+    heavy = ("torch", "torchvision", "cv2", "numpy")
+    light = [m for m in modules().values() if m.name.startswith("ddptrain") and m.room in NO_TORCH]
+    none([f"{m.at(line)}: {name}" for m in light for name, line in m.imports if name.split(".")[0] in heavy])
+
+
+def test_one_room_talks_to_torch_distributed() -> None:
+    others = [m for m in modules().values() if m.name.startswith("ddptrain") and m.room != "distributed"]
+    none([f"{m.at(line)}: {name}" for m in others for name, line in m.imports if name.startswith("torch.distributed")])
+
+
+def test_files_and_functions_hold_one_idea() -> None:
+    none(
+        [f"{m.at(1)}: {m.lines} lines, more than {FILE_LINES}" for m in modules().values() if m.lines > FILE_LINES]
+        + [
+            f"{m.at(f.lineno)}: {f.name} has {f.end_lineno - f.lineno + 1} lines, more than {FUNCTION_LINES}"
+            for m in modules().values()
+            for f in functions(m)
+            if f.end_lineno and f.end_lineno - f.lineno >= FUNCTION_LINES
+        ]
+    )
+
+
+def test_a_function_takes_the_section_that_it_uses_not_the_whole_config() -> None:
+    whole = [
+        f"{m.at(f.lineno)}: {f.name}"
+        for m in modules().values()
+        for f in functions(m)
+        for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs)
+        if a.annotation and ast.unparse(a.annotation).strip("'\"").removesuffix(" | None") == "RunConfig"
+    ]
+    if len(whole) > WHOLE_CONFIGS:
+        none([f"{len(whole)} functions take a whole RunConfig, more than {WHOLE_CONFIGS}:", *whole])
+
+
+@pytest.mark.xfail(reason="the rooms are being rebuilt", strict=False)
+def test_every_package_says_what_is_inside() -> None:
+    packages = [m for m in modules().values() if m.path.name == "__init__.py"]
+    none([f"{m.at(1)}: no docstring" for m in packages if len(ast.get_docstring(m.tree) or "") < 10])

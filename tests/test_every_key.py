@@ -340,10 +340,6 @@ RUNS_TRIED: dict[str, Tried] = {
 }  # fmt: skip
 
 
-LARGE = ("torchvision detector", "auxiliary head", "windows", "mask2former")
-"""Runs whose networks take seconds."""
-
-
 def sections(kind: Any = RunConfig) -> Iterator[type[BaseModel]]:
     """All sections that a config may have."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -396,7 +392,7 @@ def _no_download(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(place, refuse)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in RUNS_TRIED])
+@pytest.mark.parametrize("name", RUNS_TRIED)
 def test_a_changed_key_changes_the_run_or_is_refused(
     name: str, small_data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

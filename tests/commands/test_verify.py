@@ -31,7 +31,6 @@ def test_split_of_a_batch_norm_is_broken_and_says_why(config: Path, capsys: pyte
     assert "2 ranks x micro batch 6: largest difference" in said
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_split_and_workers_hold(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(config), "--split", "model.norm=none"]) == 0

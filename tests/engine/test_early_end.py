@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from run_states import state_of
 from support import summary, train
-from test_state import state_of
 
 from ddptrain.system.status import read_status
 

@@ -5,20 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from run_states import state_of
 
-from ddptrain import distributed
-from ddptrain.config import load_config
-from ddptrain.engine.split import split_batch
-from ddptrain.engine.state import RunState, build_state
+from ddptrain.engine.state import RunState
 from ddptrain.engine.step import StepReport
-from ddptrain.tasks.build import build_task
 
 UPDATED = StepReport(True, False, 1.0, 1.0, {}, [2.0, 1.0], [8.0, 4.0], 0, False, [])
-
-
-def state_of(config: Path, *overrides: str) -> RunState:
-    run = load_config(config, ["train.steps=null", "train.epochs=10", *overrides])
-    return build_state(run, build_task(run), distributed.discover("cpu", {}), split_batch(run.train.global_batch, 12, 1))
 
 
 def after(state: RunState, steps: int) -> RunState:

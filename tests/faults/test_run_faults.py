@@ -229,7 +229,6 @@ def test_a_restart_before_the_first_checkpoint_keeps_the_start_that_was_given(co
     assert final_state(tmp_path / "run")["step"] == 30
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_twenty_random_kills_end_where_the_calm_run_ends(config: Path, tmp_path: Path) -> None:
     """kill -9 of one rank or both at any moment: starting, stepping, saving, evaluating."""

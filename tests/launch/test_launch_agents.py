@@ -21,7 +21,7 @@ from launch import rendezvous
 from launch.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRON = dict(os.environ, PYTHONPATH=f"{ROOT}:{ROOT / 'tests' / 'slurm'}", OMP_NUM_THREADS="1")
+ENVIRON = dict(os.environ, PYTHONPATH=f"{ROOT}:{ROOT / 'tests' / 'helpers'}", OMP_NUM_THREADS="1")
 WAIT = 240  # seconds that nothing here takes, but on a machine with other work
 START = """
 import sys

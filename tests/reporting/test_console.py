@@ -1,7 +1,6 @@
 """What a run says, on a terminal (a real pseudo-terminal), in a pipe and in log.txt."""
 
 import io
-import math
 import os
 import pty
 import re
@@ -13,23 +12,11 @@ from pathlib import Path
 from termios import TIOCSWINSZ
 
 import pytest
+from console_talk import talk
 
 from ddptrain.reporting.console import Console
-from ddptrain.reporting.timing import Reading
 
-READING = Reading(images_per_second=96.4, data_wait=0.031, step_seconds=0.17, eta_seconds=750.0)
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
-
-
-def talk(console: Console) -> None:
-    with console:
-        console.line("start of [the] run :smile:")
-        console.table("AP per dataset", ["dataset", "AP", "images"], [["bccd", 0.5181, 72], ["all", math.nan, None]])
-        for step in range(1, 6):
-            console.step(step)
-        console.progress(5, {"box": 1.25, "cls": 0.5}, READING)
-        console.status("evaluating")
-        console.status("")
 
 
 TABLE = """\
@@ -70,9 +57,9 @@ def test_other_ranks_are_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str
 def test_on_a_terminal_there_is_a_live_line(width: int, tmp_path: Path) -> None:
     code = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parents[1] / "helpers")!r})
 from pathlib import Path
-from test_console import Console, talk
+from console_talk import Console, talk
 talk(Console(Path({str(tmp_path / "log.txt")!r}), total_steps=40, steps_per_epoch=10))
 """
     ours, theirs = pty.openpty()

@@ -18,6 +18,7 @@ from slurm_jobs import ENDED, Jobs, Submitted, need_slurm
 from launch import cluster, jobs, logs, rendezvous, snapshot
 from launch import slurm as submitit
 
+HELPERS = Path(__file__).parents[1] / "helpers"
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 STEPS = 60
 
@@ -28,7 +29,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("calm") / "run"
     arguments = ["train", str(folder), f"steps={STEPS}", "dt=0"]
     program = f"import sys; from launch.torchrun import start; sys.exit(start({arguments!r}, 2, module='gloo_run'))"
-    environ = dict(os.environ, PYTHONPATH=f"{snapshot.source_root()}:{Path(__file__).parent}", OMP_NUM_THREADS="1")
+    environ = dict(os.environ, PYTHONPATH=f"{snapshot.source_root()}:{HELPERS}", OMP_NUM_THREADS="1")
     subprocess.run([sys.executable, "-c", program], check=True, env=environ, capture_output=True)
     return (folder / "weights").read_text()
 

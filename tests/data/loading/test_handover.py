@@ -13,8 +13,8 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from loader_streams import Numbers, assert_equal, stream
 from support import Ranks
-from test_loader import Numbers, assert_equal, stream
 from torch.utils.data import DataLoader
 
 from ddptrain.data.loading.loader import LoaderError, Wait

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loader_streams import Numbers, assert_equal, keys_of, stream
 
 from ddptrain.config.data import AugmentConfig, DatasetConfig
 from ddptrain.data.formats.build import read
-from ddptrain.data.loading.loader import Loader, LoaderError, eval_loader, train_loader
+from ddptrain.data.loading.loader import LoaderError, eval_loader
 from ddptrain.data.samples.detection import DetectionSamples
 from ddptrain.data.tables.boxes import AnnotationTable
-from ddptrain.errors import RankFailed, UserError
-from ddptrain.structures import Batch, Sample, SampleKey
+from ddptrain.errors import RankFailed
+from ddptrain.structures import Batch
 
 SIZES = [24, 24]
-
-
-def keys_of(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two datasets in turns, in some order."""
-    return positions % 2, positions * 7 % 24
 
 
 @pytest.fixture(autouse=True)
@@ -42,58 +38,8 @@ def no_handler_of_other_loaders() -> Iterator[None]:
     signal.signal(signal.SIGCHLD, before)
 
 
-class Numbers:
-    """Samples without files: the picture is the position's last byte. Some positions have something to tell."""
-
-    def __init__(self, at: int = -1, action: str = "") -> None:
-        self.at, self.action = at, action
-
-    def __getitem__(self, key: SampleKey) -> Sample:
-        if key.position == self.at:
-            self.act()
-        nothing = {"boxes": np.zeros((0, 4), np.float32), "labels": np.zeros(0, np.int64)}
-        no_tiles = {"tiles": np.zeros((0, 2, 3), np.float32), "tile_annotated": np.zeros((0, 1), bool)}
-        return Sample(
-            key=key,
-            image=np.full((4, 4, 3), key.position % 256, np.uint8),
-            targets={**nothing, "ignore_boxes": np.zeros((0, 4), np.float32), **no_tiles},
-            annotated=np.ones(1, bool),
-            to_native=np.eye(3, dtype=np.float32)[:2],
-            native_size=(4, 4),
-        )
-
-    def act(self) -> None:
-        if self.action == "die":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.action == "hang":
-            time.sleep(600)
-        if self.action == "doze":
-            return time.sleep(0.6)
-        if self.action == "refuse":
-            raise UserError("a.jpg: the disk is gone")
-        raise KeyError("a bug")
-
-    def collate(self, samples: Sequence[Sample]) -> Batch:
-        return DetectionSamples.collate(samples)
-
-
-def stream(samples: Any = None, **changes: Any) -> Loader:
-    options = {"position": 0, "steps": None, "global_batch": 8, "accumulation": 1, "rank": 0, "world_size": 1, "workers": 0}
-    return train_loader(samples or Numbers(), keys_of, **{**options, **changes})
-
-
 def positions(batches: Iterator[Batch], count: int | None = None) -> list[list[int]]:
     return [b.keys[:, 0].tolist() for b in islice(batches, count)]
-
-
-def assert_equal(a: Batch, b: Batch) -> None:
-    for name in ("images", "keys", "annotated", "to_native", "native_size"):
-        assert torch.equal(getattr(a, name), getattr(b, name)), name
-        assert getattr(a, name).dtype == getattr(b, name).dtype, name
-    assert a.targets.keys() == b.targets.keys()
-    for name in a.targets:
-        assert torch.equal(a.targets[name], b.targets[name]), name
-    assert a.replaced == b.replaced
 
 
 @pytest.fixture(scope="session")

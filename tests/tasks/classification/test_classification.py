@@ -145,7 +145,7 @@ def test_several_classes_from_a_csv(tmp_path: Path, shapes: Path) -> None:
     assert (last != 0).tolist() == [True, False, False]
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 def test_real_images_are_learned(tmp_path: Path, data_root: Path) -> None:
     """CIFAR images, a miniature of configs/cifar10.yaml: far above chance after some seconds."""
     config = Path(__file__).resolve().parents[3] / "configs" / "cifar10.yaml"

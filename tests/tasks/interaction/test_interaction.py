@@ -218,7 +218,7 @@ def test_it_learns_reports_and_predicts(pairs_config: Path, tmp_path: Path) -> N
         assert picture.shape == (2 * 120, 2 * 940, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 @pytest.mark.timeout(1200)
 def test_the_shipped_configs_learn(tmp_path: Path) -> None:
     """On the generated set as its command makes it: F1 of 0.8 in both stages, on sequences that were not learned from."""

@@ -175,7 +175,7 @@ def test_mistakes_are_told_in_one_line(
     assert "\n" not in said
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 def test_real_images_are_learned(tmp_path: Path, data_root: Path) -> None:
     """CamVid, a miniature of configs/camvid.yaml: road, sky and buildings after some seconds."""
     config = Path(__file__).resolve().parents[3] / "configs" / "camvid.yaml"

@@ -1,0 +1,16 @@
+"""The state of a run that has not begun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddptrain import distributed
+from ddptrain.config import load_config
+from ddptrain.engine.split import split_batch
+from ddptrain.engine.state import RunState, build_state
+from ddptrain.tasks.build import build_task
+
+
+def state_of(config: Path, *overrides: str) -> RunState:
+    run = load_config(config, ["train.steps=null", "train.epochs=10", *overrides])
+    return build_state(run, build_task(run), distributed.discover("cpu", {}), split_batch(run.train.global_batch, 12, 1))
