@@ -15,10 +15,10 @@ import pytest
 from support import train
 
 from ddptrain.checkpoint import files as checkpoint
+from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.cli import main
 from ddptrain.config import load_config
 from ddptrain.data.synthetic.scenes import write_demo
-from ddptrain.engine.run_folder import load_weights
 from ddptrain.tasks.build import build_task
 
 
@@ -184,11 +184,11 @@ def test_a_trained_run_needs_no_published_weights_and_refuses_another_model(
 ) -> None:
     train(1, config, "train.steps=1")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
-    state = checkpoint.load(tmp_path / "run", print)[1]
+    state = load_checkpoint(tmp_path / "run", print).state
     started = json.loads(state["config"])
     started["model"] |= {"backbone": None, "pretrained": True}
     checkpoint.save(tmp_path / "run/checkpoints", state | {"config": json.dumps(started)}, 1)
-    assert load_weights(tmp_path / "run")[0].model.pretrained is False
+    assert load_checkpoint(tmp_path / "run", best=True).config.model.pretrained is False
     line = refused(capsys, "eval", str(tmp_path / "run"), "model.size=s")
     assert "weights do not fit the model of the config" in line
 

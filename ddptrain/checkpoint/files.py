@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, and checked before they are believed.
+"""Checkpoint files: written whole or not at all, with a checksum; the links to them; which of them stay.
 
     runs/<name>/checkpoints/
         step_00000100.pt             one dictionary of plain types (FORMAT), read with `weights_only=True`
@@ -23,7 +23,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -31,7 +31,6 @@ from typing import IO, Any, BinaryIO, cast
 import torch
 
 from ddptrain.checkpoint.host_copy import snapshot
-from ddptrain.errors import UserError
 from ddptrain.system.files import sync_folder, write_text
 
 FORMAT = "ddptrain checkpoint 1"
@@ -86,61 +85,6 @@ def write(folder: Path, state: dict[str, Any], step: int, best: bool = False, li
     return path
 
 
-def load(path: Path, warn: Callable[[str], None], best: bool = False) -> tuple[Path, dict[str, Any]]:
-    """Read the checkpoint that a user names.
-
-    Args:
-        path: a checkpoint, a folder of them, or a run folder.
-        warn: told of broken checkpoints that were passed over, in one line each.
-        best: of a folder, take `best.pt` where there is one, else the newest.
-
-    Returns:
-        (path of the checkpoint, its state on the CPU).
-
-    Raises:
-        UserError: there is no such path, it is not a checkpoint, or it is damaged.
-    """
-    if path.is_dir():
-        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-        if not (best and (folder / "best.pt").exists()):
-            found = newest_valid(folder, warn)
-            if found is None:
-                raise UserError(f"{path}: no valid checkpoint (step_*.pt) in {folder}; name a run that saved one")
-            return found
-        path = folder / "best.pt"
-    elif not path.exists():
-        raise UserError(f"{path}: no such checkpoint; name a checkpoint (*.pt) or a run folder")
-    try:
-        return path.resolve(), _read(path.resolve(), trusted=True)
-    except _Broken as e:
-        raise UserError(f"{path}: {e}; name another checkpoint or a run folder") from None
-
-
-def newest_valid(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint of a folder that is what was written, and its state on the CPU; None where there is none.
-
-    Args:
-        warn: told of each broken one that is passed over, and of a `last.pt` that is none of the folder's, in one line.
-    """
-    if not folder.is_dir():
-        return None
-    paths = _steps(folder)
-    last = folder / "last.pt"
-    if last.is_file() and not last.is_symlink():
-        # copying a folder without links leaves plain files, which are good when they are one of the checkpoints
-        if not any(_sha256(last) in _recorded(p) for p in paths):
-            warn(f"{last}: is none of this folder's checkpoints (foreign or damaged); passed over")
-    elif last.is_symlink() and not last.exists():
-        warn(f"{last}: points to {os.readlink(last)}, which is gone; passed over")
-    for path in reversed(paths):
-        try:
-            return path, _read(path, trusted=False)
-        except _Broken as e:
-            link = " (last.pt)" if last.is_symlink() and os.readlink(last) == path.name else ""
-            warn(f"{path}{link}: {e}; passed over for the next older one")
-    return None
-
-
 def prune(folder: Path, keep_last: int, keep_every: int | None = None) -> list[Path]:
     """Delete old checkpoints and the remains of saves that were cut off. Not to be called while a save is on its way.
 
@@ -151,7 +95,7 @@ def prune(folder: Path, keep_last: int, keep_every: int | None = None) -> list[P
     Returns:
         The checkpoints that were deleted. What `last.pt`, `best.pt` and `best_<metric>.pt` point to stays.
     """
-    paths = _steps(folder)
+    paths = checkpoints_in(folder)
     kept = set(paths[-keep_last:]) | {link.resolve() for link in (folder / "last.pt", *_bests(folder))}
     kept |= {p for p in paths if keep_every and _step(p) % keep_every == 0}
     gone = [p for p in paths if p not in kept and p.resolve() not in kept]
@@ -171,7 +115,7 @@ def set_aside(folder: Path, step: int) -> list[Path]:
     Returns:
         Where they are now. `best.pt` and its kind follow their checkpoints, `last.pt` goes back to the newest that remains.
     """
-    paths = _steps(folder)
+    paths = checkpoints_in(folder)
     later = [p for p in paths if _step(p) > step]
     bests = {link: link.resolve() for link in _bests(folder)}
     for path in later:
@@ -201,10 +145,6 @@ def carry(folder: Path, link: str, source: Path, step: int) -> None:
     sync_folder(folder)
 
 
-class _Broken(Exception):
-    """Why a file is not a checkpoint to go on from."""
-
-
 class _Hashed:
     """A file that `torch.save` writes front to back, with the checksum of what went by."""
 
@@ -229,7 +169,7 @@ class _Hashed:
 def _replace(temporary: Path, path: Path, digest: str) -> None:
     """Put a checkpoint in place. At every moment what stands at `path` agrees with a line of its checksum file."""
     sidecar = path.with_name(path.name + ".sha256")
-    before = sorted(_recorded(path) - {digest}) if path.exists() else []
+    before = sorted(recorded_checksums(path) - {digest}) if path.exists() else []
     write_text(sidecar, "".join(f"{d}  {path.name}\n" for d in [digest, *before]))
     os.replace(temporary, path)
     sync_folder(path.parent)
@@ -249,38 +189,17 @@ def _point(link: Path, target: str) -> None:
     os.replace(temporary, link)
 
 
-def _read(path: Path, trusted: bool) -> dict[str, Any]:
-    """Read and check one checkpoint; `trusted` ones (named by the user) may have no checksum beside them."""
-    try:
-        recorded = _recorded(path)
-        if path.stat().st_size == 0:
-            raise _Broken("is empty")
-        if recorded and _sha256(path) not in recorded:
-            raise _Broken("is not what its checksum says (cut off or changed on disk)")
-        if not recorded and not trusted:
-            raise _Broken("has no checksum beside it (foreign)")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as e:
-        raise _Broken(f"cannot be read ({e.strerror})") from None
-    except _Broken:
-        raise
-    except Exception:  # torch.load raises half a dozen kinds for what is no plain archive
-        raise _Broken("is refused: not a file of plain data (code in it, foreign or damaged)") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise _Broken("is not a checkpoint of ddptrain")
-    return state
-
-
-def _sha256(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
     digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        while chunk := f.read(1 << 22):
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-def _recorded(path: Path) -> set[str]:
-    """The checksums that are written beside a checkpoint; none where there are none."""
+def recorded_checksums(path: Path) -> set[str]:
+    """The checksums in the file beside a checkpoint; empty if there is no such file."""
     sidecar = path.with_name(path.name + ".sha256")
     if not sidecar.is_file():
         return set()
@@ -303,6 +222,6 @@ def _bests(folder: Path) -> list[Path]:
     return sorted((*folder.glob("best.pt"), *folder.glob("best_*.pt")))
 
 
-def _steps(folder: Path) -> list[Path]:
+def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first."""
     return sorted((p for p in folder.glob("step_*.pt") if _NAME.fullmatch(p.name)), key=_step)

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ddptrain.checkpoint import files as checkpoint
+from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.errors import UserError
 from ddptrain.models.class_layers import Layout, class_layers
-from ddptrain.system.printable import printable
 
 SHOWN = 3
 """Names of tensors and classes in a line."""
 ENOUGH = 0.5
 """Part of a model's values that another run must have for it to be a start."""
-
-
-def _warn(line: str) -> None:
-    print(f"ddptrain: warning: {printable(line)}", file=sys.stderr)
 
 
 def load_initial(model: nn.Module, source: Path, classes: Sequence[str], strict: bool = False) -> list[str]:
@@ -43,11 +36,10 @@ def load_initial(model: nn.Module, source: Path, classes: Sequence[str], strict:
         UserError: there is no such checkpoint, or it is of another architecture; names the tensors that do not fit.
     """
     try:
-        file, state = checkpoint.load(source, _warn, best=True)
+        checkpoint = load_checkpoint(source, best=True)
     except UserError as e:
         raise UserError(f"init_from: {e}") from None
-    weights = state["ema"] if state["ema"] is not None else state["model"]
-    theirs = json.loads(state["config"])["classes"] if "config" in state else list(classes)
+    file, weights, theirs = checkpoint.path, checkpoint.weights, checkpoint.stored_config["classes"]
     here, layers = model.state_dict(), class_layers(model)
     fit = fit_weights(weights, here, layers, theirs, list(classes))
     wrong = _differences(weights, here)

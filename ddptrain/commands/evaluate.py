@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from torch import nn
 
 from ddptrain import distributed
+from ddptrain.checkpoint.load import Checkpoint, load_checkpoint
 from ddptrain.commands.export import export_model
 from ddptrain.config import RunConfig, resolve
 from ddptrain.data.tables.contents import differences
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import Evaluation, evaluate
-from ddptrain.engine.run_folder import load_weights, warn
 from ddptrain.errors import UserError
 from ddptrain.reporting.console import Console
 from ddptrain.reporting.history import History, plain
-from ddptrain.system.printable import say
-from ddptrain.tasks.base import Model, Task
+from ddptrain.system.printable import say, warn
+from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import INPUTS, build_task, load_predictor
 
 
@@ -72,14 +69,14 @@ def report_run(run: Path, overrides: Sequence[str], out: Path | None) -> int:
 
 def _evaluated(run: Path, overrides: Sequence[str]) -> tuple[Path, Task, Evaluation, World]:
     """The checkpoint that is meant, the task of its config, and the evaluation of its weights by all ranks."""
-    trained_with, weights, file, contents = load_weights(run)
-    config = resolve(json.loads(trained_with.model_dump_json()), overrides, source=str(file), stored=True)
+    checkpoint = load_checkpoint(run, best=True)
+    config = resolve(json.loads(checkpoint.config.model_dump_json()), overrides, source=str(checkpoint.path), stored=True)
     world = distributed.discover(config.train.device)
     with distributed.process_group(world, config.train.timeout_s):
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
-        for line in replaced_data(trained_with, contents, config, task) if world.main else ():
+        for line in replaced_data(checkpoint, config, task) if world.main else ():
             warn(f"{line}: other data than in the training, the metrics do not compare with those of the run")
-        model = trained(task, weights, file)
+        model = checkpoint.fill(task.build_model())
         evaluation = evaluate(
             task,
             model.to(world.device),
@@ -92,18 +89,18 @@ def _evaluated(run: Path, overrides: Sequence[str]) -> tuple[Path, Task, Evaluat
     if world.main:
         for line in evaluation.warnings():
             print(f"warning: {line}", file=sys.stderr)
-    return file, task, evaluation, world
+    return checkpoint.path, task, evaluation, world
 
 
-def replaced_data(before: RunConfig, contents: Sequence[Mapping[str, Any]], config: RunConfig, task: Task) -> Sequence[str]:
+def replaced_data(checkpoint: Checkpoint, config: RunConfig, task: Task) -> Sequence[str]:
     """A line for each validation dataset whose images or labels are not those that the checkpoint has seen.
 
     One that the overrides read in another way (another split, other annotations) is meant to be another one.
     """
-    old = {d.name: d for d in before.data.val}
+    old = {d.name: d for d in checkpoint.config.data.val}
     other = [d.name for d in config.data.val if d.name in old and d != old[d.name].model_copy(update={"root": d.root})]
     now = [c.state() for c in task.contents if c.part == "val" and c.name not in other]
-    return differences(contents, now)["val"]
+    return differences(checkpoint.contents, now)["val"]
 
 
 def export_run(run: Path, format: str, out: Path | None) -> int:
@@ -114,12 +111,13 @@ def export_run(run: Path, format: str, out: Path | None) -> int:
         format: see `ddptrain/commands/export.py`.
         out: the file; default `<name>.<format>` in the run folder.
     """
-    config, weights, file, _ = load_weights(run)
+    checkpoint = load_checkpoint(run, best=True)
+    config, file = checkpoint.config, checkpoint.path
     if config.task not in INPUTS:
         raise UserError(f"export: not for {config.task}; use the checkpoint itself, which torch.load reads")
     example = INPUTS[config.task](config)
     out = out or (run if run.is_dir() else file.parents[1]) / f"{config.name}.{format}"
-    model = trained(load_predictor(config), weights, file)
+    model = checkpoint.fill(load_predictor(config).build_model())
     try:
         difference = export_model(model, example, format, out)
     except OSError as e:
@@ -127,20 +125,3 @@ def export_run(run: Path, format: str, out: Path | None) -> int:
     shapes = ", ".join(" x ".join(map(str, x.shape)) for x in example)
     say(f"{out}: weights of {file}; for an input of {shapes} it differs from the model by at most {difference:.2g}")
     return 0
-
-
-def trained(task: Model, weights: dict[str, Any], file: Path) -> nn.Module:
-    """The task's model with a checkpoint's weights, on the CPU.
-
-    Raises:
-        UserError: they are another model's (the config was changed by overrides).
-    """
-    model = task.build_model()
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as e:
-        line = " ".join(str(e).split())[:200]
-        raise UserError(
-            f"{file}: its weights do not fit the model of the config: {line}; leave model and classes as they were"
-        ) from None
-    return model

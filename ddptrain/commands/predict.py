@@ -12,15 +12,14 @@ from typing import Any
 import torch
 
 from ddptrain import distributed
-from ddptrain.commands.evaluate import trained
+from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.commands.image_files import Skipped, distinct, find_images, refuse_overwriting
 from ddptrain.config import RunConfig
 from ddptrain.data.tables.faults import Faults
-from ddptrain.engine.run_folder import load_weights, warn
 from ddptrain.errors import UserError
 from ddptrain.reporting.pictures import save
 from ddptrain.system.files import write_text
-from ddptrain.system.printable import say
+from ddptrain.system.printable import say, warn
 from ddptrain.tasks.base import OwnTask
 from ddptrain.tasks.build import load_predictor
 
@@ -50,13 +49,14 @@ def predict_run(
     if limit is not None:
         chosen = sorted({i * len(paths) // limit for i in range(limit)})
         paths, names = [paths[i] for i in chosen], [names[i] for i in chosen]
-    config, weights, file, _ = load_weights(run)
+    checkpoint = load_checkpoint(run, best=True)
+    config, file = checkpoint.config, checkpoint.path
     out = out or (run if run.is_dir() else file.parent) / "predictions"
     refuse_overwriting(paths, out, (f"{name}{suffix}" for name in names for suffix in (".jpg", ".png")))
     predictor = load_predictor(config if depth is None else _with_depth(config, depth))
     if isinstance(predictor, OwnTask) and type(predictor).predict_file is OwnTask.predict_file:
         raise UserError(f"predict: {config.task} has no predict_file; write one")
-    model = trained(predictor, weights, file)
+    model = checkpoint.fill(predictor.build_model())
     device = distributed.discover(config.train.device).device
     model = model.to(device).eval()
     results, skipped = _Results(out / "predictions.json"), Skipped()

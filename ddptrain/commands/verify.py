@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ddptrain.checkpoint import files as checkpoint
+from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.config import RunConfig, load_config, no_line, resolve
 from ddptrain.config.docs import to_yaml
 from ddptrain.engine.split import split_batch
@@ -126,7 +126,7 @@ class _Runs:
             if code not in (FINISHED, STOPPED):
                 said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
                 raise RunFailed(f"{what}: ended with status {code}: {' | '.join(said[-3:])}")
-        return checkpoint.load(self.path(what), print)[1]
+        return load_checkpoint(self.path(what), print).state
 
     def path(self, what: str) -> Path:
         """The folder of a run."""

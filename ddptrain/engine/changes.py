@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ddptrain.checkpoint.load import Checkpoint
 from ddptrain.config import RunConfig, resolve
 from ddptrain.config.text import dump_inline
 from ddptrain.data.tables.contents import differences
@@ -31,12 +31,9 @@ def identity(config: RunConfig, sizes: list[int]) -> dict[str, Any]:
 
 
 def check_same(
-    old: dict[str, Any], identity: dict[str, Any], contents: list[dict[str, Any]], allow: tuple[str, ...], path: Path
+    checkpoint: Checkpoint, identity: dict[str, Any], contents: list[dict[str, Any]], allow: tuple[str, ...]
 ) -> list[str]:
     """Refuse a checkpoint of another run, or one that has seen other training data; other validation data are told.
-
-    Args:
-        old: the checkpoint.
 
     Returns:
         A line for each difference of the data that is accepted.
@@ -44,9 +41,9 @@ def check_same(
     Raises:
         UserError: all differences of which one is not allowed, both sides shown.
     """
-    known = old["identity"]
+    path, known = checkpoint.path, checkpoint.state["identity"]
     told = {k: f"the checkpoint has {known.get(k)}, the config {v}" for k, v in identity.items() if known.get(k) != v}
-    found = differences(old.get("contents", ()), contents)
+    found = differences(checkpoint.contents, contents)
     if found["train"]:
         told["datasets"] = "; ".join([*found["train"], *([told["datasets"]] if "datasets" in told else [])])
     if not told.keys() <= set(allow):
@@ -55,7 +52,7 @@ def check_same(
         if len(known["classes"]) != len(identity["classes"]):  # the network is another one
             accept = f"start a new run from its weights with resume=null name=… init_from={path}"
         raise UserError(f"{path}: cannot go on, {both}; restore what was, or {accept}")
-    if "contents" not in old:
+    if "contents" not in checkpoint.state:
         return [f"{path}: of a version that noted nothing about images and labels: whether they are the same is not known"]
     return [
         *(f"{line}: other data than before the stop, accepted by resume.allow" for line in found["train"]),
@@ -101,17 +98,17 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def consequences(checkpoint: Mapping[str, Any], now: RunConfig, state: RunState) -> Iterator[str]:
+def consequences(checkpoint: Checkpoint, now: RunConfig, state: RunState) -> Iterator[str]:
     """What a change means for running statistics and for the best value so far, a line each with the reason.
 
     Args:
         checkpoint: that the run goes on from.
         state: of the run, before it takes the checkpoint over.
     """
-    before = json.loads(checkpoint["config"])
+    before = checkpoint.stored_config
     split, norms = state.split, [m for m in state.model.modules() if isinstance(m, _BatchNorm)]
     learning = [m for m in norms if m.track_running_stats and m.affine and (m.weight is None or m.weight.requires_grad)]
-    was = (checkpoint.get("micro_batch"), checkpoint.get("ranks"))
+    was = (checkpoint.state.get("micro_batch"), checkpoint.state.get("ranks"))
     if learning and None not in was and was != (split.micro_batch, split.world_size):
         synced = all(isinstance(m, SYNC_BATCH_NORMS) for m in learning)
         over = "all ranks' micro batches" if synced else "one micro batch"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ddptrain.checkpoint import files as checkpoint
+from ddptrain.checkpoint.load import Checkpoint, load_checkpoint, newest_checkpoint
 from ddptrain.config import RunConfig
 from ddptrain.errors import UserError
 from ddptrain.system.lock import has_run
@@ -18,14 +18,13 @@ class Origin(NamedTuple):
     """Where a run starts.
 
     Attributes:
-        path, state: the checkpoint; None for a start from the beginning.
+        checkpoint: None for a start from the beginning.
         start: what holds for restarts until the run has a checkpoint of its own.
         allow: the differences from the checkpoint that are accepted.
         fresh: what is left of the run's own checkpoints is put aside.
     """
 
-    path: Path | None = None
-    state: dict[str, Any] | None = None
+    checkpoint: Checkpoint | None = None
     start: Start | None = None
     allow: tuple[str, ...] = ()
     fresh: bool = False
@@ -44,9 +43,9 @@ def find_origin(config: RunConfig, warn: Callable[[str], None]) -> Origin:
         return Origin()
     start = told_start(config) or read_start(folder)
     if resume.source == "auto":
-        found = checkpoint.newest_valid(folder / "checkpoints", warn)
-        if found is not None:
-            return Origin(*found, start, resume.allow)
+        newest = newest_checkpoint(folder / "checkpoints", warn)
+        if newest is not None:
+            return Origin(newest, start, resume.allow)
         fresh = _lost(folder)
         if fresh and "fresh" not in resume.allow:
             raise UserError(
@@ -57,14 +56,14 @@ def find_origin(config: RunConfig, warn: Callable[[str], None]) -> Origin:
             return Origin(fresh=bool(fresh))
         warn(f"{folder}: has no checkpoint of its own yet: starts from {start.source}, as it was told first")
         allow = (*start.allow, *resume.allow)
-        return Origin(*checkpoint.load(Path(start.source), warn), start, allow, bool(fresh))
+        return Origin(load_checkpoint(Path(start.source), warn), start, allow, bool(fresh))
     assert start is not None
     source = Path(resume.source)
     if not _is_own(source, folder) and has_run(folder) and (_has_checkpoints(folder) or read_start(folder) != start):
         raise UserError(
             f"{folder}: this run exists and {source} is not in it; go on with it by resume=auto, or choose another name=…"
         )
-    return Origin(*checkpoint.load(source, warn), start, resume.allow)
+    return Origin(load_checkpoint(source, warn), start, resume.allow)
 
 
 def _lost(folder: Path) -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from ddptrain import distributed
-from ddptrain.checkpoint import files as checkpoint
+from ddptrain.checkpoint.files import carry, set_aside
+from ddptrain.checkpoint.load import Checkpoint, load_checkpoint
 from ddptrain.checkpoint.writer import CheckpointWriter
-from ddptrain.config import RunConfig, resolve
+from ddptrain.config import RunConfig
 from ddptrain.config.docs import to_yaml
 from ddptrain.config.moved import nothing_found
 from ddptrain.distributed import World
@@ -26,15 +25,10 @@ from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
 from ddptrain.system.files import write_text
 from ddptrain.system.lock import LockLost, RunLock
-from ddptrain.system.printable import printable
+from ddptrain.system.printable import warn
 from ddptrain.system.start import write_start
 from ddptrain.system.status import State, exit_status, write_status
 from ddptrain.tasks.base import Task
-
-
-def warn(line: str) -> None:
-    """A line for the person who reads standard error."""
-    print(f"ddptrain: warning: {printable(line)}", file=sys.stderr, flush=True)
 
 
 class Saver:
@@ -60,69 +54,69 @@ class Saver:
         Raises:
             UserError: the folder is taken, there is nothing to resume, or it is another run's; on every rank alike.
         """
-        found = distributed.agree(self._find, "the search for a checkpoint")
-        state = distributed.broadcast_object(found, "the broadcast of the checkpoint")
-        if state is not None:
-            distributed.agree(lambda: self._load(state), "loading the checkpoint")
+        origin = distributed.agree(self._find, "the search for a checkpoint")
+        checkpoint = distributed.broadcast_object(origin, "the broadcast of the checkpoint")
+        if checkpoint is not None:
+            distributed.agree(lambda: self._load(checkpoint), "loading the checkpoint")
         else:
             distributed.agree(lambda: self._state.begin(self._config), "loading the weights of init_from")
         distributed.agree(self._make_folder, "making the run folder")
 
-    def _find(self) -> dict[str, Any] | None:
+    def _find(self) -> Checkpoint | None:
         """Rank 0: the checkpoint to start from, or None for a fresh start."""
         if not self._world.main:
             return None
         config = self._config
         self._origin = find_origin(config, warn)
-        path, state = self._origin.path, self._origin.state
-        if path is None or state is None:
+        checkpoint = self._origin.checkpoint
+        if checkpoint is None:
             if config.resume is not None:
                 self._state.notes.append(nothing_found(config))
             return None
-        told = check_same(state, self._identity, self._contents, self._origin.allow, path)
+        path = checkpoint.path
+        told = check_same(checkpoint, self._identity, self._contents, self._origin.allow)
         self._state.notes[:] = [
             f"resume: from {path}" + ("" if config.init_from is None else "; init_from is not used, it was for the start"),
             *(f"warning: resume: {line}" for line in told),
-            *(f"resume: changed: {line}" for line in changes(json.loads(state["config"]), config)),
-            *(f"warning: resume: {line}" for line in consequences(state, config, self._state)),
+            *(f"resume: changed: {line}" for line in changes(checkpoint.stored_config, config)),
+            *(f"warning: resume: {line}" for line in consequences(checkpoint, config, self._state)),
         ]
         if config.folder.resolve() not in path.resolve().parents:
-            self._carry(path, state)
-        return state
+            self._carry(checkpoint)
+        return checkpoint
 
-    def _carry(self, path: Path, state: dict[str, Any]) -> None:
+    def _carry(self, checkpoint: Checkpoint) -> None:
         """Let a run that goes on elsewhere keep the best checkpoints so far; a best value whose checkpoint is gone goes,
         too, so that the next evaluation is the best."""
-        folder = path.parent.parent if path.parent.name == "aside" else path.parent
+        folder, state = checkpoint.path.parent, checkpoint.state
+        folder = folder.parent if folder.name == "aside" else folder
         for name in list(state["bests"]):
             link = "best.pt" if name == self._state.monitored[0] else f"best_{name}.pt"
             try:
-                source, best = checkpoint.load(folder / link, warn)
+                best = load_checkpoint(folder / link)
             except UserError:
                 best = None
-            if best is not None and best["step"] <= state["step"]:
-                self._carried[link] = (source, best["step"])
+            if best is not None and best.step <= checkpoint.step:
+                self._carried[link] = (best.path, best.step)
             else:
                 value = state["bests"].pop(name)
                 self._state.notes.append(
-                    f"warning: resume: {folder} has no {link} of step {state['step']} or before: the best {name} so far, "
+                    f"warning: resume: {folder} has no {link} of step {checkpoint.step} or before: the best {name} so far, "
                     f"{value:.4g}, is forgotten, the next evaluation counts as the best"
                 )
 
-    def _load(self, state: dict[str, Any]) -> None:
-        rule, own = json.loads(state["config"])["optimizer"]["name"], self._config.optimizer.name
+    def _load(self, checkpoint: Checkpoint) -> None:
+        rule, own = checkpoint.stored_config["optimizer"]["name"], self._config.optimizer.name
         if rule != own:
             raise UserError(
-                f"checkpoint of step {state['step']}: cannot go on, optimizer.name was {rule} and is {own}: its state does not "
-                f"fit; restore it, or start a new run"
+                f"{checkpoint.path}: cannot go on, optimizer.name was {rule} and is {own}: its state does not fit; restore it, "
+                "or start a new run"
             )
         try:
-            self._state.load_state_dict(state)
+            self._state.load_state_dict(checkpoint.state)
         except (RuntimeError, ValueError, KeyError) as e:
             line = " ".join(str(e).split())[:300]
-            raise UserError(
-                f"checkpoint of step {state['step']}: does not fit the config's model or optimizer: {line}"
-            ) from None
+            raise UserError(f"{checkpoint.path}: does not fit the config's model or optimizer: {line}") from None
 
     def _make_folder(self) -> None:
         if not self._world.main:
@@ -131,14 +125,14 @@ class Saver:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if self._origin.fresh or self._state.step:
-                checkpoint.set_aside(self._checkpoints, -1 if self._origin.fresh else self._state.step)
+                set_aside(self._checkpoints, -1 if self._origin.fresh else self._state.step)
             if self._origin.start is not None:
                 write_start(folder, self._origin.start)
             self._writer = CheckpointWriter(
                 self._checkpoints, self._config.checkpoint.keep_last, self._config.checkpoint.keep_every, warn
             )
             for link, (source, step) in self._carried.items():
-                checkpoint.carry(self._checkpoints, link, source, step)
+                carry(self._checkpoints, link, source, step)
             write_text(folder / "config.yaml", to_yaml(self._config))
             self._status("running")
         except OSError as e:
@@ -223,37 +217,3 @@ class Saver:
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
     """With arrays as tensors, for a checkpoint."""
     return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}
-
-
-class Trained(NamedTuple):
-    """What a checkpoint is used for after the training.
-
-    Attributes:
-        config: that it was trained with.
-        weights: of the model, those that are evaluated (averaged, where there are).
-        file: the checkpoint.
-        contents: what its datasets held, see `Contents.state`; empty in those of older versions.
-    """
-
-    config: RunConfig
-    weights: dict[str, Any]
-    file: Path
-    contents: Sequence[dict[str, Any]]
-
-
-def load_weights(path: Path) -> Trained:
-    """The best checkpoint of a run, or a checkpoint.
-
-    Args:
-        path: run folder or checkpoint file.
-
-    Raises:
-        UserError: there is no such checkpoint, or another version of the package wrote a config that this one does not know.
-    """
-    file, state = checkpoint.load(path, warn, best=True)
-    data = json.loads(state["config"])
-    # published weights were the start; what they became is in the checkpoint
-    data["model"] |= {key: False for key in ("pretrained", "pretrained_backbone") if key in data["model"]}
-    config = resolve(data, source=str(file), stored=True)
-    weights: dict[str, Any] = state["ema"] if state["ema"] is not None else state["model"]
-    return Trained(config, weights, file, state.get("contents", ()))

@@ -17,13 +17,14 @@ from ddptrain.engine.bad_steps import Incidents
 from ddptrain.engine.evaluate import evaluate
 from ddptrain.engine.rank_check import check_ranks
 from ddptrain.engine.reporting import Monitor
-from ddptrain.engine.run_folder import Saver, warn
+from ddptrain.engine.run_folder import Saver
 from ddptrain.engine.split import split_batch
 from ddptrain.engine.state import RunState, build_state
 from ddptrain.engine.step import StepReport
 from ddptrain.engine.stop import StopFlag
 from ddptrain.structures import Batch
 from ddptrain.system.lock import RunLock
+from ddptrain.system.printable import warn
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task, with_classes
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def printable(text: str, *, lines: bool = False) -> str:
     r"""`text` with everything written out that is no visible character: `\x1b` for the start of an escape code.
@@ -17,3 +19,8 @@ def printable(text: str, *, lines: bool = False) -> str:
 def say(line: str) -> None:
     """Print a line on standard output."""
     print(printable(line), flush=True)
+
+
+def warn(line: str) -> None:
+    """Print a warning on standard error."""
+    print(f"ddptrain: warning: {printable(line)}", file=sys.stderr, flush=True)

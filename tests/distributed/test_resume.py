@@ -13,7 +13,7 @@ import pytest
 from small_runs import RUNS
 from support import Ranks, command_line, cut_back, equal, final_state, relative_difference, train
 
-from ddptrain.checkpoint import files as checkpoint
+from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.cli import main
 
 RUN = ("train.steps=12", "checkpoint.every_steps=3", "eval.every_steps=6", "model.norm=batch", "train.precision=none")
@@ -93,7 +93,7 @@ def test_on_another_number_of_ranks_the_same_stream_goes_on(
         for part in ("model", "ema"):
             assert relative_difference(calm[part], other[part]) < 1e-5
     # the second half did train: the runs do not agree because nothing moved
-    half = checkpoint.load(tmp_path / "on2" / "checkpoints" / "step_00000004.pt", pytest.fail)[1]
+    half = load_checkpoint(tmp_path / "on2" / "checkpoints" / "step_00000004.pt", pytest.fail).state
     assert relative_difference(half["model"], calm["model"]) > 1e-3
 
 

@@ -37,7 +37,7 @@ def begin(config: Path, *overrides: str) -> tuple[int | None, list[str]]:
     """(step of the checkpoint that a start would take, warnings)."""
     told: list[str] = []
     origin = find_origin(load_config(config, overrides), told.append)
-    return (None if origin.state is None else origin.state["step"]), told
+    return (None if origin.checkpoint is None else origin.checkpoint.step), told
 
 
 def save_own(step: int) -> Path:

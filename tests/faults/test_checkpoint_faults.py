@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from ddptrain.checkpoint import files as checkpoint
+from ddptrain.checkpoint.load import load_checkpoint, newest_checkpoint
 from ddptrain.checkpoint.writer import CheckpointWriter
 from ddptrain.errors import UserError
 
@@ -69,15 +70,15 @@ def test_a_damaged_newest_falls_back_aloud(tmp_path: Path, kind: str) -> None:
         checkpoint.save(tmp_path, _state(step, 1000), step)
     _damage((tmp_path / "last.pt").resolve(), kind)
     said: list[str] = []
-    found = checkpoint.newest_valid(tmp_path, said.append)
-    assert found is not None
-    assert found[0].name == "step_00000020.pt"
-    assert _complete(found[1])
+    newest = newest_checkpoint(tmp_path, said.append)
+    assert newest is not None
+    assert newest.path.name == "step_00000020.pt"
+    assert _complete(newest.state)
     assert len(said) == 1
     assert "step_00000030.pt (last.pt): " in said[0]
     assert not (tmp_path / "run-by-the-pickle").exists()
     with pytest.raises(UserError, match=r"last\.pt: [^\n]+$"):
-        checkpoint.load(tmp_path / "last.pt" if kind != "folder" else tmp_path / "absent" / "last.pt", said.append)
+        load_checkpoint(tmp_path / "last.pt" if kind != "folder" else tmp_path / "absent" / "last.pt", said.append)
 
 
 @pytest.mark.parametrize("kind", KINDS[:-2])
@@ -89,11 +90,11 @@ def test_a_last_pt_that_was_replaced_is_not_believed(tmp_path: Path, kind: str) 
     (tmp_path / "last.pt").write_bytes(data)
     _damage(tmp_path / "last.pt", kind)
     said: list[str] = []
-    found = checkpoint.newest_valid(tmp_path, said.append)
-    assert found is not None
-    assert found[0].name == "step_00000020.pt"
+    newest = newest_checkpoint(tmp_path, said.append)
+    assert newest is not None
+    assert newest.path.name == "step_00000020.pt"
     assert len(said) == 1
-    assert "last.pt: is none of this folder's checkpoints" in said[0]
+    assert "last.pt: is not one of this folder's checkpoints" in said[0]
 
 
 @pytest.mark.parametrize("with_checksum", [True, False])
@@ -106,12 +107,12 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, with_checksum: bool) -> N
         digest = hashlib.sha256(evil.read_bytes()).hexdigest()
         evil.with_name(evil.name + ".sha256").write_text(f"{digest}  {evil.name}\n")
     said: list[str] = []
-    found = checkpoint.newest_valid(tmp_path, said.append)
-    assert found is not None
-    assert found[0] == good
+    newest = newest_checkpoint(tmp_path, said.append)
+    assert newest is not None
+    assert newest.path == good
     assert len(said) == 1
     with pytest.raises(UserError, match="refused: not a file of plain data"):
-        checkpoint.load(evil, said.append)
+        load_checkpoint(evil, said.append)
     assert not (tmp_path / "run-by-the-pickle").exists()
     torch.load(evil, weights_only=False)  # the bomb is live: what refuses it is not luck
     assert (tmp_path / "run-by-the-pickle").exists()
@@ -121,14 +122,14 @@ def test_all_broken_is_none_and_each_is_named(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         _damage(checkpoint.save(tmp_path, _state(step, 10), step), "bit-flipped")
     said: list[str] = []
-    assert checkpoint.newest_valid(tmp_path, said.append) is None
+    assert newest_checkpoint(tmp_path, said.append) is None
     assert [Path(line.split(" ")[0].split(":")[0]).name for line in said] == [
         "step_00000030.pt",
         "step_00000020.pt",
         "step_00000010.pt",
     ]
     with pytest.raises(UserError, match="no valid checkpoint"):
-        checkpoint.load(tmp_path, said.append)
+        load_checkpoint(tmp_path, said.append)
 
 
 def test_every_single_flipped_bit_is_seen(tmp_path: Path) -> None:
@@ -136,9 +137,9 @@ def test_every_single_flipped_bit_is_seen(tmp_path: Path) -> None:
     data = path.read_bytes()
     for place in random.Random(0).sample(range(len(data)), 50):
         path.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
-        assert checkpoint.newest_valid(tmp_path, lambda _: None) is None
+        assert newest_checkpoint(tmp_path, lambda _: None) is None
     path.write_bytes(data)
-    assert checkpoint.newest_valid(tmp_path, pytest.fail) is not None
+    assert newest_checkpoint(tmp_path, pytest.fail) is not None
 
 
 class _Faulty:
@@ -166,10 +167,10 @@ class _Faulty:
         """The checkpoint of that step and nothing else is there, whole."""
         names = {p.name for p in self.folder.iterdir()}
         assert names == {"last.pt", f"step_{step:08d}.pt", f"step_{step:08d}.pt.sha256"}
-        found = checkpoint.newest_valid(self.folder, pytest.fail)
-        assert found is not None
-        assert found[1]["step"] == step
-        assert _complete(found[1])
+        newest = newest_checkpoint(self.folder, pytest.fail)
+        assert newest is not None
+        assert newest.step == step
+        assert _complete(newest.state)
 
     def must_go_on(self) -> None:
         """The fault is over: the next save succeeds and the run may end with 0."""
@@ -266,9 +267,9 @@ def test_a_folder_stands_in_place_of_the_link(tmp_path: Path) -> None:
     (tmp_path / "last.pt").mkdir()
     run.save(20)
     run.must_have_failed("Is a directory")
-    found = checkpoint.newest_valid(tmp_path, pytest.fail)
-    assert found is not None
-    assert found[1]["step"] == 20  # it is whole; only the link to it is not
+    newest = newest_checkpoint(tmp_path, pytest.fail)
+    assert newest is not None
+    assert newest.step == 20  # it is whole; only the link to it is not
 
 
 def _save_for_ever(folder: Path, first: int, out: Connection) -> None:
@@ -302,14 +303,14 @@ def test_kill_9_in_the_middle_of_a_save(tmp_path: Path) -> None:
                 break
         assert isinstance(reported, int), reported
         cut_off += any(tmp_path.glob(".*.tmp"))
-        found = checkpoint.newest_valid(tmp_path, pytest.fail)
-        assert found is not None
-        reached = found[1]["step"]
+        newest = newest_checkpoint(tmp_path, pytest.fail)
+        assert newest is not None
+        reached = newest.step
         assert reported <= reached <= reported + 1
-        assert _complete(found[1])
+        assert _complete(newest.state)
         for link in ("last.pt", "best.pt"):
             if (tmp_path / link).is_symlink():
-                assert _complete(checkpoint.load(tmp_path / link, pytest.fail)[1])
+                assert _complete(load_checkpoint(tmp_path / link, pytest.fail).state)
         assert len(list(tmp_path.glob("step_*.pt"))) <= 4
     assert cut_off >= 3, "the kills never met a save: the test proves nothing"
 
@@ -323,9 +324,9 @@ def test_a_crash_of_the_main_thread_lets_the_save_end(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 1
-    found = checkpoint.newest_valid(tmp_path, pytest.fail)
-    assert found is not None
-    assert _complete(found[1])
+    newest = newest_checkpoint(tmp_path, pytest.fail)
+    assert newest is not None
+    assert _complete(newest.state)
 
 
 def test_the_file_is_a_zip_that_other_tools_read(tmp_path: Path) -> None:

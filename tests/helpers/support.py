@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ddptrain.checkpoint import files as checkpoint
+from ddptrain.checkpoint.load import newest_checkpoint
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["ddptrain.cli", "ddptrain.engine.trainer", "ddptrain.tasks.build"])
@@ -96,9 +96,9 @@ def train(world_size: int, config: Path, *overrides: str, expect: int = 0, timeo
 def final_state(run: Path) -> dict[str, Any]:
     """The newest checkpoint of a run."""
     warnings: list[str] = []
-    found = checkpoint.newest_valid(run / "checkpoints", warnings.append)
-    assert found is not None, f"{run}: no checkpoint {warnings}"
-    return found[1]
+    newest = newest_checkpoint(run / "checkpoints", warnings.append)
+    assert newest is not None, f"{run}: no checkpoint {warnings}"
+    return newest.state
 
 
 def summary(run: Path) -> dict[str, Any]:

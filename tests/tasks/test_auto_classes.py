@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import yaml
 
+from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.cli import main
 from ddptrain.config import load_config, resolve
 from ddptrain.config.data import DatasetConfig
 from ddptrain.config.docs import to_yaml
 from ddptrain.data.tables.labels import classes_of
-from ddptrain.engine.run_folder import load_weights
 from ddptrain.errors import UserError
 from ddptrain.tasks.build import build_task, with_classes
 
@@ -75,7 +75,7 @@ def test_the_run_holds_the_list(shapes_config: Path, tmp_path: Path, capsys: pyt
     assert main(["train", str(shapes_config), "classes=auto", "train.steps=1"]) == 0
     run = tmp_path / "run"
     assert yaml.safe_load((run / "config.yaml").read_text())["classes"] == ["disc", "square", "stripes"]
-    assert load_weights(run)[0].classes == ("disc", "square", "stripes")
+    assert load_checkpoint(run, best=True).config.classes == ("disc", "square", "stripes")
     assert main(["train", str(shapes_config), "classes=auto", "train.steps=2", "resume=auto"]) == 0
     assert "from step 1 to step 2" in capsys.readouterr().out
 
