@@ -10,7 +10,7 @@ _MASK = (1 << 64) - 1
 
 
 @lru_cache(maxsize=1024)
-def _stream(seed: int, purpose: str) -> int:
+def stream_key(seed: int, purpose: str) -> int:
     """A 64-bit key for one purpose under one seed, the same on every machine and Python."""
     digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
@@ -28,12 +28,12 @@ def rng(seed: int, position: int, purpose: str) -> np.random.Generator:
         A counter-based (Philox 4x64) generator keyed by (seed, purpose, position); creating it costs some 10 µs and
         leaves all global random state alone.
     """
-    return np.random.Generator(np.random.Philox(key=[_stream(seed, purpose), position & _MASK]))
+    return np.random.Generator(np.random.Philox(key=[stream_key(seed, purpose), position & _MASK]))
 
 
 def seed_torch(seed: int, step: int, rank: int) -> None:
     """Seed torch's generators (dropout, stochastic depth) as a function of the step, so that no state needs saving."""
-    value = _stream(seed, f"torch/{step}/{rank}") >> 1
+    value = stream_key(seed, f"torch/{step}/{rank}") >> 1
     torch.default_generator.manual_seed(value)
     # torch.cuda.manual_seed queues a callback for ever while CUDA is not initialised
     if torch.cuda.is_initialized():

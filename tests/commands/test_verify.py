@@ -86,8 +86,8 @@ FAULTS = {
     "resume": ("import ddptrain.optim.ema as m\nm.Ema.load_state_dict = lambda self, state: None", "in ema "),
     # randomness of a worker's own
     "workers": (
-        "import ddptrain.seeding as m, torch.utils.data as d\nproper = m._stream\n"
-        "m._stream = lambda seed, purpose: proper(seed + 9 * (d.get_worker_info() is not None), purpose)",
+        "import ddptrain.seeding as m, torch.utils.data as d\nproper = m.stream_key\n"
+        "m.stream_key = lambda seed, purpose: proper(seed + 9 * (d.get_worker_info() is not None), purpose)",
         "1 workers: largest difference",
     ),
     # gradients of the last micro batch only

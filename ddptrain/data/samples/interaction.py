@@ -22,8 +22,7 @@ class PairSamples(ImageSamples):
 
     `Sample.image` is uint8 `[S, S, 9]`: the first person, the second, and both, each cut out around the seam, letterboxed
     and augmented by the same draws. Targets: `classes` float32 `[C]`, 1 for each class of the pair; `geometry` float32 `[G]`
-    (see `pairs.geometry`; no augmentation changes it); `boxes` float32 `[2, 4]` in pixels of the panorama; `training`
-    bool: which set the key is of, so that a picture finds its panorama.
+    (see `pairs.geometry`; no augmentation changes it); `boxes` float32 `[2, 4]` in pixels of the panorama.
     """
 
     def __init__(
@@ -88,7 +87,6 @@ class PairSamples(ImageSamples):
                 "classes": self.truth[key.dataset][key.index].astype(np.float32),
                 "geometry": geometry(a[None], b[None], size)[0],
                 "boxes": boxes,
-                "training": np.array(self.augment is not None),
             },
             annotated=self.annotated[key.dataset],
             to_native=matrix,

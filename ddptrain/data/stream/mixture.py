@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddptrain.data.stream.counts import Schedule
-from ddptrain.data.stream.permutation import permute, stream_key, subkeys
+from ddptrain.data.stream.permutation import permute, subkeys
+from ddptrain.seeding import stream_key
 
 I64 = NDArray[np.int64]
 

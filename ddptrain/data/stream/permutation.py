@@ -6,7 +6,6 @@ domains", 2002), followed along its cycle where it leaves range(n). Its rounds a
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Any
 
@@ -17,12 +16,6 @@ U64 = NDArray[np.uint64]
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 _32 = np.uint64(32)
-
-
-def stream_key(seed: int, purpose: str) -> int:
-    """A 64-bit key for one purpose under one seed, the same on every machine."""
-    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
 
 
 def subkeys(key: int, counter: NDArray[Any]) -> U64:

@@ -183,7 +183,7 @@ class InteractionTask(InteractionPredictor, LabelTask):
 
     def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:
         """The panorama around the pair with both boxes, above what the network sees; with a prediction, that in brackets."""
-        samples = self.train if sample.targets["training"] else self.val_samples
+        samples = self.train if prediction is None else self.val_samples
         said = ", ".join(self.classes[k] for k in np.flatnonzero(sample.targets["classes"])) or "none"
         title = f"{file_name(samples, sample)}: {said}"
         if prediction is not None:

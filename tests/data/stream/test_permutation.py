@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddptrain.data.stream.permutation import permute, stream_key, subkeys
+from ddptrain.data.stream.permutation import permute, subkeys
+from ddptrain.seeding import stream_key
 
 KEY = stream_key(7, "test")
 
