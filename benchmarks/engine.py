@@ -32,10 +32,10 @@ from torch.nn import functional as F
 
 from ddptrain import distributed
 from ddptrain.config import resolve
+from ddptrain.config.batch import split_batch
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.engine.reporting import Monitor
 from ddptrain.engine.run_folder import Saver
-from ddptrain.engine.split import split_batch
 from ddptrain.engine.state import build_state
 from ddptrain.engine.stop import StopFlag
 from ddptrain.engine.trainer import run_steps

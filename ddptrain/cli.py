@@ -13,7 +13,7 @@ from typing import Any
 
 from ddptrain import __version__
 from ddptrain.errors import RankFailed, RunFailed, UserError
-from ddptrain.system.files import few_files, open_file_limit
+from ddptrain.system.limits import few_files, open_file_limit
 from ddptrain.system.printable import printable, say
 from launch.cli import add_commands
 
@@ -184,7 +184,7 @@ def train(args: argparse.Namespace) -> int:
     """Train in this process (a rank of torchrun or srun, or the only one), or start the ranks."""
     from ddptrain.config import load_config, no_line
     from ddptrain.config.moved import check_moved
-    from ddptrain.system.processes import outlive_terminal
+    from ddptrain.system.terminal import outlive_terminal
 
     outlive_terminal()
     if args.nproc is not None:

@@ -11,24 +11,6 @@ from ddptrain.config import RunConfig
 from ddptrain.errors import UserError
 
 
-def check_batch(config: RunConfig, nodes: int, ranks_per_node: int) -> None:
-    """Refuse a global batch that does not divide over the ranks.
-
-    Raises:
-        UserError: names the nearest sizes that do.
-    """
-    if nodes < 1 or ranks_per_node < 1:
-        raise UserError(f"{nodes} machines with {ranks_per_node} ranks each: both must be 1 or more")
-    ranks = nodes * ranks_per_node
-    local, rest = divmod(config.train.global_batch, ranks)
-    if rest or local == 0:
-        near = [n for n in (local * ranks, (local + 1) * ranks) if n > 0]
-        raise UserError(
-            f"train.global_batch: {config.train.global_batch} does not divide over {ranks} ranks ({nodes} x "
-            f"{ranks_per_node}); nearest that do: {' and '.join(map(str, near))}"
-        )
-
-
 def check_data(config: RunConfig, cwd: Path) -> None:
     """Refuse data folders and checkpoints that are not there, as seen from the folder the job will run in.
 

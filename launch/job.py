@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from ddptrain.config import RunConfig, SlurmConfig, load_config, no_line
-from ddptrain.config.load import parse_yaml
+from ddptrain.config.batch import split_batch
 from ddptrain.config.moved import check_moved
+from ddptrain.config.text import parse_yaml
 from ddptrain.errors import UserError
 from launch import checks, cluster, snapshot
 from launch.plan import write_atomic
@@ -126,7 +127,7 @@ def create(
     """
     config = load(config_path, overrides, options or {})
     check_moved(Path(config_path), config)
-    checks.check_batch(config, config.slurm.nodes, config.slurm.ranks)
+    split_batch(config.train.global_batch, config.train.micro_batch, config.slurm.nodes * config.slurm.ranks)
     checks.check_setup(config.slurm.setup)
     refuse_second(config.folder.absolute(), known)
     if check_data:

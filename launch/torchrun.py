@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddptrain.config import load_config, no_line
+from ddptrain.config.batch import split_batch
 from ddptrain.errors import UserError
 from ddptrain.system.status import FAILED, exit_status, read_status
 
@@ -37,10 +38,8 @@ def run(
     Raises:
         UserError: the config, the batch split or the arguments are wrong.
     """
-    from launch.checks import check_batch
-
     config = load_config(config_path, overrides, tell=no_line)
-    check_batch(config, nnodes, nproc)
+    split_batch(config.train.global_batch, config.train.micro_batch, max(nnodes * nproc, 1))
     code = start(
         ["train", str(config_path), *overrides],
         nproc,

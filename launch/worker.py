@@ -19,7 +19,7 @@ from types import FrameType
 
 from ddptrain.config import load_config, no_line
 from ddptrain.errors import UserError
-from ddptrain.system.start import read_start, told_start
+from ddptrain.system.start import read_start, requested_start
 from ddptrain.system.status import USER_ERROR
 
 _SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -91,8 +91,8 @@ def again(arguments: list[str]) -> list[str]:
     `start.json` once that start has read its checkpoint."""
     try:
         config = load_config(arguments[1], arguments[2:], tell=no_line)
-        told = told_start(config)
-        return arguments if told and read_start(config.folder) != told else [*arguments, "resume=auto"]
+        start = requested_start(config.resume)
+        return arguments if start and read_start(config.folder) != start else [*arguments, "resume=auto"]
     except UserError:  # told by the start itself, where it reads a config
         return [*arguments, "resume=auto"]
 

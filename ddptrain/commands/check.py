@@ -13,9 +13,9 @@ import numpy as np
 from ddptrain import __version__
 from ddptrain.checkpoint.weights import load_initial
 from ddptrain.config import RunConfig
+from ddptrain.config.batch import split_batch
 from ddptrain.data.stream.mixture import PlanRow
 from ddptrain.engine.memory import estimate
-from ddptrain.engine.split import split_batch
 from ddptrain.errors import UserError
 from ddptrain.reporting import ledger
 from ddptrain.reporting.console import Console

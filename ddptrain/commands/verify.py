@@ -27,8 +27,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.config import RunConfig, load_config, no_line, resolve
+from ddptrain.config.batch import split_batch
 from ddptrain.config.docs import to_yaml
-from ddptrain.engine.split import split_batch
 from ddptrain.engine.stop import StopFlag
 from ddptrain.errors import RunFailed, UserError
 from ddptrain.models.norms import SYNC_BATCH_NORMS

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from ddptrain.config import RunConfig
-from ddptrain.engine.split import Split
+from ddptrain.config.batch import Split
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.base import Task
 

@@ -10,7 +10,7 @@ from ddptrain.checkpoint.load import Checkpoint, load_checkpoint, newest_checkpo
 from ddptrain.config import RunConfig
 from ddptrain.errors import UserError
 from ddptrain.system.lock import has_run
-from ddptrain.system.start import Start, read_start, told_start
+from ddptrain.system.start import Start, read_start, requested_start
 from ddptrain.system.status import read_status
 
 
@@ -41,7 +41,7 @@ def find_origin(config: RunConfig, warn: Callable[[str], None]) -> Origin:
         if has_run(folder):
             raise UserError(f"{folder}: this run exists; go on with it by resume=auto, or choose another name=…")
         return Origin()
-    start = told_start(config) or read_start(folder)
+    start = requested_start(resume) or read_start(folder)
     if resume.source == "auto":
         newest = newest_checkpoint(folder / "checkpoints", warn)
         if newest is not None:

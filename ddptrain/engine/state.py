@@ -14,9 +14,9 @@ from torch import nn
 from ddptrain import distributed
 from ddptrain.checkpoint.weights import freeze, load_initial
 from ddptrain.config import RunConfig
+from ddptrain.config.batch import Split
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.distributed import World
-from ddptrain.engine.split import Split
 from ddptrain.engine.step import Stepper, StepReport
 from ddptrain.errors import UserError
 from ddptrain.optim.build import build_optimizer

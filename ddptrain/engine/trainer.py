@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 from ddptrain import distributed, seeding
 from ddptrain.config import RunConfig
+from ddptrain.config.batch import split_batch
 from ddptrain.data.loading.loader import Wait, train_loader
 from ddptrain.distributed import World
 from ddptrain.engine.bad_steps import Incidents
@@ -18,7 +19,6 @@ from ddptrain.engine.evaluate import evaluate
 from ddptrain.engine.rank_check import check_ranks
 from ddptrain.engine.reporting import Monitor
 from ddptrain.engine.run_folder import Saver
-from ddptrain.engine.split import split_batch
 from ddptrain.engine.state import RunState, build_state
 from ddptrain.engine.step import StepReport
 from ddptrain.engine.stop import StopFlag

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ddptrain.system.files import guarded, unguarded, write_text
+from ddptrain.system.files import write_text
+from ddptrain.system.printable import guarded, unguarded
 
 SHOWN = 5
 """Faulty lines of a history that are named."""

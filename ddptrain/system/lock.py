@@ -1,73 +1,47 @@
-"""One process at a time trains in a run folder. No torch here.
+"""One process at a time trains in a run folder.
 
 `lock.json` in the folder names its owner: machine, boot, process, start, Slurm job. It is created whole by a hard link, which
-fails where there is one already, on NFS too (by an exclusive `open` where a file system has no links). The owner changes the
-file's time every `BEAT_S` seconds. A lock is stale when its process is seen to be gone or, where that cannot be seen (another
-machine, another boot, a container), when it was silent for `STALE_S`; only times of the folder's own file system are compared.
-Who takes over a stale lock holds `.lock.taking` meanwhile, so that of several only one does.
+fails where the file exists, on NFS too (by an exclusive `open` where a file system has no links). The owner touches the file
+every `BEAT_S` seconds. A lock is stale when its process is seen to be dead or, where that cannot be seen (another machine,
+another boot, a container), when it has been silent for `STALE_S`; only times of the folder's own file system are compared. A
+process that takes over a stale lock holds `.lock.taking` meanwhile, so that of several processes only one does.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
 from ddptrain.errors import RankFailed, UserError
 from ddptrain.system import processes
-from ddptrain.system.processes import Process
+from ddptrain.system.owner import STALE_S, Owner, OwnerWatch, modified, read_owner
 
 NAME = "lock.json"
 BEAT_S = 10.0
-STALE_S = 60.0
 PATIENCE_S = 5.0
-"""How long a start waits for an owner that may be about to end: its launcher was killed a moment ago."""
+"""How long a start waits for an owner that may be about to end since its launcher was killed a moment ago."""
 LONG_PATIENCE_S = 300.0
-"""The same, for an owner that is stopping and saves, or that is the same Slurm job before it was queued again."""
+"""The same for an owner that is saving before it stops, or that is the same Slurm job before it was queued again."""
 _TAKING = ".lock.taking"
 
 
-@dataclass(frozen=True)
-class Owner:
-    """What a lock says.
-
-    Attributes:
-        token: random; no two locks share it.
-        process: who holds it; None where the file cannot be read.
-        job: number of its Slurm job; empty without.
-        since: when it was taken, for people.
-        stopping: it was asked to stop and is saving.
-    """
-
-    token: str
-    process: Process | None
-    job: str = ""
-    since: str = ""
-    stopping: bool = False
-
-    def __str__(self) -> str:
-        job = f" (Slurm job {self.job})" if self.job else ""
-        return f"{self.process}{job}" if self.process else "an unknown process"
-
-
 class LockLost(RankFailed):
-    """Somebody else trains in the run folder now: nothing of it may be touched any more."""
+    """Another process trains in the run folder now: nothing in it may be touched any more."""
 
 
 def has_run(folder: Path) -> bool:
-    """Whether a folder holds anything but a lock, and the jobs that were submitted to make the run."""
+    """Whether a folder holds more than a lock and the jobs that were submitted for the run."""
     return folder.is_dir() and any(p.name not in (NAME, "jobs") and not p.name.startswith(".lock.") for p in folder.iterdir())
 
 
 class RunLock:
-    """Context manager around `acquire`; leaving it releases the lock, if it is held."""
+    """Context manager around `acquire`; leaving it releases the lock if it is held."""
 
     def __init__(
         self,
@@ -78,10 +52,10 @@ class RunLock:
     ) -> None:
         """
         Args:
-            folder: the run's folder; made by `acquire`, removed again if nothing came into it.
-            say: told who is waited for, and what was taken over.
-            stop: number of the signal that asked this process to stop, None while none did. One ends the wait; those who wait
-                for this process are told, so that they let it save.
+            folder: the run's folder; made by `acquire`, removed again if it stays empty.
+            say: takes a line about an owner that is waited for or was replaced.
+            stop: number of the signal that asked this process to stop, None while none did. A signal ends the wait; the lock
+                then says that this process is saving, so that others wait longer.
         """
         self._folder, self._say, self._stop = folder, say, stop
         self._path = folder / NAME
@@ -94,15 +68,15 @@ class RunLock:
         self._beats: threading.Thread | None = None
 
     def acquire(self) -> None:
-        """Take the lock, after a bounded wait for an owner that lives.
+        """Take the lock, after a bounded wait for an owner that is alive.
 
         Raises:
-            UserError: somebody else trains here, or the folder cannot be written; says what to do.
+            UserError: another process trains here, or the folder cannot be written; says what to do.
         """
         try:
             self._made = [p for p in (self._folder, *self._folder.parents) if not p.exists()]
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._new.write_text(_dump(self._me), encoding="utf-8")
+            self._new.write_text(self._me.dumps(), encoding="utf-8")
             try:
                 self._wait()
             finally:
@@ -114,14 +88,14 @@ class RunLock:
         self._beats.start()
 
     def _wait(self) -> None:
-        watched, began, told = _Watched(self._path, self._new), time.monotonic(), 0.0
+        watch, began, reported = OwnerWatch(self._path, self._new), time.monotonic(), 0.0
         while not self._create():
-            owner = watched.look()
+            owner = watch.look()
             if owner is None:  # released a moment ago
                 continue
-            if watched.stale and self._take_over(owner):
+            if watch.stale and self._take_over(owner):
                 return
-            if watched.stale:
+            if watch.stale:
                 time.sleep(0.2)
                 continue
             waited = time.monotonic() - began
@@ -129,12 +103,12 @@ class RunLock:
             patience = LONG_PATIENCE_S if owner.stopping or same else PATIENCE_S
             if (number := self._stop()) is not None:
                 raise SystemExit(128 + number)
-            if waited > patience and watched.lives:
+            if waited > patience and watch.alive:
                 raise UserError(self._refusal(owner))
-            if not told or waited - told >= BEAT_S:
-                told = waited or 1e-9
-                until = f"up to {patience:.0f} s for its end" if watched.lives else f"up to {STALE_S:.0f} s for a sign of life"
-                self._say(f"{self._folder}: {owner} trains here; waiting {until}")
+            if not reported or waited - reported >= BEAT_S:
+                reported = waited or 1e-9
+                until = f"up to {patience:.0f} s for it to end" if watch.alive else f"up to {STALE_S:.0f} s for a sign of life"
+                self._say(f"{self._folder}: {owner} is training here; waiting {until}")
             time.sleep(0.2)
 
     def _refusal(self, owner: Owner) -> str:
@@ -142,7 +116,7 @@ class RunLock:
         stop = f"stop it (kill {owner.process.pid} on {owner.process.host})" if owner.process else "stop it"
         if owner.job:
             stop = f"stop it (scancel {owner.job})"
-        return f"{self._folder}: {owner} trains here{since}; {stop} or wait for its end, or choose another name=…"
+        return f"{self._folder}: {owner} is training here{since}; {stop}, wait for it to end, or choose another name=…"
 
     def _create(self) -> bool:
         try:
@@ -156,40 +130,40 @@ class RunLock:
     def _create_without_links(self) -> bool:
         try:
             with open(self._path, "x", encoding="utf-8") as f:
-                f.write(_dump(self._me))
+                f.write(self._me.dumps())
         except FileExistsError:
             return False
         return True
 
     def _take_over(self, stale: Owner) -> bool:
-        """Put this process's lock in the place of a stale one; False where somebody else was first."""
+        """Replace a stale lock by this process's; False where another process was first."""
         taking = self._folder / _TAKING
         try:
             taking.touch(exist_ok=False)
         except FileExistsError:
-            with suppress(OSError):  # who held it may have died right then
-                if _time(self._new) - _time(taking) > STALE_S:
+            with suppress(OSError):  # its owner may have died right then
+                if modified(self._new) - modified(taking) > STALE_S:
                     taking.unlink()
             return False
         try:
-            if (now := _read(self._path)) is None or now.token != stale.token:
+            if (now := read_owner(self._path)) is None or now.token != stale.token:
                 return False
             os.replace(self._new, self._path)
         finally:
             taking.unlink()
-        seen = stale.process is not None and stale.process.alive() is False
-        how = "has ended without releasing its lock (was it killed?)" if seen else f"was silent for {STALE_S:.0f} s or more"
-        self._say(f"{self._folder}: {stale} {how}: this run takes the folder over")
+        dead = stale.process is not None and stale.process.alive() is False
+        how = "ended without releasing its lock (was it killed?)" if dead else f"was silent for at least {STALE_S:.0f} s"
+        self._say(f"{self._folder}: {stale} {how}: this run takes over the folder")
         return True
 
     def _beat(self) -> None:
-        told_stopping, last = False, time.monotonic()
+        stopping, last = False, time.monotonic()
         while not self._end.wait(1.0):
-            if self._stop() is not None and not told_stopping:
-                told_stopping = True
+            if self._stop() is not None and not stopping:
+                stopping = True
                 with suppress(OSError):
                     if self._is_mine():
-                        self._path.write_text(_dump(self._me, stopping=True), encoding="utf-8")
+                        self._path.write_text(self._me.dumps(stopping=True), encoding="utf-8")
             if time.monotonic() - last < BEAT_S:
                 continue
             last = time.monotonic()
@@ -198,46 +172,46 @@ class RunLock:
                     os.utime(self._path)
 
     def _is_mine(self) -> bool:
-        """Whether the lock is still this process's; notes whose it is, if not. One that was deleted is made anew."""
+        """Whether this process still holds the lock; records the new owner otherwise. A deleted lock is created again."""
         if self._lost:
             return False
-        owner = _read(self._path)
+        owner = read_owner(self._path)
         if owner is None and not self._create_without_links():
-            owner = _read(self._path)
+            owner = read_owner(self._path)
         if owner is not None and owner.process is not None and owner.token != self._me.token:
             self._lost = str(owner)
         return not self._lost
 
     @property
     def lost(self) -> bool:
-        """Whether somebody else was seen to have taken the lock."""
+        """Whether another process was seen to hold the lock."""
         return bool(self._lost)
 
     def check(self, look: bool = False) -> None:
-        """Go on only while the folder is this process's.
+        """Go on only while this process holds the lock.
 
         Args:
-            look: read the lock now (before a save); otherwise what the last beat saw stands, which costs nothing.
+            look: read the lock now (before a save); otherwise the result of the last beat counts, which costs nothing.
 
         Raises:
-            LockLost: somebody else has taken it.
+            LockLost: another process has taken it.
         """
         if look and self._beats is not None:
-            with suppress(OSError):  # a folder that cannot be reached is nobody else's
+            with suppress(OSError):  # a folder that cannot be reached was not taken over
                 self._is_mine()
         if self._lost:
             raise LockLost(
-                f"{self._folder}: {self._lost} has taken this run over, since this process gave no sign of life for "
-                f"{STALE_S:.0f} s; it ends here and saves nothing more"
+                f"{self._folder}: {self._lost} has taken over this run, since this process gave no sign of life for "
+                f"{STALE_S:.0f} s; it ends now and saves nothing more"
             )
 
     def release(self) -> None:
-        """Give the lock back, if it is held; at every kind of end."""
+        """Release the lock if it is held, however the run ended."""
         if self._beats is not None:
             self._end.set()
             self._beats = None
             with suppress(OSError):
-                owner = _read(self._path)
+                owner = read_owner(self._path)
                 if owner is not None and owner.token == self._me.token:
                     self._path.unlink()
         with suppress(OSError):  # not empty
@@ -249,56 +223,3 @@ class RunLock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.release()
-
-
-class _Watched:
-    """A lock of somebody else, looked at again and again."""
-
-    def __init__(self, path: Path, own: Path) -> None:
-        """Args: own: a file of this process in the same folder, whose time is "now" for its file system."""
-        self._path, self._own = path, own
-        self._beat: float | None = None
-        self._token = ""
-        self.stale = self.lives = False
-
-    def look(self) -> Owner | None:
-        """Who holds it now; sets `stale` and `lives` (both false while it is not known)."""
-        owner = _read(self._path)
-        try:
-            beat = _time(self._path)
-        except FileNotFoundError:
-            return None
-        if owner is None:
-            return None
-        if owner.token != self._token or self._beat is None:
-            self._token, self._beat, self._since, self.lives = owner.token, beat, time.monotonic(), False
-        elif beat != self._beat:
-            self._beat, self._since, self.lives = beat, time.monotonic(), True
-        alive = owner.process.alive() if owner.process else None
-        os.utime(self._own)
-        silent = max(_time(self._own) - beat, time.monotonic() - self._since)
-        self.stale = not alive if alive is not None else silent > STALE_S
-        self.lives = self.lives or bool(alive)
-        return owner
-
-
-def _time(path: Path) -> float:
-    with open(path, "rb") as f:  # opening it makes NFS ask its server
-        return os.fstat(f.fileno()).st_mtime
-
-
-def _dump(owner: Owner, stopping: bool = False) -> str:
-    return json.dumps(asdict(owner) | {"stopping": stopping}) + "\n"
-
-
-def _read(path: Path) -> Owner | None:
-    """What a lock says; None where there is none."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return None
-    try:
-        told = json.loads(text)
-        return Owner(**{**told, "process": Process(**told["process"])})
-    except (ValueError, TypeError, KeyError):
-        return Owner("", None)

@@ -1,15 +1,18 @@
-"""Text that a terminal shows and does not obey: names come from data and configs. No torch here: the launcher uses it too."""
+"""Text from data and configs that a terminal or a spreadsheet displays and does not obey."""
 
 from __future__ import annotations
 
+import re
 import sys
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    r"""`text` with everything written out that is no visible character: `\x1b` for the start of an escape code.
+    r"""`text` with every invisible character escaped, such as `\x1b` for the start of a terminal command.
 
     Args:
-        lines: leave line ends as they are; else they are written out too, so that a name cannot begin a line of its own.
+        lines: keep line ends; otherwise they are escaped too, so that a name cannot begin a line of its own.
     """
     if text.isprintable():
         return text
@@ -24,3 +27,13 @@ def say(line: str) -> None:
 def warn(line: str) -> None:
     """Print a warning on standard error."""
     print(f"ddptrain: warning: {printable(line)}", file=sys.stderr, flush=True)
+
+
+def guarded(cell: str) -> str:
+    """Text for a cell of a CSV file, with a `'` in front where a spreadsheet would run it as a formula."""
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def unguarded(cell: str) -> str:
+    """The text that `guarded` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

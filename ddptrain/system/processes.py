@@ -1,13 +1,11 @@
-"""Which process is meant, on which machine, and whether it still lives. No torch here: the launcher uses it too."""
+"""Which process is meant, on which machine, and whether it is still alive."""
 
 from __future__ import annotations
 
 import functools
-import io
 import os
 import re
 import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +13,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """A process, told apart from all others, also from a later one with the same number.
+    """A process, distinguished from all others, even from a later one with the same number.
 
     Attributes:
-        host: the machine's name.
-        space: the machine's boot and the namespace in which `pid` counts (a container has its own); equal only where the
-            number means the same process.
+        host: name of the machine.
+        space: the machine's boot and the namespace of `pid` (a container has its own); equal only where the number means the
+            same process.
         pid: its number.
         start: when it started, in the system's own unit; empty where the system does not say.
     """
@@ -31,7 +29,7 @@ class Process:
     start: str
 
     def alive(self) -> bool | None:
-        """Whether it lives; None where that cannot be seen from this process."""
+        """Whether it is alive; None where this process cannot see that."""
         if self.space != _space() or self.host != os.uname().nodename:
             return None
         return is_alive(self.pid, self.start)
@@ -47,7 +45,7 @@ def this() -> Process:
 
 
 def is_alive(pid: int, start: str = "") -> bool:
-    """Whether a process of this machine lives: neither gone nor a zombie, and not a later one of the same number.
+    """Whether a process of this machine is alive: neither gone, nor a zombie, nor a later one with the same number.
 
     Args:
         start: when it started (`Process.start`); empty for any.
@@ -56,47 +54,16 @@ def is_alive(pid: int, start: str = "") -> bool:
     return state not in ("", "Z", "X") and (not start or began == start)
 
 
-class _UntilHangup(io.TextIOWrapper):
-    """A terminal; once it is closed, what is written goes nowhere."""
-
-    def write(self, text: str) -> int:
-        try:
-            return super().write(text)
-        except OSError:
-            self._leave()
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            super().flush()
-        except OSError:
-            self._leave()
-
-    def _leave(self) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())
-        os.close(nowhere)
-        super().flush()
-
-
-def outlive_terminal() -> None:
-    """Let standard output and error go nowhere when they are a terminal and it is closed: that must not end a run."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper) and stream.isatty():
-            setattr(sys, name, _UntilHangup(stream.buffer, stream.encoding, stream.errors, line_buffering=True))
-
-
 def _look(pid: int) -> tuple[str, str]:
-    """(state, start) of a process; two empty texts where there is none."""
+    """(state, start) of a process; two empty strings where it does not exist."""
     if Path("/proc/self/stat").exists():
         try:
             fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
             return fields[0], fields[19]
         except (OSError, IndexError):
             return "", ""
-    told = subprocess.run(["ps", "-o", "state=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    state, _, start = told.stdout.strip().partition(" ")
+    listing = subprocess.run(["ps", "-o", "state=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    state, _, start = listing.stdout.strip().partition(" ")
     return state[:1], re.sub(r"\W", "", start)
 
 

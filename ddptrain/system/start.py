@@ -1,7 +1,5 @@
-"""The start that a run was given, `start.json` in its folder: it holds for every restart until the run has a checkpoint.
-
-No torch here: the launcher reads it, too.
-"""
+"""`start.json` in a run folder: the checkpoint that the run was started from. It holds for every restart until the run has a
+checkpoint of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ddptrain.config import RunConfig
+from ddptrain.config.run import ResumeConfig
 from ddptrain.errors import UserError
 from ddptrain.system.files import write_text
 
@@ -21,31 +19,31 @@ class Start:
     """Where a run began.
 
     Attributes:
-        source: checkpoint or run, absolute.
-        allow: the differences from it that were accepted.
+        source: checkpoint or run folder, absolute.
+        allow: the differences from it that are accepted.
     """
 
     source: str
     allow: tuple[str, ...] = ()
 
 
-def told_start(config: RunConfig) -> Start | None:
-    """The start that a config asks for; None for one from the beginning or from the run's own checkpoints."""
-    if config.resume is None or config.resume.source == "auto":
+def requested_start(resume: ResumeConfig | None) -> Start | None:
+    """The start that a config asks for; None for the beginning or the run's own checkpoints."""
+    if resume is None or resume.source == "auto":
         return None
-    return Start(str(Path(config.resume.source).absolute()), config.resume.allow)
+    return Start(str(Path(resume.source).absolute()), resume.allow)
 
 
 def write_start(folder: Path, start: Start) -> None:
-    """Note in a run folder where the run began; raises `OSError`."""
+    """Record in a run folder where the run began; raises `OSError`."""
     write_text(folder / NAME, json.dumps(asdict(start)) + "\n")
 
 
 def read_start(folder: Path) -> Start | None:
-    """Where the run of a folder began; None for one that began anew.
+    """Where the run of a folder began; None for one that began from scratch.
 
     Raises:
-        UserError: the file is no such note.
+        UserError: the file is not such a record.
     """
     path = folder / NAME
     try:
@@ -55,5 +53,5 @@ def read_start(folder: Path) -> Start | None:
         return None
     except (OSError, ValueError, TypeError, KeyError) as e:
         raise UserError(
-            f"{path}: not the start of a run ({e}); name the start again with resume=PATH, or delete the file"
+            f"{path}: does not describe the start of a run ({e}); give the start again with resume=PATH, or delete the file"
         ) from None

@@ -1,6 +1,6 @@
-"""How a run stands and how a process ends. No torch here: the command line and the launcher read it.
+"""The state of a run and the exit status of a process.
 
-Rank 0 alone writes `status.json` in the run folder, in one move: at the start, with every checkpoint, at the end.
+Rank 0 alone writes `status.json` in the run folder, in one move: at the start, with every checkpoint and at the end.
 
     {"state": "running", "step": 100, "steps": 4000, "time": "2025-01-31T12:00:00+00:00", "reason": "",
      "checkpoint": "checkpoints/step_00000100.pt"}
@@ -11,7 +11,7 @@ Exit statuses:
                     saved checkpoint: a rank that ends with anything else is restarted by torchrun and fails the job,
                     so there the launcher reads `status.json` and turns `stopped` into 75 itself
     1   FAILED      an error, or the last checkpoint could not be written
-    2   USER_ERROR  a mistake of the user, told in one line
+    2   USER_ERROR  a mistake of the user, reported in one line
     75  STOPPED     a signal ended the run early and a checkpoint is saved: try again later (EX_TEMPFAIL of sysexits.h)
     128+n           a second signal n ended the process at once, without a save
 """
@@ -34,14 +34,14 @@ State = Literal["running", "stopped", "finished", "failed"]
 
 @dataclass(frozen=True)
 class Status:
-    """What `status.json` says.
+    """The content of `status.json`.
 
     Attributes:
         state: "running", "stopped" (early, with a saved checkpoint), "finished" or "failed".
         step: steps done.
         steps: steps of the whole run.
-        time: when this was written, ISO 8601 in UTC.
-        reason: why it stopped or failed, in one line; empty else.
+        time: when it was written, ISO 8601 in UTC.
+        reason: why it stopped or failed, in one line; empty otherwise.
         checkpoint: the newest checkpoint, relative to the run folder; None before the first.
     """
 
@@ -60,7 +60,7 @@ def write_status(folder: Path, state: State, step: int, steps: int, reason: str 
         checkpoint: the newest checkpoint, a path inside `folder`.
 
     Raises:
-        OSError: the folder cannot be written; the old status stands.
+        OSError: the folder is not writable; the old status stays.
     """
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     relative = None if checkpoint is None else checkpoint.relative_to(folder).as_posix()
@@ -69,7 +69,7 @@ def write_status(folder: Path, state: State, step: int, steps: int, reason: str 
 
 
 def read_status(folder: Path) -> Status | None:
-    """What `status.json` in a run folder says; None where there is none yet.
+    """The status in a run folder; None where there is none yet.
 
     Raises:
         UserError: the file is not a status.
@@ -80,9 +80,9 @@ def read_status(folder: Path) -> Status | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as e:
-        raise UserError(f"{path}: not the status of a run ({e}); delete it, the run writes it anew") from None
+        raise UserError(f"{path}: is not the status of a run ({e}); delete it, the run writes a new one") from None
     if status.state not in get_args(State):
-        raise UserError(f"{path}: unknown state {status.state!r}; states are {', '.join(get_args(State))}")
+        raise UserError(f"{path}: unknown state {status.state!r}; the states are {', '.join(get_args(State))}")
     return status
 
 

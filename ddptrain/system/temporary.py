@@ -1,4 +1,4 @@
-"""Temporary folders that name their owner, so that the next start removes what a killed process left. No torch here.
+"""Temporary folders that name their owner, so that the next start removes what a killed process left behind.
 
 ddptrain-<kind>.<machine, boot and pid namespace, hashed>.<pid>.<its start>.<random>
 """
@@ -20,18 +20,18 @@ from pathlib import Path
 from ddptrain.system import processes
 
 KEEP_S = 7 * 86400.0
-"""What a process of another machine or boot made is old enough after so long without a change."""
+"""A folder of another machine or boot is removed after this long without a change."""
 _SOCKET_FOLDER = 85
-"""A socket's path may have 107 characters."""
+"""Longest name, in characters: the path of a socket in it may have 107."""
 _NAME = re.compile(r"\.?ddptrain-[a-z]+\.(?P<space>[0-9a-f]{8})\.(?P<pid>\d+)\.(?P<start>\w*)\.[\w-]+")
 
 
 def make(kind: str, parent: Path | None = None) -> Path:
-    """A new folder, its owner's to remove; sweeps `parent` first.
+    """A new folder, which its owner removes; sweeps `parent` first.
 
     Args:
-        kind: what it is for, in small letters.
-        parent: where; None for the system's folder of temporary files. Elsewhere its name is hidden.
+        kind: what it is for, in lower case.
+        parent: where it is made; None for the system's folder of temporary files. Elsewhere its name is hidden.
     """
     where = Path(tempfile.gettempdir()) if parent is None else parent
     sweep(where)
@@ -42,7 +42,7 @@ def make(kind: str, parent: Path | None = None) -> Path:
 
 @contextmanager
 def folder(kind: str, parent: Path | None = None) -> Iterator[Path]:
-    """`make`, and removed at the end."""
+    """A folder of `make` that is removed at the end."""
     made = make(kind, parent)
     try:
         yield made
@@ -51,7 +51,7 @@ def folder(kind: str, parent: Path | None = None) -> Iterator[Path]:
 
 
 def for_children() -> None:
-    """Let the processes that this one starts through multiprocessing put their sockets where the owner's name is read."""
+    """Let processes started through multiprocessing put their sockets in a folder that names this one as their owner."""
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     if "tempdir" not in config:
         made = make("loader")
@@ -63,7 +63,7 @@ def for_children() -> None:
 
 
 def sweep(parent: Path) -> None:
-    """Remove what this user's dead processes left in a folder, and nothing else."""
+    """Remove what dead processes of this user left in a folder, and nothing else."""
     mine = _space(processes.this())
     with suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:

@@ -14,9 +14,9 @@ from torch import nn
 
 from ddptrain import distributed
 from ddptrain.config import EmaConfig, OptimizerConfig, ScheduleConfig
+from ddptrain.config.batch import split_batch
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.distributed import World
-from ddptrain.engine.split import split_batch
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step import Stepper
 from ddptrain.optim.build import build_optimizer

@@ -123,7 +123,7 @@ def test_a_restart_keeps_what_the_run_was_told(config: Path) -> None:
     assert again(told) == [*told, "resume=auto"]
     assert again(["train", str(config)]) == ["train", str(config), "resume=auto"]
     Path("runs/run/start.json").write_text("{")
-    with pytest.raises(UserError, match=r"start\.json: not the start of a run"):
+    with pytest.raises(UserError, match=r"start\.json: does not describe the start of a run"):
         read_start(Path("runs/run"))
 
 

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from ddptrain import distributed
 from ddptrain.config import RunConfig
+from ddptrain.config.batch import split_batch
 from ddptrain.engine import trainer
-from ddptrain.engine.split import split_batch
 from ddptrain.engine.state import RunState, build_state
 from ddptrain.engine.stop import StopFlag
 from ddptrain.optim.build import build_optimizer

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from support import Ranks, command_line
 
 from ddptrain.cli import main
 from ddptrain.errors import UserError
-from ddptrain.system import lock
+from ddptrain.system import lock, owner
 from ddptrain.system.lock import NAME, LockLost, RunLock
 
 HOLD = """
@@ -66,9 +67,9 @@ def test_a_second_process_is_refused_and_told_whose_the_run_is(tmp_path: Path) -
         with pytest.raises(UserError) as refused, RunLock(tmp_path / "run", said.append) as second:
             second.acquire()
         owner = f"process {process.pid} on {os.uname().nodename}"
-        assert str(refused.value).startswith(f"{tmp_path / 'run'}: {owner} trains here since 20")
-        assert f"stop it (kill {process.pid} on {os.uname().nodename}) or wait for its end" in str(refused.value)
-        assert said == [f"{tmp_path / 'run'}: {owner} trains here; waiting up to 0 s for its end"]
+        assert str(refused.value).startswith(f"{tmp_path / 'run'}: {owner} is training here since 20")
+        assert f"stop it (kill {process.pid} on {os.uname().nodename}), wait for it to end" in str(refused.value)
+        assert said == [f"{tmp_path / 'run'}: {owner} is training here; waiting up to 0 s for it to end"]
         assert [p.name for p in (tmp_path / "run").iterdir()] == [NAME]
         process.communicate(timeout=20)
     assert not (tmp_path / "run").exists(), "a released lock leaves an empty folder behind"
@@ -81,11 +82,11 @@ def test_the_lock_of_a_killed_process_is_taken_over_aloud(tmp_path: Path) -> Non
         with RunLock(tmp_path / "run", said.append) as second:
             second.acquire()
             assert json.loads((tmp_path / "run" / NAME).read_text())["process"]["pid"] == os.getpid()
-    assert "has ended without releasing its lock (was it killed?): this run takes the folder over" in said[-1]
+    assert "ended without releasing its lock (was it killed?): this run takes over the folder" in said[-1]
 
 
 def test_a_number_that_a_later_process_has_is_not_the_owner(tmp_path: Path) -> None:
-    here = json.loads(json.dumps(lock.asdict(lock.processes.this())))
+    here = json.loads(json.dumps(asdict(lock.processes.this())))
     foreign(tmp_path / "run", process=here | {"start": "1"})
     with RunLock(tmp_path / "run", print) as mine:
         mine.acquire()
@@ -99,11 +100,11 @@ def test_another_machine_that_is_silent_for_long_is_gone(tmp_path: Path, content
     os.utime(path, (time.time() - 400,) * 2)
     with RunLock(tmp_path / "run", said.append) as mine:  # type: ignore[attr-defined]
         mine.acquire()
-    assert "was silent for 60 s or more: this run takes the folder over" in said[-1]
+    assert "was silent for at least 60 s: this run takes over the folder" in said[-1]
 
 
 def test_another_machine_is_given_time_for_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "STALE_S", 2.0)
+    monkeypatch.setattr(owner, "STALE_S", 2.0)
     path = foreign(tmp_path / "run", silent_s=-400 * 86400.0)  # its clock is ahead, which must not matter
     began = time.monotonic()
     with RunLock(tmp_path / "run", print) as mine:
@@ -112,7 +113,7 @@ def test_another_machine_is_given_time_for_a_sign_of_life(tmp_path: Path, monkey
     path = foreign(tmp_path / "living", job="12")
     threading.Timer(0.6, os.utime, [path]).start()
     with (
-        pytest.raises(UserError, match=r"on n7 \(Slurm job 12\) trains here; stop it \(scancel 12\)"),
+        pytest.raises(UserError, match=r"on n7 \(Slurm job 12\) is training here; stop it \(scancel 12\)"),
         RunLock(tmp_path / "living", print) as mine,
     ):
         mine.acquire()
@@ -171,7 +172,7 @@ def test_a_lost_lock_is_noticed_and_left_to_its_owner(tmp_path: Path) -> None:
         mine.check(look=True)  # no folder, no other owner
         foreign(tmp_path / "run")
         mine.check()
-        with pytest.raises(LockLost, match="on n7 has taken this run over"):
+        with pytest.raises(LockLost, match="on n7 has taken over this run"):
             mine.check(look=True)
     assert json.loads(path.read_text())["token"] == "theirs"
 
@@ -183,7 +184,7 @@ def test_a_run_that_somebody_trains_is_refused_in_one_line(
         mine.acquire()
         for resume in ([], ["resume=auto"], [f"resume={tmp_path / 'run'}"]):
             assert main(["train", str(config), *resume]) == 2
-            assert "trains here" in capsys.readouterr().err.splitlines()[-1]
+            assert "is training here" in capsys.readouterr().err.splitlines()[-1]
         assert [p.name for p in (tmp_path / "run").iterdir()] == [NAME]
 
 
@@ -199,7 +200,7 @@ def test_a_run_that_lost_its_lock_ends_before_its_next_save(config: Path, tmp_pa
     before = sorted(p.name for p in (run / "checkpoints").glob("step_*.pt"))
     status = (run / "status.json").read_text()
     assert ranks.wait() == [1], ranks.text
-    assert ranks.text.count("has taken this run over") == 1, ranks.text
+    assert ranks.text.count("has taken over this run") == 1, ranks.text
     after = sorted(p.name for p in (run / "checkpoints").glob("step_*.pt"))
     assert after[-1] <= f"step_{int(before[-1][5:13]) + 10:08d}.pt"
     assert json.loads(status)["state"] == json.loads((run / "status.json").read_text())["state"] == "running"

@@ -1,6 +1,7 @@
 """status.json and the exit statuses."""
 
 import json
+import os
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -26,7 +27,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_status(tmp_path: Path) -> None:
     write_status(tmp_path, "running", 1, 2)
-    (tmp_path / ".status.json.tmp").mkdir()  # permissions do not stop root, a folder in the way does
+    (
+        tmp_path / f".status.json.{os.uname().nodename}.{os.getpid()}.tmp"
+    ).mkdir()  # permissions do not stop root, a folder in the way does
     with pytest.raises(OSError, match=r"status\.json"):
         write_status(tmp_path, "finished", 2, 2)
     status = read_status(tmp_path)
@@ -35,17 +38,17 @@ def test_a_failed_write_leaves_the_old_status(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "running"}', "\x00\xff"])
-def test_a_foreign_file_is_told_in_one_line(tmp_path: Path, text: str) -> None:
+def test_a_foreign_file_is_reported_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "status.json").write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=r"^[^\n]*status\.json: [^\n]*$"):
         read_status(tmp_path)
 
 
-def test_an_unknown_state_is_told(tmp_path: Path) -> None:
+def test_an_unknown_state_is_reported(tmp_path: Path) -> None:
     write_status(tmp_path, "running", 1, 2)
     path = tmp_path / "status.json"
     path.write_text(path.read_text().replace("running", "asleep"))
-    with pytest.raises(UserError, match="'asleep'; states are running, stopped, finished, failed"):
+    with pytest.raises(UserError, match="'asleep'; the states are running, stopped, finished, failed"):
         read_status(tmp_path)
 
 

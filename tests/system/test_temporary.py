@@ -21,6 +21,7 @@ def left_by_a_killed_process(kind: str, parent: Path) -> Path:
     code = f"import os, sys; from pathlib import Path; from ddptrain.system import temporary; print(temporary.make({kind!r}, "
     code += "Path(sys.argv[1])), flush=True); os.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", code, str(parent)], capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
     return Path(done.stdout.strip())
 
 

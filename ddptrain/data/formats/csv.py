@@ -20,7 +20,7 @@ from ddptrain.data.formats.files import dataset_root, image_folders, image_path,
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
-from ddptrain.system.files import unguarded
+from ddptrain.system.printable import unguarded
 
 ENDS = ("path", "class")
 CORNERS = {k: v for k, v in COLUMNS.items() if k not in ENDS}

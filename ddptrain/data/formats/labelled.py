@@ -30,7 +30,7 @@ from ddptrain.data.formats.holdout import of_split, whole
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.images import ImageTable, LabelCollector
 from ddptrain.errors import UserError
-from ddptrain.system.files import unguarded
+from ddptrain.system.printable import unguarded
 
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """Folders of these names alone are splits, not classes."""

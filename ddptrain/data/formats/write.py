@@ -25,7 +25,7 @@ from ddptrain.data.formats.sequences import UAVDT_NAMES
 from ddptrain.data.formats.visdrone import NAMES, PREFIX
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.errors import UserError
-from ddptrain.system.files import guarded
+from ddptrain.system.printable import guarded
 
 Place = Callable[[str, Path], None]
 Lost = Counter[str]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ddptrain.structures import Batch
-from ddptrain.system.files import ENOUGH_FILES, few_files, open_file_limit
+from ddptrain.system.limits import ENOUGH_FILES, few_files, open_file_limit
 
 SHARED_MEMORY = "/dev/shm"
 SPARE = 8

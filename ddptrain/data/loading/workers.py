@@ -34,7 +34,7 @@ from ddptrain.data.loading.handover import Parcel, pack, remedy, why_not_shared
 from ddptrain.errors import RankFailed, UserError
 from ddptrain.structures import Batch, Sample, SampleKey
 from ddptrain.system import temporary
-from ddptrain.system.files import open_file_limit
+from ddptrain.system.limits import open_file_limit
 
 _PREFETCH = 2
 _PATIENCE_S = 3.0

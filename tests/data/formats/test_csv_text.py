@@ -14,7 +14,7 @@ from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 from ddptrain.reporting.history import History
-from ddptrain.system.files import guarded, unguarded
+from ddptrain.system.printable import guarded, unguarded
 
 Save = Callable[..., Path]
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from ddptrain.data.loading.loader import LoaderError, Wait
 from ddptrain.structures import Sample, SampleKey
-from ddptrain.system.files import open_file_limit
+from ddptrain.system.limits import open_file_limit
 
 
 class Large(Numbers):

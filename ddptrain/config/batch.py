@@ -1,4 +1,4 @@
-"""How a global batch is cut over ranks and accumulation steps."""
+"""How a global batch is divided over ranks and accumulation steps. The launcher refuses what training would refuse."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def split_batch(global_batch: int, micro_batch: int, world_size: int) -> Split:
         near = [n for n in (local * world_size, (local + 1) * world_size) if n > 0]
         raise UserError(
             f"train.global_batch: {global_batch} does not divide over {world_size} ranks; "
-            f"nearest that do: {' and '.join(map(str, near))}"
+            f"set it to {' or '.join(map(str, near))}, the nearest that do"
         )
     accumulation = next(a for a in range(1, local + 1) if local % a == 0 and local // a <= micro_batch)
     return Split(global_batch, local // accumulation, accumulation, world_size)
