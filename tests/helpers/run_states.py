@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ddptrain import distributed
 from ddptrain.config import load_config
-from ddptrain.engine.split import split_batch
+from ddptrain.config.batch import split_batch
 from ddptrain.engine.state import RunState, build_state
 from ddptrain.tasks.build import build_task
 
