@@ -18,16 +18,20 @@ import yaml
 from short_runs import summary_of
 from torch import Tensor, nn
 
-from ddptrain.config import LossConfig, RunConfig, resolve
+from ddptrain.config import YoloConfig, resolve
+from ddptrain.models.build import DETECTORS
+from ddptrain.models.detector import DetectorSettings
+from ddptrain.models.yolo.decode import DensePrediction
+from ddptrain.models.yolo.detector import YoloDetector
 from ddptrain.models.yolo.loss import detection_loss
-from ddptrain.structures import Batch, DensePrediction, LossSum
-from ddptrain.tasks.detection.task import task as detection
+from ddptrain.structures import Batch, LossSum
+from ddptrain.tasks.detection.task import DetectionTask
 
 CASES = {"masked": None, "as background": "all"}
 
 
-class UnknownLosses:
-    """The detector's loss, which notes besides what the classes that a set does not label add to it.
+class UnknownLosses(YoloDetector):
+    """The detector, whose loss notes besides what the classes that a set does not label add to it.
 
     Attributes:
         unknown: bool `[D, C]`: the set does not label the class.
@@ -35,38 +39,37 @@ class UnknownLosses:
         gradient: float64 `[D, C]`: sum of |d loss / d score| of each class in the run's own backward pass.
     """
 
-    def __init__(self, unknown: np.ndarray) -> None:
-        self.unknown = unknown
+    def __init__(self, unknown: np.ndarray, model: YoloConfig, settings: DetectorSettings) -> None:
+        super().__init__(model, settings)
+        self.unknown, self.config = unknown, settings.loss
         self.sums = np.zeros(unknown.shape)
         self.gradient = np.zeros(unknown.shape)
         self.samples = np.zeros(len(unknown), np.int64)
-        self.head = detection.HEADS["yolo"]
 
-    def __call__(self, config: RunConfig, model: nn.Module, batch: Batch) -> LossSum:
+    def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         """The loss as the run asks for it."""
-        said: list[DensePrediction] = []
+        predictions: list[DensePrediction] = []
 
         def remember(images: Tensor) -> DensePrediction:
-            said.append(model(images))
-            return said[0]
+            predictions.append(model(images))
+            return predictions[0]
 
-        loss = self.head.loss(config, remember, batch)  # type: ignore[arg-type]
+        loss = super().loss(remember, batch)  # type: ignore[arg-type]
+        (prediction,) = predictions
         rows = batch.keys[:, 1].numpy()
         self.samples += np.bincount(rows, minlength=len(self.samples))
-        said[0].logits.register_hook(lambda g: np.add.at(self.gradient, rows, g.abs().sum(1).double().numpy()))
+        prediction.logits.register_hook(lambda g: np.add.at(self.gradient, rows, g.abs().sum(1).double().numpy()))
         with torch.no_grad():
-            whole = self._per_sample(config, said[0], batch)
+            whole = self._per_sample(prediction, batch)
             for c in np.flatnonzero(self.unknown.any(0)):
-                logits = said[0].logits.clone()
+                logits = prediction.logits.clone()
                 logits[..., c] = -1e4  # a score of 0 costs nothing as background
-                less = whole - self._per_sample(config, said[0]._replace(logits=logits), batch)
+                less = whole - self._per_sample(prediction._replace(logits=logits), batch)
                 np.add.at(self.sums[:, c], rows, less * self.unknown[rows, c])
         return loss
 
-    @staticmethod
-    def _per_sample(config: RunConfig, said: DensePrediction, batch: Batch) -> np.ndarray:
-        assert isinstance(config.loss, LossConfig)
-        loss = detection_loss(said, **batch.targets, annotated=batch.annotated, config=config.loss)
+    def _per_sample(self, prediction: DensePrediction, batch: Batch) -> np.ndarray:
+        loss = detection_loss(prediction, **batch.targets, annotated=batch.annotated, config=self.config)
         assert loss.per_sample is not None
         return loss.per_sample.double().numpy()
 
@@ -83,15 +86,20 @@ def run_case(content: dict[str, Any], case: str, unknown: np.ndarray, options: a
     }
     if CASES[case] is not None:
         config["data"] = {**content["data"], "train": [{**d, "annotated": CASES[case]} for d in content["data"]["train"]]}
-    noted = UnknownLosses(unknown)
-    detection.HEADS["yolo"] = noted.head._replace(loss=noted)
+    noted: list[UnknownLosses] = []
+
+    def detector(model: YoloConfig, settings: DetectorSettings) -> UnknownLosses:
+        noted.append(UnknownLosses(unknown, model, settings))
+        return noted[-1]
+
+    DETECTORS["yolo"] = detector
     try:
         summary = summary_of(config, [])
     finally:
-        detection.HEADS["yolo"] = noted.head
-    if not noted.samples.any():
+        DETECTORS["yolo"] = YoloDetector
+    if not noted[-1].samples.any():
         raise SystemExit(f"{options.out} holds these runs already; give another --out")
-    return noted, summary
+    return noted[-1], summary
 
 
 def main() -> None:
@@ -101,7 +109,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/unknown_classes"))
     options = parser.parse_args()
     content = yaml.safe_load(options.config.read_text())
-    unknown = ~detection.DetectionTask(resolve(content, source=str(options.config))).train.annotated
+    unknown = ~DetectionTask(resolve(content, source=str(options.config))).train.annotated
     found = {case: run_case(content, case, unknown, options) for case in CASES}
     print(
         f"\nWhat unknown classes added to the loss in {options.epochs:g} epochs (and the sum of |gradient| of their scores).\n"

@@ -64,7 +64,7 @@ class Batch:
     """A micro batch, all tensors.
 
     Attributes:
-        images: uint8 `[B, C, H, W]`; the task normalises on the device.
+        images: uint8 `[B, C, H, W]`; see `unit_images`.
         keys: int64 `[B, 3]`: position, dataset, index of each sample.
         annotated: bool `[B, classes]`.
         targets: the task's tensors, by name. Detection: `boxes` float32 `[N, 4]`, `labels` int64 `[N]`, `image` int64
@@ -106,6 +106,10 @@ class Batch:
         """The batch in page-locked memory (called by the DataLoader)."""
         return self.map(lambda t: t.pin_memory())
 
+    def unit_images(self) -> Tensor:
+        """The images as networks take them, float32 in 0..1."""
+        return self.images.float() / 255
+
     def __len__(self) -> int:
         return self.images.shape[0]
 
@@ -129,35 +133,6 @@ class LossSum:
     def scaled(self, factor: float) -> LossSum:
         """The same loss, its gradient times a constant; what is logged stays as it is."""
         return replace(self, total=self.total * factor)
-
-
-class DensePrediction(NamedTuple):
-    """What an anchor-free dense head says for A anchor points of each image.
-
-    Attributes:
-        logits: `[B, A, classes]`, before the sigmoid.
-        distances: `[B, A, 4, bins]`: logits of the distribution over the distance, in strides, from the anchor point to
-            the left, top, right and bottom side (Generalized Focal Loss, arXiv 2006.04388); `bins == 1` means that the
-            single value is the distance itself.
-        points: float32 `[A, 2]`: anchor points (x, y) in input pixels.
-        strides: float32 `[A]`: stride of the level of each point, in input pixels.
-    """
-
-    logits: Tensor
-    distances: Tensor
-    points: Tensor
-    strides: Tensor
-
-    def boxes(self) -> Tensor:
-        """Boxes `[B, A, 4]` in input pixels, float32: expectation of each distribution around its point."""
-        d = self.distances.float()
-        bins = d.shape[-1]
-        if bins > 1:
-            d = d.softmax(-1) @ torch.arange(bins, device=d.device, dtype=d.dtype)
-        else:
-            d = d[..., 0]
-        d = d * self.strides[:, None]
-        return torch.cat([self.points - d[..., :2], self.points + d[..., 2:]], -1)
 
 
 @dataclass(slots=True)

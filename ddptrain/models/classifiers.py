@@ -8,34 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import get_model, get_model_weights
 
 from ddptrain.config import ClassifierConfig, LeNetConfig, SmallResNetConfig
 from ddptrain.errors import UserError
-from ddptrain.models.pretrained import with_weights_hint
+from ddptrain.models.class_layers import Layout
+from ddptrain.models.pretrained import Normalised, published, torchvision_model
 
 SMALLEST = {"alexnet": 64}
 """Of torchvision's networks for classification, those that need images of more than 32 pixels."""
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels in 0..1; what torchvision's weights were trained with."""
 
 
-class Normalised(nn.Module):
-    """A network behind the usual normalisation of its input: float `[B, 3 k, S, S]` in 0..1 (k images in the channels)."""
+class Classifier(Normalised):
+    """A network for classification: logits `[B, classes]` of float images `[B, 3, S, S]` in 0..1."""
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
-
-    def forward(self, images: Tensor) -> Any:
-        """What the network says of the normalised images."""
-        copies = images.shape[1] // 3
-        return self.model((images - self.mean.repeat(copies, 1, 1)) / self.std.repeat(copies, 1, 1))
+    def class_layers(self) -> dict[str, Layout]:
+        """The last layer."""
+        return {f"model.{last_layer(self.model)[0]}": Layout()}
 
 
 class LeNet(nn.Sequential):
@@ -122,14 +110,14 @@ def build_classifier(
     if isinstance(config, LeNetConfig):
         if image_size != 32:
             raise UserError(f"model.name: lenet takes images of 32 pixels, data.image_size is {image_size}; set it to 32")
-        return Normalised(LeNet(num_classes))
+        return Classifier(LeNet(num_classes))
     if isinstance(config, SmallResNetConfig):
-        return Normalised(SmallResNet(config, num_classes))
-    return Normalised(_torchvision(config, num_classes, image_size))
+        return Classifier(SmallResNet(config, num_classes))
+    return Classifier(_torchvision(config, num_classes, image_size))
 
 
 def _torchvision(config: ClassifierConfig, num_classes: int, image_size: int) -> nn.Module:
-    weights = get_model_weights(config.name).DEFAULT if config.pretrained else None
+    weights = published(config.name, config.pretrained)
     _refuse_size(config.name, image_size, weights)
     if config.pretrained and config.weights is not None:
         raise UserError("model: pretrained and weights are given; keep one of them")
@@ -137,7 +125,7 @@ def _torchvision(config: ClassifierConfig, num_classes: int, image_size: int) ->
     learned = len(list(state.values())[-1]) if state else 1000 if weights else num_classes
     # a vision transformer's position embeddings are made for one size
     sized = {"image_size": image_size} if config.name.startswith("vit_") and weights is None else {}
-    model = with_weights_hint(lambda: get_model(config.name, weights=weights, num_classes=learned, **sized), weights)
+    model = torchvision_model(config.name, weights, num_classes=learned, **sized)
     if state is not None:
         try:
             model.load_state_dict(state)
@@ -188,9 +176,9 @@ def read_state(path: Path, key: str) -> dict[str, Tensor]:
 def _replace_last(model: nn.Module, num_classes: int) -> None:
     name, last = last_layer(model)
     if isinstance(last, nn.Linear):
-        _put(model, name, nn.Linear(last.in_features, num_classes))
+        model.set_submodule(name, nn.Linear(last.in_features, num_classes))
     else:
-        _put(model, name, nn.Conv2d(last.in_channels, num_classes, 1))
+        model.set_submodule(name, nn.Conv2d(last.in_channels, num_classes, 1))
 
 
 def last_layer(model: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
@@ -198,14 +186,10 @@ def last_layer(model: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     return [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
 
 
-def _put(model: nn.Module, name: str, layer: nn.Module) -> None:
-    setattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], layer)
-
-
 def build_features(config: ClassifierConfig | SmallResNetConfig, image_size: int) -> tuple[nn.Module, int]:
     """A network without its last layer, and the number of features that it gives of each image; raises like
     `build_classifier`."""
     model = build_classifier(config, 1, image_size)
     name, last = last_layer(model)
-    _put(model, name, nn.Identity())
+    model.set_submodule(name, nn.Identity())
     return model, last.in_features if isinstance(last, nn.Linear) else last.in_channels

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.config import ClassifierConfig, InteractionConfig, SmallResNetConfig
+from ddptrain.models.class_layers import Layout
 from ddptrain.models.classifiers import build_features
 
 CROPS = 3
@@ -58,6 +59,10 @@ class InteractionModel(nn.Module):
         one, other, both = seen.flatten(1).unflatten(0, (-1, CROPS)).unbind(1)
         features = torch.cat([one + other, (one - other).abs(), both, geometry.to(both.dtype)], 1)
         return {"interacting": self.interacting(features), "kind": self.kind(features)}
+
+    def class_layers(self) -> dict[str, Layout]:
+        """See `models.class_layers`."""
+        return {"kind.3": Layout()}
 
 
 def _backbone(config: InteractionConfig) -> ClassifierConfig | SmallResNetConfig:

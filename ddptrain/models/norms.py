@@ -1,12 +1,18 @@
-"""Batch norm over all ranks: torch's where there is CUDA, the same on the CPU, where torch has none."""
+"""Norm layers of every kind, made or put in the place of batch norms; and batch norm over all ranks for the CPU, where torch
+has none."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from ddptrain import distributed
+
+Norm = Literal["batch", "sync", "group", "frozen", "none"]
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
@@ -45,39 +51,34 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
 
 
 SYNC_BATCH_NORMS = (nn.SyncBatchNorm, CpuSyncBatchNorm)
+_GROUP = 8  # channels that share statistics in `group`
 
 
-def sync_batch_norm(channels: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> nn.Module:
+def _sync(channels: int, eps: float, momentum: float | None) -> nn.Module:
     """A batch norm over all ranks for this machine; checkpoints fit into either kind."""
     kind = nn.SyncBatchNorm if torch.cuda.is_available() else CpuSyncBatchNorm
-    return kind(channels, eps=eps, momentum=momentum, affine=affine)
+    return kind(channels, eps=eps, momentum=momentum)
 
 
-def sync_batch_norms(module: nn.Module) -> None:
-    """Replace every batch norm below `module` by one over all ranks, with its parameters and statistics."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            synced = sync_batch_norm(child.num_features, child.eps, child.momentum, child.affine)
-            synced.load_state_dict(child.state_dict())
-            setattr(module, name, synced)
-        else:
-            sync_batch_norms(child)
+NORMS: dict[Norm, Callable[[int, float, float | None], nn.Module]] = {
+    "batch": lambda channels, eps, momentum: nn.BatchNorm2d(channels, eps, momentum),
+    "sync": _sync,
+    "group": lambda channels, eps, momentum: nn.GroupNorm(channels // _GROUP if channels % _GROUP == 0 else 1, channels),
+    "frozen": lambda channels, eps, momentum: FrozenBatchNorm2d(channels, eps=eps),
+    "none": lambda channels, eps, momentum: nn.Identity(),
+}
+"""Kinds of norm layers by channels, epsilon and momentum of a batch norm: `batch` over a micro batch, `sync` over all ranks,
+`group` within one sample (groups of 8 channels where that divides them), `frozen` constants, `none`."""
 
 
-def replace_batch_norms(module: nn.Module, kind: str) -> None:
-    """Make every batch norm below `module` one of a kind: `batch` (as it is), `sync` over all ranks, `group` within one
-    sample (groups of 8 channels where that divides them; the statistics are dropped), `frozen` constants (kept)."""
-    if kind == "sync":
-        sync_batch_norms(module)
-    if kind not in ("group", "frozen"):
+def replace_batch_norms(module: nn.Module, kind: Norm) -> None:
+    """Make every batch norm below `module` one of a kind, with those of its parameters and statistics that the kind has."""
+    if kind == "batch":
         return
     for name, child in module.named_children():
-        if not isinstance(child, nn.BatchNorm2d):
+        if isinstance(child, nn.BatchNorm2d):
+            new = NORMS[kind](child.num_features, child.eps, child.momentum)
+            new.load_state_dict({k: v for k, v in child.state_dict().items() if k in new.state_dict()})
+            setattr(module, name, new)
+        else:
             replace_batch_norms(child, kind)
-            continue
-        channels = child.num_features
-        new: nn.Module = nn.GroupNorm(channels // 8 if channels % 8 == 0 else 1, channels)
-        if kind == "frozen":
-            new = FrozenBatchNorm2d(channels, eps=child.eps)
-        new.load_state_dict({k: v for k, v in child.state_dict().items() if k in new.state_dict()})
-        setattr(module, name, new)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
 from torchvision.models.segmentation import LRASPP
 
 from ddptrain import distributed
 from ddptrain.config import Mask2FormerConfig, SegmenterConfig
 from ddptrain.errors import UserError
-from ddptrain.models.classifiers import Normalised
+from ddptrain.models.class_layers import Layout
 from ddptrain.models.mask2former.network import build_mask2former
 from ddptrain.models.norms import replace_batch_norms
-from ddptrain.models.pretrained import with_weights_hint
+from ddptrain.models.pretrained import Normalised, published, torchvision_model
 
 MOMENTUM = 0.1
 """Of the running statistics of batch norms that start afresh."""
@@ -29,13 +28,11 @@ class Segmenter(nn.Module):
 
     def __init__(self, config: SegmenterConfig, num_classes: int) -> None:
         super().__init__()
-        weights = get_model_weights(config.name).DEFAULT if config.pretrained else None
-        backbone = _backbone_weights(config.name) if config.pretrained_backbone and not config.pretrained else None
+        weights = published(config.name, config.pretrained)
+        backbone = published(config.name.split("_", 1)[1], config.pretrained_backbone and not config.pretrained)
         # published weights bring an auxiliary head and classes of their own
         fresh = {} if config.pretrained else {"num_classes": num_classes, **({"aux_loss": True} if config.aux else {})}
-        net: Any = with_weights_hint(
-            lambda: get_model(config.name, weights=weights, weights_backbone=backbone, **fresh), weights, backbone
-        )
+        net: Any = torchvision_model(config.name, weights, weights_backbone=backbone, **fresh)
         if config.pretrained:
             _replace_class_layers(net, num_classes)
         if not config.aux and getattr(net, "aux_classifier", None) is not None:
@@ -61,6 +58,10 @@ class Segmenter(nn.Module):
         out: dict[str, Tensor] = self.net(images)
         return out if self.training else {"out": out["out"]}
 
+    def class_layers(self) -> dict[str, Layout]:
+        """See `models.class_layers`."""
+        return {f"net.{name}": Layout() for name in _class_layers(self.net)}
+
 
 def build_segmenter(config: SegmenterConfig | Mask2FormerConfig, num_classes: int) -> nn.Module:
     """A network for float images `[B, 3, H, W]` in 0..1. In eval mode its forward gives `{"out": logits [B, classes, H,
@@ -74,17 +75,15 @@ def build_segmenter(config: SegmenterConfig | Mask2FormerConfig, num_classes: in
     return Normalised(Segmenter(config, num_classes))
 
 
-def _backbone_weights(name: str) -> Any:
-    return get_model_weights(name.split("_", 1)[1]).DEFAULT
+def _class_layers(net: Any) -> list[str]:
+    """The names of the last layers of a segmenter of torchvision."""
+    if isinstance(net, LRASPP):
+        return ["classifier.low_classifier", "classifier.high_classifier"]
+    heads = [(name, head) for name in ("classifier", "aux_classifier") if (head := getattr(net, name)) is not None]
+    return [f"{name}.{len(head) - 1}" for name, head in heads]
 
 
 def _replace_class_layers(net: nn.Module, num_classes: int) -> None:
-    if isinstance(net, LRASPP):
-        head: Any = net.classifier
-        head.low_classifier = nn.Conv2d(head.low_classifier.in_channels, num_classes, 1)
-        head.high_classifier = nn.Conv2d(head.high_classifier.in_channels, num_classes, 1)
-        return
-    for part in (net.classifier, net.aux_classifier):
-        if part is not None:
-            last: Any = part
-            last[-1] = nn.Conv2d(last[-1].in_channels, num_classes, 1)
+    for name in _class_layers(net):
+        old: Any = net.get_submodule(name)
+        net.set_submodule(name, nn.Conv2d(old.in_channels, num_classes, 1))

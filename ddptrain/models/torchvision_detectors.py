@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
 from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from ddptrain.models.pretrained import with_weights_hint
-from ddptrain.structures import Detections
+from ddptrain.config import TorchvisionConfig
+from ddptrain.models.class_layers import Layout
+from ddptrain.models.detector import DetectorSettings, Judged
+from ddptrain.models.pretrained import published, torchvision_model
+from ddptrain.structures import Batch, Detections, LossSum
 
 
 class _AsGiven(GeneralizedRCNNTransform):
@@ -22,36 +27,31 @@ class _AsGiven(GeneralizedRCNNTransform):
         return image, target
 
 
-class TorchvisionDetector(nn.Module):
-    """A detector of torchvision.
-
-    Its own loss knows neither ignore regions nor classes that are not annotated.
-
-    Args:
-        name: torchvision's name of the detector.
-        num_classes: classes of the run; a background class is added where the model has one.
-        pretrained: start from the default COCO weights, all but the class layers.
-        pretrained_backbone: start the backbone from its ImageNet weights (`pretrained` includes it).
+class TorchvisionNetwork(nn.Module):
+    """A detector of torchvision; it starts from COCO's weights (all but the class layers) or ImageNet's where the config says
+    so.
 
     Raises:
-        UserError: the weights are neither in torchvision's cache nor to be downloaded.
+        UserError: the weights are not in torchvision's cache and cannot be downloaded.
     """
 
-    def __init__(self, name: str, num_classes: int, pretrained: bool = False, pretrained_backbone: bool = False) -> None:
+    def __init__(self, config: TorchvisionConfig, num_classes: int, score_threshold: float, max_detections: int) -> None:
+        """
+        Args:
+            num_classes: classes of the run; a background class is added where the network has one.
+            score_threshold, max_detections: in eval mode, scores above the threshold are returned, at most so many per image.
+                The overlap of the suppression stays as torchvision has it for each network.
+        """
         super().__init__()
-        weights = get_model_weights(name).DEFAULT if pretrained else None
-        backbone = _backbone_weights(name) if pretrained_backbone and not pretrained else None
-        self.model = with_weights_hint(lambda: get_model(name, weights=weights, weights_backbone=backbone), weights, backbone)
+        weights = published(config.name, config.pretrained)
+        backbone = "resnet50" if "resnet50" in config.name else "mobilenet_v3_large"
+        own = published(backbone, config.pretrained_backbone and not config.pretrained)
+        self.model: Any = torchvision_model(config.name, weights, weights_backbone=own)
         self.background = _replace_class_layers(self.model, num_classes)
         old: Any = self.model.transform
         self.model.transform = _AsGiven(32, 32, old.image_mean, old.image_std, size_divisible=old.size_divisible)
-
-    def limit(self, score_threshold: float, max_detections: int) -> None:
-        """What `forward` returns in eval mode: scores above the threshold, at most so many per image. The overlap of
-        the suppression stays as torchvision has it for each model."""
-        where: Any = self.model.roi_heads if isinstance(self.model, FasterRCNN) else self.model
-        where.score_thresh = score_threshold
-        where.detections_per_img = max_detections
+        last = self.model.roi_heads if isinstance(self.model, FasterRCNN) else self.model
+        last.score_thresh, last.detections_per_img = score_threshold, max_detections
 
     def forward(self, images: Tensor, targets: list[dict[str, Tensor]] | None = None) -> dict[str, Tensor] | list[Detections]:
         """Losses in training mode, detections in eval mode.
@@ -73,10 +73,72 @@ class TorchvisionDetector(nn.Module):
             return out
         return [Detections(d["boxes"], d["scores"], d["labels"] - shift) for d in out]
 
+    def class_layers(self) -> dict[str, Layout]:
+        """See `models.class_layers`."""
+        if isinstance(self.model, FasterRCNN):
+            predictor = "model.roi_heads.box_predictor"
+            return {f"{predictor}.cls_score": Layout(before=1), f"{predictor}.bbox_pred": Layout(before=1, width=4)}
+        head, name = self.model.head.classification_head, "model.head.classification_head"
+        if isinstance(self.model, SSD):
+            layers = [block[1] for block in head.module_list]
+            layouts = [Layout(layer.out_channels // head.num_columns, before=1) for layer in layers]
+            return {f"{name}.module_list.{i}.1": layout for i, layout in enumerate(layouts)}
+        return {f"{name}.cls_logits": Layout(head.num_anchors)}
 
-def _backbone_weights(name: str) -> Any:
-    backbone = "resnet50" if "resnet50" in name else "mobilenet_v3_large"
-    return get_model_weights(backbone).DEFAULT
+
+class TorchvisionDetector:
+    """See `models.detector.Detector`. Its loss is the network's own, without gains of the config."""
+
+    channels = 3
+    partial_labels = False
+
+    def __init__(self, model: TorchvisionConfig, settings: DetectorSettings) -> None:
+        self._model, self._settings = model, settings
+
+    def build(self) -> nn.Module:
+        """A `TorchvisionNetwork`."""
+        e = self._settings.evaluation
+        return TorchvisionNetwork(self._model, self._settings.num_classes, e.score_threshold, e.max_detections)
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossSum:
+        """These networks average inside: the unit of the sums is the sample."""
+        parts = {k: v * len(batch) for k, v in _means(model, batch).items()}
+        normalizer = torch.tensor(float(len(batch)), device=batch.images.device)
+        return LossSum(sum(parts.values(), start=normalizer * 0), normalizer, {k: v.detach() for k, v in parts.items()})
+
+    def detect(self, model: nn.Module, batch: Batch) -> list[Detections]:
+        """What the network's own suppression leaves."""
+        return list(model(batch.unit_images()))
+
+    def judge(self, model: nn.Module, batch: Batch) -> Judged:
+        """The loss takes a forward pass of its own; all images of a batch get its mean."""
+        ones = torch.ones(len(batch), device=batch.images.device)
+        with _giving_losses(model, batch):
+            means = _means(model, batch)
+        return Judged(self.detect(model, batch), {k: v * ones for k, v in means.items()}, ones)
+
+
+def _means(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """The network's own losses, means over the images of a batch."""
+    t = batch.targets
+    targets = [{"boxes": t["boxes"][t["image"] == i], "labels": t["labels"][t["image"] == i]} for i in range(len(batch))]
+    means: dict[str, Tensor] = model(batch.unit_images(), targets)
+    return means
+
+
+@contextmanager
+def _giving_losses(model: nn.Module, batch: Batch) -> Iterator[None]:
+    """A network in eval mode gives its losses instead of detections, norms and dropout stay in eval mode, and which anchors it
+    looks at depends on the batch alone."""
+    for module in model.modules():
+        module.training = not isinstance(module, (nn.BatchNorm2d, nn.Dropout))
+    device = batch.images.device
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(int(batch.keys[0, 0]))
+            yield
+    finally:
+        model.eval()
 
 
 def _replace_class_layers(model: nn.Module, num_classes: int) -> bool:

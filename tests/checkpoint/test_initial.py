@@ -21,16 +21,16 @@ from ddptrain.config import (
     Mask2FormerConfig,
     SegmenterConfig,
     SmallResNetConfig,
+    TorchvisionConfig,
     YoloConfig,
 )
 from ddptrain.errors import UserError
-from ddptrain.models.build import build_model
 from ddptrain.models.class_layers import Layout, class_layers
 from ddptrain.models.classifiers import build_classifier
 from ddptrain.models.interaction import InteractionModel
 from ddptrain.models.segmenters import build_segmenter
-from ddptrain.models.torchvision_detectors import TorchvisionDetector
-from ddptrain.models.yolo.detector import Yolo
+from ddptrain.models.torchvision_detectors import TorchvisionNetwork
+from ddptrain.models.yolo.network import Yolo
 
 
 def test_weights_are_taken_over_and_frozen_ones_stay(config: Path, tmp_path: Path) -> None:
@@ -88,11 +88,11 @@ def networks() -> dict[str, Callable[[int], nn.Module]]:
     segmenters = [SegmenterConfig(name=n) for n in ("lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large")]
     pairs = InteractionConfig.model_validate({"backbone": "small_resnet", "hidden": 8, **small})
     return {
-        "yolo": lambda n: build_model(YoloConfig(), n, 64),
-        "fasterrcnn": lambda n: TorchvisionDetector("fasterrcnn_mobilenet_v3_large_320_fpn", n),
-        "ssdlite": lambda n: TorchvisionDetector("ssdlite320_mobilenet_v3_large", n),
-        "retinanet": lambda n: TorchvisionDetector("retinanet_resnet50_fpn", n),
-        "fcos": lambda n: TorchvisionDetector("fcos_resnet50_fpn", n),
+        "yolo": lambda n: Yolo(YoloConfig(), n, 64),
+        "fasterrcnn": lambda n: TorchvisionNetwork(TorchvisionConfig(name="fasterrcnn_mobilenet_v3_large_320_fpn"), n, 0.01, 5),
+        "ssdlite": lambda n: TorchvisionNetwork(TorchvisionConfig(name="ssdlite320_mobilenet_v3_large"), n, 0.01, 5),
+        "retinanet": lambda n: TorchvisionNetwork(TorchvisionConfig(name="retinanet_resnet50_fpn"), n, 0.01, 5),
+        "fcos": lambda n: TorchvisionNetwork(TorchvisionConfig(name="fcos_resnet50_fpn"), n, 0.01, 5),
         "lenet": lambda n: build_classifier(LeNetConfig(), n, 32),
         "small_resnet": lambda n: build_classifier(SmallResNetConfig.model_validate(small), n, 32),
         "squeezenet": lambda n: build_classifier(ClassifierConfig(name="squeezenet1_1"), n, 64),
@@ -161,8 +161,8 @@ def test_anchors_hold_all_classes_each() -> None:
 
 
 def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
-    saved(tmp_path, build_model(YoloConfig(), 3, 64), OLD)
-    lines = load_initial(build_model(YoloConfig(strides=(4, 8, 16, 32), in_channels=5), 3, 64), tmp_path, OLD)
+    saved(tmp_path, Yolo(YoloConfig(), 3, 64), OLD)
+    lines = load_initial(Yolo(YoloConfig(strides=(4, 8, 16, 32), in_channels=5), 3, 64), tmp_path, OLD)
     assert len(lines) == 2
     assert "other tensors made new, " in lines[1]
     assert "backbone.stem.conv.weight is [16, 3, 3, 3] there and [16, 5, 3, 3] here" in lines[1]
@@ -179,7 +179,7 @@ def test_a_run_of_other_classes_starts_from_a_run_and_says_how(config: Path, tmp
 
 
 def test_freezing() -> None:
-    model = Yolo(2)
+    model = Yolo(YoloConfig(), 2)
     frozen = freeze(model, ["backbone"])
     assert {n.split(".")[0] for n, p in model.named_parameters() if p.requires_grad} == {"neck", "head"}
     assert len(frozen) > 10

@@ -6,10 +6,11 @@ from torch import nn
 from torchvision.models import get_model_weights
 from torchvision.ops import FrozenBatchNorm2d
 
+from ddptrain.config import YoloConfig
 from ddptrain.errors import UserError
-from ddptrain.models.norms import SYNC_BATCH_NORMS
-from ddptrain.models.yolo.backbone import TorchvisionBackbone
-from ddptrain.models.yolo.detector import Yolo
+from ddptrain.models.norms import SYNC_BATCH_NORMS, replace_batch_norms
+from ddptrain.models.torchvision_backbone import TorchvisionBackbone
+from ddptrain.models.yolo.network import Yolo
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_stages_end_where_the_published_networks_end_them():
 
 
 def test_a_detector_on_a_foreign_backbone():
-    model = Yolo(3, "n", (4, 8, 16), in_channels=4, backbone="resnet18")
+    model = Yolo(YoloConfig(strides=(4, 8, 16), in_channels=4, backbone="resnet18"), 3)
     pred = model(torch.rand(2, 4, 64, 64))
     assert pred.logits.shape == (2, 16**2 + 8**2 + 4**2, 3)
     assert "layer4" not in " ".join(n for n, _ in model.named_parameters())
@@ -51,14 +52,12 @@ def test_norms_are_converted(norm, kind):
 
 
 def test_freezing_keeps_what_the_network_says():
-    from ddptrain.models.yolo.backbone import freeze_batch_norms
-
     torch.manual_seed(0)
     body = TorchvisionBackbone("resnet18", (8,), 3, "batch", False)
     x = torch.rand(2, 3, 64, 64)
     body(x)  # running statistics that differ from the start
     before = body.eval()(x)[0]
-    freeze_batch_norms(body)
+    replace_batch_norms(body, "frozen")
     torch.testing.assert_close(body.train()(x)[0], before)
 
 

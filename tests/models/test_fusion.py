@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ddptrain.models.yolo.detector import Yolo
+from ddptrain.config import YoloConfig
+from ddptrain.models.yolo.network import Yolo
+
+
+def network(**keys: object) -> Yolo:
+    return Yolo(YoloConfig.model_validate(keys), 3, 64)
 
 
 @pytest.mark.parametrize("channels", [4, 5])
@@ -13,7 +18,7 @@ from ddptrain.models.yolo.detector import Yolo
 @pytest.mark.parametrize("backbone", [None, "resnet18"])
 def test_depth_reaches_the_output_and_gets_a_gradient(channels: int, fusion: str, backbone: str | None) -> None:
     torch.manual_seed(0)
-    model = Yolo(3, in_channels=channels, fusion=fusion, backbone=backbone, image_size=64)
+    model = network(in_channels=channels, fusion=fusion, backbone=backbone)
     images = torch.rand(2, channels, 64, 64, requires_grad=True)
     out = model(images)
     assert out.logits.shape == (2, 84, 3)
@@ -29,9 +34,9 @@ def test_depth_reaches_the_output_and_gets_a_gradient(channels: int, fusion: str
 
 def test_an_added_stem_leaves_a_pretrained_backbone_as_it_was() -> None:
     torch.manual_seed(0)
-    plain = Yolo(3, backbone="resnet18", image_size=64).eval()
+    plain = network(backbone="resnet18").eval()
     torch.manual_seed(0)
-    both = Yolo(3, backbone="resnet18", image_size=64, in_channels=4, fusion="add").eval()
+    both = network(backbone="resnet18", in_channels=4, fusion="add").eval()
     images = torch.rand(1, 4, 64, 64)
     before = plain.backbone(images[:, :3])
     after = both.backbone(images)
@@ -39,4 +44,4 @@ def test_an_added_stem_leaves_a_pretrained_backbone_as_it_was() -> None:
 
 
 def test_without_further_channels_there_is_one_stem() -> None:
-    assert Yolo(3, fusion="add").state_dict().keys() == Yolo(3).state_dict().keys()
+    assert network(fusion="add").state_dict().keys() == network().state_dict().keys()

@@ -60,7 +60,7 @@ def test_published_weights_get_class_layers_of_the_run(monkeypatch: pytest.Monke
     """With torchvision's own network of 21 classes in the place of the file."""
     from torchvision.models import get_model
 
-    from ddptrain.models import segmenters
+    from ddptrain.models import pretrained
 
     made = []
 
@@ -70,7 +70,7 @@ def test_published_weights_get_class_layers_of_the_run(monkeypatch: pytest.Monke
         made.append(get_model(name, weights=None, weights_backbone=None, num_classes=21, **aux))
         return made[-1]
 
-    monkeypatch.setattr(segmenters, "get_model", stored)
+    monkeypatch.setattr(pretrained, "get_model", stored)
     for name in ("lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"):
         aux = {} if name.startswith("lraspp") else {"aux_loss": True}
         model = build_segmenter(SegmenterConfig(name=name, pretrained=True), 3)

@@ -6,15 +6,13 @@ import torch
 from ddptrain.config import TorchvisionConfig
 from ddptrain.config.model import TORCHVISION_DETECTORS
 from ddptrain.errors import UserError
-from ddptrain.models.build import build_model
-from ddptrain.models.torchvision_detectors import TorchvisionDetector
+from ddptrain.models.torchvision_detectors import TorchvisionNetwork
 
 
 @pytest.mark.parametrize("name", TORCHVISION_DETECTORS)
 def test_training_and_evaluation(name):
     torch.manual_seed(0)
-    model = build_model(TorchvisionConfig(name=name), num_classes=3, image_size=64)
-    assert isinstance(model, TorchvisionDetector)
+    model = TorchvisionNetwork(TorchvisionConfig(name=name), 3, score_threshold=0.0, max_detections=7)
     images = torch.rand(2, 3, 64, 64)
     targets = [
         {"boxes": torch.tensor([[10.0, 10, 50, 40]]), "labels": torch.tensor([2])},
@@ -28,7 +26,6 @@ def test_training_and_evaluation(name):
     assert total.isfinite()
     assert total.requires_grad
 
-    model.limit(score_threshold=0.0, max_detections=7)
     with torch.no_grad():
         out = model.eval()(images)
     assert len(out) == 2
@@ -44,7 +41,7 @@ def test_training_and_evaluation(name):
 def test_labels_come_back_as_they_went_in(name):
     """A few steps on one image with one class: what is found is that class, not its neighbour."""
     torch.manual_seed(0)
-    model = TorchvisionDetector(name, 3)
+    model = TorchvisionNetwork(TorchvisionConfig(name=name), 3, 0.01, 5)
     image = torch.full((2, 3, 64, 64), 0.5)
     image[:, 0, 10:50, 10:50] = 1
     target = [{"boxes": torch.tensor([[10.0, 10, 50, 50]]), "labels": torch.tensor([1])}] * 2
@@ -57,7 +54,6 @@ def test_labels_come_back_as_they_went_in(name):
         if isinstance(m, torch.nn.BatchNorm2d):
             m.track_running_stats = False
             m.running_mean = m.running_var = None
-    model.limit(0.01, 5)
     with torch.no_grad():
         (d, _) = model.eval()(image)
     assert d.labels[0] == 1
@@ -73,7 +69,8 @@ def test_coco_weights_all_but_the_class_layers(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     torch.save(source.state_dict(), folder / get_model_weights(name).DEFAULT.url.rsplit("/", 1)[1])
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    model = TorchvisionDetector(name, 90, pretrained=True)  # with the background as many classes as COCO's 91
+    # with the background as many classes as COCO's 91
+    model = TorchvisionNetwork(TorchvisionConfig(name=name, pretrained=True), 90, 0.01, 5)
     before = source.state_dict()
     differ = [k for k, v in model.model.state_dict().items() if not torch.equal(v, before[k])]
     assert len(differ) > 0
@@ -84,4 +81,4 @@ def test_weights_that_cannot_be_had(tmp_path, monkeypatch):
     (tmp_path / "hub").write_text("")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(UserError, match=r"pretrained weights: .*ssdlite320"):
-        TorchvisionDetector("ssdlite320_mobilenet_v3_large", 3, pretrained=True)
+        TorchvisionNetwork(TorchvisionConfig(name="ssdlite320_mobilenet_v3_large", pretrained=True), 3, 0.01, 5)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ddptrain.config import Mask2FormerConfig
 from ddptrain.errors import UserError
+from ddptrain.models.class_layers import Layout
 
 
 class Mask2Former(nn.Module):
@@ -46,6 +47,10 @@ class Mask2Former(nn.Module):
         masks = F.interpolate(said.masks_queries_logits.float(), size=images.shape[-2:], mode="bilinear", align_corners=False)
         p = said.class_queries_logits.float().softmax(-1)[..., :-1]
         return {"out": torch.einsum("bqc,bqhw->bchw", p, masks.sigmoid()).clamp(min=1e-12).log()}
+
+    def class_layers(self) -> dict[str, Layout]:
+        """See `models.class_layers`."""
+        return {"net.class_predictor": Layout(after=1)}
 
 
 def build_mask2former(config: Mask2FormerConfig, num_classes: int) -> nn.Module:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddptrain.losses.boxes import areas, intersections, iou
-from ddptrain.structures import DensePrediction
+from ddptrain.models.yolo.decode import DensePrediction
 
 # (object, point) pairs looked at in one go: bounds the memory at some 0.3 GB with 900 objects and 34 000 points
 _PAIRS = 1 << 23

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import FrozenBatchNorm2d
 
-from ddptrain.models.norms import sync_batch_norm
-
-Norm = Literal["batch", "sync", "group", "frozen", "none"]
+from ddptrain.models.norms import NORMS, Norm
 
 BN_EPS = 1e-3
 BN_MOMENTUM = 0.03
-_GROUP = 8  # channels that share statistics in `group`; every width of the detector is a multiple of it
-
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "batch": lambda c: nn.BatchNorm2d(c, eps=BN_EPS, momentum=BN_MOMENTUM),
-    "sync": lambda c: sync_batch_norm(c, eps=BN_EPS, momentum=BN_MOMENTUM),
-    "group": lambda c: nn.GroupNorm(c // _GROUP, c),
-    "frozen": lambda c: FrozenBatchNorm2d(c, eps=BN_EPS),
-    "none": lambda c: nn.Identity(),
-}
 
 
 class ConvNormAct(nn.Module):
@@ -33,7 +18,7 @@ class ConvNormAct(nn.Module):
     def __init__(self, c_in: int, c_out: int, kernel: int, norm: Norm, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=norm == "none")
-        self.norm = NORMS[norm](c_out)
+        self.norm = NORMS[norm](c_out, BN_EPS, BN_MOMENTUM)
         self.act = nn.SiLU()  # not in place: autograd would have to copy its input
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,15 +1,46 @@
-"""Dense prediction → detections: threshold, class-wise non-maximum suppression, the best so many."""
+"""What the dense head predicts, and its detections: threshold, class-wise non-maximum suppression, the best so many."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from ddptrain.structures import DensePrediction, Detections
+from ddptrain.structures import Detections
 
 MAX_CANDIDATES = 30_000
 """(box, class) pairs of one image that enter the suppression at most, the best ones."""
+
+
+class DensePrediction(NamedTuple):
+    """What an anchor-free dense head says for A anchor points of each image.
+
+    Attributes:
+        logits: `[B, A, classes]`, before the sigmoid.
+        distances: `[B, A, 4, bins]`: logits of the distribution over the distance, in strides, from the anchor point to
+            the left, top, right and bottom side (Generalized Focal Loss, arXiv 2006.04388); `bins == 1` means that the
+            single value is the distance itself.
+        points: float32 `[A, 2]`: anchor points (x, y) in input pixels.
+        strides: float32 `[A]`: stride of the level of each point, in input pixels.
+    """
+
+    logits: Tensor
+    distances: Tensor
+    points: Tensor
+    strides: Tensor
+
+    def boxes(self) -> Tensor:
+        """Boxes `[B, A, 4]` in input pixels, float32: expectation of each distribution around its point."""
+        d = self.distances.float()
+        bins = d.shape[-1]
+        if bins > 1:
+            d = d.softmax(-1) @ torch.arange(bins, device=d.device, dtype=d.dtype)
+        else:
+            d = d[..., 0]
+        d = d * self.strides[:, None]
+        return torch.cat([self.points - d[..., :2], self.points + d[..., 2:]], -1)
 
 
 @torch.no_grad()

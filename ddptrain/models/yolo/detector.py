@@ -1,61 +1,47 @@
-"""The package's own detector: backbone, neck, head."""
+"""The package's own detector behind the face that all detectors share."""
 
 from __future__ import annotations
 
-from typing import Literal
+from torch import nn
 
-from torch import Tensor, nn
+from ddptrain.config import YoloConfig
+from ddptrain.models.detector import DetectorSettings, Judged
+from ddptrain.models.yolo.decode import DensePrediction, detections
+from ddptrain.models.yolo.loss import detection_loss, detection_terms
+from ddptrain.models.yolo.network import Yolo
+from ddptrain.structures import Batch, Detections, LossSum
 
-from ddptrain.models.yolo.backbone import SIZES, CspBackbone, Fusion, TorchvisionBackbone
-from ddptrain.models.yolo.blocks import Norm, scale_to_unit_variance
-from ddptrain.models.yolo.head import DecoupledHead
-from ddptrain.models.yolo.neck import PathAggregation
-from ddptrain.structures import DensePrediction
 
+class YoloDetector:
+    """See `models.detector.Detector`."""
 
-class Yolo(nn.Module):
-    """Anchor-free one-stage detector.
+    partial_labels = True
 
-    Args:
-        num_classes: classes, >= 1.
-        size: depth and width of backbone, neck and head.
-        strides: strides of the levels: (8, 16, 32), (4, 8, 16) or (4, 8, 16, 32); the backbone ends at the last.
-        in_channels: channels of the image.
-        norm: kind of the norm layers, see `YoloConfig`.
-        reg_max: bins of the distribution over each box side; 1 predicts the distance itself.
-        backbone: a torchvision classification model in the place of the own backbone.
-        pretrained: start that backbone from its published weights.
-        image_size: nominal side of the input in pixels; only the prior of the first scores depends on it.
-        fusion: `add` gives the channels behind the first three a stem of their own, whose output is added.
+    def __init__(self, model: YoloConfig, settings: DetectorSettings) -> None:
+        self.channels = model.in_channels
+        self._model, self._settings = model, settings
 
-    Raises:
-        UserError: the torchvision backbone is unknown, unfit or its weights are not to be had.
-    """
+    def build(self) -> nn.Module:
+        """A `Yolo`."""
+        return Yolo(self._model, self._settings.num_classes, self._settings.image_size)
 
-    def __init__(
-        self,
-        num_classes: int,
-        size: Literal["n", "s", "m", "l"] = "n",
-        strides: tuple[int, ...] = (8, 16, 32),
-        in_channels: int = 3,
-        norm: Norm = "batch",
-        reg_max: int = 16,
-        backbone: str | None = None,
-        pretrained: bool = False,
-        image_size: int = 640,
-        fusion: Fusion = "early",
-    ) -> None:
-        super().__init__()
-        dims = SIZES[size]
-        own = CspBackbone(dims, strides, in_channels, norm, fusion) if backbone is None else None
-        self.backbone = own or TorchvisionBackbone(str(backbone), strides, in_channels, norm, pretrained, fusion)
-        channels = tuple(w for s, w in zip((2, 4, 8, 16, 32), dims.widths) if s in strides)
-        self.neck = PathAggregation(self.backbone.channels, channels, dims.neck_depth, norm)
-        self.head = DecoupledHead(channels, strides, num_classes, reg_max, norm, image_size)
-        if norm in ("frozen", "none"):
-            scale_to_unit_variance(self, in_channels)
-        self.head.init_outputs()
+    def loss(self, model: nn.Module, batch: Batch) -> LossSum:
+        """Summed loss; its normalizer is the sum of the target scores."""
+        prediction = model(batch.unit_images())
+        loss = detection_loss(prediction, **batch.targets, annotated=batch.annotated, config=self._settings.loss)
+        # YOLO's scale: the gradient of a step is that of global_batch times the mean loss, which lr and clip_norm are made for
+        return loss.scaled(self._settings.global_batch)
 
-    def forward(self, images: Tensor) -> DensePrediction:
-        """Images float `[B, in_channels, H, W]` in 0..1, H and W multiples of the coarsest stride."""
-        return self.head(self.neck(self.backbone(images)))
+    def detect(self, model: nn.Module, batch: Batch) -> list[Detections]:
+        """What the non-maximum suppression leaves."""
+        return self._decode(model(batch.unit_images()))
+
+    def judge(self, model: nn.Module, batch: Batch) -> Judged:
+        """Both from one forward pass."""
+        prediction: DensePrediction = model(batch.unit_images())
+        terms = detection_terms(prediction, **batch.targets, annotated=batch.annotated, config=self._settings.loss)
+        return Judged(self._decode(prediction), terms.parts, terms.normalizers(batch.targets["image"]))
+
+    def _decode(self, prediction: DensePrediction) -> list[Detections]:
+        e = self._settings.evaluation
+        return detections(prediction, score_threshold=e.score_threshold, nms_iou=e.nms_iou, max_detections=e.max_detections)

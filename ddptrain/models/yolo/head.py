@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddptrain.models.yolo.blocks import ConvNormAct, Norm
-from ddptrain.structures import DensePrediction
+from ddptrain.models.norms import Norm
+from ddptrain.models.yolo.blocks import ConvNormAct
+from ddptrain.models.yolo.decode import DensePrediction
 
 _START = 3.0  # sides of the first boxes lie so many strides from their anchor points
 _OBJECTS = 5.0  # objects of one image that the first scores expect

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from ddptrain.config import LossConfig
 from ddptrain.losses.boxes import by_size, complete_iou
 from ddptrain.models.yolo.assign import assign, in_ignore_regions
-from ddptrain.models.yolo.class_loss import negative_sums, positive_terms
-from ddptrain.structures import DensePrediction, LossSum
+from ddptrain.models.yolo.decode import DensePrediction
+from ddptrain.structures import LossSum
 
 
 class DetectionTerms(NamedTuple):
@@ -29,6 +29,22 @@ class DetectionTerms(NamedTuple):
     def normalizers(self, image: Tensor) -> Tensor:
         """float32 `[B]`: the target scores of each image; `image` int64 `[N]` is the row of each object."""
         return self.parts["cls"].new_zeros(len(self.parts["cls"])).index_add(0, image, self.scores.sum(1))
+
+
+class _Pairs(NamedTuple):
+    """Objects with their anchor points, n = N * k of them; with N = 0 they are empty but still part of the graph.
+
+    Attributes:
+        row: int64 `[n]`: the point's row in `[B * A]`.
+        image, label, box: of the object, int64 `[n]`, int64 `[n]`, float32 `[n, 4]`.
+        target: float32 `[n]`: target score of the object's class at the point, 0 where the point is not the object's.
+    """
+
+    row: Tensor
+    image: Tensor
+    label: Tensor
+    box: Tensor
+    target: Tensor
 
 
 def detection_loss(pred: DensePrediction, *, annotated: Tensor, config: LossConfig, **targets: Tensor) -> LossSum:
@@ -82,11 +98,14 @@ def detection_terms(
             keep = ~in_ignore_regions(decoded, ignore_boxes, ignore_image) | (taken.view(decoded.shape[:2]) > 0)
         if tiles is not None and tile_annotated is not None and tile_image is not None and len(tiles):
             annotated = _known_at_points(pred.points, annotated, tiles, tile_annotated, tile_image)
-        gains = config.size_weights
-        factor = None
+        k = got.points.shape[1]
+        image, labels, truth = (t.repeat_interleave(k, 0) for t in (image, labels, boxes))
+        pairs = _Pairs(got.points.flatten(), image, labels, truth, got.target.flatten())
+        weight, gains = pairs.target, config.size_weights
         if not gains.small == gains.medium == gains.large == 1:
-            factor = by_size(boxes, gains.small, gains.medium, gains.large)
-        cls, box, dfl = _sums(pred, got.points, got.target, boxes, labels, image, annotated, keep, factor)
+            weight = weight * by_size(truth, gains.small, gains.medium, gains.large)
+        box, dfl = _box_sums(pred, pairs, weight)
+        cls = _class_sums(pred.logits, pairs, annotated, keep)
     return DetectionTerms({"box": config.box * box, "cls": config.cls * cls, "dfl": config.dfl * dfl}, got.target)
 
 
@@ -99,48 +118,42 @@ def _known_at_points(points: Tensor, annotated: Tensor, tiles: Tensor, tile_anno
     return annotated[:, None] & (unknown == 0)
 
 
-def _sums(
-    pred: DensePrediction,
-    points: Tensor,
-    target: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    image: Tensor,
-    annotated: Tensor,
-    keep: Tensor | None,
-    factor: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums `[B]` of cross entropy, 1 - complete IoU and distribution focal loss, the latter two weighted by `target` and
-    by each object's `factor` `[N]`.
+def _class_sums(logits: Tensor, pairs: _Pairs, annotated: Tensor, keep: Tensor | None) -> Tensor:
+    """Binary cross entropy of each image, `[B]`: of every score against 0, and what the targets of the pairs change in it.
 
-    Reads the prediction only at `points` `[N, k]`; with N = 0 these are empty but still part of the graph.
+    Args:
+        logits: float32 `[B, A, C]`.
+        annotated: bool `[B, C]`, or `[B, A, C]` where it differs from point to point: classes that are known; the others
+            add nothing, not even a gradient.
+        keep: bool `[B, A]`: points that count as background; None for all.
     """
-    b, a, _ = pred.logits.shape
-    k = points.shape[1]
-    rows, weight = points.flatten(), target.flatten()
-    owner = image.repeat_interleave(k)
-    place = pred.points[rows % a]
-    stride = pred.strides[rows % a]
-    distances = pred.distances.flatten(0, 1).index_select(0, rows)
-    truth = boxes.repeat_interleave(k, 0)
+    background = F.softplus(logits)
+    if keep is not None:
+        background = background * keep[:, :, None]
+    own = logits.flatten().index_select(0, pairs.row * logits.shape[2] + pairs.label)
+    if annotated.ndim == 3:
+        sums = (background * annotated).sum((1, 2))
+        # a class that is unknown at a point stays so for an object that reaches over from the next tile
+        known = annotated[pairs.image, pairs.row % logits.shape[1], pairs.label]
+    else:
+        sums = (background.sum(1) * annotated).sum(1)
+        known = annotated[pairs.image, pairs.label]
+    # softplus(x) - t * x, less softplus(x)
+    return sums + logits.new_zeros(len(logits)).index_add(0, pairs.image, -own * (pairs.target * known))
 
-    which = labels.repeat_interleave(k)
-    logits = pred.logits.flatten().index_select(0, rows * pred.logits.shape[2] + which)
-    # a class that is unknown at a point stays so for an object that reaches over from the next tile
-    known = annotated[owner, rows % a, which] if annotated.ndim == 3 else annotated[owner, which]
-    zero = pred.logits.new_zeros(b)
-    cls = negative_sums(pred.logits, annotated, keep)
-    cls = cls + zero.index_add(0, owner, positive_terms(logits, weight * known))
 
-    if factor is not None:
-        weight = weight * factor.repeat_interleave(k)
-    own = DensePrediction(logits[None], distances[None], place, stride).boxes()[0]
-    box = zero.index_add(0, owner, (1 - complete_iou(own, truth)) * weight)
-    dfl = zero
-    if pred.distances.shape[-1] > 1:
-        sides = torch.cat([place - truth[:, :2], truth[:, 2:] - place], 1) / stride[:, None]
-        dfl = zero.index_add(0, owner, distribution_focal(distances, sides) * weight)
-    return cls, box, dfl
+def _box_sums(pred: DensePrediction, pairs: _Pairs, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """1 - complete IoU and distribution focal loss of each image, `[B]`, each pair by its weight `[n]`."""
+    zero = pred.logits.new_zeros(len(pred.logits))
+    point = pairs.row % len(pred.points)
+    place, stride = pred.points[point], pred.strides[point]
+    distances = pred.distances.flatten(0, 1).index_select(0, pairs.row)
+    own = pred._replace(distances=distances[None], points=place, strides=stride).boxes()[0]
+    box = zero.index_add(0, pairs.image, (1 - complete_iou(own, pairs.box)) * weight)
+    if pred.distances.shape[-1] == 1:
+        return box, zero
+    sides = torch.cat([place - pairs.box[:, :2], pairs.box[:, 2:] - place], 1) / stride[:, None]
+    return box, zero.index_add(0, pairs.image, distribution_focal(distances, sides) * weight)
 
 
 def distribution_focal(logits: Tensor, value: Tensor) -> Tensor:
@@ -148,7 +161,7 @@ def distribution_focal(logits: Tensor, value: Tensor) -> Tensor:
 
     Args:
         logits: `[n, 4, bins]`.
-        value: `[n, 4]`: true distances in strides; clipped to what the bins can say.
+        value: `[n, 4]`: true distances in strides; clipped to what the bins can express.
 
     Returns:
         `[n]`, the mean over the four sides.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import RunConfig, TorchvisionConfig, YoloConfig
+from ddptrain.config import LossConfig, RunConfig
 from ddptrain.data.augment.pipeline import Source, fit_detection
 from ddptrain.data.images.depth import DepthMaps, depth_of_file, find_depth
 from ddptrain.data.images.read import BadImage, read_image
@@ -22,11 +22,11 @@ from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.errors import UserError
 from ddptrain.metrics import coco, visdrone, voc
 from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics
-from ddptrain.models.build import build_model
+from ddptrain.models.build import DETECTORS
+from ddptrain.models.detector import DetectorSettings
 from ddptrain.reporting import pictures, report
 from ddptrain.structures import Batch, Detections, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction, file_name
-from ddptrain.tasks.detection.detectors import HEADS
 from ddptrain.tasks.inspection.base import data_sets
 from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
 from ddptrain.tasks.stream import build_partners, build_sampler, mixing_notes
@@ -43,21 +43,24 @@ class DetectionModel:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.classes = config.classes
-        self.channels = config.model.in_channels if isinstance(config.model, YoloConfig) else 3
-        self._head = HEADS["torchvision" if isinstance(config.model, TorchvisionConfig) else "yolo"]
+        assert isinstance(config.loss, LossConfig)
+        settings = DetectorSettings(
+            len(config.classes), config.data.image_size, config.loss, config.eval, config.train.global_batch
+        )
+        self.detector = DETECTORS[config.model.name](config.model, settings)
+        self.channels = self.detector.channels
 
     def build_model(self) -> nn.Module:
         """The network of `config.model`."""
-        assert isinstance(self.config.model, (YoloConfig, TorchvisionConfig))
-        return build_model(self.config.model, len(self.classes), self.config.data.image_size)
+        return self.detector.build()
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         """Summed loss of a micro batch."""
-        return self._head.loss(self.config, model, batch)
+        return self.detector.loss(model, batch)
 
     def predict(self, model: nn.Module, batch: Batch) -> Sequence[Prediction]:
         """`boxes` float32 `[n, 4]` in pixels of the file, `scores` float32 `[n]`, `labels` int64 `[n]`, best first."""
-        return self._in_files(self._head.detect(self.config, model, batch), batch)
+        return self._in_files(self.detector.detect(model, batch), batch)
 
     def _in_files(self, found: Sequence[Detections], batch: Batch) -> list[dict[str, np.ndarray]]:
         out: list[dict[str, np.ndarray]] = []
@@ -112,7 +115,7 @@ class DetectionTask(DetectionModel):
         sets += data_sets(config, "val", self.val_tables, self.val_space.annotated)
         refuse_no_truth(config, sets, "box")
         self.notes += [f"warning: {line}" for line in class_warnings(config, sets, "box")]
-        if isinstance(config.model, TorchvisionConfig) and any((t.ignore | t.crowd).any() for t in train_tables):
+        if not self.detector.partial_labels and any((t.ignore | t.crowd).any() for t in train_tables):
             self.notes.append(f"warning: {config.model.name} learns what is in ignore regions and crowds as background")
         self.sampler = build_sampler(config, [len(t) for t in train_tables])
         size = config.data.image_size
@@ -132,14 +135,14 @@ class DetectionTask(DetectionModel):
         self.val = [(d.name, len(t)) for d, t in zip(config.data.val, self.val_tables)]
 
     def _refuse_missing(self, space: LabelSpace) -> None:
-        """The models of torchvision cannot leave out what a dataset does not label."""
+        """Some detectors cannot leave out what a dataset does not label."""
         data, name = self.config.data, self.config.model.name
         missing = [
             (d.name, self.classes[int(row.argmin())])
             for d, row in zip(data.train, space.annotated)
             if d.share != 0 and not row.all()
         ]
-        if not isinstance(self.config.model, TorchvisionConfig) or not missing:
+        if self.detector.partial_labels or not missing:
             return
         line = f"{name} learns what a dataset does not label as background, and {missing[0][0]} does not label {missing[0][1]}"
         if not data.allow_missing_annotations:
@@ -179,7 +182,7 @@ class DetectionTask(DetectionModel):
 
     def predict(self, model: nn.Module, batch: Batch) -> Sequence[Prediction]:
         """With the image's own `loss/<part>` and `normalizer`, float64, beside what is found in it."""
-        found, losses, normalizers = self._head.judge(self.config, model, batch)
+        found, losses, normalizers = self.detector.judge(model, batch)
         names = [*(f"loss/{name}" for name in losses), "normalizer"]
         rows = torch.stack([*losses.values(), normalizers], 1).detach().double().cpu().numpy()
         return [own | dict(zip(names, row)) for own, row in zip(self._in_files(found, batch), rows)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddptrain.structures import DensePrediction
+from ddptrain.models.yolo.decode import DensePrediction
 
 
 class Scenes:

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from ddptrain.models.yolo import decode as postprocess
-from ddptrain.models.yolo.decode import detections
-from ddptrain.structures import DensePrediction
+from ddptrain.models.yolo import decode
+from ddptrain.models.yolo.decode import DensePrediction, detections
 
 
 def random_prediction(b: int = 3, a: int = 200, classes: int = 4, seed: int = 0) -> DensePrediction:
@@ -79,7 +78,7 @@ def test_no_candidates():
 
 
 def test_the_cap_keeps_the_best(monkeypatch):
-    monkeypatch.setattr(postprocess, "MAX_CANDIDATES", 20)
+    monkeypatch.setattr(decode, "MAX_CANDIDATES", 20)
     pred = random_prediction(b=1)
     (d,) = detections(pred, score_threshold=0.0, nms_iou=1.0, max_detections=1000)
     assert torch.equal(d.scores, pred.logits.sigmoid().flatten().sort(descending=True).values[:20])

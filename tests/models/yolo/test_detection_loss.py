@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from ddptrain.config import LossConfig
 from ddptrain.models.yolo.assign import assign, in_ignore_regions
+from ddptrain.models.yolo.decode import DensePrediction
 from ddptrain.models.yolo.loss import detection_loss, distribution_focal
-from ddptrain.structures import DensePrediction
 
 
 def gradients(pred, targets, config=None):

@@ -4,12 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from ddptrain.config import LossConfig
-from ddptrain.models.norms import sync_batch_norm
-from ddptrain.models.yolo.decode import detections
-from ddptrain.models.yolo.detector import Yolo
+from ddptrain.config import LossConfig, YoloConfig
+from ddptrain.models.norms import NORMS
+from ddptrain.models.yolo.decode import DensePrediction, detections
 from ddptrain.models.yolo.loss import detection_loss
-from ddptrain.structures import DensePrediction
+from ddptrain.models.yolo.network import Yolo
 
 STRIDES = [(8, 16, 32), (4, 8, 16), (4, 8, 16, 32)]
 
@@ -29,7 +28,7 @@ def no_targets(b: int, classes: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("size", ["n", "s"])
 def test_shapes_points_and_strides(size, strides):
     with torch.no_grad():
-        pred = Yolo(5, size, strides, in_channels=4).eval()(torch.rand(2, 4, 64, 96))
+        pred = Yolo(YoloConfig(size=size, strides=strides, in_channels=4), 5).eval()(torch.rand(2, 4, 64, 96))
     total = sum((64 // s) * (96 // s) for s in strides)
     assert pred.logits.shape == (2, total, 5)
     assert pred.distances.shape == (2, total, 4, 16)
@@ -45,7 +44,7 @@ def test_shapes_points_and_strides(size, strides):
 def test_points_belong_to_the_pixels_that_they_name():
     """A change at one place of the image moves the finest level's prediction most at the point of that place."""
     torch.manual_seed(0)
-    model = Yolo(2, "n", (4, 8, 16)).eval()
+    model = Yolo(YoloConfig(strides=(4, 8, 16)), 2).eval()
     image = torch.rand(1, 3, 64, 96)
     other = image.clone()
     other[:, :, 40:44, 80:84] += 3.0
@@ -63,14 +62,14 @@ def test_points_belong_to_the_pixels_that_they_name():
 )
 def test_parameter_counts(size, low, high):
     with torch.device("meta"):
-        count = sum(p.numel() for p in Yolo(80, size).parameters())
+        count = sum(p.numel() for p in Yolo(YoloConfig(size=size), 80).parameters())
     assert low < count < high
 
 
 @pytest.mark.parametrize("strides", STRIDES)
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
 def test_every_parameter_gets_a_gradient_without_any_label(strides, norm):
-    model = Yolo(3, "n", strides, norm=norm)
+    model = Yolo(YoloConfig(strides=strides, norm=norm), 3)
     loss = detection_loss(model(torch.rand(2, 3, 64, 64)), **no_targets(2, 3), config=LossConfig())
     loss.total.backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
@@ -80,7 +79,7 @@ def test_every_parameter_gets_a_gradient_without_any_label(strides, norm):
 @pytest.mark.parametrize("reg_max", [1, 16])
 def test_first_boxes_and_scores_are_sensible(reg_max):
     torch.manual_seed(0)
-    model = Yolo(4, "n", reg_max=reg_max, image_size=128).eval()
+    model = Yolo(YoloConfig(reg_max=reg_max), 4, 128).eval()
     with torch.no_grad():
         pred = model(torch.rand(1, 3, 128, 128))
     sides = (pred.boxes()[..., 2:] - pred.boxes()[..., :2]) / pred.strides[:, None]
@@ -95,7 +94,7 @@ def test_first_boxes_and_scores_are_sensible(reg_max):
 @pytest.mark.parametrize("norm", ["batch", "none", "group", "frozen"])
 def test_signals_keep_their_size_through_all_layers(size, norm):
     torch.manual_seed(0)
-    model = Yolo(2, size, norm=norm)
+    model = Yolo(YoloConfig(size=size, norm=norm), 2)
     # blotches of several sizes, as in photographs
     images = sum(nn.functional.interpolate(torch.rand(2, 3, n, n), size=128, mode="bilinear") for n in (4, 16, 64)) / 3
     with torch.no_grad():
@@ -107,26 +106,26 @@ def test_signals_keep_their_size_through_all_layers(size, norm):
 def test_norms_are_what_was_asked_for():
     kinds = {
         "batch": nn.BatchNorm2d,
-        "sync": type(sync_batch_norm(8)),
+        "sync": type(NORMS["sync"](8, 1e-5, 0.1)),
         "group": nn.GroupNorm,
     }
     for norm, kind in kinds.items():
-        model = Yolo(2, "n", norm=norm)
+        model = Yolo(YoloConfig(norm=norm), 2)
         assert any(type(m) is kind for m in model.modules())
         others = [k for k in kinds.values() if k is not kind]
         assert not any(type(m) in others for m in model.modules())
     for norm in ("frozen", "none"):
-        model = Yolo(2, "n", norm=norm)
+        model = Yolo(YoloConfig(norm=norm), 2)
         assert not any(isinstance(m, tuple(kinds.values())) for m in model.modules())
     # a checkpoint of one fits into the other
-    frozen = Yolo(2, "n", norm="frozen")
-    frozen.load_state_dict(Yolo(2, "n").state_dict())
+    frozen = Yolo(YoloConfig(norm="frozen"), 2)
+    frozen.load_state_dict(Yolo(YoloConfig(), 2).state_dict())
 
 
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_it_learns_two_painted_rectangles(norm):
     torch.manual_seed(0)
-    model = Yolo(2, "n", norm=norm, image_size=64)
+    model = Yolo(YoloConfig(norm=norm), 2, 64)
     images = torch.full((2, 3, 64, 64), 0.5)
     images[0, 0, 10:40, 8:30] = 1
     images[1, 2, 20:60, 25:60] = 1
@@ -156,13 +155,13 @@ def test_it_learns_two_painted_rectangles(norm):
 def test_initial_weights_are_a_function_of_the_seed():
     def weights() -> torch.Tensor:
         torch.manual_seed(7)
-        return torch.cat([p.flatten() for p in Yolo(2, "n").parameters()])
+        return torch.cat([p.flatten() for p in Yolo(YoloConfig(), 2).parameters()])
 
     assert torch.equal(weights(), weights())
 
 
 def test_prediction_of_half_precision_images():
-    model = Yolo(2, "n").eval()
+    model = Yolo(YoloConfig(), 2).eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         pred = model(torch.rand(1, 3, 64, 64))
     assert isinstance(pred, DensePrediction)

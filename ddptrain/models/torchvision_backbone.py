@@ -1,9 +1,8 @@
-"""Feature extractors: image → feature maps at the strides 4, 8, 16, 32. The own one, and any of torchvision's."""
+"""Any of torchvision's classifiers as a backbone: image → feature maps at the strides 4, 8, 16, 32."""
 
 from __future__ import annotations
 
 from contextlib import redirect_stderr
-from dataclasses import dataclass
 from io import StringIO
 from typing import Any, Literal
 
@@ -11,76 +10,12 @@ import torch
 from torch import Tensor, nn
 from torchvision import models as tv
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
-from torchvision.ops import FrozenBatchNorm2d
 
 from ddptrain.errors import UserError
-from ddptrain.models.norms import sync_batch_norms
-from ddptrain.models.pretrained import with_weights_hint
-from ddptrain.models.yolo.blocks import ConvNormAct, CspStage, Norm, PyramidPool
+from ddptrain.models.norms import Norm, replace_batch_norms
+from ddptrain.models.pretrained import MEAN, STD, published, torchvision_model
 
 Fusion = Literal["early", "add"]
-
-
-@dataclass(frozen=True)
-class Size:
-    """Depth and width of one size.
-
-    Attributes:
-        widths: channels at strides 2, 4, 8, 16, 32.
-        depths: bottlenecks of the backbone's stages at strides 4, 8, 16, 32.
-        neck_depth: bottlenecks of each stage of the neck.
-    """
-
-    widths: tuple[int, int, int, int, int]
-    depths: tuple[int, int, int, int]
-    neck_depth: int
-
-
-SIZES = {
-    "n": Size((16, 32, 64, 128, 256), (1, 2, 2, 1), 1),
-    "s": Size((32, 64, 128, 256, 512), (1, 2, 2, 1), 1),
-    "m": Size((48, 96, 192, 384, 576), (2, 4, 4, 2), 2),
-    "l": Size((64, 128, 256, 512, 512), (3, 6, 6, 3), 3),
-}
-
-
-class CspBackbone(nn.Module):
-    """The own backbone: a stem, then per stride a 3x3 convolution of stride 2 and a CSP stage, pooling at the end.
-
-    It ends at the coarsest of `strides`: with (4, 8, 16) there is no stage of stride 32.
-    """
-
-    def __init__(self, size: Size, strides: tuple[int, ...], in_channels: int, norm: Norm, fusion: Fusion = "early") -> None:
-        super().__init__()
-        self.strides = strides
-        w = dict(zip((2, 4, 8, 16, 32), size.widths))
-        self.channels = tuple(w[s] for s in strides)
-        added = max(in_channels - 3, 0) if fusion == "add" else 0
-        self.stem = ConvNormAct(in_channels - added, w[2], 3, norm, stride=2)
-        self.added_stem = ConvNormAct(added, w[2], 3, norm, stride=2) if added else None
-        self.stages = nn.ModuleDict()
-        for stride, depth in zip((4, 8, 16, 32), size.depths):
-            if stride <= max(strides):
-                layers: list[nn.Module] = [
-                    ConvNormAct(w[stride // 2], w[stride], 3, norm, stride=2),
-                    CspStage(w[stride], w[stride], depth, norm, shortcut=True),
-                ]
-                if stride == max(strides):
-                    layers.append(PyramidPool(w[stride], norm))
-                self.stages[str(stride)] = nn.Sequential(*layers)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Images `[B, C, H, W]` → one map `[B, channels[i], H / strides[i], W / strides[i]]` per stride."""
-        if self.added_stem is None:
-            x = self.stem(images)
-        else:
-            x = self.stem(images[:, :3]) + self.added_stem(images[:, 3:])
-        out = []
-        for stride, stage in self.stages.items():
-            x = stage(x)
-            if int(stride) in self.strides:
-                out.append(x)
-        return out
 
 
 class TorchvisionBackbone(nn.Module):
@@ -91,7 +26,7 @@ class TorchvisionBackbone(nn.Module):
     Args:
         name: torchvision's name of the model.
         pretrained: start from its default published weights.
-        norm: "batch" leaves its norm layers alone, "sync" and "frozen" convert its batch norms.
+        norm: `batch` leaves its norm layers alone, `sync` and `frozen` replace its batch norms.
         fusion: "early" inflates the first convolution to further channels; "add" gives these a convolution of their
             own, which starts from 0, and adds it.
 
@@ -116,34 +51,26 @@ class TorchvisionBackbone(nn.Module):
             raise UserError(
                 f"model.norm: {norm} is for the own backbone; with model.backbone: {name} use batch, sync or frozen"
             )
-        model = classification_model(name, pretrained)
+        known = tv.list_models(module=tv)
+        if name not in known:
+            raise UserError(
+                f"model.backbone: {name} is not a classification model of torchvision; known are {', '.join(known)}"
+            )
+        model = torchvision_model(name, published(name, pretrained))
         nodes, self.channels = _feature_nodes(model, name, strides)
         self.body = create_feature_extractor(model, return_nodes=nodes, suppress_diff_warning=True)
-        if norm == "sync":
-            sync_batch_norms(self.body)
-        elif norm == "frozen":
-            freeze_batch_norms(self.body)
+        replace_batch_norms(self.body, norm)
         if in_channels > 3 and fusion == "add":
             _add_stem(self.body, in_channels - 3)
         elif in_channels != 3:
             _inflate_stem(self.body, in_channels)
-        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        for key, v in (("mean", mean), ("std", std)):
+        for key, v in (("mean", torch.tensor(MEAN)), ("std", torch.tensor(STD))):
             v = torch.cat([v, v.mean().repeat(max(in_channels - 3, 0))])[:in_channels]
             self.register_buffer(key, v.view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """As `CspBackbone.forward`."""
+        """Images `[B, C, H, W]` → one map `[B, channels[i], H / strides[i], W / strides[i]]` per stride."""
         return list(self.body((images - self.mean) / self.std).values())
-
-
-def classification_model(name: str, pretrained: bool) -> nn.Module:
-    """A torchvision classification model by name, with or without its default weights."""
-    known = tv.list_models(module=tv)
-    if name not in known:
-        raise UserError(f"model.backbone: {name}: not a classification model of torchvision; known are {', '.join(known)}")
-    weights = tv.get_model_weights(name).DEFAULT if pretrained else None
-    return with_weights_hint(lambda: tv.get_model(name, weights=weights), weights)
 
 
 _PROBE = 128  # side of the image that finds the strides: every map of stride 4 to 32 has a side of its own
@@ -191,17 +118,6 @@ def _probe(model: nn.Module) -> tuple[list[str], dict[str, Any]]:
         return names, probe(torch.zeros(1, 3, _PROBE, _PROBE))
 
 
-def freeze_batch_norms(module: nn.Module) -> None:
-    """Replace every batch norm below `module` by one with constant statistics, weight and bias."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
-            frozen.load_state_dict(child.state_dict())
-            setattr(module, name, frozen)
-        else:
-            freeze_batch_norms(child)
-
-
 class _AddedStem(nn.Module):
     """A convolution of the first channels and one of the others, added."""
 
@@ -232,15 +148,10 @@ def _like(conv: nn.Conv2d, in_channels: int, bias: bool) -> nn.Conv2d:
     )
 
 
-def _replace(module: nn.Module, name: str, new: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(module.get_submodule(parent), leaf, new)
-
-
 def _add_stem(module: nn.Module, others: int) -> None:
     """Give further channels a first convolution of their own; as it starts from 0, what is pretrained stays as it is."""
     name, conv = _first_convolution(module)
-    _replace(module, name, _AddedStem(conv, others))
+    module.set_submodule(name, _AddedStem(conv, others))
 
 
 def _inflate_stem(module: nn.Module, in_channels: int) -> None:
@@ -252,4 +163,4 @@ def _inflate_stem(module: nn.Module, in_channels: int) -> None:
         new.weight.copy_(conv.weight.repeat(1, repeats, 1, 1)[:, :in_channels] * (conv.in_channels / in_channels))
         if conv.bias is not None and new.bias is not None:
             new.bias.copy_(conv.bias)
-    _replace(module, name, new)
+    module.set_submodule(name, new)
