@@ -34,11 +34,11 @@ from ddptrain import distributed
 from ddptrain.config import resolve
 from ddptrain.config.batch import split_batch
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
-from ddptrain.engine.reporting import Monitor
-from ddptrain.engine.run_folder import Saver
+from ddptrain.engine.reporting import RunReporter
+from ddptrain.engine.run_folder import RunFolder
 from ddptrain.engine.state import build_state
 from ddptrain.engine.stop import StopFlag
-from ddptrain.engine.trainer import run_steps
+from ddptrain.engine.trainer import Run, run_steps
 from ddptrain.structures import Batch, LossSum
 from ddptrain.system.lock import RunLock
 
@@ -169,10 +169,10 @@ def ours(feed: Feed) -> None:
         world = distributed.discover("cpu")
         state = build_state(config, task, world, split_batch(BATCH, BATCH, 1))
         lock = RunLock(config.folder, print)
-        saver = Saver(config, world, state, task, lock)
-        saver.open()
-        with StopFlag() as stop, Monitor(config, task, world, state) as monitor:
-            run_steps(config, task, world, state, feed, saver, monitor, stop, lock)
+        run_folder = RunFolder(config, world, state, task, lock)
+        run_folder.open()
+        with StopFlag() as stop, RunReporter(config.folder, config.monitor, None, task, world, state) as reporter:
+            run_steps(Run(config, task, world, state, run_folder, reporter, stop, lock), feed)
 
 
 def with_accelerate(feed: Feed) -> None:

@@ -121,7 +121,9 @@ def _mixture(config: RunConfig, plan: Sequence[PlanRow], samples: int, found: In
 
 def _split_and_memory(config: RunConfig, task: Task, found: Inspection) -> None:
     batch, micro = config.train.global_batch, config.train.micro_batch
-    memory = estimate(config, task, split_batch(batch, micro, 1))
+    memory = estimate(
+        task, config.seed, config.optimizer.name, averaged=config.ema.enabled, mixed=config.train.precision != "none"
+    )
     rows: list[list[object]] = []
     for ranks in RANKS:
         try:

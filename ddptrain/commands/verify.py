@@ -133,25 +133,6 @@ class _Runs:
         return self._folder / what.replace(" ", "_")
 
 
-class _StopAfter(StopFlag):
-    """Asks a run to stop after so many steps, as a signal would; the loop looks at it once a step."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self._left = steps
-
-    @property
-    def requested(self) -> bool:
-        """True from the last of the steps on."""
-        self._left -= 1
-        return self._left <= 0
-
-    @property
-    def reason(self) -> str:
-        """What the run says about its end."""
-        return "verify"
-
-
 def _environments(environ: Mapping[str, str], size: int) -> list[dict[str, str]]:
     """The environments of `size` ranks on this machine, free of whatever launcher started this process."""
     launchers = (
@@ -179,7 +160,7 @@ def main(arguments: Sequence[str]) -> int:
     from ddptrain.engine.trainer import train
 
     path, steps = arguments
-    return train(load_config(path), _StopAfter(int(steps)))
+    return train(load_config(path), StopFlag(after=int(steps)))
 
 
 def _resume(runs: _Runs) -> int:

@@ -1,4 +1,4 @@
-"""What is told, kept and decided when a step has no finite gradient or a sample cannot be read.
+"""What is reported, kept and decided when a step has no finite gradient or a sample cannot be read.
 
 Every rank knows from the step's own sums that something happened: all gather what each one saw, at that step only.
 """
@@ -27,20 +27,21 @@ WITH_WEIGHTS = 3
 """Files of bad steps that hold the weights, in one process: each is as large as the model."""
 
 
-class Incidents:
+class BadSteps:
     """Looks at every step's report; all ranks call it alike."""
 
     def __init__(self, config: RunConfig, samples: Samples, world: World, say: Callable[[str], None]) -> None:
         """
         Args:
+            config: kept whole with the evidence.
             samples: the training samples, for the names of files.
-            say: tells a line, on rank 0.
+            say: reports a line, on rank 0.
         """
         self._config, self._samples, self._world, self._say = config, samples, world, say
         self._bad_in_a_row, self._with_weights = 0, WITH_WEIGHTS
 
     def after_step(self, state: RunState, report: StepReport, batches: Sequence[Batch]) -> None:
-        """Tell of what went wrong in a step, keep evidence of a bad one, and end a run that cannot get better.
+        """Report what went wrong in a step, keep evidence of a bad one, and end a run that cannot get better.
 
         Args:
             state: already counted on.
@@ -69,28 +70,28 @@ class Incidents:
         if state.replaced > most:
             raise RunFailed(
                 f"{state.replaced} samples could not be read, more than data.max_bad_samples={most}; they are named in "
-                f"{self._config.folder / 'log.txt'}: put them right, or raise the limit, and go on with resume=auto"
+                f"{self._config.folder / 'log.txt'}: repair them, or raise the limit, and go on with resume=auto"
             )
 
     def _bad(self, state: RunState, report: StepReport, batches: Sequence[Batch]) -> None:
         self._bad_in_a_row += 1
-        parts = distributed.gather_objects(evidence(report, batches, self._samples), "gathering what is known of a bad step")
+        parts = distributed.gather_objects(evidence(report, batches, self._samples), "gathering the evidence of a bad step")
         first = state.position - state.split.global_batch
         if self._world.main:
             path = self._config.folder / "bad_steps" / f"step_{state.step + 1:08d}_position_{first}.pt"
-            known: dict[str, Any] = {k: [x for part in parts for x in part[k]] for k in parts[0]}
-            known["keys"] = torch.tensor(known["keys"], dtype=torch.int64)
-            known["losses"] = torch.tensor(known["losses"])
+            merged: dict[str, Any] = {k: [x for part in parts for x in part[k]] for k in parts[0]}
+            merged["keys"] = torch.tensor(merged["keys"], dtype=torch.int64)
+            merged["losses"] = torch.tensor(merged["losses"])
             # further ones in a row have the same weights: a bad step leaves no trace
             if self._bad_in_a_row == 1 and self._with_weights:
                 self._with_weights -= 1
-                known["model"] = {k: v.cpu() for k, v in state.model.state_dict().items()}
-            kept = _keep(path, known | {"step": state.step + 1, "position": first, "config": self._config.model_dump_json()})
+                merged["model"] = {k: v.cpu() for k, v in state.model.state_dict().items()}
+            kept = _keep(path, merged | {"step": state.step + 1, "position": first, "config": self._config.model_dump_json()})
             self._say(
                 f"warning: step {state.step + 1}: {self._what(report)}, update skipped ({state.skipped} so far), "
                 f"{self._bad_in_a_row} in a row; {kept}"
             )
-            for line in self._culprits(known):
+            for line in self._culprits(merged):
                 self._say(f"  {line}")
         most = self._config.train.max_bad_steps
         if self._bad_in_a_row > most:
@@ -133,17 +134,17 @@ def ways_out(config: RunConfig) -> str:
 
 
 def evidence(report: StepReport, batches: Sequence[Batch], samples: Samples) -> dict[str, list[Any]]:
-    """What this rank knows of a skipped step, in plain lists.
+    """What this rank knows about a skipped step, in plain lists.
 
     Returns:
-        Of each sample `keys` (position, dataset, index), `files` and `losses` (its own loss, nan where the task does not tell);
+        Of each sample `keys` (position, dataset, index), `files` and `losses` (its own loss, nan where the task reports none);
         of each micro batch `sizes` and `parts` (its loss parts by name).
     """
     keys = [k for b in batches for k in b.keys.tolist()]
     sizes = [len(b) for b in batches]
     ends = list(accumulate(sizes))
     losses = torch.full((ends[-1],), float("nan"))
-    for loss, size, end in zip(report.own, sizes, ends):
+    for loss, size, end in zip(report.losses, sizes, ends):
         if loss.per_sample is not None:
             losses[end - size : end] = loss.per_sample.float().cpu()
     return {
@@ -151,7 +152,7 @@ def evidence(report: StepReport, batches: Sequence[Batch], samples: Samples) -> 
         "files": [samples.source(SampleKey(*k)) for k in keys],
         "losses": losses.tolist(),
         "sizes": sizes,
-        "parts": [{k: float(v) for k, v in loss.parts.items()} for loss in report.own],
+        "parts": [{k: float(v) for k, v in loss.parts.items()} for loss in report.losses],
     }
 
 

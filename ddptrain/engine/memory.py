@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from ddptrain.config import RunConfig
-from ddptrain.config.batch import Split
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.base import Task
 
@@ -24,23 +22,28 @@ class Memory(NamedTuple):
         parameters: of the model.
         state: bytes of weights, gradients, optimizer and average.
         activations: bytes kept for the backward pass of one sample.
-        total: bytes of one rank at its micro batch.
         loss: of the two samples, divided by its normalizer, from untrained weights.
     """
 
     parameters: int
     state: int
     activations: int
-    total: int
     loss: float
 
 
-def estimate(config: RunConfig, task: Task, split: Split) -> Memory:
-    """Build the model and run the loss once on the first two samples of the stream."""
-    torch.manual_seed(config.seed)
+def estimate(task: Task, seed: int, optimizer: str, averaged: bool, mixed: bool) -> Memory:
+    """Build the model and run the loss once on the first two samples of the stream.
+
+    Args:
+        seed: of the model's weights.
+        optimizer: its name in the config.
+        averaged: an average of the weights is kept, too.
+        mixed: the forward pass will be in 16 bits.
+    """
+    torch.manual_seed(seed)
     model = task.build_model()
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    copies = 2 + _OPTIMIZER_COPIES[config.optimizer.name] + int(config.ema.enabled)
+    copies = 2 + _OPTIMIZER_COPIES[optimizer] + int(averaged)
     keys = task.sampler.keys(torch.arange(2).numpy())
     batch = task.train.collate([task.train[SampleKey(i, int(d), int(n))] for i, (d, n) in enumerate(zip(*keys))])
     held = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -50,7 +53,7 @@ def estimate(config: RunConfig, task: Task, split: Split) -> Memory:
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in held:
-            halved = config.train.precision != "none" and tensor.dtype == torch.float32
+            halved = mixed and tensor.dtype == torch.float32
             kept[storage.data_ptr()] = storage.nbytes() // (2 if halved else 1)
             alive.append(tensor)  # a freed address would come again
         return tensor
@@ -58,9 +61,8 @@ def estimate(config: RunConfig, task: Task, split: Split) -> Memory:
     with saved_tensors_hooks(note, lambda tensor: tensor):
         loss = task.loss(model, batch)
     activations = (sum(kept.values()) + batch.images.nbytes) // 2
-    total = weights * copies + activations * split.micro_batch
     value = float(sum(loss.parts.values())) / max(float(loss.normalizer), 1.0)
-    return Memory(sum(p.numel() for p in model.parameters()), weights * copies, activations, total, value)
+    return Memory(sum(p.numel() for p in model.parameters()), weights * copies, activations, value)
 
 
 def in_use(device: torch.device) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import ddptrain
 from ddptrain import distributed
-from ddptrain.config import RunConfig
 from ddptrain.distributed import World
 from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
@@ -26,10 +25,11 @@ def code_version() -> str:
     return f"{ddptrain.__version__}+{digest.hexdigest()}"
 
 
-def check_ranks(config: RunConfig, world: World, state: RunState, batches: Sequence[Batch]) -> None:
+def check_ranks(config: str, world: World, state: RunState, batches: Sequence[Batch]) -> None:
     """Compare config, code, stream and the first global batch over the ranks; one gather, before the first update.
 
     Args:
+        config: as JSON.
         batches: this rank's micro batches of the step at `state.position`.
 
     Raises:
@@ -38,7 +38,7 @@ def check_ranks(config: RunConfig, world: World, state: RunState, batches: Seque
     if world.size == 1:
         return
     mine = {
-        "config": hashlib.blake2b(config.model_dump_json().encode(), digest_size=6).hexdigest(),
+        "config": hashlib.blake2b(config.encode(), digest_size=6).hexdigest(),
         "code": code_version(),
         "sampler": state.sampler.fingerprint,
         "step": str(state.step),
@@ -52,11 +52,11 @@ def check_ranks(config: RunConfig, world: World, state: RunState, batches: Seque
                     f"rank {rank} differs from rank 0 in {what} ({theirs[what]} against {value}); "
                     "start every rank with the same files and arguments"
                 )
-    found = sorted(p for _, part in ranks for p in part)
+    read = sorted(p for _, part in ranks for p in part)
     expected = list(range(state.position, state.position + state.split.global_batch))
-    if found != expected:
+    if read != expected:
         raise UserError(
-            f"the ranks together read positions {_spans(found)}, not {_spans(expected)}; "
+            f"the ranks together read positions {_spans(read)}, not {_spans(expected)}; "
             "two launchers may have started ranks of this run: check the rendezvous"
         )
 

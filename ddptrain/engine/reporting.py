@@ -1,4 +1,4 @@
-"""What a run tells: called by name from the loop, it hands numbers to console, TensorBoard, history and summary."""
+"""The reports of a run: called by name from the loop, it hands numbers to console, TensorBoard, history and summary."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import torch
 
-from ddptrain import __version__, distributed
-from ddptrain.config import RunConfig
+from ddptrain.config import MonitorConfig
+from ddptrain.config.run import ResumeConfig
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import Evaluation
 from ddptrain.engine.memory import in_use
-from ddptrain.engine.settings import COLUMNS, groups, settings
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step import StepReport
-from ddptrain.reporting import ledger as books
 from ddptrain.reporting.console import Console
 from ddptrain.reporting.history import History, history_of, write_summary
 from ddptrain.reporting.ledger import Ledger
@@ -32,22 +29,32 @@ from ddptrain.tasks.base import Task
 
 
 def is_early(step: int) -> bool:
-    """1, 2, 5, 10, 20, 50, 100, …: steps that are told before `monitor.every_steps` says so."""
+    """1, 2, 5, 10, 20, 50, 100, …: steps that are reported before `monitor.every_steps` says so."""
     return str(step).rstrip("0") in ("1", "2", "5")
 
 
-class Monitor:
-    """The voices of a run; silent on every rank but 0.
+class RunReporter:
+    """Reports on a run as it goes, in its folder and on the console; silent on every rank but 0.
 
     Attributes:
         timing: clock of the loop, of this rank.
-        console: says lines and tables.
+        console: for lines and tables.
+        board: TensorBoard.
+        ledger: the mixture's.
     """
 
-    def __init__(self, config: RunConfig, task: Task, world: World, state: RunState) -> None:
-        self._config, self._task, self._world = config, task, world
+    def __init__(
+        self, folder: Path, section: MonitorConfig, resume: ResumeConfig | None, task: Task, world: World, state: RunState
+    ) -> None:
+        """
+        Args:
+            folder: the run's.
+            section: the config's.
+            resume: the config's; None for a run that starts anew, and then with empty logs.
+        """
+        self._folder, self._section, self._task, self._world = folder, section, task, world
         # a run that resumes may have been stopped before its first checkpoint: then it goes on from step 0
-        folder, resumed = config.folder, None if config.resume is None else state.step
+        resumed = None if resume is None else state.step
         self._stack = ExitStack()
         self.console = self._stack.enter_context(
             Console(
@@ -59,63 +66,38 @@ class Monitor:
         )
         self.board = open_board(
             folder / "tensorboard",
-            enabled=world.main and config.monitor.tensorboard,
+            enabled=world.main and section.tensorboard,
             resumed=resumed,
             report=self.console.line,
         )
         self._stack.callback(self.board.close)
-        self._history = self._open_history(state, resumed)
+        self._history = self._open_history(resume, state)
         self.ledger = Ledger(task.sampler.mixture.plan())
         self._parts: dict[str, float] = {}
         self._steps = self._done = 0
         self._images_per_second = 0.0
         self._metrics: dict[str, float] = {}
         self._last: Evaluation | None = None
-        self._say_start(state)
         self.timing = Timing(state.steps, state.step)
 
-    def __enter__(self) -> Monitor:
+    def __enter__(self) -> RunReporter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
 
-    def _open_history(self, state: RunState, resumed: int | None) -> History:
+    def _open_history(self, resume: ResumeConfig | None, state: RunState) -> History:
         if not self._world.main:
             return History(None)
-        given = self._config.resume
-        source = None if given is None or given.source == "auto" else history_of(Path(given.source))
+        source = None if resume is None or resume.source == "auto" else history_of(Path(resume.source))
         recount = (state.position, state.split.global_batch) if state.recounted else None
-        history = History(self._config.folder / "history.csv", resumed, source, recount)
+        history = History(self._folder / "history.csv", None if resume is None else state.step, source, recount)
         self._try("history.csv", lambda: history.settle(self.console.line))
         return history
 
-    def _say_start(self, state: RunState) -> None:
-        say, split, world = self.console.line, state.split, self._world
-        start = f"from step {state.step}" if state.step else "from the start"
-        say(f"ddptrain {__version__}  run {self._config.folder}  seed {self._config.seed}  {start} to step {state.steps}")
-        say(
-            f"global batch {split.global_batch} = micro batch {split.micro_batch} × accumulation {split.accumulation} "
-            f"× {split.world_size} rank{'s'[: world.size - 1]} ({world.launcher}, {world.device.type})"
-        )
-        if world.device.type == "cpu" and self._config.train.device == "auto" and torch.cuda.is_available():
-            say(f"warning: {world.local_size} ranks on this machine and fewer GPUs: all compute on the CPU; start fewer ranks")
-        parameters = sum(p.numel() for p in distributed.unwrap(state.model).parameters())
-        say(f"model {self._config.model.name}: {parameters / 1e6:.2f} M parameters, {len(self._task.classes)} classes")
-        for line in settings(self._config, state):
-            say(line)
-        self.console.table("what is trained, and how", COLUMNS, groups(state))
-        for note in (*state.notes, *self._task.notes):
-            say(note)
-        plan = self.ledger.plan
-        self.console.table("mixture", books.COLUMNS, books.plan_table(plan))
-        for warning in state.sampler.mixture.warnings():
-            say(f"warning: {warning}")
-        self.board.text("mixture", books.plan_markdown(plan), state.step)
-
     def after_step(self, state: RunState, report: StepReport) -> None:
-        """Count a step; at every `monitor.every_steps` say and write what the window brought. The first steps of a process are
-        said at growing intervals."""
+        """Count a step; every `monitor.every_steps` report on the steps since the last report. The first steps of a process
+        are reported at growing intervals."""
         self.timing.step(state.split.global_batch)
         if not report.updated:
             return
@@ -125,7 +107,7 @@ class Monitor:
         self._done += 1
         for name, value in report.parts.items():
             self._parts[name] = self._parts.get(name, 0.0) + value
-        every = self._config.monitor.every_steps
+        every = self._section.every_steps
         due = state.step % every == 0 or state.step == state.steps
         first = self._done == 1
         if not due and not (self._done < every and is_early(self._done)):
@@ -159,8 +141,8 @@ class Monitor:
 
     def show_inputs(self, state: RunState) -> None:
         """A grid of the next training images as the network sees them, with their targets."""
-        count = self._config.monitor.images
-        if not (count and self._world.main and self._config.monitor.tensorboard):
+        count = self._section.images
+        if not (count and self._world.main and self._section.tensorboard):
             return
         positions = np.arange(state.position, state.position + count)
         keys = [SampleKey(*map(int, key)) for key in zip(positions, *state.sampler.keys(positions))]
@@ -188,7 +170,7 @@ class Monitor:
         row |= {"lr": float(state.optimizer.param_groups[0]["lr"]), **trained, **metrics}
         self._try("history.csv", lambda: self._history.append(row))
         self.board.scalars({f"eval/{name}": value for name, value in metrics.items()}, state.step)
-        if self._config.monitor.images and self._config.monitor.tensorboard:
+        if self._section.images and self._section.tensorboard:
             self.board.image("eval/truth and prediction", grid(self._pictures(evaluation)), state.step)
         self.board.flush()
         self._try("summary.json", lambda: self.write_summary(state))
@@ -198,11 +180,11 @@ class Monitor:
         try:
             write()
         except OSError as e:
-            self.console.line(f"warning: {self._config.folder / name}: not written ({e.strerror}); training goes on")
+            self.console.line(f"warning: {self._folder / name}: not written ({e.strerror}); training goes on")
 
     def report(self) -> None:
         """At the end of a run: the task's report on the last evaluation, in `report/` of the run folder."""
-        last, folder = self._last, self._config.folder / "report"
+        last, folder = self._last, self._folder / "report"
         if last is None:
             return
         try:
@@ -211,9 +193,9 @@ class Monitor:
             self.console.line(f"no report/: {e.name} is not installed; pip install 'ddptrain[report]'")
 
     def _pictures(self, evaluation: Evaluation) -> list[np.ndarray]:
-        keys = [SampleKey(0, number, index) for number, found in enumerate(evaluation.predictions) for index in sorted(found)]
-        # spread over all datasets: every so many-th sample
-        chosen = keys[:: max(1, len(keys) // self._config.monitor.images)][: self._config.monitor.images]
+        keys = [SampleKey(0, number, index) for number, shard in enumerate(evaluation.predictions) for index in sorted(shard)]
+        count = self._section.images
+        chosen = keys[:: max(1, len(keys) // count)][:count]  # spread over all datasets
         return [self._task.picture(self._task.val_samples[k], evaluation.predictions[k.dataset][k.index]) for k in chosen]
 
     def _drawn(self, state: RunState) -> list[int]:
@@ -221,7 +203,7 @@ class Monitor:
         return [int(n) for n in state.samples_by_dataset]
 
     def write_summary(self, state: RunState) -> None:
-        """Write summary.json with all that is known now."""
+        """Write summary.json."""
         if not self._world.main:
             return
         by_dataset: dict[str, dict[str, float]] = {}
@@ -233,7 +215,7 @@ class Monitor:
             else:
                 flat[key] = value
         write_summary(
-            self._config.folder / "summary.json",
+            self._folder / "summary.json",
             {
                 **flat,
                 "best": state.best,

@@ -19,8 +19,7 @@ from ddptrain.config import RunConfig
 from ddptrain.config.docs import to_yaml
 from ddptrain.config.moved import nothing_found
 from ddptrain.distributed import World
-from ddptrain.engine.changes import changes, check_same, consequences, identity
-from ddptrain.engine.origin import Origin, find_origin
+from ddptrain.engine.resume import Origin, changes, check_same, consequences, find_origin, identity
 from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
 from ddptrain.system.files import write_text
@@ -31,8 +30,8 @@ from ddptrain.system.status import State, exit_status, write_status
 from ddptrain.tasks.base import Task
 
 
-class Saver:
-    """Keeps the run folder of one run. Rank 0 reads and writes; every rank calls every method."""
+class RunFolder:
+    """The folder of one run. Rank 0 reads and writes; every rank calls every method."""
 
     def __init__(self, config: RunConfig, world: World, state: RunState, task: Task, lock: RunLock) -> None:
         """Args: lock: of the run folder, held by rank 0."""
@@ -58,8 +57,9 @@ class Saver:
         checkpoint = distributed.broadcast_object(origin, "the broadcast of the checkpoint")
         if checkpoint is not None:
             distributed.agree(lambda: self._load(checkpoint), "loading the checkpoint")
-        else:
-            distributed.agree(lambda: self._state.begin(self._config), "loading the weights of init_from")
+        elif (source := self._config.init_from) is not None:
+            classes, strict = self._config.classes, self._config.init_strict
+            distributed.agree(lambda: self._state.start_from(Path(source), classes, strict), "loading the weights of init_from")
         distributed.agree(self._make_folder, "making the run folder")
 
     def _find(self) -> Checkpoint | None:
@@ -74,10 +74,10 @@ class Saver:
                 self._state.notes.append(nothing_found(config))
             return None
         path = checkpoint.path
-        told = check_same(checkpoint, self._identity, self._contents, self._origin.allow)
+        accepted = check_same(checkpoint, self._identity, self._contents, self._origin.allow)
         self._state.notes[:] = [
             f"resume: from {path}" + ("" if config.init_from is None else "; init_from is not used, it was for the start"),
-            *(f"warning: resume: {line}" for line in told),
+            *(f"warning: resume: {line}" for line in accepted),
             *(f"resume: changed: {line}" for line in changes(checkpoint.stored_config, config)),
             *(f"warning: resume: {line}" for line in consequences(checkpoint, config, self._state)),
         ]
@@ -160,8 +160,8 @@ class Saver:
             self._writer.reserve(self._state_dict())
 
     def _state_dict(self) -> dict[str, Any]:
-        known = {"identity": self._identity, "contents": self._contents, "config": self._config.model_dump_json()}
-        return self._state.state_dict() | known
+        of_run = {"identity": self._identity, "contents": self._contents, "config": self._config.model_dump_json()}
+        return self._state.state_dict() | of_run
 
     def _status(self, state: State, reason: str = "") -> None:
         folder = self._config.folder
@@ -203,7 +203,7 @@ class Saver:
         self._ended = True
         return exit_status(state, self._world.launcher)
 
-    def __enter__(self) -> Saver:
+    def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:

@@ -129,15 +129,9 @@ class RunState:
         for part in self.frozen:
             part.eval()
 
-    def begin(self, config: RunConfig) -> None:
-        """Take the weights of `init_from`, where there is one; a state that goes on from a checkpoint has no use for them.
-
-        Raises:
-            UserError: see `load_initial`.
-        """
-        if config.init_from is None:
-            return
-        self.notes += load_initial(self.model, Path(config.init_from), config.classes, config.init_strict)
+    def start_from(self, source: Path, classes: Sequence[str], strict: bool) -> None:
+        """Take the weights of another run, see `load_initial`."""
+        self.notes += load_initial(self.model, source, classes, strict)
         if self.ema is not None:
             self.ema.load_state_dict(self.model.state_dict())
 
@@ -209,7 +203,7 @@ class RunState:
 
 
 def build_state(config: RunConfig, task: Task, world: World, split: Split) -> RunState:
-    """A fresh state: weights from the seed, step 0; those of `init_from` are taken by `RunState.begin`."""
+    """A fresh state: weights from the seed, step 0; those of `init_from` are taken by `RunState.start_from`."""
     torch.manual_seed(config.seed)
     model = task.build_model()
     frozen = freeze(model, config.freeze)
@@ -241,7 +235,7 @@ def build_state(config: RunConfig, task: Task, world: World, split: Split) -> Ru
         steps=steps,
         samples_per_epoch=samples_per_epoch,
         patience=config.train.patience,
-        monitored=_monitored(config, task),
+        monitored=_monitored(config.checkpoint.monitor, task.monitors),
         frozen=frozen,
         loss_by_dataset=[0.0] * len(mixture.names),
         samples_by_dataset=[0.0] * len(mixture.names),
@@ -250,11 +244,11 @@ def build_state(config: RunConfig, task: Task, world: World, split: Split) -> Ru
     return state
 
 
-def _monitored(config: RunConfig, task: Task) -> tuple[str, ...]:
-    unknown = [name for name in config.checkpoint.monitor if name not in task.monitors]
+def _monitored(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    unknown = [name for name in asked if name not in known]
     if unknown:
-        raise UserError(f"checkpoint.monitor: no metric {unknown[0]!r}; there are {', '.join(task.monitors)}")
-    return tuple(dict.fromkeys((task.monitors[0], *config.checkpoint.monitor)))
+        raise UserError(f"checkpoint.monitor: no metric {unknown[0]!r}; there are {', '.join(known)}")
+    return tuple(dict.fromkeys((known[0], *asked)))
 
 
 def _is_better(name: str, value: float, best: float | None) -> bool:

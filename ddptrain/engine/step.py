@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
-from torch.nn.modules.batchnorm import _NormBase
 
 from ddptrain import distributed
 from ddptrain.distributed import World
@@ -25,9 +24,25 @@ from ddptrain.structures import Batch, LossSum
 Loss = Callable[[nn.Module, Batch], LossSum]
 
 
+class Sums(NamedTuple):
+    """What a step sums over its micro batches and ranks, float32.
+
+    Attributes:
+        normalizer_and_parts: `[1 + P]`, the normalizer and each part of the loss.
+        loss_by_dataset: `[D]`, 0 where the task has no loss per sample.
+        samples_by_dataset: `[D]`.
+        stop_and_replaced: `[2]`, ranks that were asked to stop, samples that stood in for unreadable ones.
+    """
+
+    normalizer_and_parts: Tensor
+    loss_by_dataset: Tensor
+    samples_by_dataset: Tensor
+    stop_and_replaced: Tensor
+
+
 @dataclass(slots=True)
 class StepReport:
-    """What one step found, in host numbers that are the same on every rank.
+    """The outcome of a step, in host numbers that are the same on every rank.
 
     Attributes:
         updated: False when the step was skipped.
@@ -39,7 +54,7 @@ class StepReport:
         samples_by_dataset: samples of each dataset in the step, `[D]`.
         replaced: samples that stood in for unreadable ones.
         stop: some rank was asked to stop.
-        own: where the step was skipped, the losses of this rank's micro batches; else empty.
+        losses: of this rank's micro batches if the step was skipped, else empty.
     """
 
     updated: bool
@@ -51,7 +66,7 @@ class StepReport:
     samples_by_dataset: list[float]
     replaced: int
     stop: bool
-    own: list[LossSum]
+    losses: list[LossSum]
 
 
 @dataclass
@@ -70,7 +85,7 @@ class Stepper:
     clip_norm: float | None = None
     precision: str = "none"
     normalizer: float = 1.0
-    scaler: torch.amp.GradScaler | None = field(default=None)
+    scaler: torch.amp.GradScaler | None = None
 
     def __post_init__(self) -> None:
         device = self.world.device
@@ -97,22 +112,19 @@ class Stepper:
             self.scaler.unscale_(self.optimizer)
         grads = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)), keepdim=True)
-        # the only wait for the device in a step: sums, flags and the norm, in one copy
-        *values, raw_norm = torch.cat([*sums, norm.float()]).tolist()
+        *numbers, (raw_norm,) = _to_host([*sums, norm.float()])
 
-        report = self._report(values, raw_norm, losses)
+        report = self._report(numbers, raw_norm, losses)
         if report.updated:
             clip = min(1.0, self.clip_norm / (report.grad_norm + 1e-6)) if self.clip_norm else 1.0
             torch._foreach_mul_(grads, self._factor(report.normalizer) * clip)
             self.optimizer.step()
             self.normalizer = report.normalizer
-        else:
-            # the forward pass has written into the running statistics: a skipped step leaves no trace
+        else:  # the forward pass has written into the running statistics: a skipped step leaves no trace
             for buffers, before in self._touched:
                 torch._foreach_copy_(buffers, before)
         if self.scaler is not None:
-            # saw the same reduced gradients on every rank
-            self.scaler.update()
+            self.scaler.update()  # saw the same reduced gradients on every rank
         for p in self._parameters:
             p.grad = None
         return report
@@ -140,14 +152,13 @@ class Stepper:
         """What the gradients that DDP leaves behind lack to be those of the whole step's loss."""
         return self.world.size / (normalizer * self._prescale())
 
-    def _sums(self, batches: Sequence[Batch], losses: Sequence[LossSum], stop: bool) -> list[Tensor]:
-        """`[normalizer, parts…]`, `[loss by dataset…]`, `[samples by dataset…]`, `[stop, replaced]`, float32, this rank's."""
+    def _sums(self, batches: Sequence[Batch], losses: Sequence[LossSum], stop: bool) -> Sums:
+        """Over this rank's micro batches."""
         micro = [self._of_micro_batch(batch, loss) for batch, loss in zip(batches, losses)]
-        sums = micro[0] if len(micro) == 1 else [torch.stack(alike).sum(0) for alike in zip(*micro)]
+        totals, loss, samples = micro[0] if len(micro) == 1 else (torch.stack(alike).sum(0) for alike in zip(*micro))
         replaced = sum(len(b.replaced) for b in batches)
-        if stop or replaced:
-            return [*sums, torch.tensor([float(stop), float(replaced)], device=self.world.device)]
-        return [*sums, self._no_flags]
+        flags = torch.tensor([float(stop), float(replaced)], device=self.world.device) if stop or replaced else self._no_flags
+        return Sums(totals, loss, samples, flags)
 
     def _of_micro_batch(self, batch: Batch, loss: LossSum) -> tuple[Tensor, Tensor, Tensor]:
         # products with a one-hot matrix [B, D]: in a fixed order also on CUDA, where index_add_ has none
@@ -155,40 +166,46 @@ class Stepper:
         by_dataset = self._no_loss if loss.per_sample is None else loss.per_sample.float() @ member
         return torch.stack([loss.normalizer, *loss.parts.values()]).float(), by_dataset, member.sum(0)
 
-    def _reduce(self, sums: list[Tensor]) -> list[Tensor]:
-        """`sums` over the ranks; in the same call the running statistics, which differ between ranks, become their mean:
-        those of one model."""
+    def _reduce(self, sums: Sums) -> Sums:
+        """`sums` over the ranks; the same all-reduce turns the running statistics, which differ between ranks, into their
+        mean: those of one model."""
         if self.world.size == 1:
             return sums
         tensors = [*sums, *self._statistics]
-        flat = distributed.all_reduce_sum(_flatten_dense_tensors([t.float() for t in tensors]), "the sums of a step")
-        summed = _unflatten_dense_tensors(flat, tensors)
+        flat = distributed.all_reduce_sum(torch.cat([t.float().flatten() for t in tensors]), "the sums of a step")
+        reduced = [part.view_as(t) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors)]
         if self._statistics:
-            torch._foreach_copy_(self._statistics, torch._foreach_div(summed[len(sums) :], self.world.size))
-        return list(summed[: len(sums)])
+            torch._foreach_copy_(self._statistics, torch._foreach_div(reduced[len(sums) :], self.world.size))
+        return Sums(*reduced[: len(sums)])
 
-    def _report(self, values: list[float], raw_norm: float, losses: list[LossSum]) -> StepReport:
-        names, n = list(losses[0].parts), self.datasets
-        normalizer = max(values[0], 1.0)
+    def _report(self, sums: list[list[float]], raw_norm: float, losses: list[LossSum]) -> StepReport:
+        """Args: sums: the numbers of `Sums`."""
+        (normalizer, *parts), loss_by_dataset, samples_by_dataset, (stop, replaced) = sums
+        normalizer = max(normalizer, 1.0)
         grad_norm = raw_norm * self._factor(normalizer)
-        finite_loss = math.isfinite(sum(values))
+        finite_loss = math.isfinite(sum(map(sum, sums)))
         updated = finite_loss and math.isfinite(grad_norm)
-        first = 1 + len(names)
         return StepReport(
             updated=updated,
             overflow=finite_loss and not updated and self.scaler is not None and self.scaler.get_scale() > 1,
             normalizer=normalizer,
             grad_norm=grad_norm,
-            parts={k: v / normalizer for k, v in zip(names, values[1:first])},
-            loss_by_dataset=values[first : first + n],
-            samples_by_dataset=values[first + n : first + 2 * n],
-            replaced=int(values[-1]),
-            stop=values[-2] > 0,
-            own=[] if updated else losses,
+            parts={name: part / normalizer for name, part in zip(losses[0].parts, parts)},
+            loss_by_dataset=loss_by_dataset,
+            samples_by_dataset=samples_by_dataset,
+            replaced=int(replaced),
+            stop=stop > 0,
+            losses=[] if updated else losses,
         )
+
+
+def _to_host(tensors: list[Tensor]) -> list[list[float]]:
+    """The numbers of each `[N]` tensor, in one copy: the only wait for the device in a step."""
+    numbers = iter(torch.cat(tensors).tolist())
+    return [list(islice(numbers, t.shape[0])) for t in tensors]
 
 
 def _running_statistics(model: nn.Module) -> list[Tensor]:
     """The buffers that a forward pass in training mode writes into."""
-    norms = [m for m in model.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+    norms = [m for m in model.modules() if getattr(m, "track_running_stats", False)]
     return [b for m in norms for b in m.buffers(recurse=False)]

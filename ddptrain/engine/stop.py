@@ -5,7 +5,7 @@
     SIGTERM, SIGINT, SIGHUP before the  end the process at once with 128 + their number where it waits for other ranks
     first step                          (`ddptrain/distributed/waiting.py`)
     a second one, of whatever kind      ends the process at once with 128 + its number, saving nothing
-    again within 1 s of the first       the same request, told twice: torchrun, srun and a batch script forward one
+    again within 1 s of the first       the same request, received twice: torchrun, srun and a batch script forward one
                                         signal by several ways. It is not counted
 
 A Python handler runs only between bytecodes of the main thread, which may be stuck in a collective or a kernel. The
@@ -40,17 +40,18 @@ class StopFlag:
         on_leave: called when the process ends at once, for what must not be left behind; they have 2 s.
     """
 
-    def __init__(self, grace_s: float = 1.0, *, last: bool = False) -> None:
+    def __init__(self, grace_s: float = 1.0, *, last: bool = False, after: int | None = None) -> None:
         """
         Args:
             grace_s: seconds after the first signal in which another one counts as the same request.
+            after: steps of this process after which the run stops as if a signal had come.
             last: the process ends afterwards: from there on signals are ignored, since the run can no more be stopped and a
                 default handler would make a failure of one that is complete.
         """
         self.signal: int | None = None
         self.saves = False
         self.on_leave: list[Callable[[], None]] = []
-        self._grace_s, self._last = grace_s, last
+        self._grace_s, self._last, self._after = grace_s, last, after
         self._before: dict[int, Any] = {}
 
     @property
@@ -60,8 +61,14 @@ class StopFlag:
 
     @property
     def reason(self) -> str:
-        """Name of the first signal ("SIGTERM"), empty while none came."""
-        return "" if self.signal is None else signal.Signals(self.signal).name
+        """Name of the first signal ("SIGTERM"), or the number of steps that were asked for; empty for neither."""
+        if self.signal is not None:
+            return signal.Signals(self.signal).name
+        return "" if self._after is None else f"the limit of {self._after} steps"
+
+    def is_due(self, steps: int) -> bool:
+        """Whether to stop after so many steps of this process."""
+        return self.requested or steps == self._after
 
     @property
     def at_once(self) -> tuple[int, ...]:

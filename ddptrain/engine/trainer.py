@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from ddptrain import distributed, seeding
 from ddptrain.config import RunConfig
 from ddptrain.config.batch import split_batch
 from ddptrain.data.loading.loader import Wait, train_loader
 from ddptrain.distributed import World
-from ddptrain.engine.bad_steps import Incidents
+from ddptrain.engine.bad_steps import BadSteps
 from ddptrain.engine.evaluate import evaluate
 from ddptrain.engine.rank_check import check_ranks
-from ddptrain.engine.reporting import Monitor
-from ddptrain.engine.run_folder import Saver
+from ddptrain.engine.reporting import RunReporter
+from ddptrain.engine.run_folder import RunFolder
+from ddptrain.engine.start_report import report_start
 from ddptrain.engine.state import RunState, build_state
 from ddptrain.engine.step import StepReport
 from ddptrain.engine.stop import StopFlag
@@ -27,6 +29,26 @@ from ddptrain.system.lock import RunLock
 from ddptrain.system.printable import warn
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task, with_classes
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is made of."""
+
+    config: RunConfig
+    task: Task
+    world: World
+    state: RunState
+    folder: RunFolder
+    reporter: RunReporter
+    stop: StopFlag
+    lock: RunLock
+
+    @property
+    def wait(self) -> Wait:
+        """How loaders wait: as long as ranks do for each other, less after a stop signal."""
+        line = self.reporter.console.line
+        return Wait(self.config.train.timeout_s, lambda: self.stop.signal is not None, lambda text: line(f"warning: {text}"))
 
 
 def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
@@ -53,10 +75,16 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         config = distributed.agree(lambda: with_classes(config), "reading the classes of the datasets")
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
         state = distributed.agree(lambda: build_state(config, task, world, split), "building the model")
-        saver = stack.enter_context(Saver(config, world, state, task, lock))
-        saver.open()
+        folder = stack.enter_context(RunFolder(config, world, state, task, lock))
+        folder.open()
         state.notes[:0] = notes
-        monitor = stack.enter_context(distributed.agree(lambda: Monitor(config, task, world, state), "opening the logs"))
+        reporter = stack.enter_context(
+            distributed.agree(
+                lambda: RunReporter(config.folder, config.monitor, config.resume, task, world, state), "opening the logs"
+            )
+        )
+        distributed.agree(lambda: report_start(config, task, world, state, reporter), "opening the logs")
+        run = Run(config, task, world, state, folder, reporter, stop, lock)
         loader = stack.enter_context(
             train_loader(
                 task.train,
@@ -69,76 +97,55 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
                 world_size=world.size,
                 workers=config.data.workers,
                 pin_memory=world.device.type == "cuda",
-                wait=_patience(config, monitor, stop),
+                wait=run.wait,
             )
         )
-        monitor.show_inputs(state)
-        stopped = run_steps(config, task, world, state, loader, saver, monitor, stop, lock)
+        reporter.show_inputs(state)
+        stopped = run_steps(run, loader)
         if not stopped:
-            monitor.report()
-        return saver.finish(stopped, monitor.console.line)
+            reporter.report()
+        return folder.finish(stopped, reporter.console.line)
 
 
-def run_steps(
-    config: RunConfig,
-    task: Task,
-    world: World,
-    state: RunState,
-    loader: Iterable[Batch],
-    saver: Saver,
-    monitor: Monitor,
-    stop: StopFlag,
-    lock: RunLock,
-) -> str:
-    """Step to the end of the run or to a stop; returns the name of the signal that stopped it, or nothing."""
-    batches = monitor.timing.wait_for(loader)
-    incidents = Incidents(config, task.train, world, monitor.console.line)
-    wait = _patience(config, monitor, stop)
-    first = True
-
-    def judge(always: bool) -> None:
-        """Evaluate, and save what it found; the steps themselves are saved before, so that no failure here costs any."""
-        better = _evaluate(config, task, world, state, monitor, wait)
-        if better or always or state.out_of_patience:
-            saver.save(best=better)
-
+def run_steps(run: Run, loader: Iterable[Batch]) -> str:
+    """Step to the end of the run or to a stop; returns the reason of the stop, or an empty string."""
+    config, world, state, folder, reporter, stop = run.config, run.world, run.state, run.folder, run.reporter, run.stop
+    batches = reporter.timing.wait_for(loader)
+    bad_steps = BadSteps(config, run.task.train, world, reporter.console.line)
     if state.unjudged:  # the evaluation after this checkpoint did not come to its end
         state.schedule.apply(state.optimizer, max(state.step - 1, 0))  # the rates that the checkpoint was written with
-        judge(always=True)
+        _judge(run, save=True)
+    done = 0
     while state.step < state.steps and not state.out_of_patience:
         seeding.seed_torch(config.seed, state.step + state.skipped, world.rank)
         state.schedule.apply(state.optimizer, state.step)
         micro = [next(batches).to(world.device) for _ in range(state.split.accumulation)]
-        if first:
-            check_ranks(config, world, state, micro)
-        lock.check()
+        if not done:
+            check_ranks(config.model_dump_json(), world, state, micro)
+        run.lock.check()
         before = state.position
-        report = state.stepper(micro, stop=stop.requested)
+        done += 1
+        report = state.stepper(micro, stop=stop.is_due(done))
         state.count(report)
-        monitor.after_step(state, report)
-        incidents.after_step(state, report, micro)
+        reporter.after_step(state, report)
+        bad_steps.after_step(state, report, micro)
 
-        if first:
-            saver.reserve()
-            first, stop.saves = False, True
+        if done == 1:
+            folder.reserve()
+            stop.saves = True
 
         last = state.step == state.steps
         state.unjudged = last or _due(config.eval.every_steps, config.eval.every_epochs, state, before, report)
         save = last or report.stop or _due(config.checkpoint.every_steps, config.checkpoint.every_epochs, state, before, report)
         if save:
-            with monitor.timing.pause():
-                saver.save()
+            with reporter.timing.pause():
+                folder.save()
         if report.stop and not last:
             return distributed.first_true(stop.reason, "agreeing on the stop")
         if state.unjudged:
-            with monitor.timing.pause():
-                judge(always=save)
+            with reporter.timing.pause():
+                _judge(run, save)
     return ""
-
-
-def _patience(config: RunConfig, monitor: Monitor, stop: StopFlag) -> Wait:
-    """How loaders wait: as long as ranks do for each other, less after a stop signal."""
-    return Wait(config.train.timeout_s, lambda: stop.signal is not None, lambda line: monitor.console.line(f"warning: {line}"))
 
 
 def _due(every_steps: int | None, every_epochs: float | None, state: RunState, before: int, report: StepReport) -> bool:
@@ -151,21 +158,24 @@ def _due(every_steps: int | None, every_epochs: float | None, state: RunState, b
     return int(state.position // interval) > int(before // interval)
 
 
-def _evaluate(config: RunConfig, task: Task, world: World, state: RunState, monitor: Monitor, wait: Wait) -> list[str]:
-    """Evaluate the averaged weights; the monitored metrics by which they are the best so far."""
-    monitor.console.status("evaluating")
+def _judge(run: Run, save: bool) -> None:
+    """Evaluate the averaged weights, and save the outcome with them: if asked to, if they are the best so far, or at an early
+    end. The steps themselves are saved before, so that no failure here costs any."""
+    config, state, reporter = run.config, run.state, run.reporter
+    reporter.console.status("evaluating")
     evaluation = evaluate(
-        task,
+        run.task,
         state.evaluated_model,
-        world,
+        run.world,
         batch=config.eval.batch or config.train.micro_batch,
         workers=config.data.workers,
         precision=config.train.precision,
         max_bad_images=config.eval.max_bad_images,
-        wait=wait,
+        wait=run.wait,
     )
     state.train_mode()
     better = state.judge(evaluation.metrics)
-    monitor.after_evaluation(state, evaluation, state.monitored[0] in better)
-    monitor.console.status("")
-    return better
+    reporter.after_evaluation(state, evaluation, state.monitored[0] in better)
+    reporter.console.status("")
+    if better or save or state.out_of_patience:
+        run.folder.save(best=better)

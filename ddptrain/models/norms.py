@@ -4,7 +4,7 @@ has none."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,12 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
 
 SYNC_BATCH_NORMS = (nn.SyncBatchNorm, CpuSyncBatchNorm)
 _GROUP = 8  # channels that share statistics in `group`
+
+
+def batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    """The batch norms of a model, of whatever dimension and kind (all have the members of `nn.BatchNorm2d`)."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    return [cast("nn.BatchNorm2d", m) for m in model.modules() if isinstance(m, kinds)]
 
 
 def _sync(channels: int, eps: float, momentum: float | None) -> nn.Module:

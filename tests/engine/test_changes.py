@@ -12,7 +12,7 @@ from support import final_state, train
 from ddptrain.checkpoint import files as checkpoint
 from ddptrain.config import RunConfig, load_config, resolve
 from ddptrain.config.moved import check_moved, nothing_found
-from ddptrain.engine.changes import _takes_group_norms, changes
+from ddptrain.engine.resume import _takes_group_norms, changes
 from ddptrain.errors import UserError
 
 
@@ -50,7 +50,7 @@ def test_a_resumed_run_tells_what_changed_and_what_follows(config: Path, tmp_pat
         "resume: changed: data.image_size: 64 → 96",
         "warning: resume: micro batch 12 on 1 rank before, 6 on 1 rank now: the model has batch norms, which normalise",
         "warning: resume: data.image_size was 64 and is 96: running statistics of the batch norms, averaged weights and",
-        "warning: resume: the loss is another one",
+        "warning: resume: the loss has changed",
     ):
         assert line in text
         assert line in log

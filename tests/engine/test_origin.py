@@ -14,7 +14,7 @@ from support import final_state
 from ddptrain.checkpoint import files as checkpoint
 from ddptrain.cli import main
 from ddptrain.config import load_config
-from ddptrain.engine.origin import find_origin
+from ddptrain.engine.resume import find_origin
 from ddptrain.errors import UserError
 from ddptrain.system.start import Start, read_start, write_start
 from ddptrain.system.status import write_status

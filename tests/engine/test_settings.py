@@ -9,7 +9,7 @@ import pytest
 from ddptrain import distributed
 from ddptrain.config import OptimizerConfig, RunConfig, load_config
 from ddptrain.config.batch import split_batch
-from ddptrain.engine.settings import groups, settings
+from ddptrain.engine.start_report import groups, settings
 from ddptrain.engine.state import RunState, build_state
 from ddptrain.optim.build import used_decay
 from ddptrain.tasks.build import build_task

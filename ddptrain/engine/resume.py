@@ -1,0 +1,214 @@
+"""Going on with a run: from which checkpoint, what must be as it was, what has changed, and what follows from that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ddptrain.checkpoint.load import Checkpoint, load_checkpoint, newest_checkpoint
+from ddptrain.config import RunConfig, resolve
+from ddptrain.config.text import dump_inline
+from ddptrain.data.tables.contents import differences
+from ddptrain.engine.state import RunState
+from ddptrain.errors import UserError
+from ddptrain.models.norms import SYNC_BATCH_NORMS, batch_norms
+from ddptrain.system.lock import has_run
+from ddptrain.system.start import Start, read_start, requested_start
+from ddptrain.system.status import read_status
+
+HOW_STARTED = ("resume", "slurm")
+"""Sections that say how a run is started, not what it is."""
+
+
+class Origin(NamedTuple):
+    """Where a run starts.
+
+    Attributes:
+        checkpoint: None for a start from the beginning.
+        start: holds for restarts until the run has a checkpoint of its own.
+        allow: the differences from the checkpoint that are accepted.
+        fresh: the remains of the run's own checkpoints are set aside.
+    """
+
+    checkpoint: Checkpoint | None = None
+    start: Start | None = None
+    allow: tuple[str, ...] = ()
+    fresh: bool = False
+
+
+def find_origin(config: RunConfig, warn: Callable[[str], None]) -> Origin:
+    """Find the checkpoint that `resume` asks for.
+
+    Raises:
+        UserError: the folder is taken, the source holds no checkpoint, or none of the run's own can be read.
+    """
+    resume, folder = config.resume, config.folder
+    if resume is None:
+        if has_run(folder):
+            raise UserError(f"{folder}: this run exists; go on with it by resume=auto, or choose another name=…")
+        return Origin()
+    start = requested_start(resume) or read_start(folder)
+    if resume.source == "auto":
+        newest = newest_checkpoint(folder / "checkpoints", warn)
+        if newest is not None:
+            return Origin(newest, start, resume.allow)
+        lost = _lost_checkpoints(folder)
+        if lost and "fresh" not in resume.allow:
+            raise UserError(
+                f"{folder / 'checkpoints'}: none of this run's checkpoints can be read{lost}; bring one back, or give up what "
+                f"it learned and start anew with resume=auto resume.allow=[fresh]"
+            )
+        if start is None or _is_inside(Path(start.source), folder):
+            return Origin(fresh=bool(lost))
+        warn(f"{folder}: has no checkpoint of its own yet: starts from {start.source}, as at its first start")
+        allow = (*start.allow, *resume.allow)
+        return Origin(load_checkpoint(Path(start.source), warn), start, allow, bool(lost))
+    assert start is not None
+    source = Path(resume.source)
+    if not _is_inside(source, folder) and has_run(folder) and (_has_checkpoints(folder) or read_start(folder) != start):
+        raise UserError(
+            f"{folder}: this run exists and {source} is not in it; go on with it by resume=auto, or choose another name=…"
+        )
+    return Origin(load_checkpoint(source, warn), start, resume.allow)
+
+
+def _lost_checkpoints(folder: Path) -> str:
+    """The sign that a run had checkpoints, if none can be read; empty for one that never had any."""
+    if _has_checkpoints(folder):
+        return ", each is named above"
+    status = read_status(folder)
+    return f", and {status.checkpoint}, its last one, is gone" if status is not None and status.checkpoint else ""
+
+
+def _has_checkpoints(folder: Path) -> bool:
+    """Whether it has saved any: best.pt may have come along from the run that it goes on from."""
+    checkpoints = folder / "checkpoints"
+    return any(checkpoints.glob("step_*.pt")) or (checkpoints / "last.pt").is_symlink() or (checkpoints / "last.pt").exists()
+
+
+def _is_inside(source: Path, folder: Path) -> bool:
+    return folder.resolve() in (source.resolve(), *source.resolve().parents)
+
+
+def identity(config: RunConfig, sizes: Sequence[int]) -> dict[str, Any]:
+    """What two configs must share for one to go on from the other's checkpoint, by the name that `resume.allow` takes."""
+    return {
+        "datasets": [f"{d.name}: {n} images, share {d.share}" for d, n in zip(config.data.train, sizes)],
+        "classes": list(config.classes),
+        "global_batch": config.train.global_batch,
+        "seed": config.seed,
+    }
+
+
+def check_same(
+    checkpoint: Checkpoint, identity: Mapping[str, Any], contents: Sequence[Mapping[str, Any]], allow: Sequence[str]
+) -> list[str]:
+    """Refuse a checkpoint of another run, or one that has seen other training data; other validation data are reported.
+
+    Returns:
+        A line for each difference of the data that is accepted.
+
+    Raises:
+        UserError: all differences of which one is not allowed, both sides shown.
+    """
+    path, before = checkpoint.path, checkpoint.state["identity"]
+    refused = {k: f"the checkpoint has {before.get(k)}, the config {v}" for k, v in identity.items() if before.get(k) != v}
+    data = differences(checkpoint.contents, contents)
+    if data["train"]:
+        refused["datasets"] = "; ".join([*data["train"], *([refused["datasets"]] if "datasets" in refused else [])])
+    if not refused.keys() <= set(allow):
+        lines = "; ".join(f"{key} {'differ' if key.endswith('s') else 'differs'}: {text}" for key, text in refused.items())
+        accept = f"accept it with resume.allow=[{','.join(dict.fromkeys((*allow, *refused)))}]"
+        if len(before["classes"]) != len(identity["classes"]):  # the network is another one
+            accept = f"start a new run from its weights with resume=null name=… init_from={path}"
+        raise UserError(f"{path}: cannot go on, {lines}; restore what was, or {accept}")
+    if "contents" not in checkpoint.state:
+        return [f"{path}: written by a version that noted nothing about images and labels: they may have changed"]
+    return [
+        *(f"{line}: other data than before the stop, accepted by resume.allow" for line in data["train"]),
+        *(f"{line}: metrics from here on, and which one is the best, do not compare with those before" for line in data["val"]),
+    ]
+
+
+def changes(before: Mapping[str, Any], now: RunConfig) -> Iterator[str]:
+    """`key: old → new` for each key whose value has changed.
+
+    Args:
+        before: the config of the checkpoint; keys that it does not have had their defaults.
+    """
+    try:
+        old = resolve(dict(before), source="checkpoint", stored=True).model_dump(mode="json")
+    except UserError:  # written by a version with other keys
+        old = dict(before)
+    olds, news = dict(_flat(old)), dict(_flat(now.model_dump(mode="json")))
+    for key in [*news, *(k for k in olds if k not in news)]:
+        if key.split(".")[0] not in HOW_STARTED and olds.get(key, _ABSENT) != news.get(key, _ABSENT):
+            yield f"{key}: {_shown(olds, key)} → {_shown(news, key)}"
+
+
+_ABSENT = object()
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    return dump_inline(values[key]) if key in values else "absent"
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value by its dotted path; datasets by their place, lists of plain values whole."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list) and any(isinstance(v, dict) for v in value):
+        for i, inner in enumerate(value):
+            yield from _flat(inner, f"{path}.{i}")
+    else:
+        yield path, value
+
+
+def consequences(checkpoint: Checkpoint, now: RunConfig, state: RunState) -> Iterator[str]:
+    """What a change means for running statistics and for the best value so far, a line each with the reason.
+
+    Args:
+        state: of the run, before it takes the checkpoint over.
+    """
+    before, split, norms = checkpoint.stored_config, state.split, batch_norms(state.model)
+    learning = [m for m in norms if m.track_running_stats and m.affine and (m.weight is None or m.weight.requires_grad)]
+    micro, ranks = checkpoint.state.get("micro_batch"), checkpoint.state.get("ranks")
+    if learning and None not in (micro, ranks) and (micro, ranks) != (split.micro_batch, split.world_size):
+        synced = all(isinstance(m, SYNC_BATCH_NORMS) for m in learning)
+        over = "all ranks' micro batches" if synced else "one micro batch"
+        group = ", or train with model.norm=group, where the split does not matter" if _takes_group_norms(now) else ""
+        yield (
+            f"micro batch {micro} on {_ranks(ranks)} before, {split.micro_batch} on {_ranks(split.world_size)} now: the "
+            f"model has batch norms, which normalise over {over}, so what it learns and its running statistics are not those "
+            f"of the run so far; restore both{group}"
+        )
+    size = before["data"]["image_size"]
+    if size != now.data.image_size:
+        kept = "running statistics of the batch norms, " if norms else ""
+        yield (
+            f"data.image_size was {size} and is {now.data.image_size}: {kept}averaged weights and the best value so far are of "
+            "the old size and adapt as the run goes on"
+        )
+    if before["loss"] != json.loads(now.loss.model_dump_json()):
+        kept = "the running statistics of the batch norms, " if learning else ""
+        yield (
+            f"the loss has changed: losses before and after do not compare, and {kept}the optimizer's moments and the best "
+            "value so far belong to the old one"
+        )
+
+
+def _ranks(count: Any) -> str:
+    return f"{count} rank{'s'[: int(count) - 1]}"
+
+
+def _takes_group_norms(config: RunConfig) -> bool:
+    if config.task == "detection" and getattr(config.model, "backbone", None) is not None:  # a published one has its own
+        return False
+    try:
+        resolve(config.model_dump(mode="json"), ["model.norm=group"], stored=True)
+    except UserError:
+        return False
+    return True

@@ -1,0 +1,99 @@
+"""The start of a run's log: what is trained, on what, and the values that come out of its config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import exp
+
+import torch
+
+from ddptrain import __version__, distributed
+from ddptrain.config import RunConfig
+from ddptrain.config.section import Section
+from ddptrain.distributed import World
+from ddptrain.engine.reporting import RunReporter
+from ddptrain.engine.state import RunState
+from ddptrain.optim.build import used_decay
+from ddptrain.reporting import ledger
+from ddptrain.tasks.base import Task
+
+COLUMNS = ("parameters", "tensors", "values", "peak lr", "decay")
+"""Of the table of parameter groups."""
+
+
+def report_start(config: RunConfig, task: Task, world: World, state: RunState, reporter: RunReporter) -> None:
+    """Write the start of the log; the mixture also to TensorBoard."""
+    line, split = reporter.console.line, state.split
+    start = f"from step {state.step}" if state.step else "from the start"
+    line(f"ddptrain {__version__}  run {config.folder}  seed {config.seed}  {start} to step {state.steps}")
+    line(
+        f"global batch {split.global_batch} = micro batch {split.micro_batch} × accumulation {split.accumulation} "
+        f"× {split.world_size} rank{'s'[: world.size - 1]} ({world.launcher}, {world.device.type})"
+    )
+    if world.device.type == "cpu" and config.train.device == "auto" and torch.cuda.is_available():
+        line(f"warning: {world.local_size} ranks on this machine and fewer GPUs: all compute on the CPU; start fewer ranks")
+    parameters = sum(p.numel() for p in distributed.unwrap(state.model).parameters())
+    line(f"model {config.model.name}: {parameters / 1e6:.2f} M parameters, {len(task.classes)} classes")
+    for setting in settings(config, state):
+        line(setting)
+    reporter.console.table("what is trained, and how", COLUMNS, groups(state))
+    for note in (*state.notes, *task.notes):
+        line(note)
+    plan = reporter.ledger.plan
+    reporter.console.table("mixture", ledger.COLUMNS, ledger.plan_table(plan))
+    for warning in state.sampler.mixture.warnings():
+        line(f"warning: {warning}")
+    reporter.board.text("mixture", ledger.plan_markdown(plan), state.step)
+
+
+def settings(config: RunConfig, state: RunState) -> Iterator[str]:
+    """Length, rates, decay and average of a run, a line each."""
+    schedule, per_epoch = state.schedule, state.samples_per_epoch / state.split.global_batch
+    unused = [
+        *_unused("train", config.train, "epochs", "steps"),
+        *_unused("eval", config.eval),
+        *_unused("checkpoint", config.checkpoint),
+    ]
+    length = f"{state.steps} step{'s'[: state.steps - 1]} = {state.steps / per_epoch:.4g} epochs"
+    more = f"; not used: {', '.join(unused)}" if unused else ""
+    yield f"{length} of {state.samples_per_epoch} samples, {per_epoch:.4g} steps each{more}"
+    last = schedule.at(state.steps - 1).lr
+    rates = f"peak lr {config.optimizer.lr:g}, schedule {config.schedule.name} to lr {last:g} at the last step"
+    yield f"optimizer {config.optimizer.name}, {rates}"
+    if schedule.warmup_steps:
+        bias = f", of biases from {schedule.bias_start:g}" if schedule.bias_start else ""
+        momentum = f", momentum from {schedule.momentum_start:g} to {config.optimizer.momentum:g}"
+        moves = momentum if config.optimizer.name != "adagrad" else ""
+        length = "step" if schedule.warmup_steps == 1 else f"{schedule.warmup_steps} steps"
+        yield f"warm-up over the first {length}: lr from 0{bias}{moves}"
+    else:
+        yield "no warm-up" + ("" if config.schedule.warmup_epochs == 0 else ": the run is too short for one")
+    decay, rule = used_decay(config.optimizer, state.split.global_batch)
+    yield f"weight decay {decay:g}" + (f" = {rule}" if decay else "")
+    if state.ema is None:
+        yield "no average of the weights (ema.enabled=false)"
+    else:
+        last = state.ema.decay * (1 - exp(-state.steps / state.ema.tau))
+        yield f"average of the weights: decay {state.ema.decay:g} x (1 - exp(-step / {state.ema.tau:g})), {last:.4g} at the end"
+
+
+def groups(state: RunState) -> list[list[str | int | float]]:
+    """A row for each group of parameters, and for those that are not trained."""
+    rows: list[list[str | int | float]] = []
+    for group in state.optimizer.param_groups:
+        values = sum(p.numel() for p in group["params"])
+        rows.append(
+            [group["name"], len(group["params"]), values, f"{state.schedule.optimizer.lr:g}", f"{group['weight_decay']:g}"]
+        )
+    frozen = [p.numel() for p in state.model.parameters() if not p.requires_grad]
+    if frozen:
+        rows.append(["not trained", len(frozen), sum(frozen), "-", "-"])
+    return rows
+
+
+def _unused(name: str, section: Section, epochs: str = "every_epochs", steps: str = "every_steps") -> list[str]:
+    """An interval in epochs that one in steps overrides, unless it is the default."""
+    value, default = getattr(section, epochs), type(section).model_fields[epochs].get_default()
+    if getattr(section, steps) is None or value in (None, default):
+        return []
+    return [f"{name}.{epochs}={value:g} ({name}.{steps} is given)"]
