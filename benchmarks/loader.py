@@ -17,7 +17,7 @@ import numpy as np
 
 from ddptrain.config.data import AugmentConfig, DatasetConfig
 from ddptrain.data.formats.build import read
-from ddptrain.data.loading.loader import train_loader
+from ddptrain.data.loading.batches import train_loader
 from ddptrain.data.samples.detection import DetectionSamples
 from ddptrain.data.tables.boxes import AnnotationTable
 

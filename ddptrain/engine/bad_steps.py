@@ -14,7 +14,7 @@ import torch
 
 from ddptrain import distributed
 from ddptrain.config import RunConfig
-from ddptrain.data.loading.loader import Samples
+from ddptrain.data.loading.workers import Samples
 from ddptrain.distributed import World
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step import StepReport

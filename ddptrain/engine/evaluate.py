@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ddptrain import distributed
-from ddptrain.data.loading.loader import Wait, eval_loader
+from ddptrain.data.loading.batches import eval_loader
+from ddptrain.data.loading.loader import Wait
 from ddptrain.distributed import World
 from ddptrain.errors import RunFailed
 from ddptrain.tasks.base import Prediction, Task

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from ddptrain import distributed, seeding
 from ddptrain.config import RunConfig
 from ddptrain.config.batch import split_batch
-from ddptrain.data.loading.loader import Wait, train_loader
+from ddptrain.data.loading.batches import train_loader
+from ddptrain.data.loading.loader import Wait
 from ddptrain.distributed import World
 from ddptrain.engine.bad_steps import BadSteps
 from ddptrain.engine.evaluate import evaluate

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ddptrain.config import RunConfig
-from ddptrain.data.loading.loader import Samples
+from ddptrain.data.loading.workers import Samples
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.data.tables.contents import Contents
 from ddptrain.errors import UserError

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddptrain.data.loading.loader import Loader, train_loader
+from ddptrain.data.loading.batches import train_loader
+from ddptrain.data.loading.loader import Loader
 from ddptrain.data.samples.detection import DetectionSamples
 from ddptrain.errors import UserError
 from ddptrain.structures import Batch, Sample, SampleKey

@@ -1,1 +1,2 @@
-"""Batches from loader processes."""
+"""Batches: which samples make which (batches), the iterator over them (loader), the processes that make them (workers), and
+how one gets from there to the trainer (handover)."""

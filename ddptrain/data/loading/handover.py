@@ -1,13 +1,14 @@
 """How a batch gets from a loader process to the trainer: in shared memory where that has room, else through the pipe.
 
-torch fills `/dev/shm` in a thread whose errors end nothing: a batch that does not fit is lost, and the trainer waits for it for
-ever. Here the worker itself takes the memory, and finds out whether there is any.
+torch fills `/dev/shm` in a thread whose errors end nothing: a batch that does not fit is lost, and the trainer waits for it
+forever. Here the worker itself takes the memory, and finds out whether there is any.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from ddptrain.system.limits import ENOUGH_FILES, few_files, open_file_limit
 
 SHARED_MEMORY = "/dev/shm"
 SPARE = 8
-"""One part in so many of the shared memory is left to others: the locks of further processes are in it, too."""
+"""One part in this many of the shared memory is left free: the locks of further processes are in it, too."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Parcel:
 
 
 def pack(batch: Batch) -> Batch | Parcel:
-    """Move a batch into shared memory, or make a parcel of what finds no room there."""
+    """Move a batch into shared memory, or make a parcel of one that does not fit."""
     tensors = [batch.images, batch.keys, batch.annotated, *batch.targets.values(), batch.to_native, batch.native_size]
     # each tensor in shared memory is an open file
     if open_file_limit() >= ENOUGH_FILES and all(_share(t) for t in tensors):
@@ -48,7 +49,7 @@ def pack(batch: Batch) -> Batch | Parcel:
 
 
 def why_not_shared(size: int, workers: int, prefetch: int) -> str:
-    """What hinders batches of `size` bytes, what they need, and what to do."""
+    """Why batches of `size` bytes are not shared, what they need, and what to do."""
     if open_file_limit() < ENOUGH_FILES:
         return few_files()
     free, total = room() or (0, 0)
@@ -60,7 +61,7 @@ def why_not_shared(size: int, workers: int, prefetch: int) -> str:
 
 
 def remedy(error: OSError) -> str:
-    """What helps where no process can be started, or no batch handed over."""
+    """What to do where no process can be started, or no batch handed over."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"{few_files()}, or set data.workers=0"
     if error.errno == errno.EAGAIN:
@@ -70,17 +71,17 @@ def remedy(error: OSError) -> str:
 
 
 def room() -> tuple[int, int] | None:
-    """Bytes that are free in shared memory, and all of them; None where the system has no such folder."""
+    """Free and total bytes of shared memory; None where the system has no such directory."""
     try:
-        found = os.statvfs(SHARED_MEMORY)
+        memory = os.statvfs(SHARED_MEMORY)
     except OSError:
         return None
-    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+    return memory.f_bavail * memory.f_frsize, memory.f_blocks * memory.f_frsize
 
 
 def _share(tensor: Tensor) -> bool:
-    there = room()
-    if there is not None and tensor.nbytes + there[1] // SPARE > there[0]:
+    free, total = room() or (sys.maxsize, 0)
+    if tensor.nbytes + total // SPARE > free:
         return False
     try:
         tensor.share_memory_()

@@ -1,96 +1,197 @@
-"""Which samples make which batch: one stream for the whole training run, every image once in evaluation."""
+"""An iterator over batches that waits with patience, names what went wrong, and leaves no worker process behind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import atexit
+import contextlib
+import errno
+import functools
+import multiprocessing
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing import connection
+from typing import Any
 
-import numpy as np
+import cv2
 
-from ddptrain.data.loading.workers import Loader, LoaderError, Samples, Wait
-from ddptrain.structures import SampleKey
+from ddptrain.data.loading.handover import Parcel, remedy, why_not_shared
+from ddptrain.data.loading.workers import PREFETCH, Samples, kill, start
+from ddptrain.errors import RankFailed, UserError
+from ddptrain.structures import Batch, SampleKey
+from ddptrain.system import temporary
+from ddptrain.system.limits import open_file_limit
 
-__all__ = ["KeysOf", "Loader", "LoaderError", "Samples", "Wait", "eval_loader", "train_loader"]
-
-KeysOf = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""int64 positions `[n]` → (dataset `[n]`, index in the dataset `[n]`): the sampler's function."""
-
-
-def train_loader(
-    samples: Samples,
-    keys_of: KeysOf,
-    *,
-    position: int,
-    steps: int | None,
-    global_batch: int,
-    accumulation: int,
-    rank: int,
-    world_size: int,
-    workers: int,
-    pin_memory: bool = False,
-    wait: Wait | None = None,
-) -> Loader:
-    """One rank's part of the stream from `position` on, without a break between epochs.
-
-    Step s takes the positions `position + s * global_batch + rank + world_size * j`, j = 0, 1, ..., and yields them
-    as `accumulation` micro batches in this order, equal in size up to one sample. All ranks together take every
-    position once.
-
-    Args:
-        position: where the stream starts, any int >= 0; a large one costs no more than 0.
-        steps: how many steps; None for no end.
-        global_batch: samples per step over all ranks, a multiple of `world_size`.
-        accumulation: micro batches per step, at most `global_batch / world_size`.
-        workers: processes; 0 loads in this one. The batches do not depend on it.
-        pin_memory: copy batches to page-locked memory (CUDA).
-        wait: how long to wait for a batch, and who is told of trouble.
-    """
-    if global_batch % world_size:
-        raise ValueError(f"global_batch {global_batch} is not a multiple of world_size {world_size}")
-    if not 1 <= accumulation <= global_batch // world_size:
-        raise ValueError(f"accumulation {accumulation} is not in 1..{global_batch // world_size}")
-
-    def batches() -> Iterator[list[SampleKey]]:
-        own = np.arange(rank, global_batch, world_size, dtype=np.int64)
-        step = 0
-        while steps is None or step < steps:
-            positions = own + (position + step * global_batch)
-            keys = [SampleKey(*k) for k in np.stack([positions, *keys_of(positions)], -1).tolist()]
-            for part in np.array_split(np.arange(len(keys)), accumulation):
-                yield keys[part[0] : part[-1] + 1]
-            step += 1
-
-    return Loader(samples, batches(), workers, pin_memory, wait)
+# seconds: until workers that do not end are killed, between two looks at them in a wait, and of a wait once the run should stop
+_PATIENCE_S, _LOOK_S, _STOP_S = 3.0, 5.0, 20.0
 
 
-def eval_loader(
-    samples: Samples,
-    sizes: Sequence[int],
-    *,
-    batch: int,
-    rank: int,
-    world_size: int,
-    workers: int,
-    pin_memory: bool = False,
-    wait: Wait | None = None,
-) -> Loader:
-    """One rank's part of every image of every dataset, once.
+class LoaderError(RankFailed):
+    """A worker process died."""
 
-    The images of all datasets, one after the other, are cut into groups of `batch`; group g goes to rank
-    `g % world_size`. So no image is repeated or left out, and which images share a batch does not depend on the number
-    of ranks. A rank may get no group at all.
 
-    Args:
-        sizes: number of images of each dataset of `samples`; a key's position counts through all of them.
-        batch: images per group; the last one may be smaller.
-        wait: as for `train_loader`.
+@dataclass(frozen=True)
+class Wait:
+    """How a loader waits.
+
+    Attributes:
+        timeout_s: seconds for a batch, after which the run ends.
+        stopped: whether the run was asked to stop: the wait is then short.
+        report: called with a line about each problem.
     """
 
-    def batches() -> Iterator[list[SampleKey]]:
-        starts = np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))])
-        total = int(starts[-1])
-        for first in range(rank * batch, total, world_size * batch):
-            positions = np.arange(first, min(first + batch, total))
-            dataset = np.searchsorted(starts, positions, side="right") - 1
-            yield [SampleKey(*k) for k in np.stack([positions, dataset, positions - starts[dataset]], -1).tolist()]
+    timeout_s: float = 1800.0
+    stopped: Callable[[], bool] = lambda: False
+    report: Callable[[str], None] = lambda line: print(f"ddptrain: warning: {line}", file=sys.stderr, flush=True)
 
-    return Loader(samples, batches(), workers, pin_memory, wait)
+
+class Loader:
+    """An iterator over batches that ends its worker processes in `close` (also after the last batch, and at exit).
+
+    Attributes:
+        processes: the workers.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        batches: Iterator[list[SampleKey]],
+        workers: int,
+        pin_memory: bool,
+        wait: Wait | None = None,
+    ) -> None:
+        """
+        Args:
+            samples: where samples come from; sent to the workers once.
+            batches: the keys of each batch; read in this process.
+            workers: worker processes; 0 loads in this one, which is also done where the system grants no further process.
+            pin_memory: copy batches to page-locked memory.
+            wait: how long to wait for a batch, and where problems are reported.
+        """
+        self.workers = workers
+        self._wait = wait or Wait()
+        self._reported = False
+        # a pool of threads does not survive a fork, and with a process per core it only costs
+        cv2.setNumThreads(0)
+        open_file_limit()
+        before = set(multiprocessing.active_children())
+        try:
+            if workers:
+                temporary.for_children()
+            self._iterator: Any = start(samples, batches, workers, pin_memory, _LOOK_S)
+        except OSError as e:  # no shared memory for their locks, no files, no processes
+            kill([p for p in multiprocessing.active_children() if p not in before])
+            self._wait.report(
+                f"no loader processes ({e.strerror}): images are read in this process, which is slower; {remedy(e)}"
+            )
+            self.workers = 0
+            self._iterator = start(samples, batches, 0, pin_memory, _LOOK_S)
+        self.processes = [p for p in multiprocessing.active_children() if p not in before]
+        self._at_exit = functools.partial(kill, self.processes)
+        if self.processes:
+            atexit.register(self._at_exit)
+
+    def __iter__(self) -> Loader:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch.
+
+        Raises:
+            LoaderError: a worker died.
+            RankFailed: the samples cannot be read.
+        """
+        if self._iterator is None:
+            raise StopIteration
+        try:
+            self._check_workers()
+            batch = self._next()
+        except StopIteration:
+            self.close()
+            raise
+        if isinstance(batch, UserError):
+            self.close()
+            raise RankFailed(str(batch))
+        if isinstance(batch, Parcel):
+            if not self._reported:
+                self._reported = True
+                why = why_not_shared(batch.size, self.workers, PREFETCH)
+                self._wait.report(f"batches come through pipes, which is slower: {why}")
+            return batch.open()
+        return batch
+
+    def _next(self) -> Any:
+        """The next batch from torch, whose wait is interrupted every `_LOOK_S` to look at the workers."""
+        since, say_after = time.monotonic(), 2 * _LOOK_S
+        while True:
+            try:
+                return next(self._iterator)
+            except (RuntimeError, ConnectionError, EOFError) as e:
+                if not isinstance(e, RuntimeError):  # a worker died while it handed a batch over
+                    with contextlib.suppress(RuntimeError):  # raised by torch's own handler when it ends
+                        connection.wait([p.sentinel for p in self.processes], _LOOK_S)
+                self._check_workers()
+                if "Too many open files" in str(e):
+                    raise LoaderError(f"too many open files: {remedy(OSError(errno.EMFILE, ''))}") from None
+                if "timed out" not in str(e):
+                    raise
+            waited = time.monotonic() - since
+            stopped = self._wait.stopped()
+            if waited > (min(_STOP_S, self._wait.timeout_s) if stopped else self._wait.timeout_s):
+                self._end(at_once=True)
+                asked = ", and the run was asked to stop" if stopped else ""
+                raise LoaderError(
+                    f"no batch came for {waited:.0f} s{asked}: files of the datasets cannot be read, or only very slowly; "
+                    f"check their disk, or raise train.timeout_s ({self._wait.timeout_s:g} s)"
+                )
+            if waited > say_after:
+                self._wait.report(f"waiting for a batch for {waited:.0f} s; the run ends after {self._wait.timeout_s:g} s")
+                say_after *= 2
+
+    def close(self) -> None:
+        """End the workers: in order where they can within some seconds, by force otherwise. Closing twice is fine."""
+        self._end(at_once=False)
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _end(self, at_once: bool) -> None:
+        iterator, self._iterator = self._iterator, None
+        if iterator is None or not self.processes:
+            return
+        if at_once:
+            kill(self.processes)
+        # a worker that hangs in a read from a dead disk reacts to nothing else, and torch would wait 5 s for each
+        timer = threading.Timer(_PATIENCE_S, kill, [self.processes])
+        timer.daemon = True
+        timer.start()
+        try:
+            # a worker that died meanwhile is reported by `_check_workers`, not by torch's own error
+            with contextlib.suppress(RuntimeError):
+                iterator._shutdown_workers()
+        finally:
+            timer.cancel()
+            timer.join()  # its thread may have taken an exit status without having noted it yet
+            kill(self.processes)
+            atexit.unregister(self._at_exit)
+
+    def _check_workers(self) -> None:
+        dead = [p for p in self.processes if not p.is_alive()]
+        if not dead:
+            return
+        self._end(at_once=True)
+        codes = sorted({p.exitcode for p in dead if p.exitcode is not None})
+        signals = {-s.value: s.name for s in signal.Signals}
+        names = [signals.get(c, f"exit status {c}") for c in codes]
+        cause = "see its message above"
+        if -signal.SIGKILL in codes:
+            cause = "most likely the machine or the job ran out of memory: lower data.workers or ask for more memory"
+        elif -signal.SIGBUS in codes:
+            cause = "most likely shared memory ran out: lower data.workers or enlarge /dev/shm (docker: --shm-size)"
+        raise LoaderError(f"a loader process ended ({', '.join(names)}; data.workers is {self.workers}): {cause}") from None

@@ -91,7 +91,7 @@ def test_the_limit_of_open_files_is_raised_to_what_is_granted() -> None:
 @pytest.mark.parametrize("asked", [False, True])
 def test_no_wait_is_without_end(monkeypatch: pytest.MonkeyPatch, asked: bool) -> None:
     for name, seconds in (("_LOOK_S", 0.1), ("_STOP_S", 4), ("_PATIENCE_S", 0.3)):
-        monkeypatch.setattr(f"ddptrain.data.loading.workers.{name}", seconds)
+        monkeypatch.setattr(f"ddptrain.data.loading.loader.{name}", seconds)
     told: list[str] = []
     wait = Wait(timeout_s=600 if asked else 4, stopped=lambda: asked, report=told.append)
     loader = stream(Numbers(at=11, action="hang"), workers=1, wait=wait)
@@ -105,7 +105,7 @@ def test_no_wait_is_without_end(monkeypatch: pytest.MonkeyPatch, asked: bool) ->
 
 
 def test_a_slow_batch_comes_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddptrain.data.loading.workers._LOOK_S", 0.1)
+    monkeypatch.setattr("ddptrain.data.loading.loader._LOOK_S", 0.1)
     with stream(Numbers(at=11, action="doze"), workers=1) as loader:
         assert [b.keys[0, 0].item() for b in (next(loader), next(loader), next(loader))] == [0, 8, 16]
 

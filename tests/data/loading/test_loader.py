@@ -171,7 +171,7 @@ def test_workers_end_with_the_last_batch() -> None:
 
 
 def test_a_worker_that_hangs_is_ended_by_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddptrain.data.loading.workers._PATIENCE_S", 0.3)
+    monkeypatch.setattr("ddptrain.data.loading.loader._PATIENCE_S", 0.3)
     loader = stream(Numbers(at=11, action="hang"), workers=1)
     next(loader)
     start = time.perf_counter()
@@ -233,7 +233,7 @@ def test_the_trainers_own_handlers_stay() -> None:
 SCRIPT = """
 import sys, time
 import torch
-from ddptrain.data.loading.loader import train_loader
+from ddptrain.data.loading.batches import train_loader
 
 class Endless:
     def __getitem__(self, key):

@@ -14,7 +14,7 @@ from support import final_state, largest_difference, summary, train
 
 from ddptrain.cli import main
 from ddptrain.config import load_config
-from ddptrain.data.loading.loader import train_loader
+from ddptrain.data.loading.batches import train_loader
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.build import build_task
 

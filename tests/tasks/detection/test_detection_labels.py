@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ddptrain.config import load_config
-from ddptrain.data.loading.loader import train_loader
+from ddptrain.data.loading.batches import train_loader
 from ddptrain.errors import UserError
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.detection.task import DetectionTask

@@ -14,7 +14,7 @@ from support import cut_back, equal, final_state, largest_difference, summary, t
 
 from ddptrain.cli import main
 from ddptrain.config import load_config
-from ddptrain.data.loading.loader import train_loader
+from ddptrain.data.loading.batches import train_loader
 from ddptrain.data.synthetic.people import write_people
 from ddptrain.errors import UserError
 from ddptrain.structures import SampleKey
