@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ddptrain.config import RunConfig
-from ddptrain.data.samples.detection import Partners
+from ddptrain.data.augment.partners import Partners
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.errors import UserError
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from ddptrain.config.data import AugmentConfig
+
 _LEVELS = np.arange(256, dtype=np.float64)
+
+
+def random_gains(config: AugmentConfig, generator: np.random.Generator) -> np.ndarray:
+    """Draw the gains for `adjust_hsv`, float64 `[3]`."""
+    return 1 + generator.uniform(-1, 1, 3) * (config.hsv_h, config.hsv_s, config.hsv_v)
 
 
 def adjust_hsv(image: np.ndarray, gains: np.ndarray) -> np.ndarray:

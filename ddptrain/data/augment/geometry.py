@@ -24,6 +24,11 @@ MAX_ASPECT = 100.0
 """and it is less elongated than this."""
 
 
+def native_size(image: np.ndarray) -> tuple[int, int]:
+    """(width, height) of an image `[H, W, …]` in pixels."""
+    return image.shape[1], image.shape[0]
+
+
 def letterbox(native_size: tuple[int, int], size: int) -> np.ndarray:
     """Matrix that scales an image to fit a square, aspect kept, centred.
 
@@ -37,25 +42,6 @@ def letterbox(native_size: tuple[int, int], size: int) -> np.ndarray:
     width, height = native_size
     scale = min(size / width, size / height)
     left, top = round((size - width * scale) / 2), round((size - height * scale) / 2)
-    return np.array([[scale, 0, left], [0, scale, top], [0, 0, 1]], np.float64)
-
-
-def quarter(native_size: tuple[int, int], size: int, number: int, x: float, y: float) -> np.ndarray:
-    """Matrix that scales an image to fit a square and puts one of its corners at a point: a tile of a mosaic.
-
-    Args:
-        native_size: (width, height) of the image in pixels.
-        size: side of the square in pixels.
-        number: 0 to 3: the tile lies to the top left, top right, bottom left or bottom right of the point.
-        x, y: the point, in pixels of the square that is seen.
-
-    Returns:
-        float64 `[3, 3]`.
-    """
-    width, height = native_size
-    scale = min(size / width, size / height)
-    left = x if number % 2 else x - width * scale
-    top = y if number // 2 else y - height * scale
     return np.array([[scale, 0, left], [0, scale, top], [0, 0, 1]], np.float64)
 
 

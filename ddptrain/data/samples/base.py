@@ -1,24 +1,31 @@
-"""What the samples of every task share: reading an image by its key, and what takes its place where it cannot be read."""
+"""The one path of every task: from a key of the stream to a sample, and from samples to a batch.
+
+    key → load (image, labels) → view (one warp, colours) → mix → Sample → collate → Batch
+
+`load` and `make` are a task's own: what is read beside an image, and what is made of it. All else stands here: what takes the
+place of an image that cannot be read, the check of its size, the way back to the file, and the layout of a batch.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from ddptrain.config.data import AugmentConfig, Exif
-from ddptrain.data.augment.color import adjust_hsv
-from ddptrain.data.augment.geometry import BORDER, letterbox, random_affine, random_window, snap, warp
+from ddptrain.data.augment.geometry import BORDER
+from ddptrain.data.augment.view import View
 from ddptrain.data.images.headers import inspect_images
 from ddptrain.data.images.read import BadImage, read_image
-from ddptrain.data.samples.detection import MAX_TRIES
 from ddptrain.errors import UserError
-from ddptrain.seeding import rng
 from ddptrain.structures import Batch, Sample, SampleKey
+
+MAX_TRIES = 100
+"""Unreadable images in a row after which the disk, not an image, is at fault."""
 
 
 class Files(Protocol):
@@ -43,11 +50,11 @@ class FileList:
 
     @classmethod
     def of(cls, paths: Sequence[str], exif: Exif = "apply") -> FileList:
-        """Look at each file's header; raises `UserError` for one that is missing or no image."""
+        """Look at each file's header; raises `UserError` for one that is missing or not an image."""
         sizes = inspect_images(paths, exif)
-        for path, found in zip(paths, sizes):
-            if isinstance(found, str):
-                raise UserError(f"{path}: {found}")
+        for path, size in zip(paths, sizes):
+            if isinstance(size, str):
+                raise UserError(f"{path}: {size}")
         return cls(paths, np.array(sizes, np.int32).reshape(-1, 2), exif)
 
     def __len__(self) -> int:
@@ -58,34 +65,85 @@ class FileList:
         return self.paths[image]
 
 
-class ImageSamples(ABC):
-    """Samples of a mixture by `SampleKey`; a pure function of (tables, config, seed, key).
+Table = TypeVar("Table", bound=Files)
 
-    An image that cannot be read is told in `Sample.replaced`. In training the next readable one of its dataset takes
+
+class Loaded(NamedTuple):
+    """What was read for a key.
+
+    Attributes:
+        key: of what was really read.
+        source: the result of `ImageSamples.load`.
+        fault: which image could not be read, why, and what takes its place, in one line; None where all is well.
+    """
+
+    key: SampleKey
+    source: Any
+    fault: str | None = None
+
+
+class ImageSamples(ABC, Generic[Table]):
+    """Samples of a mixture by `SampleKey`; a pure function of (tables, augmentation, seed, key).
+
+    An image that cannot be read is reported in `Sample.replaced`. In training the next readable one of its dataset takes
     its place; in evaluation a grey one does, so that the samples and the truth that the metric counts stay the same.
     """
 
-    augment: AugmentConfig | None
+    def __init__(
+        self, tables: Sequence[Table], annotated: np.ndarray, image_size: int, augment: AugmentConfig | None, seed: int = 0
+    ) -> None:
+        """
+        Args:
+            tables: the images of each dataset, in the mixture's order, with labels of the run.
+            annotated: bool `[datasets, classes]`: the classes that each dataset labels.
+            image_size: side of the network's input in pixels.
+            augment: None for evaluation: nothing is drawn.
+            seed: the run's seed; every draw is a function of it and the key's position.
+        """
+        self.tables = list(tables)
+        self.annotated = annotated
+        self.image_size = image_size
+        self.augment = augment
+        self.seed = seed
 
     @abstractmethod
-    def files(self, dataset: int) -> Files:
-        """The images of one dataset."""
+    def make(self, key: SampleKey, source: Any) -> Sample:
+        """The sample of a key from what `load` returned; a fault of its own stands in `Sample.replaced`."""
 
-    @abstractmethod
-    def make(self, key: SampleKey, image: np.ndarray) -> Sample:
-        """The sample of a key from its decoded image, uint8 `[H, W, 3]`; raises `BadImage` where more cannot be read."""
+    def load(self, key: SampleKey, grey: bool = False) -> Any:
+        """All that is read for a key, here its image; raises `BadImage`.
+
+        Args:
+            grey: do not read the image, take a grey one.
+        """
+        return self.image(key, grey)
+
+    def read(self, key: SampleKey) -> np.ndarray:
+        """The image of a sample, uint8 `[H, W, 3]` RGB; raises `BadImage`."""
+        return read_sized(self.tables[key.dataset], self.file_of(key))
 
     def file_of(self, key: SampleKey) -> int:
         """The image of a sample; here the sample's own number."""
         return key.index
 
+    def size(self, dataset: int) -> int:
+        """Number of samples of one dataset; here one for each image."""
+        return len(self.tables[dataset])
+
     def source(self, key: SampleKey) -> str:
         """Path of the image that a sample is made of."""
-        return self.files(key.dataset).path(self.file_of(key))
+        return self.tables[key.dataset].path(self.file_of(key))
 
-    def size(self, dataset: int) -> int:
-        """Number of samples of one dataset; here one an image."""
-        return len(self.files(dataset))
+    def view(self, position: int) -> View:
+        """How the image at a position of the stream is shown."""
+        return View.draw(self.image_size, self.augment, self.seed, position)
+
+    def image(self, key: SampleKey, grey: bool) -> np.ndarray:
+        """The image of a sample, or a grey one of its size."""
+        if not grey:
+            return self.read(key)
+        width, height = self.tables[key.dataset].sizes[self.file_of(key)]
+        return np.full((height, width, 3), BORDER, np.uint8)
 
     def __getitem__(self, key: SampleKey) -> Sample:
         """The sample of `key`; its own `key` names the one that was really read.
@@ -93,88 +151,67 @@ class ImageSamples(ABC):
         Raises:
             UserError: too many images in a row cannot be read.
         """
-        try:
-            return self.make(key, self.read(key))
-        except BadImage as e:
-            if self.augment is None:
-                width, height = self.files(key.dataset).sizes[self.file_of(key)]
-                sample = self.make(key, np.full((height, width, 3), BORDER, np.uint8))
-                sample.replaced = f"{e}; a grey image takes its place"
-                return sample
-            return self._next_readable(key, str(e))
+        key, source, fault = self.load_readable(key)
+        sample = self.make(key, source)
+        sample.replaced = join_faults([fault, sample.replaced])
+        return sample
 
-    def _next_readable(self, key: SampleKey, why: str) -> Sample:
+    def load_readable(self, key: SampleKey) -> Loaded:
+        """What is read for a key, or what takes its place."""
+        try:
+            return Loaded(key, self.load(key))
+        except BadImage as e:
+            why = str(e)
+        if self.augment is None:
+            return Loaded(key, self.load(key, grey=True), f"{why}; a grey image takes its place")
         size = self.size(key.dataset)
-        tried = min(size, MAX_TRIES)
-        for step in range(1, tried):
+        tries = min(size, MAX_TRIES)
+        for step in range(1, tries):
             other = key._replace(index=(key.index + step) % size)
             try:
-                sample = self.make(other, self.read(other))
+                return Loaded(other, self.load(other), f"{why}; {self.source(other)} takes its place")
             except BadImage:
                 continue
-            sample.replaced = f"{why}; {self.source(other)} takes its place"
-            return sample
-        raise UserError(f"{why}; nor can any of {tried} images in a row be read: is the disk still there?")
+        raise UserError(f"{why}; nor can any of {tries} images in a row be read: is the disk still there?")
 
-    def read(self, key: SampleKey) -> np.ndarray:
-        """The image of a sample, uint8 `[H, W, 3]` RGB; raises `BadImage`."""
-        files, image = self.files(key.dataset), self.file_of(key)
-        return read_sized(files.path(image), tuple(files.sizes[image].tolist()), files.exif)
-
-    @staticmethod
-    def collate(samples: Sequence[Sample]) -> Batch:
-        """Stack samples whose images and targets have one size each.
+    @classmethod
+    def collate(cls, samples: Sequence[Sample]) -> Batch:
+        """Join samples whose images have one size.
 
         The images lie channels-last in memory (their strides say so): joining is one copy, and it is the layout that
         convolutions like best.
         """
-        return stack(samples, {k: np.stack([s.targets[k] for s in samples]) for k in samples[0].targets})
+        return Batch(
+            images=torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2),
+            keys=torch.tensor([tuple(s.key) for s in samples], dtype=torch.int64),
+            annotated=torch.from_numpy(np.stack([s.annotated for s in samples])),
+            targets={name: torch.from_numpy(value) for name, value in cls.join([s.targets for s in samples]).items()},
+            to_native=torch.from_numpy(np.stack([s.to_native for s in samples])),
+            native_size=torch.tensor([s.native_size for s in samples], dtype=torch.int64),
+            replaced=tuple(s.replaced for s in samples if s.replaced is not None),
+        )
+
+    @staticmethod
+    def join(targets: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The targets of a batch from those of its samples; here each is stacked."""
+        return {name: np.stack([t[name] for t in targets]) for name in targets[0]}
 
 
-def read_sized(path: str, expected: tuple[int, ...], exif: Exif) -> np.ndarray:
-    """Decode an image, uint8 `[H, W, 3]`; raises `BadImage`, also where it has not the (width, height) that is expected."""
-    image = read_image(path, exif)
-    height, width = image.shape[:2]
-    if (width, height) != expected:
-        raise BadImage(f"{path}: {width} x {height} pixels, but {expected[0]} x {expected[1]} at the start")
-    return image
-
-
-def stack(samples: Sequence[Sample], targets: dict[str, np.ndarray]) -> Batch:
-    """A batch of samples of one size with these targets."""
-    return Batch(
-        images=torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2),
-        keys=torch.tensor([tuple(s.key) for s in samples], dtype=torch.int64),
-        annotated=torch.from_numpy(np.stack([s.annotated for s in samples])),
-        targets={name: torch.from_numpy(value) for name, value in targets.items()},
-        to_native=torch.from_numpy(np.stack([s.to_native for s in samples])),
-        native_size=torch.tensor([s.native_size for s in samples], dtype=torch.int64),
-        replaced=tuple(s.replaced for s in samples if s.replaced is not None),
-    )
-
-
-def draw_matrix(native_size: tuple[int, int], size: int, augment: AugmentConfig | None, seed: int, position: int) -> np.ndarray:
-    """Float64 `[3, 3]` from pixels of a file to those of the square input: letterbox (or a random window) and, with
-    `augment`, a random affine."""
-    matrix = letterbox(native_size, size)
-    if augment is not None:
-        if augment.crop:
-            matrix = random_window(native_size, size, rng(seed, position, "crop"))
-        matrix = random_affine(augment, size, rng(seed, position, "affine")) @ matrix
-    return snap(matrix, native_size)
-
-
-def view(
-    image: np.ndarray, matrix: np.ndarray, size: int, augment: AugmentConfig | None, seed: int, position: int
-) -> np.ndarray:
-    """The image under `matrix` on a square, uint8 `[size, size, 3]`; with `augment` its colours drawn, too."""
-    patch = warp(image, matrix, size)
-    if augment is not None:
-        gains = 1 + rng(seed, position, "hsv").uniform(-1, 1, 3) * (augment.hsv_h, augment.hsv_s, augment.hsv_v)
-        patch = patch._replace(pixels=adjust_hsv(patch.pixels, gains))
-    return patch.on_square(size)
+def read_sized(files: Files, image: int) -> np.ndarray:
+    """Decode an image, uint8 `[H, W, 3]` RGB; raises `BadImage`, also where its size is not the one known."""
+    path, (expected_width, expected_height) = files.path(image), files.sizes[image].tolist()
+    pixels = read_image(path, files.exif)
+    height, width = pixels.shape[:2]
+    if (width, height) != (expected_width, expected_height):
+        raise BadImage(f"{path}: {width} x {height} pixels, but {expected_width} x {expected_height} at the start")
+    return pixels
 
 
 def to_native(matrix: np.ndarray) -> np.ndarray:
-    """Float32 `[2, 3]`: the way back, as `Sample.to_native` wants it."""
+    """Float32 `[2, 3]`: the way back, as `Sample.to_native` has it."""
     return np.linalg.inv(matrix)[:2].astype(np.float32)
+
+
+def join_faults(faults: Sequence[str | None]) -> str | None:
+    """One line of several, None where there is none."""
+    return "; ".join(fault for fault in faults if fault is not None) or None

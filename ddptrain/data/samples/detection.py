@@ -2,70 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import cv2
 import numpy as np
-import torch
 
 from ddptrain.config.data import AugmentConfig
-from ddptrain.data.augment.geometry import BORDER
-from ddptrain.data.augment.pipeline import Augmented, Source, augment_detection, fit_detection
+from ddptrain.data.augment.geometry import BORDER, letterbox, native_size, transform_boxes, warp_nearest
+from ddptrain.data.augment.mix import MIXUP_BETA, random_mosaic
+from ddptrain.data.augment.partners import Partners
+from ddptrain.data.augment.view import View
 from ddptrain.data.images.depth import DepthMaps
-from ddptrain.data.images.read import BadImage, read_image
+from ddptrain.data.samples.base import ImageSamples, join_faults, to_native
 from ddptrain.data.tables.boxes import AnnotationTable
-from ddptrain.errors import UserError
 from ddptrain.seeding import rng
-from ddptrain.structures import Batch, Sample, SampleKey
-
-MAX_TRIES = 100
-"""Unreadable images in a row after which the disk, not an image, is at fault."""
+from ddptrain.structures import Sample, SampleKey
 
 
-class Partners:
-    """Which samples a mosaic or mixup at some position takes in: other draws of the same epoch of the same stream.
+class Source(NamedTuple):
+    """An image as it was read, with what is on it.
 
-    So a partner comes from each dataset with the probability of its share, by its weights, and is a function of (seed,
-    position).
-
-    Args:
-        keys_of: the sampler's function: positions `[n]` → datasets `[n]`, indices `[n]`.
-        samples_per_epoch: length of an epoch.
-        until: position from which on there is no mosaic and no mixup.
+    Attributes:
+        image: uint8 `[H, W, 3]`, RGB.
+        boxes: float32 `[n, 4]` in pixels of `image`.
+        labels: int `[n]`.
+        ignore_boxes: float32 `[k, 4]` in pixels of `image`.
+        annotated: bool `[classes]`: the classes that its dataset labels.
+        depth: uint8 `[H, W]`, 0 where nothing is known; None where the model takes none.
     """
 
-    def __init__(
-        self, keys_of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], samples_per_epoch: int, until: float
-    ) -> None:
-        self.keys_of = keys_of
-        self.samples_per_epoch = samples_per_epoch
-        self.until = until
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore_boxes: np.ndarray
+    annotated: np.ndarray
+    depth: np.ndarray | None = None
 
-    def __call__(self, key: SampleKey, config: AugmentConfig, seed: int) -> list[list[SampleKey]]:
-        """The keys of each layer, that of the sample first."""
-        mosaic, mixup = rng(seed, key.position, "partners").random(2)
-        if key.position >= self.until:
-            return [[key]]
-        width = 4 if mosaic < config.mosaic else 1
-        count = width * (2 if mixup < config.mixup else 1)
-        if count == 1:
-            return [[key]]
-        keys = [key, *self.draw(key, seed, count - 1)]
-        return [keys[i : i + width] for i in range(0, count, width)]
-
-    def draw(self, key: SampleKey, seed: int, count: int) -> list[SampleKey]:
-        """So many partners of a key, whatever the probabilities; their position is that of the key."""
-        first = key.position // self.samples_per_epoch * self.samples_per_epoch
-        drawn = first + rng(seed, key.position, "partner positions").integers(0, self.samples_per_epoch, count)
-        found = zip(*(part.tolist() for part in self.keys_of(drawn)))
-        return [SampleKey(key.position, dataset, index) for dataset, index in found]
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return native_size(self.image)
 
 
-class DetectionSamples:
-    """Samples of a mixture by `SampleKey`; a pure function of (tables, config, seed, key).
-
-    An image that cannot be read is told in `Sample.replaced`. In training the next readable one of its dataset takes
-    its place; in evaluation a grey one does, so that the images and the truth that the metric counts stay the same.
-    """
+class DetectionSamples(ImageSamples[AnnotationTable]):
+    """Detection samples of a mixture, see `ImageSamples`; their targets are described in `Sample`."""
 
     def __init__(
         self,
@@ -78,148 +59,161 @@ class DetectionSamples:
         depth: Sequence[DepthMaps | None] = (),
         channels: int = 3,
     ) -> None:
-        """
+        """All else as in `ImageSamples`.
+
         Args:
-            tables: one per dataset, in the mixture's order.
-            annotated: bool `[datasets, classes]`: the classes that each dataset labels.
-            image_size: side of the network's input in pixels.
-            augment: None for evaluation: letterbox only, all boxes kept.
-            seed: the run's seed; every draw is a function of it and the key's position.
             partners: where mosaic and mixup take their images from; None for neither.
             depth: the depth maps of each dataset, None for none.
             channels: of the samples: 3, with depth 4, with its validity 5.
         """
-        self.tables = list(tables)
-        self.annotated = annotated
-        self.image_size = image_size
-        self.augment = augment
-        self.seed = seed
+        super().__init__(tables, annotated, image_size, augment, seed)
         self.partners = partners
         self.depth = list(depth)
         self.channels = channels
+        self._chances = None if augment is None else (augment.mosaic, augment.mixup)
 
-    def __getitem__(self, key: SampleKey) -> Sample:
-        """The sample of `key`; its own `key` names the image that was really read.
-
-        Raises:
-            UserError: too many images in a row cannot be read.
-        """
-        if self.augment is None:
-            return self._plain(key)
-        layers = [[key]] if self.partners is None else self.partners(key, self.augment, self.seed)
-        loaded = [[self._readable(k) for k in layer] for layer in layers]
-        sources = [[source for source, _, _ in layer] for layer in loaded]
-        seen = augment_detection(
-            sources, self.augment, self.image_size, seed=self.seed, position=key.position, channels=self.channels
-        )
-        faults = [fault for layer in loaded for _, _, fault in layer if fault is not None]
-        return make_sample(loaded[0][0][1], seen, sources[0][0].size, "; ".join(faults) or None)
-
-    def source(self, key: SampleKey) -> str:
-        """Path of the image."""
-        return self.tables[key.dataset].path(key.index)
-
-    def _plain(self, key: SampleKey) -> Sample:
-        fault = None
-        try:
-            source = self._load(key)
-        except BadImage as e:
-            width, height = self.tables[key.dataset].sizes[key.index]
-            source = self._load(key, np.full((height, width, 3), BORDER, np.uint8))
-            fault = f"{e}; a grey image takes its place"
-        return make_sample(key, fit_detection(source, self.image_size, self.channels), source.size, fault)
-
-    def _readable(self, key: SampleKey) -> tuple[Source, SampleKey, str | None]:
-        """The image of `key`, or the next of its dataset that can be read; with its key, and the fault."""
-        try:
-            return self._load(key), key, None
-        except BadImage as e:
-            why = str(e)
-        size = len(self.tables[key.dataset])
-        for step in range(1, min(size, MAX_TRIES)):
-            other = key._replace(index=(key.index + step) % size)
-            try:
-                source = self._load(other)
-            except BadImage:
-                continue
-            return source, other, f"{why}; {self.tables[key.dataset].path(other.index)} takes its place"
-        tried = min(size, MAX_TRIES)
-        raise UserError(f"{why}; nor can any of {tried} images in a row be read: is the disk still there?")
-
-    def _load(self, key: SampleKey, image: np.ndarray | None = None) -> Source:
-        """What the table knows of an image, with its pixels, which are read unless they are given."""
-        table, depth = self.tables[key.dataset], None
-        maps = self.depth[key.dataset] if self.depth and image is None else None
-        image = self._read(key) if image is None else image
+    def load(self, key: SampleKey, grey: bool = False) -> Source:
+        """The image, its rows of the table, and its depth, of which nothing is known with `grey`."""
+        table, image, depth = self.tables[key.dataset], self.image(key, grey), None
         if self.channels > 3:
+            maps = self.depth[key.dataset] if self.depth and not grey else None
             path = "" if maps is None else maps.path(key.index)
-            height, width = image.shape[:2]
-            depth = maps.read(path, (width, height)) if maps and path else np.zeros((height, width), np.uint8)
+            depth = maps.read(path, native_size(image)) if maps and path else np.zeros(image.shape[:2], np.uint8)
         rows = table.rows(key.index)
         out = table.ignore[rows] | table.crowd[rows]
         boxes, labels = table.boxes[rows], table.labels[rows]
         return Source(image, boxes[~out], labels[~out], boxes[out], self.annotated[key.dataset], depth)
 
-    def _read(self, key: SampleKey) -> np.ndarray:
-        table = self.tables[key.dataset]
-        image = read_image(table.path(key.index), table.exif)
-        height, width = image.shape[:2]
-        expected = tuple(table.sizes[key.index].tolist())
-        if (width, height) != expected:
-            raise BadImage(
-                f"{table.path(key.index)}: {width} x {height} pixels, but {expected[0]} x {expected[1]} at the start"
-            )
-        return image
+    def make(self, key: SampleKey, source: Source) -> Sample:
+        """The sample of a key, with the partners that mosaic and mixup put beside its image."""
+        others, width = self._partners_of(key)
+        loaded = [self.load_readable(other) for other in others]
+        sources = [source, *(other.source for other in loaded)]
+        layers = [sources[i : i + width] for i in range(0, len(sources), width)]
+        sample = compose(key, layers, self.image_size, self.augment, self.seed, self.channels)
+        sample.replaced = join_faults([other.fault for other in loaded])
+        return sample
+
+    def _partners_of(self, key: SampleKey) -> tuple[list[SampleKey], int]:
+        if self.partners is None or self._chances is None:
+            return [], 1
+        return self.partners.draw_tiles(key, self.seed, *self._chances)
 
     @staticmethod
-    def collate(samples: Sequence[Sample]) -> Batch:
-        """Stack samples of one size.
+    def join(targets: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The targets of a batch, see `Batch`: rows one after the other, and the image of each."""
 
-        The images lie channels-last in memory (their strides say so): joining is one copy, and it is the layout that
-        convolutions like best.
-        """
-        rows = torch.arange(len(samples))
+        def owners(name: str) -> np.ndarray:
+            return np.repeat(np.arange(len(targets)), [len(t[name]) for t in targets])
 
-        def joined(name: str) -> torch.Tensor:
-            return torch.from_numpy(np.concatenate([s.targets[name] for s in samples]))
-
-        def owners(name: str) -> torch.Tensor:
-            return rows.repeat_interleave(torch.tensor([len(s.targets[name]) for s in samples]))
-
-        return Batch(
-            images=torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2),
-            keys=torch.tensor([tuple(s.key) for s in samples], dtype=torch.int64),
-            annotated=torch.from_numpy(np.stack([s.annotated for s in samples])),
-            targets={
-                "boxes": joined("boxes"),
-                "labels": joined("labels"),
-                "image": owners("boxes"),
-                "ignore_boxes": joined("ignore_boxes"),
-                "ignore_image": owners("ignore_boxes"),
-                "tiles": joined("tiles"),
-                "tile_annotated": joined("tile_annotated"),
-                "tile_image": owners("tiles"),
-            },
-            to_native=torch.from_numpy(np.stack([s.to_native for s in samples])),
-            native_size=torch.tensor([s.native_size for s in samples], dtype=torch.int64),
-            replaced=tuple(s.replaced for s in samples if s.replaced is not None),
-        )
+        rows = {name: np.concatenate([t[name] for t in targets]) for name in targets[0]}
+        return rows | {"image": owners("boxes"), "ignore_image": owners("ignore_boxes"), "tile_image": owners("tiles")}
 
 
-def make_sample(key: SampleKey, seen: Augmented, native_size: tuple[int, int], replaced: str | None = None) -> Sample:
-    """The sample of an augmented image."""
+class _Tile(NamedTuple):
+    """A source, and float64 `[3, 3]` from its pixels to those of the sample."""
+
+    source: Source
+    matrix: np.ndarray
+
+
+def compose(
+    key: SampleKey,
+    layers: Sequence[Sequence[Source]],
+    size: int,
+    augment: AugmentConfig | None = None,
+    seed: int = 0,
+    channels: int = 3,
+) -> Sample:
+    """Letterbox, or mosaic of four, then random affine and flips, in one warp for each image; then the colour gains; then
+    mixup where there are two layers. All that is drawn is a function of (seed, position).
+
+    In training, boxes of which too little is left are left out; a part of an ignore region that stays visible is kept,
+    however small.
+
+    Args:
+        key: of the first image.
+        layers: one, or two that are blended (the boxes of both stay); each of one image, or of four that meet in a point.
+        size: side of the network's input in pixels.
+        augment: None for evaluation: the centred letterbox; every box stays.
+        seed: the run's seed.
+        channels: of the result: 3, or with depth 4 or 5.
+    """
+    tiles: list[_Tile] = []
+    shown: list[tuple[np.ndarray, np.ndarray | None]] = []
+    for number, sources in enumerate(layers):
+        layer = "/2" * number
+        view = View.draw(size, augment, seed, key.position, layer)
+        if len(sources) == 1:
+            places = [letterbox(sources[0].size, size)]
+        else:
+            places = random_mosaic([s.size for s in sources], size, rng(seed, key.position, f"mosaic{layer}"))
+        placed = [_Tile(s, view.matrix(place, s.size)) for s, place in zip(sources, places)]
+        shown.append(_paint(placed, view))
+        tiles += placed
+    image, depth = shown[0]
+    if len(shown) > 1:
+        weight = rng(seed, key.position, "mixup").beta(MIXUP_BETA, MIXUP_BETA)
+        image, depth = _blend(shown[0], shown[1], weight)
+    annotated, unknown = _known(tiles)
     return Sample(
         key=key,
-        image=seen.image,
-        targets={
-            "boxes": seen.boxes,
-            "labels": seen.labels,
-            "ignore_boxes": seen.ignore_boxes,
-            "tiles": seen.tiles,
-            "tile_annotated": seen.tile_annotated,
-        },
-        annotated=seen.annotated,
-        to_native=np.linalg.inv(seen.matrix)[:2].astype(np.float32),
-        native_size=native_size,
-        replaced=replaced,
+        image=_with_depth(image, depth, channels),
+        targets=_boxes(tiles, size, learned=augment is not None) | unknown,
+        annotated=annotated,
+        to_native=to_native(tiles[0].matrix),
+        native_size=tiles[0].source.size,
     )
+
+
+def _paint(tiles: Sequence[_Tile], view: View) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images of one layer on one square, and their depth."""
+    square = np.full((view.size, view.size, 3), BORDER, np.uint8)
+    for source, matrix in tiles:
+        view.patch(source.image, matrix).onto(square, None if len(tiles) == 1 else matrix, source.size)
+    maps = [warp_nearest(s.depth, matrix, view.size) for s, matrix in tiles if s.depth is not None]
+    # tiles do not overlap, and around each its map is 0
+    return square, np.maximum.reduce(maps) if maps else None
+
+
+def _blend(
+    first: tuple[np.ndarray, np.ndarray | None], second: tuple[np.ndarray, np.ndarray | None], weight: float
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Image and depth of two layers in one; depth is known where both know it."""
+    (image, depth), (other, other_depth) = first, second
+    if depth is not None and other_depth is not None:
+        known = (depth > 0) & (other_depth > 0)
+        depth = cv2.addWeighted(depth, weight, other_depth, 1 - weight, 0) * known
+    return cv2.addWeighted(image, weight, other, 1 - weight, 0), depth
+
+
+def _with_depth(image: np.ndarray, depth: np.ndarray | None, channels: int) -> np.ndarray:
+    if depth is None:
+        return image
+    known = np.where(depth > 0, 255, 0).astype(np.uint8)
+    return np.dstack([image, depth, known][: channels - 2])
+
+
+def _boxes(tiles: Sequence[_Tile], size: int, learned: bool) -> dict[str, np.ndarray]:
+    boxes, labels, ignored = [], [], []
+    for source, matrix in tiles:
+        moved, kept = transform_boxes(source.boxes, matrix, size)
+        regions = transform_boxes(source.ignore_boxes, matrix, size)[0]
+        visible = (regions[:, 2] > regions[:, 0]) & (regions[:, 3] > regions[:, 1])
+        boxes.append(moved[kept] if learned else moved)
+        labels.append(source.labels[kept] if learned else source.labels)
+        ignored.append(regions[visible] if learned else regions)
+    return {
+        "boxes": np.concatenate(boxes),
+        "labels": np.concatenate(labels).astype(np.int64),
+        "ignore_boxes": np.concatenate(ignored),
+    }
+
+
+def _known(tiles: Sequence[_Tile]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """`Sample.annotated`: the classes that at least one of the sources labels; and the tiles of those that label fewer."""
+    rows = np.stack([tile.source.annotated for tile in tiles])
+    some = np.asarray(rows.any(0))
+    fewer = np.flatnonzero((rows != some).any(1)).tolist()
+    to_unit = [np.diag([*(1 / np.array(s.size)), 1]) @ np.linalg.inv(m) for s, m in (tiles[i] for i in fewer)]
+    return some, {"tiles": np.array([t[:2] for t in to_unit], np.float32).reshape(-1, 2, 3), "tile_annotated": rows[fewer]}

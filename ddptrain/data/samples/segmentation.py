@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from ddptrain.config.data import AugmentConfig
-from ddptrain.data.augment.geometry import BORDER, warp_nearest
+from ddptrain.data.augment.geometry import BORDER, native_size, random_window, warp_nearest
+from ddptrain.data.augment.view import View
 from ddptrain.data.images.read import BadImage
-from ddptrain.data.samples.base import ImageSamples, draw_matrix, stack, to_native, view
+from ddptrain.data.samples.base import ImageSamples, to_native
 from ddptrain.data.tables.masks import MaskTable
+from ddptrain.seeding import rng
 from ddptrain.structures import VOID, Batch, Sample, SampleKey
 
 
-class SegmentationSamples(ImageSamples):
+class Labelled(NamedTuple):
+    """An image, uint8 `[H, W, 3]`, its mask, uint8 `[H, W]`, and why that is void, where it could not be read."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    fault: str | None = None
+
+
+class SegmentationSamples(ImageSamples[MaskTable]):
     """Segmentation samples of a mixture, see `ImageSamples`.
 
     In training the image is warped to a square and the mask with it, by the nearest pixel, void outside the image. In
     evaluation the image is letterboxed, or with `native` as it is in the file; the mask stays as it is in the file, since
-    that is where a prediction is judged. A mask that cannot be read any more is void there.
+    that is where a prediction is judged. A mask that can no longer be read is void there.
     """
 
     def __init__(
@@ -31,60 +43,51 @@ class SegmentationSamples(ImageSamples):
         seed: int = 0,
         native: bool = False,
     ) -> None:
-        """
-        Args:
-            tables: one per dataset, in the mixture's order, with classes of the run.
-            annotated: bool `[datasets, classes]`: the classes that each dataset labels.
-            image_size: side of the network's input in pixels.
-            augment: None for evaluation.
-            seed: the run's seed; every draw is a function of it and the key's position.
-            native: evaluation: leave the image at its own size.
-        """
-        self.tables = list(tables)
-        self.annotated = annotated
-        self.image_size = image_size
-        self.augment = augment
-        self.seed = seed
+        """`native`: in evaluation, leave the image at its own size. All else as in `ImageSamples`."""
+        super().__init__(tables, annotated, image_size, augment, seed)
         self.native = native
+        self._crop = augment is not None and augment.crop
 
-    def files(self, dataset: int) -> MaskTable:
-        """The table of one dataset."""
-        return self.tables[dataset]
-
-    def make(self, key: SampleKey, image: np.ndarray) -> Sample:
-        """The sample of a key from its decoded image."""
-        size, replaced = (image.shape[1], image.shape[0]), None
+    def load(self, key: SampleKey, grey: bool = False) -> Labelled:
+        """The image and its mask."""
+        image = self.image(key, grey)
         try:
-            labels = self.tables[key.dataset].labels(key.index)
+            return Labelled(image, self.tables[key.dataset].labels(key.index))
         except BadImage as e:
             if self.augment is not None:
                 raise
-            labels, replaced = np.full(image.shape[:2], VOID, np.uint8), f"{e}; all of it counts as void"
+            return Labelled(image, np.full(image.shape[:2], VOID, np.uint8), f"{e}; all of it counts as void")
+
+    def make(self, key: SampleKey, source: Labelled) -> Sample:
+        """The sample of a key from its image and mask."""
+        image, mask, fault = source
+        size = native_size(image)
         if self.augment is None:
             pixels, back = eval_view(image, self.image_size, self.native)
-            targets = {"native_mask": labels}
+            targets = {"native_mask": mask}
         else:
-            matrix = draw_matrix(size, self.image_size, self.augment, self.seed, key.position)
-            pixels = view(image, matrix, self.image_size, self.augment, self.seed, key.position)
+            place = random_window(size, self.image_size, rng(self.seed, key.position, "crop")) if self._crop else None
+            pixels, matrix = self.view(key.position).show(image, place)
             back = to_native(matrix)
-            targets = {"mask": warp_nearest(labels, matrix, self.image_size, VOID)}
-        return Sample(key, pixels, targets, self.annotated[key.dataset], back, size, replaced)
+            targets = {"mask": warp_nearest(mask, matrix, self.image_size, VOID)}
+        return Sample(key, pixels, targets, self.annotated[key.dataset], back, size, fault)
+
+    @classmethod
+    def collate(cls, samples: Sequence[Sample]) -> Batch:
+        """Join samples; images and masks of several sizes are padded at the right and bottom to the largest."""
+        images = _padded([s.image for s in samples], BORDER)
+        return super().collate([replace(s, image=image) for s, image in zip(samples, images)])
 
     @staticmethod
-    def collate(samples: Sequence[Sample]) -> Batch:
-        """Stack samples; images and masks of several sizes are padded at the right and bottom to the largest."""
-        images = _padded([s.image for s in samples], BORDER)
-        for sample, image in zip(samples, images):
-            sample.image = image
-        return stack(samples, {k: np.stack(_padded([s.targets[k] for s in samples], VOID)) for k in samples[0].targets})
+    def join(targets: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The masks of a batch."""
+        return {name: np.stack(_padded([t[name] for t in targets], VOID)) for name in targets[0]}
 
 
 def eval_view(image: np.ndarray, size: int, native: bool) -> tuple[np.ndarray, np.ndarray]:
     """What the network is shown of an image in evaluation, and float32 `[2, 3]`: the way back to pixels of the file."""
-    if native:
-        return image, to_native(np.eye(3))
-    matrix = draw_matrix((image.shape[1], image.shape[0]), size, None, 0, 0)
-    return view(image, matrix, size, None, 0, 0), to_native(matrix)
+    pixels, matrix = (image, np.eye(3)) if native else View.still(size).show(image)
+    return pixels, to_native(matrix)
 
 
 def _padded(arrays: Sequence[np.ndarray], fill: int) -> list[np.ndarray]:

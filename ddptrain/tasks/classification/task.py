@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.config import ClassifierConfig, LeNetConfig, RunConfig, SmallResNetConfig
+from ddptrain.data.augment.view import View
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.images.read import BadImage, read_image
-from ddptrain.data.samples.base import draw_matrix, view
 from ddptrain.data.samples.classification import ClassificationSamples
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.images import ImageTable, apply_labels
@@ -56,8 +56,7 @@ class ClassificationModel(LabelModel):
             image = read_image(str(path), self.config.data.exif)
         except BadImage as e:
             raise UserError(str(e)) from None
-        size = self.config.data.image_size
-        seen = view(image, draw_matrix((image.shape[1], image.shape[0]), size, None, 0, 0), size, None, 0, 0)
+        seen, _ = View.still(self.config.data.image_size).show(image)
         logits = model(torch.from_numpy(seen).permute(2, 0, 1)[None].to(device).float() / 255).float().cpu().numpy()
         p = self.probabilities(logits)[0]
         order = np.argsort(-p, kind="stable").tolist()

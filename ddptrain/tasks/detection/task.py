@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.config import LossConfig, RunConfig
-from ddptrain.data.augment.pipeline import Source, fit_detection
+from ddptrain.data.augment.partners import Partners
 from ddptrain.data.images.depth import DepthMaps, depth_of_file, find_depth
 from ddptrain.data.images.read import BadImage, read_image
-from ddptrain.data.samples.detection import DetectionSamples, Partners, make_sample
+from ddptrain.data.samples.detection import DetectionSamples, Source, compose
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.cache import read_cached
 from ddptrain.data.tables.contents import Contents
@@ -84,8 +84,7 @@ class DetectionModel:
             raise UserError(str(e)) from None
         none = np.zeros((0, 4), np.float32)
         source = Source(image, none, np.zeros(0, np.int64), none, np.ones(len(self.classes), bool), depth)
-        seen = fit_detection(source, self.config.data.image_size, self.channels)
-        sample = make_sample(SampleKey(0, 0, 0), seen, source.size)
+        sample = compose(SampleKey(0, 0, 0), [[source]], self.config.data.image_size, channels=self.channels)
         found = self.predict(model, DetectionSamples.collate([sample]).to(device))[0]
         shown = found["scores"] >= score
         picture = pictures.draw(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.config import InteractionConfig, RunConfig
+from ddptrain.data.augment.view import View
 from ddptrain.data.formats.jrdb import around_the_seam, people_of, read_jrdb
 from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.samples.interaction import PairSamples, crops
@@ -83,12 +84,12 @@ class InteractionPredictor(LabelModel):
         """(places of the two, what is said of them) of all candidates."""
         i, j = np.triu_indices(len(boxes), 1)
         a, b = boxes[i].astype(np.float64), boxes[j].astype(np.float64)
-        size = (image.shape[1], image.shape[0])
+        size, view = (image.shape[1], image.shape[0]), View.still(self.config.data.image_size)
         near = np.flatnonzero(is_candidate(a, b, size[0], self.config.data.pairs.distance_multiplier))
         both = self.stage == 1 or "backbone" in self.config.freeze
         for start in range(0, len(near), CHUNK):
             part = near[start : start + CHUNK]
-            cut = np.stack([crops(image, boxes[[i[k], j[k]]], self.config.data.image_size)[0] for k in part])
+            cut = np.stack([crops(image, boxes[[i[k], j[k]]], view)[0] for k in part])
             images = torch.from_numpy(cut).permute(0, 3, 1, 2).to(device).float() / 255
             out = model(images, torch.from_numpy(geometry(a[part], b[part], size)).to(device))
             logits = {name: value.float().cpu().numpy() for name, value in out.items()}

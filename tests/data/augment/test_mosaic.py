@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ddptrain.config.data import AugmentConfig
-from ddptrain.data.augment.pipeline import Augmented, Source, augment_detection
-from ddptrain.data.samples.detection import Partners
+from ddptrain.data.augment.partners import Partners
+from ddptrain.data.samples.detection import Source, compose
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
-from ddptrain.structures import SampleKey
+from ddptrain.structures import Sample, SampleKey
 
 SIZE = 128
 COLOURS = np.array([[250, 30, 30], [30, 250, 30], [30, 30, 250], [240, 240, 40]], np.uint8)
@@ -34,8 +34,8 @@ def source(number: int, annotated: tuple[bool, ...] = (True, True)) -> Source:
     )
 
 
-def mosaic(position: int, sources: list[Source], **config: float) -> Augmented:
-    return augment_detection([sources], AugmentConfig(**STILL | config), SIZE, seed=1, position=position)
+def mosaic(position: int, sources: list[Source], **config: float) -> Sample:
+    return compose(SampleKey(position, 0, 0), [sources], SIZE, AugmentConfig(**STILL | config), seed=1)
 
 
 @pytest.mark.parametrize("turn", [0.0, 30.0])
@@ -43,7 +43,7 @@ def test_pixels_and_boxes_travel_together(turn: float) -> None:
     seen = ignored = 0
     for position in range(40):
         out = mosaic(position, [source(i) for i in range(4)], rotate=turn, vflip=0.3)
-        for box, label in zip(out.boxes, out.labels):
+        for box, label in zip(out.targets["boxes"], out.targets["labels"]):
             ys, xs = np.nonzero(np.abs(out.image.astype(int) - COLOURS[label]).max(-1) < 90)
             found = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
             # the box around a turned box is larger than what is seen of it where the edge cuts it
@@ -52,7 +52,7 @@ def test_pixels_and_boxes_travel_together(turn: float) -> None:
                 assert np.abs(found - box).max() <= 2, (position, label)
                 seen += 1
         white = (out.image > 230).all(-1)
-        for x1, y1, x2, y2 in out.ignore_boxes.round().astype(int):
+        for x1, y1, x2, y2 in out.targets["ignore_boxes"].round().astype(int):
             if not turn and min(x2 - x1, y2 - y1) > 4:
                 assert white[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].all()
                 ignored += 1
@@ -71,9 +71,9 @@ def test_tiles_say_where_each_image_lies(turn: float) -> None:
     for position in range(10):
         out = mosaic(position, sources, rotate=turn)
         assert out.annotated.tolist() == [True, True]
-        assert out.tile_annotated.tolist() == [[True, False]] * 3
+        assert out.targets["tile_annotated"].tolist() == [[True, False]] * 3
         wrong = 0
-        for number, m in enumerate(out.tiles, start=1):
+        for number, m in enumerate(out.targets["tiles"], start=1):
             u = m[0, 0] * xs + m[0, 1] * ys + m[0, 2]
             v = m[1, 0] * xs + m[1, 1] * ys + m[1, 2]
             inside = (u >= 0) & (u <= 1) & (v >= 0) & (v <= 1)
@@ -86,22 +86,22 @@ def test_tiles_say_where_each_image_lies(turn: float) -> None:
 def test_images_that_label_the_same_need_no_tiles() -> None:
     out = mosaic(3, [source(i, annotated=(True, False)) for i in range(4)])
     assert out.annotated.tolist() == [True, False]
-    assert out.tiles.shape == (0, 2, 3)
-    assert out.tile_annotated.shape == (0, 2)
+    assert out.targets["tiles"].shape == (0, 2, 3)
+    assert out.targets["tile_annotated"].shape == (0, 2)
 
 
 def test_mixup_keeps_the_first_image_where_it_is_and_all_boxes() -> None:
     config = AugmentConfig(**STILL)
     a, b = source(0, (True, False)), source(1, (False, True))
-    alone = augment_detection([[a]], config, SIZE, seed=2, position=5)
-    both = augment_detection([[a], [b]], config, SIZE, seed=2, position=5)
-    n = len(alone.boxes)
-    np.testing.assert_array_equal(both.boxes[:n], alone.boxes)
-    assert both.labels.tolist()[n:] == [1] * (len(both.boxes) - n)
-    assert len(both.ignore_boxes) >= len(alone.ignore_boxes)
-    assert (both.annotated.tolist(), both.tile_annotated.tolist()) == ([True, True], [[True, False], [False, True]])
+    alone = compose(SampleKey(5, 0, 0), [[a]], SIZE, config, seed=2)
+    both = compose(SampleKey(5, 0, 0), [[a], [b]], SIZE, config, seed=2)
+    n = len(alone.targets["boxes"])
+    np.testing.assert_array_equal(both.targets["boxes"][:n], alone.targets["boxes"])
+    assert both.targets["labels"].tolist()[n:] == [1] * (len(both.targets["boxes"]) - n)
+    assert len(both.targets["ignore_boxes"]) >= len(alone.targets["ignore_boxes"])
+    assert (both.annotated.tolist(), both.targets["tile_annotated"].tolist()) == ([True, True], [[True, False], [False, True]])
     # near one half of each
-    x1, y1, x2, y2 = alone.boxes[0].round().astype(int)
+    x1, y1, x2, y2 = alone.targets["boxes"][0].round().astype(int)
     red = both.image[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2, 0].mean()
     assert 70 < red < 200
 
@@ -111,27 +111,24 @@ SAMPLER = DistributedWeightedSampler([1000, 50], [3, 1], samples_per_epoch=400, 
 
 def test_partners_are_a_formula_and_keep_the_shares() -> None:
     partners = Partners(SAMPLER.keys, 400, until=1e9)
-    config = AugmentConfig(mosaic=0.5, mixup=0.5)
     drawn = []
     kinds: dict[tuple[int, ...], int] = {}
     for position in range(2000):
         key = SampleKey(position, 0, 7)
-        layers = partners(key, config, seed=4)
-        assert layers == partners(key, config, seed=4)
-        assert layers[0][0] == key
-        kind = tuple(map(len, layers))
+        others, width = partners.draw_tiles(key, 4, mosaic=0.5, mixup=0.5)
+        assert (others, width) == partners.draw_tiles(key, 4, mosaic=0.5, mixup=0.5)
+        kind = (1 + len(others), width)
         kinds[kind] = kinds.get(kind, 0) + 1
-        drawn += [k for layer in layers for k in layer][1:]
-    assert kinds.keys() == {(1,), (4,), (1, 1), (4, 4)}
+        drawn += others
+    assert kinds.keys() == {(1, 1), (4, 4), (2, 1), (8, 4)}
     assert all(0.2 < n / 2000 < 0.3 for n in kinds.values())
     assert abs(np.mean([k.dataset for k in drawn]) - 0.25) < 0.02
     assert len({k.index for k in drawn if k.dataset == 0}) > 900
-    always = AugmentConfig(mosaic=1.0)
-    assert partners(SampleKey(9, 0, 1), always, seed=5) != partners(SampleKey(9, 0, 1), always, seed=6)
+    assert partners.draw_tiles(SampleKey(9, 0, 1), 5, 1, 0) != partners.draw_tiles(SampleKey(9, 0, 1), 6, 1, 0)
 
 
 def test_the_last_epochs_are_without() -> None:
     partners = Partners(SAMPLER.keys, 400, until=800)
-    config = AugmentConfig(mosaic=1.0)
-    assert len(partners(SampleKey(799, 0, 1), config, seed=0)[0]) == 4
-    assert partners(SampleKey(800, 0, 1), config, seed=0) == [[SampleKey(800, 0, 1)]]
+    others, width = partners.draw_tiles(SampleKey(799, 0, 1), 0, mosaic=1, mixup=0)
+    assert (len(others), width) == (3, 4)
+    assert partners.draw_tiles(SampleKey(800, 0, 1), 0, mosaic=1, mixup=0) == ([], 1)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from ddptrain.config.data import AugmentConfig, DatasetConfig
+from ddptrain.data.augment.partners import Partners
 from ddptrain.data.images.depth import DepthMaps, _index, depth_of_file, find_depth
 from ddptrain.data.images.read import BadImage
-from ddptrain.data.samples.detection import DetectionSamples, Partners
+from ddptrain.data.samples.detection import DetectionSamples
 from ddptrain.data.tables.boxes import AnnotationTable, pack_paths
 from ddptrain.data.tables.contents import Contents, differences
 from ddptrain.errors import UserError

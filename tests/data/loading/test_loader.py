@@ -21,7 +21,8 @@ from loader_streams import Numbers, assert_equal, keys_of, stream
 
 from ddptrain.config.data import AugmentConfig, DatasetConfig
 from ddptrain.data.formats.build import read
-from ddptrain.data.loading.loader import LoaderError, eval_loader
+from ddptrain.data.loading.batches import eval_loader
+from ddptrain.data.loading.loader import LoaderError
 from ddptrain.data.samples.detection import DetectionSamples
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.errors import RankFailed

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from ddptrain.config.data import AugmentConfig
-from ddptrain.data.augment.pipeline import Source, augment_detection
-from ddptrain.data.samples.detection import DetectionSamples
+from ddptrain.data.samples.detection import DetectionSamples, Source, compose
 from ddptrain.data.tables.boxes import AnnotationTable, pack_paths
 from ddptrain.errors import UserError
 from ddptrain.structures import SampleKey
@@ -126,8 +125,7 @@ def test_one_option_does_not_change_the_draws_of_another(table: AnnotationTable)
     shifts = []
     for config in (AugmentConfig(hflip=0, scale=0), AugmentConfig(hflip=0, scale=0, hsv_v=0, vflip=0, shear=0)):
         source = Source(image, nothing, np.zeros(0, np.int32), nothing, np.ones(1, bool))
-        out = augment_detection([[source]], config, 64, seed=0, position=9)
-        shifts.append(out.matrix[:2, 2].tolist())
+        shifts.append(compose(SampleKey(9, 0, 0), [[source]], 64, config).to_native[:, 2].tolist())
     assert shifts[0] == shifts[1]
 
 

@@ -112,3 +112,4 @@ def test_a_mask_that_vanishes_is_replaced_in_training_and_void_in_evaluation(mak
     Path(train.tables[0].path(1)).unlink()
     sample = val[SampleKey(0, 0, 1)]
     assert "a grey image takes its place" in str(sample.replaced)
+    assert "counts as void" in str(sample.replaced)

@@ -1,0 +1,56 @@
+"""Several images in one: mosaic (arXiv 2004.10934), mixup (arXiv 1710.09412) and cutmix (arXiv 1905.04899)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+MIXUP_BETA = 32.0
+"""Both parameters of the beta distribution of the weight with which detection blends two images: nearly half of each."""
+
+
+def random_mosaic(native_sizes: Sequence[tuple[int, int]], size: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """Draw the point at which four images meet.
+
+    Args:
+        native_sizes: (width, height) of each image in pixels.
+        size: side of the square in pixels.
+
+    Returns:
+        Of each image float64 `[3, 3]` that scales it to fit the square and puts one of its corners at the point, so that
+        they lie to its top left, top right, bottom left and bottom right.
+    """
+    x, y = generator.uniform(0, size, 2).tolist()
+    places = []
+    for number, (width, height) in enumerate(native_sizes):
+        scale = min(size / width, size / height)
+        left = x if number % 2 else x - width * scale
+        top = y if number // 2 else y - height * scale
+        places.append(np.array([[scale, 0, left], [0, scale, top], [0, 0, 1]], np.float64))
+    return places
+
+
+def random_mix(
+    mixup: float, cutmix: float, alpha: float, size: int, generator: np.random.Generator
+) -> tuple[float, np.ndarray] | None:
+    """Draw whether and how a second image is mixed into one of a class.
+
+    Args:
+        mixup, cutmix: the probability of each.
+        alpha: both parameters of the beta distribution of the first image's part.
+        size: side of both images in pixels.
+
+    Returns:
+        The first image's part, 0 to 1, and int64 `[4]`, the box into which the second one is pasted, empty for mixup; or
+        None for neither.
+    """
+    which, centre = generator.random(), generator.random(2) * size
+    part, box = generator.beta(alpha, alpha), np.zeros(4, np.int64)
+    if which >= cutmix + mixup:
+        return None
+    if which < cutmix:
+        half = size * (1 - part) ** 0.5 / 2
+        box = np.concatenate([centre - half, centre + half]).clip(0, size).round().astype(np.int64)
+        part = 1 - (box[2] - box[0]) * (box[3] - box[1]) / size**2
+    return part, box

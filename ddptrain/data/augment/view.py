@@ -1,0 +1,69 @@
+"""How images are shown to the network: one drawn matrix and one drawn tint, the same for all that is seen together."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ddptrain.config.data import AugmentConfig
+from ddptrain.data.augment.color import adjust_hsv, random_gains
+from ddptrain.data.augment.geometry import Patch, letterbox, native_size, random_affine, snap, warp
+from ddptrain.seeding import rng
+
+
+class View(NamedTuple):
+    """What is drawn once for all images that are seen together.
+
+    Attributes:
+        size: side of the square that the network sees, in pixels.
+        affine: float64 `[3, 3]` from that square to itself.
+        gains: float64 `[3]`, see `adjust_hsv`.
+    """
+
+    size: int
+    affine: np.ndarray
+    gains: np.ndarray
+
+    @classmethod
+    def still(cls, size: int) -> View:
+        """Without any draw: what is seen in evaluation."""
+        return cls(size, np.eye(3), np.ones(3))
+
+    @classmethod
+    def draw(cls, size: int, augment: AugmentConfig | None, seed: int, position: int, layer: str = "") -> View:
+        """A function of its arguments.
+
+        Args:
+            augment: the ranges; None for `still`.
+            seed: the run's seed.
+            position: the sample's place in the global stream.
+            layer: names the draws of a second image that is blended in.
+        """
+        if augment is None:
+            return cls.still(size)
+        affine = random_affine(augment, size, rng(seed, position, f"affine{layer}"))
+        return cls(size, affine, random_gains(augment, rng(seed, position, f"hsv{layer}")))
+
+    def matrix(self, place: np.ndarray, native: tuple[int, int]) -> np.ndarray:
+        """Float64 `[3, 3]` from pixels of a file of this (width, height), put on the square by `place`, to those seen."""
+        return snap(self.affine @ place, native)
+
+    def patch(self, image: np.ndarray, matrix: np.ndarray) -> Patch:
+        """What is seen of an image under a matrix: one warp, then the tint."""
+        patch = warp(image, matrix, self.size)
+        return patch._replace(pixels=adjust_hsv(patch.pixels, self.gains))
+
+    def show(self, image: np.ndarray, place: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """One image on the square.
+
+        Args:
+            image: uint8 `[H, W, 3]`, RGB.
+            place: float64 `[3, 3]` from its pixels to the square; by default the letterbox.
+
+        Returns:
+            uint8 `[size, size, 3]`, and float64 `[3, 3]` from pixels of the file to its pixels.
+        """
+        native = native_size(image)
+        matrix = self.matrix(letterbox(native, self.size) if place is None else place, native)
+        return self.patch(image, matrix).on_square(self.size), matrix
