@@ -213,14 +213,14 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Write the report of a run's best weights."""
-    from ddptrain.commands.evaluate import report_run
+    from ddptrain.commands.report import report_run
 
     return report_run(args.folder, args.overrides, args.out)
 
 
 def export(args: argparse.Namespace) -> int:
     """Write weights or a graph for use elsewhere."""
-    from ddptrain.commands.evaluate import export_run
+    from ddptrain.commands.export import export_run
 
     return export_run(args.folder, args.format, args.out)
 

@@ -1,4 +1,4 @@
-"""`ddptrain check`: what a run would do, and what stands in its way, in seconds and without a GPU."""
+"""`ddptrain check`: what a run would do, and what prevents it, in seconds and without a GPU."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from ddptrain.tasks.inspection.base import Inspection
 from ddptrain.tasks.stream import run_length
 
 PICTURES = 4
-"""Samples of each training dataset that are drawn."""
+"""Samples of each training dataset that are shown."""
 RANKS = (1, 2, 4, 8, 16)
 
 
 def check_run(config: RunConfig, source: str, out: Path, as_json: bool, images: int) -> int:
-    """Look at a run, write the page, and say what was found.
+    """Inspect a run, write the page, and report errors and warnings.
 
     Args:
         source: the config's file, for the heading.
         out: the HTML page.
         as_json: print all facts as JSON instead of tables.
-        images: how many are opened to look for duplicates; 0 for all.
+        images: number of images to open in the search for duplicates; 0 for all.
 
     Returns:
-        1 where training would refuse to start, else 0.
+        1 if training would refuse to start, else 0.
     """
     try:
         config = with_classes(config)

@@ -25,27 +25,27 @@ def write_depth(images: Path, out: Path, model: str, scale: float | None, exif: 
         images: a folder, or one image.
         out: folder of the maps.
         model: folder or name of a depth-estimation model (ZoeDepth, Depth Anything, DPT …).
-        scale: what a unit of the model becomes (1000: metres to millimetres), from 1 to 65535; None stretches each image's
-            own range to that. 0 means that nothing is known: values that are not finite or, with `scale`, not above 0.
-        exif: as the key of the dataset that the maps are for.
+        scale: values per unit of the model (1000: metres to millimetres), clipped to 1..65535; None stretches each image's own
+            range over that. 0 means unknown: values that are not finite or, with `scale`, not above 0.
+        exif: as the key of the dataset that will use the maps.
 
     Returns:
-        0; 1 where some images could not be used, 2 where none could.
+        0; 1 if some images could not be used, 2 if none could.
 
     Raises:
         UserError: the extra is not installed, the model cannot be loaded, there is no image, or a map cannot be written.
     """
     faults = Faults()
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for path, name in find_images([images], faults).items():
-        if name in found:
-            faults.add("name with two suffixes", str(found[name]), f"{path} is taken")
-        found[name] = path
-    refuse_overwriting(found.values(), out, (f"{name}.png" for name in found))
+        if name in by_name:
+            faults.add("name with two suffixes", str(by_name[name]), f"{path} is taken")
+        by_name[name] = path
+    refuse_overwriting(by_name.values(), out, (f"{name}.png" for name in by_name))
     pipeline, skipped = load_pipeline(model), Skipped()
     if faults.counts:
         say(f"left out: {faults.text()}")
-    for name, path in found.items():
+    for name, path in by_name.items():
         target = out / f"{name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         levels = None
@@ -53,8 +53,9 @@ def write_depth(images: Path, out: Path, model: str, scale: float | None, exif: 
             levels = to_levels(predict(pipeline, path, exif), scale)
         if levels is not None and not cv2.imwrite(str(target), levels):
             raise UserError(f"{target}: cannot be written")
-    say(f"{len(found) - skipped.count} depth maps of {images} in {out}")
-    return skipped.status(len(found))
+    written = len(by_name) - skipped.count
+    say(f"{written} depth map{'' if written == 1 else 's'} of {images} in {out}")
+    return skipped.status(len(by_name))
 
 
 def load_pipeline(model: str) -> Any:
@@ -70,7 +71,7 @@ def load_pipeline(model: str) -> Any:
 
 
 def predict(pipeline: Any, path: Path, exif: Exif = "apply") -> np.ndarray:
-    """Depth as the model tells it, float32 `[H, W]`, in pixels of the image as it is read; raises `BadImage`."""
+    """The model's depth, float32 `[H, W]`, in pixels of the image as it is read; raises `BadImage`."""
     from PIL import Image
 
     image = read_image(path, exif)

@@ -1,4 +1,4 @@
-"""Weights or a graph for elsewhere: written, read back, and run beside the model before the file gets its name."""
+"""`ddptrain export`: weights or a graph for use elsewhere, compared with the model before the file gets its name."""
 
 from __future__ import annotations
 
@@ -13,12 +13,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.errors import UserError
+from ddptrain.system.printable import say
+from ddptrain.tasks.build import INPUTS, load_predictor
 
 TOLERANCE = 1e-4
 
 Inputs = tuple[Tensor, ...]
 Run = Callable[[Inputs], list[Tensor]]
+
+
+def export_run(run: Path, format: str, out: Path | None) -> int:
+    """Write the best weights of a run (averaged, unless it kept no average), or a graph, and check them against the model.
+
+    Args:
+        run: run folder or checkpoint.
+        format: a key of FORMATS.
+        out: the file; default `<name>.<format>` in the run folder.
+    """
+    checkpoint = load_checkpoint(run, best=True)
+    config = checkpoint.config
+    if config.task not in INPUTS:
+        raise UserError(f"export: not for {config.task}; use the checkpoint itself, which torch.load reads")
+    example = INPUTS[config.task](config)
+    out = out or (run if run.is_dir() else checkpoint.path.parents[1]) / f"{config.name}.{format}"
+    model = checkpoint.fill(load_predictor(config).build_model())
+    try:
+        difference = export_model(model, example, format, out)
+    except OSError as e:
+        raise UserError(f"{out}: cannot be written ({e.strerror}); name another file with --out") from None
+    shapes = ", ".join(" x ".join(map(str, x.shape)) for x in example)
+    say(f"{out}: weights of {checkpoint.path}; for an input of {shapes} it differs from the model by at most {difference:.2g}")
+    return 0
 
 
 def export_model(model: nn.Module, example: Inputs, format: str, path: Path) -> float:
@@ -48,7 +75,7 @@ def export_model(model: nn.Module, example: Inputs, format: str, path: Path) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what tracing suspects, the comparison below knows
+            warnings.simplefilter("ignore")  # tracing warns of what the comparison below finds out
             run = FORMATS[format](model, example, temporary)
         with torch.no_grad():
             inputs = (example, tuple(0.5 * x.flip(-1).roll(1, 0) for x in example))

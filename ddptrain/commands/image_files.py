@@ -1,4 +1,4 @@
-"""Image files that a user names for `predict` and `depth`: which there are, and going on where one cannot be used."""
+"""The image files that a user names for `predict` and `depth`, and going on when one of them cannot be used."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ddptrain.system.printable import printable
 
 
 def find_images(paths: Sequence[Path], faults: Faults) -> dict[Path, str]:
-    """The images among `paths` and in the folders among them and their subfolders, each once; see `files_below`.
+    """The images among `paths` and in the folders among them and their subfolders, each once; see `images_below`.
 
     Returns:
-        Of each its path relative to the folder that was named, or its name, without suffix.
+        For each its path relative to the folder that was named, or its name, without suffix.
 
     Raises:
         UserError: a path does not exist, or there is no image at all.
@@ -45,7 +45,7 @@ def find_images(paths: Sequence[Path], faults: Faults) -> dict[Path, str]:
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """The names, with its number in front of each that stands there more than once."""
+    """The names, each that occurs more than once with its number in front."""
     count, taken = Counter(names), set(names)
     out = []
     for number, name in enumerate(names):
@@ -66,34 +66,34 @@ def refuse_overwriting(images: Iterable[Path], out: Path, files: Iterable[str]) 
     folder = os.path.realpath(out)
     for file in files:
         if os.path.join(folder, file) in read:
-            raise UserError(f"{out / file}: it is read, and would be overwritten; name another folder for what is written")
+            raise UserError(f"{out / file}: is one of the images, and would be overwritten; name another folder for the output")
 
 
 class Skipped:
-    """Counts images that cannot be used, and names each on standard error."""
+    """Counts the images that cannot be used, and names each on standard error."""
 
     def __init__(self) -> None:
         self.count = 0
 
     @contextmanager
     def skipping(self, path: Path) -> Iterator[None]:
-        """Around the work on one image: what is wrong with it is told, and ends only this."""
+        """Around the work on one image: a fault in it is reported, and ends only this."""
         try:
             yield
         except (UserError, BadImage, cv2.error) as e:
-            self.tell(str(e) if str(path) in str(e) else f"{path}: {' '.join(str(e).split())}")
+            self.add(str(e) if str(path) in str(e) else f"{path}: {' '.join(str(e).split())}")
 
-    def tell(self, line: str) -> None:
-        """Count one, and say why."""
+    def add(self, line: str) -> None:
+        """Count one, and report why."""
         self.count += 1
         print(f"ddptrain: skipped: {printable(line)}", file=sys.stderr, flush=True)
 
     def status(self, total: int) -> int:
-        """The exit status: 1 where some of `total` images were skipped, which is told, 2 where none could be used."""
+        """The exit status: 1 if some of `total` images were skipped, 2 if none could be used; reported, too."""
         if not self.count:
             return 0
         if self.count == total:
-            print("ddptrain: error: no image could be used, each is named above; give others, or replace them", file=sys.stderr)
+            print("ddptrain: error: no image could be used, each is named above; replace them, or name others", file=sys.stderr)
             return 2
         print(f"ddptrain: failed: {self.count} of {total} images were skipped, each is named above", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""`ddptrain predict`: what a run finds in images, as pictures and as JSON, one image after the other."""
+"""`ddptrain predict`: the predictions of a run for images, as pictures and as JSON, one image after the other."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from ddptrain.tasks.base import OwnTask
 from ddptrain.tasks.build import load_predictor
 
 REST = 20
-"""Times as long as it took to write all results so far, they are left alone: it stays a small part of the whole."""
+"""Between two writes of all results pass this many times the seconds of a write, so that it stays a small part of the whole."""
 
 
 def predict_run(
     run: Path, images: Sequence[Path], out: Path | None, score: float, limit: int | None, depth: Path | None = None
 ) -> int:
-    """Draw what a run finds in images, and write all of it to `predictions.json`, which is whole at any time.
+    """Draw the predictions of a run for images, and write all of them to `predictions.json`, which is whole at any time.
 
     Args:
         run: run folder or checkpoint.
-        images: files, or folders whose images are taken, with those of their subfolders.
+        images: files, or folders, searched with their subfolders.
         out: folder of the pictures, which lie in it as the images do in theirs; default `predictions` in the run folder.
         score: detections below it are not drawn (predictions.json has them all).
-        limit: at most so many images, evenly spread over all of them.
+        limit: at most this many images, evenly spread over all of them.
         depth: folder of the images' depth maps, for a model that takes depth; default those of the run's datasets.
 
     Returns:
-        0; 1 where some images could not be used, 2 where none could.
+        0; 1 if some images could not be used, 2 if none could.
     """
     faults = Faults()
-    found = find_images(images, faults)
-    paths, names = list(found), distinct(list(found.values()))
+    files = find_images(images, faults)
+    paths, names = list(files), distinct(list(files.values()))
     if limit is not None:
         chosen = sorted({i * len(paths) // limit for i in range(limit)})
         paths, names = [paths[i] for i in chosen], [names[i] for i in chosen]
     checkpoint = load_checkpoint(run, best=True)
-    config, file = checkpoint.config, checkpoint.path
-    out = out or (run if run.is_dir() else file.parent) / "predictions"
+    config = checkpoint.config
+    out = out or (run if run.is_dir() else checkpoint.path.parent) / "predictions"
     refuse_overwriting(paths, out, (f"{name}{suffix}" for name in names for suffix in (".jpg", ".png")))
     predictor = load_predictor(config if depth is None else _with_depth(config, depth))
     if isinstance(predictor, OwnTask) and type(predictor).predict_file is OwnTask.predict_file:
@@ -72,9 +72,11 @@ def predict_run(
                     results.add(path, {k: _written(drawn, v) for k, v in prediction.items()})
     finally:
         results.write()
-    say(f"{len(results)} image{'' if len(results) == 1 else 's'} with {file}: pictures and predictions.json in {out}")
+    say(
+        f"{len(results)} image{'' if len(results) == 1 else 's'} with {checkpoint.path}: pictures and predictions.json in {out}"
+    )
     if results.without_depth:
-        say(f"{results.without_depth} of them without a depth map: for the model, their depth is unknown everywhere")
+        say(f"{results.without_depth} of them without a depth map: the model takes their depth as unknown everywhere")
     if results.left_out:
         say(f"{results.left_out} {'person was' if results.left_out == 1 else 'people were'} left out of them, as warned above")
     return skipped.status(len(paths))
@@ -85,7 +87,7 @@ def _with_depth(config: RunConfig, folder: Path) -> RunConfig:
     if getattr(config.model, "in_channels", 3) == 3:
         raise UserError("--depth: the run's model takes no depth (its model.in_channels is 3); leave --depth out")
     if not folder.is_dir():
-        raise UserError(f"--depth: {folder} is not a folder; give that of the images' depth maps")
+        raise UserError(f"--depth: {folder} is not a directory; name that of the images' depth maps")
     data = config.data
     like = next((d for d in (*data.val, *data.train) if d.depth is not None), data.val[0])
     own = (like.model_copy(update={"depth": str(folder.absolute()), "exif": data.exif}),)
@@ -93,7 +95,7 @@ def _with_depth(config: RunConfig, folder: Path) -> RunConfig:
 
 
 def _written(picture: Path, value: Any) -> Any:
-    """A value for JSON; of the bytes of a PNG the name of its file, beside the picture."""
+    """A value for JSON; the bytes of a PNG are written to a file beside the picture, whose name it is."""
     if not isinstance(value, bytes):
         return value
     file = picture.with_suffix(".png")
@@ -102,7 +104,7 @@ def _written(picture: Path, value: Any) -> Any:
 
 
 class _Results:
-    """All that was found so far, by path, in a JSON file that is replaced as a whole now and then."""
+    """All predictions so far, by path, in a JSON file that is replaced as a whole now and then."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -113,18 +115,18 @@ class _Results:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, path: Path, said: dict[str, Any]) -> None:
-        """Take one more; the file has it at once, or soon."""
-        self._entries.append(f"{json.dumps(os.fspath(path))}: {json.dumps(said, indent=1)}")
-        self.without_depth += said.get("depth") is False
-        for line in said.get("left_out", ()):  # people of a frame
+    def add(self, path: Path, prediction: dict[str, Any]) -> None:
+        """Add one; it is in the file at once, or soon."""
+        self._entries.append(f"{json.dumps(os.fspath(path))}: {json.dumps(prediction, indent=1)}")
+        self.without_depth += prediction.get("depth") is False
+        for line in prediction.get("left_out", ()):  # people of a frame
             self.left_out += 1
             warn(f"left out: {line}")
         if time.monotonic() >= self._next:
             self.write()
 
     def write(self) -> None:
-        """Put all of it in the file's place."""
+        """Replace the file by one with all of them."""
         start = time.monotonic()
         self._file.parent.mkdir(parents=True, exist_ok=True)
         write_text(self._file, "{\n" + ",\n".join(self._entries) + "\n}\n")

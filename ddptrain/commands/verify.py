@@ -1,12 +1,12 @@
-"""`ddptrain verify`: try the promise on a user's own config, by short real runs that must end alike.
+"""`ddptrain verify`: test the promise on a user's own config, by short real runs that must end alike.
 
     --resume    all steps at once, against going on from the checkpoint in the middle: bit-equal
     --workers   0 loader workers, against 1 and 3: bit-equal
     --split     the config's split on one rank, against smaller micro batches and against two ranks: equal up to rounding
 
 The runs are those of `ddptrain train`, in a temporary folder, stopped after a few steps as a signal would stop them. Where runs
-that must be bit-equal are not (kernels of CUDA add in any order), the first one is repeated as it is, and what two equal runs
-differ by is taken for the noise of the machine. Weights, averages and the optimizer's state are compared: early in a warm-up
+that must be bit-equal are not (CUDA kernels may add in any order), the first one is repeated as it is, and what two equal runs
+differ by is taken as the noise of the machine. Weights, averages and the optimizer's state are compared: early in a warm-up
 the weights hardly move, but the optimizer has seen every gradient.
 """
 
@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor, nn
 
 from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.config import RunConfig, load_config, no_line, resolve
@@ -31,7 +30,7 @@ from ddptrain.config.batch import split_batch
 from ddptrain.config.docs import to_yaml
 from ddptrain.engine.stop import StopFlag
 from ddptrain.errors import RunFailed, UserError
-from ddptrain.models.norms import SYNC_BATCH_NORMS
+from ddptrain.models.norms import SYNC_BATCH_NORMS, batch_norms
 from ddptrain.system import temporary
 from ddptrain.system.status import FINISHED, STOPPED
 from ddptrain.tasks.build import load_predictor
@@ -55,12 +54,12 @@ ROUNDS = """\
 STEPS: Mapping[Way, int] = {"resume": 4, "workers": 4, "split": 2}
 """Steps where none are asked for. Rounding may grow tenfold a step in an untrained network; a mistake shows in the first."""
 NOISE = 10.0
-"""How many times the machine's own noise a difference may be."""
+"""A difference may be this many times the machine's own noise."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The tensor in which two states differ most: by how much, relative to the largest value in it."""
+    """The tensor in which two states differ most, and by how much, relative to the largest value in it."""
 
     value: float
     name: str
@@ -79,12 +78,12 @@ def verify(config: RunConfig, way: Way, steps: int | None = None) -> int:
         0 when the promise holds, 1 when it is broken.
 
     Raises:
-        UserError: the config cannot be tried this way.
+        UserError: the config cannot be tested this way.
         RunFailed: a run ended with an error.
     """
     steps = STEPS[way] if steps is None else steps
     if steps < 2:
-        raise UserError(f"--steps {steps}: at least 2 are needed")
+        raise UserError(f"--steps {steps}: must be an integer ≥ 2")
     with temporary.folder("verify") as folder:
         return {"resume": _resume, "split": _split, "workers": _workers}[way](_Runs(config, steps, folder))
 
@@ -124,8 +123,8 @@ class _Runs:
         codes = [process.wait() for process in processes]
         for code, log in zip(codes, logs):
             if code not in (FINISHED, STOPPED):
-                said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-                raise RunFailed(f"{what}: ended with status {code}: {' | '.join(said[-3:])}")
+                lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+                raise RunFailed(f"{what}: ended with status {code}: {' | '.join(lines[-3:])}")
         return load_checkpoint(self.path(what), print).state
 
     def path(self, what: str) -> Path:
@@ -180,51 +179,51 @@ def _workers(runs: _Runs) -> int:
 def _bit_equal(
     runs: _Runs, name: str, first: dict[str, Any], others: dict[str, dict[str, Any]], what: str, *setting: str
 ) -> int:
-    found = {other: largest_difference(first, state) for other, state in others.items()}
+    differences = {other: largest_difference(first, state) for other, state in others.items()}
     allowed = 0.0
-    if any(d.value for d in found.values()):
+    if any(d.value for d in differences.values()):
         noise = largest_difference(first, runs.run(f"{name} again", *setting))
         print(f"  the same run twice: {noise}")
         allowed = NOISE * noise.value
-    return _verdict(found, allowed, f"{what} changes nothing", f"{what} changes what is learned")
+    return _verdict(differences, allowed, f"{what} changes nothing", f"{what} changes what is learned")
 
 
 def _split(runs: _Runs) -> int:
     config = runs.config
     batch, micro = config.train.global_batch, split_batch(config.train.global_batch, config.train.micro_batch, 1).micro_batch
-    kind = _batch_norms(config)
-    candidates = list(_splits(config, batch, micro, kind))
+    kind = _kind_of_batch_norms(load_predictor(config).build_model())
+    candidates = list(_other_splits(batch, micro, kind, config.train.device))
     if not candidates:
         raise UserError(f"train.global_batch: {batch} can be split in one way only on this machine; nothing to compare")
     name = f"1 rank x micro batch {micro}"
     first = runs.run(name, f"train.micro_batch={micro}")
-    found = {}
+    differences = {}
     for ranks, size in candidates:
         other = f"{ranks} rank{'s' * (ranks > 1)} x micro batch {size}"
-        found[other] = largest_difference(first, runs.run(other, f"train.micro_batch={size}", ranks=ranks))
+        differences[other] = largest_difference(first, runs.run(other, f"train.micro_batch={size}", ranks=ranks))
     if kind == "sync":
         print(SYNC)
-    code = _verdict(found, ROUNDING, "the split changes nothing", "the split changes what is learned")
+    code = _verdict(differences, ROUNDING, "the split changes nothing", "the split changes what is learned")
     if code and kind == "batch":
         print(BATCH)
-    elif code and max(d.value for d in found.values()) < MISTAKE:
+    elif code and max(d.value for d in differences.values()) < MISTAKE:
         print(ROUNDS)
     return code
 
 
-def _splits(config: RunConfig, batch: int, micro: int, kind: str) -> Iterator[tuple[int, int]]:
+def _other_splits(batch: int, micro: int, kind: str, device: str) -> Iterator[tuple[int, int]]:
     """(ranks, micro batch) of other splits that this machine can run."""
     if kind != "sync" and micro > 1:
         yield 1, next(m for m in range(micro // 2, 0, -1) if batch % m == 0)
     gpus = torch.cuda.device_count()
-    enough = gpus >= 2 or config.train.device == "cpu" or gpus == 0
+    enough = gpus >= 2 or device == "cpu" or gpus == 0
     if batch % 2 == 0 and enough and micro % 2 == 0:
         yield 2, micro // 2
 
 
-def _batch_norms(config: RunConfig) -> str:
-    """ "batch", "sync" or "" by the norm layers of the config's model that look at other samples."""
-    norms = [m for m in load_predictor(config).build_model().modules() if isinstance(m, _BatchNorm)]
+def _kind_of_batch_norms(model: nn.Module) -> str:
+    """ "batch", "sync" or "" by the norm layers of a model that look at other samples."""
+    norms = batch_norms(model)
     if any(not isinstance(m, SYNC_BATCH_NORMS) for m in norms):
         return "batch"
     return "sync" if norms else ""
@@ -260,10 +259,10 @@ def _tensors(state: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
         yield from ((f"optimizer {number} {k}", v) for k, v in values.items() if isinstance(v, Tensor))
 
 
-def _verdict(found: dict[str, Difference], allowed: float, holds: str, broken: str) -> int:
-    for name, difference in found.items():
+def _verdict(differences: dict[str, Difference], allowed: float, holds: str, broken: str) -> int:
+    for name, difference in differences.items():
         print(f"  {name}: {difference}")
-    ok = all(d.value <= allowed for d in found.values())
+    ok = all(d.value <= allowed for d in differences.values())
     limit = f" (allowed: {allowed:.2g})" if allowed else ""
     print(f"{'holds' if ok else 'BROKEN'}: {holds if ok else broken}{limit}")
     return 0 if ok else 1

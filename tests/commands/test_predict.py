@@ -81,7 +81,7 @@ def test_no_image_is_overwritten_by_its_picture(tmp_path: Path, run: Path, capfd
     image = picture(tmp_path / "images/sub/a.jpg")
     before = image.read_bytes()
     assert main(["predict", str(run), str(tmp_path / "images"), "--out", str(tmp_path / "images")]) == 2
-    assert f"{image}: it is read, and would be overwritten; name another folder" in capfd.readouterr().err
+    assert f"{image}: is one of the images, and would be overwritten; name another folder" in capfd.readouterr().err
     assert image.read_bytes() == before
 
 

@@ -42,7 +42,7 @@ def test_split_and_workers_hold(config: Path, capsys: pytest.CaptureFixture[str]
 
 def test_a_run_that_fails_is_told_in_one_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(config), "--resume", "--steps", "1"]) == 2
-    assert "--steps 1: at least 2 are needed" in capsys.readouterr().err
+    assert "--steps 1: must be an integer ≥ 2" in capsys.readouterr().err
     assert main(["verify", str(config), "--resume", "data.train.0.root=/nowhere"]) == 1
     said = capsys.readouterr().err
     assert "ended with status" in said
