@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import asdict
-from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -160,7 +159,8 @@ def state(config: RunConfig) -> Any:
     world = distributed.discover("cpu")
     split = split_batch(config.train.global_batch, config.train.micro_batch, 1)
     found: RunState = build_state(config, task_of(config), world, split)
-    found.begin(config)
+    if config.init_from is not None:
+        found.start_from(Path(config.init_from), config.classes, config.init_strict)
     stepper = found.stepper
     frozen = [name for name, p in found.model.named_parameters() if not p.requires_grad]
     layouts = [p.is_contiguous(memory_format=torch.channels_last) for p in found.model.parameters() if p.dim() == 4]
@@ -191,12 +191,13 @@ def evaluation(config: RunConfig) -> Any:
         told.update({k: v for k, v in wanted.items() if v is None or isinstance(v, int)})
         raise Told
 
-    stub: Any = SimpleNamespace(console=SimpleNamespace(status=lambda text: None), evaluated_model=None)
-    others = [stub] * (len(signature(trainer._evaluate).parameters) - 1)
+    reporter = SimpleNamespace(console=SimpleNamespace(status=lambda text: None))
+    state = SimpleNamespace(evaluated_model=None)
+    stub: Any = SimpleNamespace(config=config, reporter=reporter, state=state, task=None, world=None, wait=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "evaluate", evaluate)
         with pytest.raises(Told):
-            trainer._evaluate(config, *others)
+            trainer._judge(stub, save=False)
     return told
 
 
