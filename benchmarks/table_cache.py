@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ddptrain.data.tables.boxes import AnnotationTable, pack_paths
+from ddptrain.data.tables.base import Paths
+from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.cache import fingerprint, open_table, store_table
 from ddptrain.data.tables.faults import Faults
 
@@ -34,13 +35,11 @@ def make_table(images: int, boxes: int) -> AnnotationTable:
     rows = images * boxes
     corners = rng.uniform(0, 500, (rows, 4)).astype(np.float32)
     corners[:, 2:] += corners[:, :2] + 1
-    buffer, offsets = pack_paths([f"datasets/large/images/train/{i:012d}.jpg" for i in range(images)])
     return AnnotationTable(
         name="large",
         root="datasets/large",
         names=tuple(f"class {i}" for i in range(10)),
-        path_bytes=buffer,
-        path_offsets=offsets,
+        paths=Paths.pack(f"datasets/large/images/train/{i:012d}.jpg" for i in range(images)),
         sizes=np.full((images, 2), 1024, np.int32),
         offsets=np.arange(images + 1, dtype=np.int64) * boxes,
         boxes=corners,

@@ -37,3 +37,8 @@ def guarded(cell: str) -> str:
 def unguarded(cell: str) -> str:
     """The text that `guarded` was given."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """`1 image`, `3 images`; `plural` is the noun with an s where it is not given."""
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"

@@ -13,6 +13,7 @@ from small_runs import RUNS, write_config
 
 from ddptrain.cli import main
 from ddptrain.config import load_config
+from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.contents import Contents, differences
 from ddptrain.data.tables.images import ImageTable
 from ddptrain.tasks.build import build_task
@@ -86,8 +87,7 @@ def table(count: int, labels: list[int], pixels: np.ndarray | None = None, names
         name="t",
         root="/nowhere",
         names=names,
-        path_bytes=np.frombuffer(b"".join(b"/nowhere/%d.png" % i for i in range(count)), np.uint8),
-        path_offsets=np.arange(count + 1) * len("/nowhere/0.png"),
+        paths=Paths.pack(f"/nowhere/{i}.png" for i in range(count)),
         sizes=np.ones((count, 2), np.int32),
         offsets=np.arange(count + 1),
         labels=np.array(labels, np.int32),
@@ -113,8 +113,7 @@ def test_classes_are_compared_by_name_and_many_images_are_counted() -> None:
 
 
 def test_another_order_is_told() -> None:
-    names = [b"/nowhere/1.png", b"/nowhere/0.png"]
-    swapped = dataclasses.replace(table(2, [0, 0]), path_bytes=np.frombuffer(b"".join(names), np.uint8))
+    swapped = dataclasses.replace(table(2, [0, 0]), paths=Paths.pack(["/nowhere/1.png", "/nowhere/0.png"]))
     assert told(table(2, [0, 0]), swapped) == ["train t: the same 2 images in another order"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from ddptrain.config.data import Exif
 from ddptrain.data.formats.files import Bounds
-from ddptrain.data.images.headers import exif_hint, read_header, sound_sizes
-from ddptrain.data.tables.boxes import AnnotationTable, pack_paths
+from ddptrain.data.images.headers import exif_hint, read_header, read_headers
+from ddptrain.data.tables.base import Paths, to_offsets
+from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import KEPT_PER_KIND, Faults
 
 Box = tuple[float, float, float, float]
@@ -28,12 +29,73 @@ def line_of(source: str, line: int) -> str:
     return f"{source}:{line}"
 
 
-class Collector:
+class ImageCollector:
+    """Takes the images that a dataset names and finds those that are sound.
+
+    Args:
+        exif: how the images are read.
+        within: the folders that file names in annotations may lead into; none where the annotations name no files.
+    """
+
+    def __init__(self, faults: Faults, exif: Exif = "apply", within: Iterable[str | Path] = ()) -> None:
+        self.faults = faults
+        self.exif = exif
+        self.bounds = Bounds(within)
+        self.paths: list[str] = []
+        self.named_by: list[str] = []
+        self.claimed: list[tuple[int, int] | None] = []
+        self._numbers: dict[str, int] = {}
+
+    def add(self, path: str, named_by: str, size: tuple[int, int] | None = None) -> int:
+        """Number of a new image that the file `named_by` (or a folder) names, with the (width, height) that annotations
+        claim."""
+        self._numbers[os.path.abspath(path)] = len(self.paths)
+        self.paths.append(path)
+        self.named_by.append(named_by)
+        self.claimed.append(size)
+        return len(self.paths) - 1
+
+    def known(self, path: str) -> int | None:
+        """The number of an image that was added before, however its path was spelled."""
+        return self._numbers.get(os.path.abspath(path))
+
+    def sizes(self, left_out: Container[int] = ()) -> npt.NDArray[np.int64]:
+        """int64 `[N, 2]`: (width, height) of all images as decoded; 0 for one that is left out, missing, unreadable or of
+        another size than claimed, which `faults` counts."""
+        # the name of what names it may end in a line number; its folder is right all the same
+        self.faults.looked_in |= set(map(os.path.dirname, (*self.paths, *self.named_by)))
+        sizes = np.zeros((len(self.paths), 2), np.int64)
+        numbers = [i for i in range(len(self.paths)) if i not in left_out]
+        for i, header in zip(numbers, read_headers([self.paths[i] for i in numbers], self.exif)):
+            path, claimed = self.paths[i], self.claimed[i]
+            if header == "missing":
+                self.faults.add("missing image", self.named_by[i], path)
+            elif isinstance(header, str):
+                self.faults.add("unreadable image", path, header)
+            elif claimed is not None and claimed != header.size:
+                hint = exif_hint(header.orientation, self.exif) if claimed == header.size[::-1] else ""
+                what = f"{claimed[0]}×{claimed[1]} where {path} has {header.size[0]}×{header.size[1]} pixels{hint}"
+                self.faults.add("size mismatch", self.named_by[i], what)
+            else:
+                if header.orientation > 1 and self.exif == "apply":
+                    self.faults.add("image turned by EXIF", path, f"orientation {header.orientation}")
+                sizes[i] = header.size
+        return sizes
+
+    def columns(self, sizes: npt.NDArray[np.int64]) -> dict[str, Any]:
+        """The columns of a table of the sound images: those with a size."""
+        sound = sizes[:, 0] > 0
+        paths = Paths.pack(path for path, good in zip(self.paths, sound) if good)
+        return {"paths": paths, "sizes": sizes[sound].astype(np.int32), "exif": self.exif}
+
+
+class Collector(ImageCollector):
     """Takes images and rows in any order of rows, and makes an `AnnotationTable` of them.
 
-    `fractions`: boxes are given in fractions of the image's width and height. `place`: turns a source file and the
-    number that a row was given into `file:line`. `within`: the folders that file names in annotations may lead into; none
-    where the annotations name no files. `exif`: how the images are read.
+    Args:
+        fractions: boxes are given in fractions of the image's width and height.
+        place: turns a source file and the number that a row was given into `file:line`.
+        within, exif: see `ImageCollector`.
     """
 
     def __init__(
@@ -44,38 +106,22 @@ class Collector:
         within: Iterable[str | Path] = (),
         exif: Exif = "apply",
     ) -> None:
-        self.faults = faults
-        self.bounds = Bounds(within)
-        self.exif = exif
+        super().__init__(faults, exif, within)
         self.fractions = fractions
         self.place = place
-        self.paths: list[str] = []
-        self.claimed: list[tuple[int, int] | None] = []
-        self.told_by: list[str] = []
         self.sources: list[str] = []
-        self._known: dict[str, int] = {}
         self._refused: set[int] = set()
         self._ints = array("q")  # image, source, line, label, flags of each row
         self._floats = array("d")  # x1, y1, x2, y2, area of each row
 
-    def image(self, path: str, told_by: str, size: tuple[int, int] | None = None) -> int | None:
-        """Add an image that the file `told_by` names, with the (width, height) that the annotations claim. Returns its
-        number, or None (and counts a fault) where it was added before."""
-        key = os.path.abspath(path)
-        if key in self._known:
-            self.faults.add("duplicate image", told_by, f"{path} is listed twice")
+    def image(self, path: str, named_by: str, size: tuple[int, int] | None = None) -> int | None:
+        """Number of a new image, see `add`; None (and a fault) where it was added before."""
+        if self.known(path) is not None:
+            self.faults.add("duplicate image", named_by, f"{path} is listed twice")
             return None
-        self._known[key] = len(self.paths)
-        if self.bounds.given and not self.bounds.hold(path, told_by, self.faults):
+        if self.bounds.given and not self.bounds.hold(path, named_by, self.faults):
             self._refused.add(len(self.paths))
-        self.paths.append(path)
-        self.claimed.append(size)
-        self.told_by.append(told_by)
-        return self._known[key]
-
-    def known(self, path: str) -> int | None:
-        """The number of an image that was added before, however its path was spelled."""
-        return self._known.get(os.path.abspath(path))
+        return self.add(path, named_by, size)
 
     def source(self, path: str) -> int:
         """Number of an annotation file, for `row`."""
@@ -96,12 +142,8 @@ class Collector:
 
     def table(self, name: str, root: str, names: tuple[str, ...], ignored_names: tuple[str, ...] = ()) -> AnnotationTable:
         """The table of all that was added, without what is faulty; each fault is counted in `faults`."""
-        # the name of who told may end in a line number; its folder is right all the same
-        self.faults.looked_in |= set(map(os.path.dirname, (*self.paths, *self.told_by, *self.sources)))
-        sizes = np.zeros((len(self.paths), 2), np.int64)
-        inside = [i for i in range(len(self.paths)) if i not in self._refused]
-        paths, told_by = [self.paths[i] for i in inside], [self.told_by[i] for i in inside]
-        sizes[inside] = sound_sizes(paths, told_by, self.faults, self.exif, [self.claimed[i] for i in inside])
+        self.faults.looked_in |= set(map(os.path.dirname, self.sources))
+        sizes = self.sizes(self._refused)
         sound = sizes[:, 0] > 0
         ints = np.frombuffer(self._ints, np.int64).reshape(-1, 5)
         floats = np.frombuffer(self._floats, np.float64).reshape(-1, 5)
@@ -111,24 +153,19 @@ class Collector:
         if self.fractions:
             rows.boxes *= np.tile(sizes[rows.image], 2)
         self._check(rows, sizes)
-        buffer, path_offsets = pack_paths([p for p, good in zip(self.paths, sound) if good])
-        per_image = np.bincount(rows.image, minlength=len(sizes))[sound]
         area = np.where(rows.area > 0, rows.area, np.prod(rows.boxes[:, 2:] - rows.boxes[:, :2], axis=1))
         return AnnotationTable(
             name=name,
             root=root,
             names=names,
-            path_bytes=buffer,
-            path_offsets=path_offsets,
-            sizes=sizes[sound].astype(np.int32),
-            offsets=np.concatenate([[0], np.cumsum(per_image)]).astype(np.int64),
+            offsets=to_offsets(np.bincount(rows.image, minlength=len(sizes))[sound]),
             boxes=rows.boxes.astype(np.float32),
             labels=rows.ints[:, 3].astype(np.int32),
             ignore=(rows.ints[:, 4] & IGNORE) > 0,
             crowd=(rows.ints[:, 4] & CROWD) > 0,
             area=area.astype(np.float32),
             ignored_names=ignored_names,
-            exif=self.exif,
+            **self.columns(sizes),
         )
 
     def _check(self, rows: _Rows, sizes: npt.NDArray[np.int64]) -> None:
@@ -154,15 +191,15 @@ class Collector:
     def _report(
         self, rows: _Rows, kind: str, bad: npt.NDArray[np.bool_], what: str, limit: npt.NDArray[Any] | None = None
     ) -> None:
-        found = np.flatnonzero(bad)
-        for i in found[:KEPT_PER_KIND]:
+        rows_at_fault = np.flatnonzero(bad)
+        for i in rows_at_fault[:KEPT_PER_KIND]:
             box = " ".join(f"{v:.6g}" for v in rows.boxes[i])
             inside = "" if limit is None else f" in {limit[i, 0]:.0f}×{limit[i, 1]:.0f} pixels"
             place = self.place(self.sources[rows.ints[i, 1]], int(rows.ints[i, 2]))
             hint = "" if limit is None else self._exif_hint(int(rows.image[i]), rows.boxes[i], limit[i])
             self.faults.add(kind, place, f"{what}{box}{inside}{hint}")
-        if len(found) > KEPT_PER_KIND:
-            self.faults.counts[kind] += len(found) - KEPT_PER_KIND
+        if len(rows_at_fault) > KEPT_PER_KIND:
+            self.faults.counts[kind] += len(rows_at_fault) - KEPT_PER_KIND
 
     def _exif_hint(self, image: int, box: npt.NDArray[np.float64], limit: npt.NDArray[np.float64]) -> str:
         """What to say where a box lies outside of an image and would not if width and height changed places."""

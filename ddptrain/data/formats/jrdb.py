@@ -26,11 +26,10 @@ import numpy as np
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.build import check
-from ddptrain.data.formats.collect import in_fractions
-from ddptrain.data.formats.files import Bounds, dataset_root, find_folder, listed_names, load_json, no_split, visible
+from ddptrain.data.formats.collect import ImageCollector, in_fractions
+from ddptrain.data.formats.files import dataset_root, find_folder, listed_names, load_json, no_split, visible
 from ddptrain.data.formats.jrdb_people import PAIRS, Labels, Person, group_pairs, mapping, named_pairs, people_in
-from ddptrain.data.images.headers import sound_sizes
-from ddptrain.data.tables.boxes import pack_paths
+from ddptrain.data.tables.base import to_offsets
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.people import PeopleTable
 from ddptrain.errors import UserError
@@ -47,7 +46,7 @@ def read_jrdb(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[Peopl
     images = find_folder(config, config.images, "images", IMAGES)
     there = {p.stem: p for p in visible(labels, "*.json")}
     wanted = sequences(config, tuple(there))
-    collector = _Collector(config, faults, labels, Bounds((config.root, images)))
+    collector = _Collector(config, faults, labels, images)
     for name, file in there.items():
         content = load_json(config.name, file, ["labels"], dict)["labels"]
         collector.file(file, content, images / name if name in wanted else None)
@@ -114,15 +113,12 @@ def around_the_seam(xywh: np.ndarray, width: Any, height: Any) -> np.ndarray:
     return np.stack([start, y.clip(0), start + np.minimum(w, width), np.minimum(y + h, height)], 1).astype(np.float32)
 
 
-class _Collector:
+class _Collector(ImageCollector):
     """Takes the files of the sequences and makes a `PeopleTable` of them."""
 
-    def __init__(self, config: DatasetConfig, faults: Faults, folder: Path, bounds: Bounds) -> None:
-        self.config, self.faults, self.bounds = config, faults, bounds
-        self.folder = folder
-        self.paths: list[str] = []
-        self.told_by: list[str] = []
-        self.sequences: list[str] = []
+    def __init__(self, config: DatasetConfig, faults: Faults, folder: Path, images: Path) -> None:
+        super().__init__(faults, config.exif, (config.root, images))
+        self.config, self.folder = config, folder
         self.labelled: list[bool] = []
         self._names: dict[str, int] = {}
         self._people = array("d")  # frame, track, no_eval, x, y, w, h
@@ -148,26 +144,15 @@ class _Collector:
                     faults.add("box of an image left out", where, f"pedestrian:{p.track}")
             elif images is not None:
                 key = PAIRS if named else "social_group"
-                self._frame(str(images / frame), images.name, str(file), people, pairs, any(key in p.row for p in people))
+                self.labelled.append(any(key in p.row for p in people))
+                self._add(self.add(str(images / frame), str(file)), people, pairs)
 
-    def _frame(
-        self,
-        path: str,
-        sequence: str,
-        told_by: str,
-        people: list[Person],
-        pairs: dict[tuple[int, int], Labels],
-        labelled: bool,
-    ) -> None:
+    def _add(self, image: int, people: list[Person], pairs: dict[tuple[int, int], Labels]) -> None:
         first = len(self._people) // 7
         for p in people:
             no_eval = bool(mapping(p.row, "attributes").get("no_eval", False))
-            self._people.extend((len(self.paths), p.track, no_eval, *p.box))
+            self._people.extend((image, p.track, no_eval, *p.box))
         self._pairs += [(first + i, first + j, labels) for (i, j), labels in sorted(pairs.items())]
-        self.paths.append(path)
-        self.sequences.append(sequence)
-        self.told_by.append(told_by)
-        self.labelled.append(labelled)
 
     def _own_names(self) -> tuple[str, ...]:
         """Names of the config, else all that occur in any file of the folder, sorted."""
@@ -175,14 +160,12 @@ class _Collector:
 
     def table(self, wanted: tuple[str, ...]) -> PeopleTable:
         """The table of all that is sound; each fault is counted."""
-        self.faults.looked_in |= {str(self.folder), *map(os.path.dirname, self.paths)}
-        sizes = sound_sizes(self.paths, self.told_by, self.faults, self.config.exif)
+        sizes = self.sizes()
         frames = np.flatnonzero(sizes[:, 0] > 0)
         people = np.frombuffer(self._people, np.float64).reshape(-1, 7)
         boxes, good = self._boxes(people, sizes)
         number = np.cumsum(good) - 1  # new row of each person that is kept
         counts = np.bincount(people[good, 0].astype(np.int64), minlength=len(sizes))[frames]
-        buffer, path_offsets = pack_paths([self.paths[i] for i in frames])
         pairs = [(int(number[i]), int(number[j]), labels) for i, j, labels in self._pairs if good[i] and good[j]]
         self._tell_lost_pairs(people, good, sizes)
         names = self._own_names()
@@ -194,12 +177,8 @@ class _Collector:
             root=self.config.root,
             names=names,
             sequences=wanted,
-            path_bytes=buffer,
-            path_offsets=path_offsets,
-            sizes=sizes[frames].astype(np.int32),
-            sequence=np.array([wanted.index(self.sequences[i]) for i in frames], np.int32),
             labelled=np.array(self.labelled, bool)[frames],
-            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            offsets=to_offsets(counts),
             boxes=boxes[good],
             tracks=people[good, 1].astype(np.int32),
             no_eval=people[good, 2] > 0,
@@ -207,7 +186,7 @@ class _Collector:
             pair_offsets=np.searchsorted(labels[:, 0], np.arange(len(pairs) + 1)).astype(np.int64),
             labels=labels[:, 1].astype(np.int32),
             difficulty=labels[:, 2].clip(-128, 127).astype(np.int8),
-            exif=self.config.exif,
+            **self.columns(sizes),
         )
 
     def _tell_lost_pairs(self, people: np.ndarray, good: np.ndarray, sizes: np.ndarray) -> None:
@@ -215,7 +194,7 @@ class _Collector:
         for i, j, _ in self._pairs:
             frame = int(people[i, 0])
             if sizes[frame, 0] and not (good[i] and good[j]):
-                where = f"{self.told_by[frame]}: {os.path.basename(self.paths[frame])}"
+                where = f"{self.named_by[frame]}: {os.path.basename(self.paths[frame])}"
                 what = f"pedestrian:{int(people[i, 1])} and pedestrian:{int(people[j, 1])}, of whom one has no sound box"
                 self.faults.add("track without box", where, what)
 
@@ -242,6 +221,6 @@ class _Collector:
         ):
             for i in np.flatnonzero(bad):
                 what = f"pedestrian:{int(people[i, 1])} {people[i, 3:].tolist()} in {sizes[frame[i]].tolist()} pixels"
-                self.faults.add(kind, f"{self.told_by[frame[i]]}: {os.path.basename(self.paths[frame[i]])}", what)
+                self.faults.add(kind, f"{self.named_by[frame[i]]}: {os.path.basename(self.paths[frame[i]])}", what)
         boxes = around_the_seam(people[:, 3:], np.where(good, width, 1), height)
         return boxes, good & (boxes[:, 3] > boxes[:, 1])

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.data import DatasetConfig, Exif
 from ddptrain.data.formats.build import check
 from ddptrain.data.formats.classes import class_names
+from ddptrain.data.formats.collect import ImageCollector
 from ddptrain.data.formats.csv import csv_files
 from ddptrain.data.formats.csv_text import COLUMNS, csv_rows, is_header, required
 from ddptrain.data.formats.files import (
@@ -27,13 +28,46 @@ from ddptrain.data.formats.files import (
     report_unlisted,
 )
 from ddptrain.data.formats.holdout import of_split, whole
+from ddptrain.data.tables.base import Paths, to_offsets
 from ddptrain.data.tables.faults import Faults, OnFault
-from ddptrain.data.tables.images import ImageTable, LabelCollector
+from ddptrain.data.tables.images import ImageTable
 from ddptrain.errors import UserError
 from ddptrain.system.printable import unguarded
 
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """Folders of these names alone are splits, not classes."""
+
+
+class LabelCollector(ImageCollector):
+    """Takes images and labels of whole images in any order of labels, and makes an `ImageTable` of them."""
+
+    def __init__(self, faults: Faults, exif: Exif = "apply") -> None:
+        super().__init__(faults, exif)
+        self._labels: list[tuple[int, int]] = []
+
+    def image(self, path: str, named_by: str) -> int:
+        """Number of an image; it may be named more than once."""
+        known = self.known(path)
+        return self.add(path, named_by) if known is None else known
+
+    def label(self, image: int, label: int) -> None:
+        """Give an image an own class."""
+        self._labels.append((image, label))
+
+    def table(self, name: str, root: str, names: tuple[str, ...], keep: Callable[[str], bool]) -> ImageTable:
+        """The table of all images that are sound and that `keep` keeps; each fault is counted in `faults`."""
+        sizes = self.sizes({i for i, path in enumerate(self.paths) if not keep(path)})
+        sound = sizes[:, 0] > 0
+        labels = np.unique(np.array(self._labels, np.int64).reshape(-1, 2), axis=0)
+        labels = labels[sound[labels[:, 0]]]
+        return ImageTable(
+            name=name,
+            root=root,
+            names=names,
+            offsets=to_offsets(np.bincount(labels[:, 0], minlength=len(sizes))[sound]),
+            labels=labels[:, 1].astype(np.int32),
+            **self.columns(sizes),
+        )
 
 
 def read_labelled(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[ImageTable, Faults]:
@@ -151,8 +185,7 @@ def read_mnist(config: DatasetConfig, faults: Faults) -> ImageTable:
         name=config.name,
         root=str(file),
         names=names,
-        path_bytes=np.zeros(0, np.uint8),
-        path_offsets=np.zeros(1, np.int64),
+        paths=Paths.pack(()),
         sizes=np.tile(np.array([pixels.shape[2], pixels.shape[1]], np.int32), (len(pixels), 1)),
         offsets=np.arange(len(pixels) + 1, dtype=np.int64),
         labels=labels.astype(np.int32),

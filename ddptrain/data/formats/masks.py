@@ -15,7 +15,7 @@ from ddptrain.data.formats.holdout import SPLITS, of_split, whole
 from ddptrain.data.formats.mask_layouts import LAYOUTS, Meaning
 from ddptrain.data.images.headers import exif_hint, read_header
 from ddptrain.data.images.read import BadImage
-from ddptrain.data.tables.boxes import pack_paths
+from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.cache import cached
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.masks import MaskTable, read_mask
@@ -68,16 +68,12 @@ def _parse(config: DatasetConfig) -> tuple[MaskTable, Faults]:
     for row, (_, scan) in zip(pixels, kept):
         np.add.at(row, columns[scan.values], scan.counts)
         values[scan.values] += scan.counts
-    image_bytes, image_offsets = pack_paths([images[s] for s, _ in kept])
-    mask_bytes, mask_offsets = pack_paths([masks[s] for s, _ in kept])
     table = MaskTable(
         name=config.name,
         root=str(dataset_root(config)),
         names=meaning.names,
-        path_bytes=image_bytes,
-        path_offsets=image_offsets,
-        mask_bytes=mask_bytes,
-        mask_offsets=mask_offsets,
+        paths=Paths.pack(images[s] for s, _ in kept),
+        masks=Paths.pack(masks[s] for s, _ in kept),
         sizes=np.array([scan.size for _, scan in kept], np.int32).reshape(-1, 2),
         classes=meaning.classes,
         exif=config.exif,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,8 +65,7 @@ def joined_folders(config: DatasetConfig, table: AnnotationTable) -> Folders:
     sources = image_sources(config, root, data, Faults())
     if len(sources) == 1 and sources[0].is_dir():
         return Folders([], np.zeros(len(table), np.int64), None)
-    buffer, ends = table.path_bytes.tobytes(), table.path_offsets.tolist()
-    parents = [buffer[a:b].rpartition(b"/")[0] for a, b in pairwise(ends)]
+    parents = [path.rpartition(b"/")[0] for path in table.paths.encoded()]
     numbers = {parent: i for i, parent in enumerate(dict.fromkeys(parents))}
     paths = [os.path.normpath(p.decode("utf-8", "surrogateescape")) for p in numbers]
     listed = [os.path.normpath(s) for s in sources if s.is_dir()]

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.files import files_by_stem
 from ddptrain.data.images.read import BadImage, read_levels
-from ddptrain.data.tables.boxes import AnnotationTable, pack_paths
-from ddptrain.data.tables.contents import Files
+from ddptrain.data.tables.base import FileTable, Paths
+from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.errors import UserError
 
@@ -42,7 +42,7 @@ class DepthMaps:
         self._folder = self._root / str(config.depth)
         if not self._folder.is_dir():
             raise UserError(f"{config.name}: depth: {self._folder} is not a folder; it is relative to root")
-        self._buffer, self._offsets = pack_paths([self.find(path) or "" for path in paths])
+        self._paths = Paths.pack(self.find(path) or "" for path in paths)
         self._exif = config.exif
         self._levels = {bits: _levels(config, bits) for bits in (8, 16)}
 
@@ -63,13 +63,11 @@ class DepthMaps:
 
     def path(self, image: int) -> str:
         """Path of one image's map; empty where there is none."""
-        start, stop = self._offsets[image], self._offsets[image + 1]
-        return self._buffer[start:stop].tobytes().decode("utf-8", "surrogateescape")
+        return self._paths[image]
 
-    def files(self) -> Files:
-        """The maps themselves, for `contents`."""
-        there = [path for path in map(self.path, range(len(self._offsets) - 1)) if path]
-        return Files(self._name, str(self._root), *pack_paths(there))
+    def files(self) -> FileTable:
+        """The maps themselves, for `Contents`."""
+        return FileTable(name=self._name, root=str(self._root), paths=self._paths.keep(self.there()))
 
     def left_out(self) -> str:
         """What was not taken for a map in the folder, as the end of a line; empty where there is nothing."""
@@ -78,7 +76,7 @@ class DepthMaps:
 
     def there(self) -> npt.NDArray[np.bool_]:
         """bool `[N]`: the images that have a map."""
-        return np.diff(self._offsets) > 0
+        return np.diff(self._paths.offsets) > 0
 
     def read(self, path: str, size: tuple[int, int]) -> np.ndarray:
         """A map as 8 bits.

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from ddptrain.config.data import Exif
 from ddptrain.data.images.orientation import SWAPPED, TAIL, opencv_turns, orientation_of
 from ddptrain.data.images.read import BadImage, read_image
-from ddptrain.data.tables.faults import Faults
 
 END = 512
 END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
@@ -99,35 +96,3 @@ def exif_hint(orientation: int, exif: Exif) -> str:
         return ""
     meant = "pixels as they are stored: set exif: ignore" if exif == "apply" else "upright picture: set exif: apply"
     return f"; its EXIF orientation is {orientation} and the annotations fit its {meant}"
-
-
-def sound_sizes(
-    paths: Sequence[str],
-    told_by: Sequence[str],
-    faults: Faults,
-    exif: Exif = "apply",
-    claimed: Sequence[tuple[int, int] | None] = (),
-) -> NDArray[np.int64]:
-    """Sizes `[N, 2]` (width, height) of images as decoded; 0 for one that is missing, unreadable or of another size than
-    claimed, which `faults` counts.
-
-    Args:
-        told_by: what names each image, for the fault of a missing one.
-        claimed: the size that the annotations say each image has, None where they do not; empty where none says.
-    """
-    sizes = np.zeros((len(paths), 2), np.int64)
-    for i, found in enumerate(read_headers(paths, exif)):
-        said = claimed[i] if claimed else None
-        if found == "missing":
-            faults.add("missing image", told_by[i], paths[i])
-        elif isinstance(found, str):
-            faults.add("unreadable image", paths[i], found)
-        elif said is not None and said != found.size:
-            hint = exif_hint(found.orientation, exif) if said == found.size[::-1] else ""
-            what = f"{said[0]}×{said[1]} where {paths[i]} has {found.size[0]}×{found.size[1]} pixels{hint}"
-            faults.add("size mismatch", told_by[i], what)
-        else:
-            if found.orientation > 1 and exif == "apply":
-                faults.add("image turned by EXIF", paths[i], f"orientation {found.orientation}")
-            sizes[i] = found.size
-    return sizes

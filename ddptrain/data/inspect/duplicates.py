@@ -24,7 +24,7 @@ _BANDS = 4  # of 16 bits each: where at most 3 bits differ, one band is equal
 _GROUP = 512  # images with an equal band that are compared at once
 _FLAT = 12  # grey levels between the brightest and the darkest mean, below which a hash says nothing
 
-Pairs = npt.NDArray[np.int64]
+I64 = npt.NDArray[np.int64]
 Seen = tuple[int, int, npt.NDArray[np.float16]]
 _NONE: Seen = (0, 0, np.zeros(256, np.float16))
 
@@ -110,7 +110,7 @@ def _grey_means(image: np.ndarray) -> npt.NDArray[np.float16]:
     return ((means - means.mean()) / max(float(means.std()), 1.0)).astype(np.float16)
 
 
-def _alike(pairs: Pairs, means: Sequence[npt.NDArray[np.float16]]) -> npt.NDArray[np.bool_]:
+def _alike(pairs: I64, means: Sequence[npt.NDArray[np.float16]]) -> npt.NDArray[np.bool_]:
     """bool `[p]`: pairs whose grey means hardly differ."""
     table = np.array(means, np.float16).reshape(-1, 256)
     parts = np.array_split(pairs, len(pairs) // 2**14 + 1)
@@ -141,7 +141,7 @@ def _hash(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") | 1
 
 
-def _pairs(exact: npt.NDArray[np.uint64], look: npt.NDArray[np.uint64]) -> Pairs:
+def _pairs(exact: npt.NDArray[np.uint64], look: npt.NDArray[np.uint64]) -> I64:
     """int64 `[p, 2]`: all pairs i < j that are equal or look the same."""
     found = [_close(np.flatnonzero(exact), exact, exact, 0)]
     rows = np.flatnonzero(look)
@@ -150,7 +150,7 @@ def _pairs(exact: npt.NDArray[np.uint64], look: npt.NDArray[np.uint64]) -> Pairs
     return np.unique(np.concatenate(found), axis=0)
 
 
-def _close(rows: npt.NDArray[np.int64], band: npt.NDArray[np.uint64], code: npt.NDArray[np.uint64], distance: int) -> Pairs:
+def _close(rows: npt.NDArray[np.int64], band: npt.NDArray[np.uint64], code: npt.NDArray[np.uint64], distance: int) -> I64:
     """Pairs i < j among `rows` with an equal band whose codes differ in at most `distance` bits; of more than `_GROUP`
     with one band, those near in the order of codes."""
     rows = rows[np.lexsort((code[rows], band[rows]))]
@@ -165,6 +165,6 @@ def _close(rows: npt.NDArray[np.int64], band: npt.NDArray[np.uint64], code: npt.
     return np.concatenate(found)
 
 
-def _bits(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+def _bits(values: npt.NDArray[np.uint64]) -> I64:
     """Number of bits that are 1."""
     return np.unpackbits(values[:, None].view(np.uint8), axis=1).sum(1, dtype=np.int64)

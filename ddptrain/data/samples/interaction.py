@@ -11,7 +11,7 @@ from ddptrain.data.augment.geometry import native_size
 from ddptrain.data.augment.view import View
 from ddptrain.data.images.read import ImageCache
 from ddptrain.data.samples.base import ImageSamples, read_sized, to_native
-from ddptrain.data.tables.pairs import Pairs, cut, geometry, turn_to, union
+from ddptrain.data.tables.pairs import PairTable, cut, geometry, turn_to, union
 from ddptrain.data.tables.people import PeopleTable
 from ddptrain.structures import Sample, SampleKey
 
@@ -30,7 +30,7 @@ class PairSamples(ImageSamples[PeopleTable]):
     def __init__(
         self,
         tables: Sequence[PeopleTable],
-        pairs: Sequence[Pairs],
+        pairs: Sequence[PairTable],
         truth: Sequence[np.ndarray],
         annotated: np.ndarray,
         image_size: int,

@@ -31,11 +31,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.build import check, parse
+from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.boxes import AnnotationTable
-from ddptrain.data.tables.contents import digests
 from ddptrain.data.tables.faults import Fault, Faults, OnFault
 from ddptrain.data.tables.masks import MaskTable
 from ddptrain.system import temporary
@@ -95,7 +96,7 @@ def cached(
             check(config, table, faults, on_fault)
             return table, faults
     table, faults = parse()
-    table = dataclasses.replace(table, digests=digests(table))
+    table = dataclasses.replace(table, digests=table.hash_contents().view(np.int64))
     outside = _outside(faults.looked_in, Path(config.root))
     if outside != known.get("outside", []):
         # files may have changed since they were read; then this fingerprint has a time after `started`
@@ -201,10 +202,23 @@ def open_table(entry: Path, kind: type[Table]) -> tuple[Table, Faults]:
         for name, found in zip(names, pool.map(_checksum, [entry / f"{name}.npy" for name in names])):
             if found != meta["columns"][name]:
                 raise ValueError(f"{name}.npy is not what was stored")
-    columns = {name: _map(entry / f"{name}.npy") for name in names}
+    columns: dict[str, Any] = {name: _map(entry / f"{name}.npy") for name in names}
+    for name in {name.partition(".")[0] for name in names if "." in name}:
+        columns[name] = Paths(columns.pop(f"{name}.text"), columns.pop(f"{name}.offsets"))
     texts = {"name": "", "root": meta["root"], **{k: tuple(meta[k]) for k in ("names", "ignored_names")}}
     faults = Faults(Counter(meta["counts"]), [Fault(*f) for f in meta["faults"]], notes=meta["notes"])
     return kind(**texts, **columns), faults
+
+
+def _arrays(table: Table) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of a table by the names of their files; those of a column of paths are `paths.text` and `paths.offsets`."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, column in vars(table).items():
+        if isinstance(column, Paths):
+            arrays |= {f"{name}.{part}": array for part, array in vars(column).items()}
+        elif isinstance(column, np.ndarray):
+            arrays[name] = column
+    return arrays
 
 
 def _checksum(file: Path) -> int:
@@ -230,8 +244,7 @@ def store_table(tables: Path, key: str, found: str, outside: list[str], table: T
     entry = tables / f"{key}-{found}"
     aside = temporary.make("table", tables)
     try:
-        fields = {f.name: getattr(table, f.name) for f in dataclasses.fields(table)}
-        columns: dict[str, Any] = {name: column for name, column in fields.items() if isinstance(column, np.ndarray)}
+        columns = _arrays(table)
         for name, column in columns.items():
             with open(aside / f"{name}.npy", "wb") as file:
                 np.save(file, column, allow_pickle=False)

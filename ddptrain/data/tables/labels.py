@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.base import DROP, IGNORE, T
 from ddptrain.errors import UserError
 
-DROP, IGNORE = -1, -2
 OTHERS = "*"  # in `rename`, `ignore` or `drop`: all own classes that nothing else says anything about
 
 
@@ -67,21 +66,9 @@ class LabelSpace:
         annotated = np.array(rows, bool).reshape(len(maps), len(classes))
         return cls(tuple(classes), tuple(c.name for c in configs), tuple(maps), annotated)
 
-    def apply(self, table: AnnotationTable) -> AnnotationTable:
-        """The table with labels of the run. Rows of ignored classes become ignore regions without a class (label -1),
-        rows of dropped classes go; ignore regions without a class, and flags, stay."""
-        mapping = self.maps[self.datasets.index(table.name)]
-        classless = table.labels < 0
-        labels = np.where(classless, IGNORE, mapping[table.labels]).astype(np.int32)
-        mapped = replace(
-            table,
-            names=self.classes,
-            ignored_names=(),
-            labels=np.maximum(labels, -1),
-            ignore=table.ignore | (labels == IGNORE),
-        )
-        keep = labels != DROP
-        return mapped if keep.all() else mapped.keep_rows(keep)  # without a copy, columns stay mapped from the cache
+    def apply(self, table: T) -> T:
+        """The table with labels of the run; what becomes of dropped and ignored ones, its `to_classes` says."""
+        return table.to_classes(self.classes, self.maps[self.datasets.index(table.name)])
 
 
 def classes_of(configs: Sequence[DatasetConfig], tables: Sequence[Named]) -> tuple[str, ...]:

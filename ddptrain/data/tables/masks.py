@@ -1,11 +1,13 @@
-"""Images and their index masks, in flat columns; see `table.py` for why."""
+"""The table of images and their index masks, and how a mask is read."""
 
 from __future__ import annotations
 
 import io
 import os
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,8 @@ from PIL import Image
 from ddptrain.config.data import Exif
 from ddptrain.data.images.orientation import arrange, orientation_in
 from ddptrain.data.images.read import BadImage
-from ddptrain.data.tables.labels import LabelSpace
+from ddptrain.data.tables.base import I32, I64, Paths, Table
+from ddptrain.data.tables.hashing import U64, fold
 from ddptrain.structures import VOID
 
 WIDE = 26 * 256
@@ -22,55 +25,36 @@ WIDE = 26 * 256
 _SCALED = {"L;2": 85, "L;4": 17}  # grey of 2 and 4 bits is spread over 8 when it is read
 
 
-@dataclass(frozen=True, eq=False)
-class MaskTable:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaskTable(Table):
     """Images and masks of one dataset. N images, C classes.
 
     Attributes:
-        name: the dataset's name in the config.
-        root: its folder.
-        names: class names. As read: the dataset's own; after `apply_masks`: the run's.
-        path_bytes, path_offsets: paths of the images, see `AnnotationTable`.
-        mask_bytes, mask_offsets: paths of the masks, in the same form.
-        sizes: int32 `[N, 2]`: width and height in pixels.
+        masks: the mask of each image; read as `exif` says, as the images are.
         classes: uint8 `[V]`: class of each value in the files, `VOID` for those of no class; V is 256, or `WIDE` for masks
             that code their values in colours.
         pixels: int64 `[N, C + 1]`: pixels of each class in each mask; the last column counts void ones.
         values: int64 `[V]`: pixels of each value, in all masks together.
-        ignored_names: none; a void value is no class.
-        digests: int64 `[N]`: of each image and mask, where the cache has them; see `contents.digests`.
-        exif: how images and masks are read.
     """
 
-    name: str
-    root: str
-    names: tuple[str, ...]
-    path_bytes: npt.NDArray[np.uint8]
-    path_offsets: npt.NDArray[np.int64]
-    mask_bytes: npt.NDArray[np.uint8]
-    mask_offsets: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int32]
+    of_images: ClassVar[tuple[str, ...]] = ("sizes", "pixels")
+
+    masks: Paths
     classes: npt.NDArray[np.uint8]
-    pixels: npt.NDArray[np.int64]
-    values: npt.NDArray[np.int64]
-    ignored_names: tuple[str, ...] = ()
-    digests: npt.NDArray[np.int64] | None = None
-    exif: Exif = "apply"
+    pixels: I64
+    values: I64
 
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def path(self, image: int) -> str:
-        """Path of one image."""
-        return _path(self.path_bytes, self.path_offsets, image)
-
-    def mask_path(self, image: int) -> str:
-        """Path of its mask."""
-        return _path(self.mask_bytes, self.mask_offsets, image)
-
-    def samples_by_class(self) -> npt.NDArray[np.int64]:
+    def samples_by_class(self) -> I64:
         """int64 `[C]`: in how many masks each class occurs."""
         return (self.pixels[:, :-1] > 0).sum(0, dtype=np.int64)
+
+    def to_classes(self, classes: tuple[str, ...], mapping: I32) -> MaskTable:
+        """Every pixel is of one class or of none: ignored and dropped classes are void."""
+        count = len(classes)
+        own = np.append(np.where(mapping < 0, VOID, mapping), np.full(256 - len(mapping), VOID)).astype(np.uint8)
+        pixels = np.zeros((len(self), count + 1), np.int64)
+        np.add.at(pixels.T, np.append(np.where(mapping < 0, count, mapping), count), self.pixels.T)
+        return replace(self, names=classes, ignored_names=(), classes=own[self.classes], pixels=pixels)
 
     def labels(self, image: int) -> npt.NDArray[np.uint8]:
         """uint8 `[H, W]`: class of each pixel, `VOID` where there is none.
@@ -78,26 +62,15 @@ class MaskTable:
         Raises:
             BadImage: the mask cannot be read any more, or has another size than at the start.
         """
-        path, (width, height) = self.mask_path(image), self.sizes[image].tolist()
+        path, (width, height) = self.masks[image], self.sizes[image].tolist()
         values = read_mask(path, self.exif, len(self.classes) == WIDE)
         if values.shape != (height, width):
             raise BadImage(f"{path}: {values.shape[1]} x {values.shape[0]} pixels, but {width} x {height} at the start")
         return self.classes[values]
 
-
-def _path(buffer: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], image: int) -> str:
-    return buffer[offsets[image] : offsets[image + 1]].tobytes().decode("utf-8", "surrogateescape")
-
-
-def apply_masks(space: LabelSpace, table: MaskTable) -> MaskTable:
-    """The table with classes of the run. Every pixel is of one class or of none: ignored and dropped classes are void."""
-    mapped = space.maps[space.datasets.index(table.name)]
-    count = len(space.classes)
-    own = np.append(np.where(mapped < 0, VOID, mapped), np.full(256 - len(mapped), VOID)).astype(np.uint8)
-    pixels = np.zeros((len(table), count + 1), np.int64)
-    columns = np.append(np.where(mapped < 0, count, mapped), count)
-    np.add.at(pixels.T, columns, table.pixels.T)
-    return replace(table, names=space.classes, classes=own[table.classes], pixels=pixels)
+    def hash_contents(self) -> U64:
+        meaning = self.classes.tobytes() + "\0".join(self.names).encode()
+        return fold(super().hash_contents(), np.uint64(zlib.crc32(meaning)))
 
 
 def read_mask(

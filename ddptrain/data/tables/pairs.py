@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ddptrain.config.data import PairsConfig
-from ddptrain.data.tables.labels import DROP
 from ddptrain.data.tables.people import PeopleTable
 from ddptrain.seeding import rng
 
@@ -101,7 +100,7 @@ def cut(image: np.ndarray, box: npt.ArrayLike) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class PairTable:
     """The pairs of one dataset that are looked at, in the order of frames.
 
     Attributes:
@@ -123,9 +122,9 @@ class Pairs:
         """int64 `[C]`: how many pairs interact in each way."""
         return self.classes.sum(0, dtype=np.int64)
 
-    def keep(self, which: npt.NDArray[np.bool_]) -> Pairs:
+    def keep(self, which: npt.NDArray[np.bool_]) -> PairTable:
         """Those where `which`, bool `[n]`."""
-        return Pairs(self.frame[which], self.people[which], self.interacting[which], self.classes[which])
+        return PairTable(self.frame[which], self.people[which], self.interacting[which], self.classes[which])
 
 
 class Removed(NamedTuple):
@@ -139,20 +138,17 @@ class Removed(NamedTuple):
         return f"{self.interacting} + {self.others} {self.rule}"
 
 
-def find_pairs(
-    table: PeopleTable, mapping: npt.NDArray[np.int32], classes: int, config: PairsConfig, stage: int, seed: int | None
-) -> tuple[Pairs, list[Removed]]:
+def find_pairs(table: PeopleTable, config: PairsConfig, stage: int, seed: int | None) -> tuple[PairTable, list[Removed]]:
     """The pairs of a dataset that are looked at, and what each rule removed.
 
     A pair that a rule removes is not seen at all: it never counts as one that does not interact.
 
     Args:
-        mapping: int32, own kind of interaction → class of the run, or DROP or IGNORE of `data.labels`.
-        classes: number of the run's classes.
+        table: with labels of the run.
         stage: 1, all; 2, only interacting pairs of a known class.
         seed: of the drawing for training; None for validation, where every candidate is looked at.
     """
-    pairs, unknown = _all_pairs(table, mapping, classes, config.max_difficulty)
+    pairs, unknown = _all_pairs(table, config.max_difficulty)
     if config.use_group_sampling:
         pairs, unknown = _with_groups(pairs, unknown, len(table.boxes))
     a, b = (table.boxes[pairs.people[:, k]].astype(np.float64) for k in (0, 1))
@@ -178,13 +174,11 @@ def find_pairs(
     return pairs, [r for r in removed if r.interacting or r.others]
 
 
-def _removed(rule: str, pairs: Pairs, which: npt.NDArray[np.bool_]) -> Removed:
+def _removed(rule: str, pairs: PairTable, which: npt.NDArray[np.bool_]) -> Removed:
     return Removed(rule, int((which & pairs.interacting).sum()), int((which & ~pairs.interacting).sum()))
 
 
-def _all_pairs(
-    table: PeopleTable, mapping: npt.NDArray[np.int32], classes: int, max_difficulty: int | None
-) -> tuple[Pairs, npt.NDArray[np.bool_]]:
+def _all_pairs(table: PeopleTable, max_difficulty: int | None) -> tuple[PairTable, npt.NDArray[np.bool_]]:
     """All pairs of people in labelled frames, and which of them have labels but none that is known."""
     frames, firsts, seconds = [], [], []
     for frame in np.flatnonzero(table.labelled).tolist():
@@ -197,30 +191,26 @@ def _all_pairs(
     people = np.stack([np.concatenate(firsts or empty), np.concatenate(seconds or empty)], 1).astype(np.int32)
     frame_of = np.concatenate(frames or empty).astype(np.int32)
 
-    owner = np.repeat(np.arange(len(table.pairs)), np.diff(table.pair_offsets))
-    own = mapping[table.labels]
-    easy = np.ones(len(own), bool) if max_difficulty is None else table.difficulty <= max_difficulty
-    truth = np.zeros((len(table.pairs), classes), bool)
-    known = (own >= 0) & easy
-    truth[owner[known], own[known]] = True
-    kept = own != DROP  # a dropped label is as if it were not in the file
-    has_kept = np.bincount(owner[kept], minlength=len(table.pairs)) > 0
-    unknown = has_kept & ~truth.any(1)
-    # without a label they interact and nobody says how; with dropped ones only they do not
-    interacting = has_kept | (np.diff(table.pair_offsets) == 0)
+    has_labels = np.diff(table.pair_offsets)
+    owner = np.repeat(np.arange(len(table.pairs)), has_labels)
+    easy = np.ones(len(owner), bool) if max_difficulty is None else table.difficulty <= max_difficulty
+    truth = np.zeros((len(table.pairs), len(table.names)), bool)
+    known = (table.labels >= 0) & easy
+    truth[owner[known], table.labels[known]] = True
+    unknown = (has_labels > 0) & ~truth.any(1)
 
-    there, wanted = (rows.astype(np.int64) @ (max(int(table.offsets[-1]), 1), 1) for rows in (table.pairs, people))
-    place = np.searchsorted(there, wanted)
-    found = np.append(there, -1)[place] == wanted
-    at = place[found]
-    out = Pairs(frame_of, people, np.zeros(len(people), bool), np.zeros((len(people), classes), bool))
-    out.interacting[found], out.classes[found] = interacting[at], truth[at]
+    named, all_pairs = (rows.astype(np.int64) @ (max(int(table.offsets[-1]), 1), 1) for rows in (table.pairs, people))
+    place = np.searchsorted(named, all_pairs)
+    interacting = np.append(named, -1)[place] == all_pairs
+    at = place[interacting]
+    out = PairTable(frame_of, people, interacting, np.zeros((len(people), len(table.names)), bool))
+    out.classes[interacting] = truth[at]
     hidden = np.zeros(len(people), bool)
-    hidden[found] = unknown[at]
+    hidden[interacting] = unknown[at]
     return out, hidden
 
 
-def _drawn(table: PeopleTable, pairs: Pairs, config: PairsConfig, seed: int) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+def _drawn(table: PeopleTable, pairs: PairTable, config: PairsConfig, seed: int) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
     """(rule, bool of the pairs that stay) of each rule that draws; each is applied to what the ones before left."""
     # every draw is made whatever the config, so that one option does not change the draws of another
     lots = _lots(table, pairs, seed)
@@ -244,7 +234,7 @@ def _drawn(table: PeopleTable, pairs: Pairs, config: PairsConfig, seed: int) -> 
         yield f"beyond {config.balance_ratio:g} negatives for each interacting pair", chosen
 
 
-def _lots(table: PeopleTable, pairs: Pairs, seed: int) -> F64:
+def _lots(table: PeopleTable, pairs: PairTable, seed: int) -> F64:
     """A number in 0..1 for each pair: a function of the seed, the names of sequence and frame, and the place among the
     frame's candidates in the order of their tracks."""
     lots = np.empty(len(pairs))
@@ -259,14 +249,14 @@ def _lots(table: PeopleTable, pairs: Pairs, seed: int) -> F64:
     return lots
 
 
-def _with_groups(pairs: Pairs, unknown: npt.NDArray[np.bool_], people: int) -> tuple[Pairs, npt.NDArray[np.bool_]]:
+def _with_groups(pairs: PairTable, unknown: npt.NDArray[np.bool_], people: int) -> tuple[PairTable, npt.NDArray[np.bool_]]:
     """Within a group everybody interacts with everybody, also where the file names only a chain: of no class where it says
     nothing of the two, and unknown where only an unknown interaction connects them."""
     first, second = pairs.people.T
     group = _groups(pairs.people[pairs.interacting & ~unknown], people)
     joined = group[first] == group[second]
     wider = _groups(pairs.people[pairs.interacting], people)
-    out = Pairs(pairs.frame, pairs.people, wider[first] == wider[second], pairs.classes)
+    out = PairTable(pairs.frame, pairs.people, wider[first] == wider[second], pairs.classes)
     return out, unknown | (out.interacting & ~joined)
 
 

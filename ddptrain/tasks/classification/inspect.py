@@ -8,7 +8,7 @@ import numpy as np
 
 from ddptrain.config import RunConfig
 from ddptrain.data.formats.labelled import read_labelled
-from ddptrain.data.tables.images import ImageTable, apply_labels
+from ddptrain.data.tables.images import ImageTable
 from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.tasks.inspection.base import DataSet, Inspection, read_sets
 from ddptrain.tasks.inspection.classes import class_warnings, tell_classes
@@ -32,7 +32,7 @@ def inspect_classification(config: RunConfig, images: int) -> Inspection:
 
 def _read(config: RunConfig, out: Inspection) -> list[DataSet]:
     def apply(space: LabelSpace, table: ImageTable, part: str) -> ImageTable:
-        return apply_labels(space, table)
+        return space.apply(table)
 
     def describe(table: ImageTable) -> tuple[list[Any], dict[str, Any]]:
         labels = np.diff(table.offsets)

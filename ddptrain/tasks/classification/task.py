@@ -15,7 +15,7 @@ from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.samples.classification import ClassificationSamples
 from ddptrain.data.tables.contents import Contents
-from ddptrain.data.tables.images import ImageTable, apply_labels
+from ddptrain.data.tables.images import ImageTable
 from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import mix
@@ -103,7 +103,7 @@ class ClassificationTask(ClassificationModel, LabelTask):
             self.notes.append(f"{part} {d.name}: {len(table)} images, {len(table.names)} classes; {faults.text()}")
         self.contents += [Contents(part, table) for table in tables]
         space = LabelSpace.build(self.config.classes, datasets, tables)
-        mapped = [apply_labels(space, t) for t in tables]
+        mapped = [space.apply(t) for t in tables]
         for table in mapped:
             wrong = np.flatnonzero(np.diff(table.offsets) != 1)
             if len(wrong) and not self.several:

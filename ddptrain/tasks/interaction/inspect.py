@@ -9,7 +9,7 @@ import numpy as np
 from ddptrain.config import InteractionConfig, RunConfig
 from ddptrain.data.formats.jrdb import read_jrdb
 from ddptrain.data.tables.labels import LabelSpace
-from ddptrain.data.tables.pairs import Pairs, find_pairs
+from ddptrain.data.tables.pairs import PairTable, find_pairs
 from ddptrain.data.tables.people import PeopleTable
 from ddptrain.tasks.inspection.base import DataSet, Inspection, read_sets
 from ddptrain.tasks.inspection.classes import class_warnings, tell_classes
@@ -20,7 +20,7 @@ class _Frames(NamedTuple):
     """Frames of a dataset and the pairs of people on them that are looked at."""
 
     people: PeopleTable
-    pairs: Pairs
+    pairs: PairTable
 
 
 def inspect_interaction(config: RunConfig, images: int) -> Inspection:
@@ -50,7 +50,7 @@ def _read(config: RunConfig, out: Inspection) -> list[DataSet]:
 
     def apply(space: LabelSpace, table: PeopleTable, part: str) -> _Frames:
         seed = config.seed if part == "train" else None
-        return _Frames(table, find_pairs(table, space.maps[0], len(config.classes), rules, stage, seed)[0])
+        return _Frames(table, find_pairs(space.apply(table), rules, stage, seed)[0])
 
     def describe(frames: _Frames) -> tuple[list[Any], dict[str, Any]]:
         table, pairs = frames

@@ -17,7 +17,7 @@ from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.samples.interaction import PairSamples, crops
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.labels import LabelSpace
-from ddptrain.data.tables.pairs import FEATURES, Pairs, find_pairs, geometry, is_candidate
+from ddptrain.data.tables.pairs import FEATURES, PairTable, find_pairs, geometry, is_candidate
 from ddptrain.data.tables.people import PeopleTable
 from ddptrain.errors import UserError
 from ddptrain.models.interaction import InteractionModel
@@ -138,19 +138,19 @@ class InteractionTask(InteractionPredictor, LabelTask):
         if self.stage == 2 and config.init_from is None:
             self.notes.append("warning: stage 2 without init_from: its backbone starts anew and not from a run of stage 1")
 
-    def _read(self, part: str, seed: int | None) -> tuple[list[PeopleTable], list[Pairs], np.ndarray]:
+    def _read(self, part: str, seed: int | None) -> tuple[list[PeopleTable], list[PairTable], np.ndarray]:
         datasets, data = getattr(self.config.data, part), self.config.data
         tables, pairs = [], []
         read = [read_jrdb(d, data.on_fault) for d in datasets]
         self.contents += [Contents(part, table) for table, _ in read]
         space = LabelSpace.build(self.config.classes, datasets, [t for t, _ in read])
-        for d, (table, faults), mapping in zip(datasets, read, space.maps):
+        for d, (table, faults) in zip(datasets, read):
             if not table.labelled.any():
                 raise UserError(
                     f"{d.name}: none of its {len(table)} frames tells who interacts, neither by H-interaction nor by "
                     "social_group; learn from labels_2d_activity_social_stitched"
                 )
-            found, removed = find_pairs(table, mapping, len(self.config.classes), data.pairs, self.stage, seed)
+            found, removed = find_pairs(space.apply(table), data.pairs, self.stage, seed)
             told = ", ".join(map(str, removed)) or "none"
             self.notes += [
                 f"{part} {d.name}: {len(table)} frames of {len(table.sequences)} sequences, {len(table.boxes)} people; "
@@ -165,7 +165,7 @@ class InteractionTask(InteractionPredictor, LabelTask):
         known = np.ones((len(datasets), 2), bool) if self.stage == 1 else space.annotated
         return tables, pairs, known
 
-    def _truth(self, pairs: Pairs) -> np.ndarray:
+    def _truth(self, pairs: PairTable) -> np.ndarray:
         """bool `[n, C]`. Stage 2: all classes of a pair with loss bce; else of several the one that stands first in
         `classes`."""
         if self.stage == 1:
@@ -198,7 +198,7 @@ class InteractionTask(InteractionPredictor, LabelTask):
         return panorama.strip(image, sample.targets["boxes"], views, title)
 
 
-def _one_answer(train: Sequence[Pairs], val: Sequence[Pairs]) -> list[str]:
+def _one_answer(train: Sequence[PairTable], val: Sequence[PairTable]) -> list[str]:
     """What is to be said where all pairs of stage 1 have the same answer.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 from ddptrain.config import RunConfig
 from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.tables.labels import LabelSpace
-from ddptrain.data.tables.masks import MaskTable, apply_masks
+from ddptrain.data.tables.masks import MaskTable
 from ddptrain.tasks.inspection.base import DataSet, Inspection, read_sets
 from ddptrain.tasks.inspection.classes import class_warnings, tell_classes
 from ddptrain.tasks.inspection.masks import mask_warnings
@@ -34,7 +34,7 @@ def inspect_segmentation(config: RunConfig, images: int) -> Inspection:
 
 def _read(config: RunConfig, out: Inspection) -> list[DataSet]:
     def apply(space: LabelSpace, table: MaskTable, part: str) -> MaskTable:
-        return apply_masks(space, table)
+        return space.apply(table)
 
     def describe(table: MaskTable) -> tuple[list[Any], dict[str, Any]]:
         smallest, largest = (" x ".join(str(v) for v in size) for size in _extremes(table.sizes))

@@ -18,7 +18,7 @@ from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.samples.segmentation import SegmentationSamples, eval_view
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.labels import LabelSpace
-from ddptrain.data.tables.masks import MaskTable, apply_masks
+from ddptrain.data.tables.masks import MaskTable
 from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import class_weights
 from ddptrain.losses.pixels import dice, known_logits, pixel_cross_entropy
@@ -128,7 +128,7 @@ class SegmentationTask(SegmentationModel):
             self.notes.append(f"{part} {d.name}: {len(table)} images, {len(table.names)} classes; {faults.text()}")
         self.contents += [Contents(part, table) for table in tables]
         space = LabelSpace.build(self.config.classes, datasets, tables)
-        mapped = [apply_masks(space, t) for t in tables]
+        mapped = [space.apply(t) for t in tables]
         for table in mapped:
             if not table.pixels[:, :-1].any():
                 raise UserError(

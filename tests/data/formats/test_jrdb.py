@@ -129,7 +129,7 @@ def test_splits_are_of_sequences(jrdb: Make, tmp_path: Path) -> None:
     assert len(val) == 1
     assert val.names == ("a", "b")  # those of all sequences, so that every split has the same
     two = read(config.model_copy(update={"sequences": ("s3", "s1")}))
-    assert [two.sequences[i] for i in two.sequence] == ["s1", "s3"]
+    assert [Path(p).parent.name for p in two.paths] == ["s1", "s3"]
     for update, line in (
         ({"split": "test"}, "split test is not there; splits in .*: val"),
         ({"sequences": ("s4",)}, "no JSON of the sequence s4; there are s1, s2, s3"),

@@ -12,7 +12,7 @@ import pytest
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.labelled import read_labelled
-from ddptrain.data.tables.images import ImageTable, apply_labels
+from ddptrain.data.tables.images import ImageTable
 from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.errors import UserError
 
@@ -52,7 +52,7 @@ def test_classes_are_mapped_and_dropped(tmp_path: Path) -> None:
     config = dataset(tmp_path, format="folder", split="train", rename={"Cat": "cat"}, drop=("fish",))
     table, _ = read_labelled(config)
     space = LabelSpace.build(["dog", "cat"], [config], [table])
-    mapped = apply_labels(space, table)
+    mapped = space.apply(table)
     assert mapped.names == ("dog", "cat")
     assert mapped.labels.tolist() == [1, 1, 0, 0, 0]
     assert [Path(p).parent.name for p in paths(mapped)] == ["Cat", "Cat", "dog", "dog", "dog"]

@@ -16,7 +16,7 @@ from ddptrain.data.formats.mask_layouts import CAMVID
 from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.tables.labels import LabelSpace
-from ddptrain.data.tables.masks import MaskTable, apply_masks, read_mask
+from ddptrain.data.tables.masks import MaskTable, read_mask
 from ddptrain.errors import UserError
 
 VALUES = np.array([[0, 1, 2, 2], [0, 1, 255, 2], [0, 0, 0, 1]], np.uint8)
@@ -45,7 +45,7 @@ MASKS = {"format": "masks", "split": "train", "names": ("sky", "road", "car")}
 
 
 def same(a: MaskTable, b: MaskTable) -> None:
-    for name in ("sizes", "pixels", "classes", "path_bytes", "mask_offsets"):
+    for name in ("sizes", "pixels", "classes", "paths", "masks"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     assert (a.names, a.name, a.root) == (b.names, b.name, b.root)
 
@@ -60,7 +60,7 @@ def test_real_camvid(data_root: Path) -> None:
         assert table.names == CAMVID
         assert (table.sizes == (480, 360)).all()
         assert (table.pixels.sum(1) == 480 * 360).all()
-        assert all(Path(table.path(i)).name == Path(table.mask_path(i)).name for i in range(count))
+        assert all(Path(table.path(i)).name == Path(table.masks[i]).name for i in range(count))
     total = tables["train"].pixels.sum(0)
     assert total[CAMVID.index("Road")] == total.max()
     assert total[-1] > 0  # void
@@ -101,7 +101,7 @@ def test_classes_are_renamed_and_ignored_ones_are_void(tmp_path: Path) -> None:
     config = dataset(tmp_path, **MASKS, rename={"sky": "above"}, drop=("car",))
     table, _ = read_masks(config)
     space = LabelSpace.build(["road", "above", "tree"], [config], [table])
-    mapped = apply_masks(space, table)
+    mapped = space.apply(table)
     expected = np.choose(np.where(VALUES == 255, 3, VALUES), [1, 0, 255, 255])
     np.testing.assert_array_equal(mapped.labels(0), expected)
     assert mapped.pixels.tolist() == [[3, 5, 0, 4]]

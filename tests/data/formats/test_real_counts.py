@@ -34,7 +34,7 @@ def sizes(tables: list[AnnotationTable]) -> tuple[int, ...]:
 def total(tables: list[AnnotationTable]) -> tuple[int, int]:
     """Images, boxes; and every table obeys what its docstring says."""
     for t in tables:
-        assert len(t.offsets) == len(t.path_offsets) == len(t) + 1
+        assert len(t.offsets) == len(t.paths.offsets) == len(t) + 1
         assert t.offsets[0] == 0
         assert t.offsets[-1] == len(t.boxes) == len(t.labels) == len(t.ignore) == len(t.crowd) == len(t.area)
         limit = np.tile(t.sizes[t.image_of_rows()], 2)

@@ -14,7 +14,8 @@ from ddptrain.data.augment.partners import Partners
 from ddptrain.data.images.depth import DepthMaps, _index, depth_of_file, find_depth
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.samples.detection import DetectionSamples
-from ddptrain.data.tables.boxes import AnnotationTable, pack_paths
+from ddptrain.data.tables.base import Paths
+from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.contents import Contents, differences
 from ddptrain.errors import UserError
 from ddptrain.structures import SampleKey
@@ -45,13 +46,11 @@ def make_table(root: Path, images: int = 4) -> AnnotationTable:
         cv2.imwrite(paths[-1], np.dstack([np.zeros_like(red), np.zeros_like(red), red]))
         values = np.where(red > 0, red.astype(np.uint16) * 100, 65535).astype(np.uint16)
         cv2.imwrite(str(root / "depth" / "seq" / f"{i}.png"), values)
-    buffer, offsets = pack_paths(paths)
     return AnnotationTable(
         name="d",
         root=str(root),
         names=("thing",),
-        path_bytes=buffer,
-        path_offsets=offsets,
+        paths=Paths.pack(paths),
         sizes=np.array(sizes, np.int32),
         offsets=np.arange(images + 1),
         boxes=np.array(boxes, np.float32),

@@ -13,10 +13,11 @@ from PIL import Image, ImageOps
 from ddptrain.cli import main
 from ddptrain.config.data import DatasetConfig, Exif
 from ddptrain.data.formats.build import read
+from ddptrain.data.formats.collect import ImageCollector
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.images.depth import DepthMaps
-from ddptrain.data.images.headers import inspect_image, sound_sizes
+from ddptrain.data.images.headers import inspect_image
 from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.samples.detection import DetectionSamples
 from ddptrain.data.samples.segmentation import SegmentationSamples
@@ -145,14 +146,21 @@ def test_an_exif_chunk_behind_the_pixels_of_a_png_counts_too(tmp_path: Path) -> 
     np.testing.assert_array_equal(read_mask(path), as_read(STORED[..., 0], 6, "apply"))
 
 
+def collected(paths: list[str], faults: Faults, exif: Exif) -> np.ndarray:
+    images = ImageCollector(faults, exif)
+    for path in paths:
+        images.add(path, path)
+    return images.sizes()
+
+
 def test_turned_images_are_counted(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{o}.jpg", STORED, o) for o in range(1, 9)]
     faults = Faults()
-    assert len(sound_sizes(paths, paths, faults)) == 8
+    assert (collected(paths, faults, "apply") > 0).all()
     assert faults.counts["image turned by EXIF"] == 7
     assert "7 image turned by EXIF (read upright" in faults.text()
     faults = Faults()
-    assert (sound_sizes(paths, paths, faults, "ignore") == (48, 32)).all()
+    assert (collected(paths, faults, "ignore") == (48, 32)).all()
     assert not faults.counts
 
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from ddptrain.data.inspect.statistics import EDGES, box_sizes, class_counts
-from ddptrain.data.tables.boxes import AnnotationTable, pack_paths
+from ddptrain.data.tables.base import Paths
+from ddptrain.data.tables.boxes import AnnotationTable
 
 
 def table() -> AnnotationTable:
     """Two images, 1280 x 720 and 320 x 640, with squares of side 20, 40 and 100, an ignore region and a crowd."""
-    buffer, offsets = pack_paths(["a.jpg", "b.jpg"])
     corners = np.array([[5, 5, 25, 25], [50, 50, 90, 90], [0, 0, 9, 9], [10, 10, 110, 110], [0, 0, 30, 30]], np.float32)
     return AnnotationTable(
         name="t",
         root=".",
         names=("car", "bus"),
-        path_bytes=buffer,
-        path_offsets=offsets,
+        paths=Paths.pack(["a.jpg", "b.jpg"]),
         sizes=np.array([[1280, 720], [320, 640]], np.int32),
         offsets=np.array([0, 3, 5]),
         boxes=corners,

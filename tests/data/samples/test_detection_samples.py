@@ -11,7 +11,8 @@ import torch
 
 from ddptrain.config.data import AugmentConfig
 from ddptrain.data.samples.detection import DetectionSamples, Source, compose
-from ddptrain.data.tables.boxes import AnnotationTable, pack_paths
+from ddptrain.data.tables.base import Paths
+from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.errors import UserError
 from ddptrain.structures import SampleKey
 
@@ -35,13 +36,11 @@ def make_table(folder: Path, images: int = 6) -> AnnotationTable:
         paths.append(str(folder / f"{i}.png"))
         sizes.append((width, height))
         assert cv2.imwrite(paths[-1], image[..., ::-1])
-    buffer, offsets = pack_paths(paths)
     return AnnotationTable(
         name=folder.name,
         root=str(folder),
         names=("thing",),
-        path_bytes=buffer,
-        path_offsets=offsets,
+        paths=Paths.pack(paths),
         sizes=np.array(sizes, np.int32),
         offsets=np.arange(images + 1, dtype=np.int64) * 3,
         boxes=np.array(boxes, np.float32),

@@ -101,7 +101,7 @@ def test_evaluation_keeps_the_truth_of_the_file(make, native: bool) -> None:  # 
 
 def test_a_mask_that_vanishes_is_replaced_in_training_and_void_in_evaluation(make) -> None:  # type: ignore[no-untyped-def]
     train, val = make(AugmentConfig()), make(None)
-    Path(train.tables[0].mask_path(1)).unlink()
+    Path(train.tables[0].masks[1]).unlink()
     sample = train[SampleKey(0, 0, 1)]
     assert sample.key.index == 2
     assert "no such file" in str(sample.replaced)

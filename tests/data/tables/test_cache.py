@@ -52,7 +52,7 @@ def assert_equal(a: AnnotationTable, b: AnnotationTable) -> None:
             assert x.dtype == y.dtype
             np.testing.assert_array_equal(x, y)
         else:
-            assert x == y
+            assert list(x) == list(y)
 
 
 def is_mapped(array: np.ndarray) -> bool:

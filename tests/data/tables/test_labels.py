@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.tables.boxes import AnnotationTable, pack_paths
+from ddptrain.data.tables.base import Paths
+from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.labels import DROP, IGNORE, LabelSpace, named_like_regions
 from ddptrain.errors import UserError
 
@@ -14,13 +15,11 @@ CLASSES = ("car", "bus", "person")
 def table_of(names: tuple[str, ...], labels: list[int], ignored_names: tuple[str, ...] = ()) -> AnnotationTable:
     """One image per row; a row's area is its number; rows with label -1 are ignore regions."""
     n = len(labels)
-    buffer, offsets = pack_paths([f"{i}.jpg" for i in range(n)])
     return AnnotationTable(
         name="d",
         root=".",
         names=names,
-        path_bytes=buffer,
-        path_offsets=offsets,
+        paths=Paths.pack(f"{i}.jpg" for i in range(n)),
         sizes=np.full((n, 2), 10, np.int32),
         offsets=np.arange(n + 1, dtype=np.int64),
         boxes=np.tile(np.array([0, 0, 1, 1], np.float32), (n, 1)),

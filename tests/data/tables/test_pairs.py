@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from ddptrain.config import AugmentConfig, PairsConfig
 from ddptrain.data.augment.view import View
 from ddptrain.data.samples.interaction import crops
-from ddptrain.data.tables.boxes import pack_paths
+from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.labels import DROP, IGNORE
-from ddptrain.data.tables.pairs import Pairs, cut, find_pairs, geometry, is_candidate, seam_distance, union
+from ddptrain.data.tables.pairs import PairTable, cut, find_pairs, geometry, is_candidate, seam_distance, union
 from ddptrain.data.tables.people import PeopleTable
 
 W, H = 240, 40
@@ -101,17 +101,14 @@ def table_of(groups: list[list[int]], singles: int = 0, frames: int = 1, **colum
     count = sum(map(len, groups)) + singles
     pairs = [sorted((i, j)) for g in groups for n, i in enumerate(g) for j in g[n + 1 :]]
     pairs = sorted([i + f * count, j + f * count] for f in range(frames) for i, j in pairs)
-    buffer, offsets = pack_paths([f"s/{f:06d}.jpg" for f in range(frames)])
     x = np.tile(np.arange(count, dtype=np.float32), frames)
     base = {
         "name": "d",
         "root": "r",
         "names": ("talk", "walk"),
         "sequences": ("s",),
-        "path_bytes": buffer,
-        "path_offsets": offsets,
+        "paths": Paths.pack(f"s/{f:06d}.jpg" for f in range(frames)),
         "sizes": np.tile(np.array([[W, H]], np.int32), (frames, 1)),
-        "sequence": np.zeros(frames, np.int32),
         "labelled": np.ones(frames, bool),
         "offsets": np.arange(frames + 1) * count,
         "boxes": np.stack([x, 0 * x, x + 30, 0 * x + 20], 1),
@@ -127,13 +124,13 @@ def table_of(groups: list[list[int]], singles: int = 0, frames: int = 1, **colum
 
 def search(
     table: PeopleTable, stage: int = 1, seed: int | None = 0, mapping: tuple[int, int] = (0, 1), **pairs: object
-) -> tuple[Pairs, dict[str, tuple[int, int]]]:
+) -> tuple[PairTable, dict[str, tuple[int, int]]]:
     config = PairsConfig.model_validate(pairs)
-    found, removed = find_pairs(table, np.array(mapping, np.int32), 2, config, stage, seed)
+    found, removed = find_pairs(table.to_classes(("talk", "walk"), np.array(mapping, np.int32)), config, stage, seed)
     return found, {r.rule: (r.interacting, r.others) for r in removed}
 
 
-def as_set(pairs: Pairs, which: np.ndarray | None = None) -> set[tuple[int, ...]]:
+def as_set(pairs: PairTable, which: np.ndarray | None = None) -> set[tuple[int, ...]]:
     people = pairs.people if which is None else pairs.people[which]
     return {tuple(row) for row in people.tolist()}
 

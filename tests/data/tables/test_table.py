@@ -7,20 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddptrain.data.tables.boxes import AnnotationTable, pack_paths
+from ddptrain.data.tables.base import Paths
+from ddptrain.data.tables.boxes import AnnotationTable
 
 
 def make(rows_per_image: list[int], paths: list[str] | None = None) -> AnnotationTable:
     """A table whose row i has the box (i, i, i + 1, i + 1), label i % 3 and area i."""
     n, m = len(rows_per_image), sum(rows_per_image)
-    buffer, offsets = pack_paths(paths or [f"images/{i}.jpg" for i in range(n)])
     corner = np.arange(m, dtype=np.float32)[:, None]
     return AnnotationTable(
         name="d",
         root="r",
         names=("a", "b", "c"),
-        path_bytes=buffer,
-        path_offsets=offsets,
+        paths=Paths.pack(paths or [f"images/{i}.jpg" for i in range(n)]),
         sizes=np.full((n, 2), 1000, np.int32) + np.arange(n, dtype=np.int32)[:, None],
         offsets=np.concatenate([[0], np.cumsum(rows_per_image)]).astype(np.int64),
         boxes=corner + np.array([[0, 0, 1, 1]], np.float32),
@@ -80,7 +79,7 @@ def test_columns_are_frozen_and_flat() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         table.name = "other"  # type: ignore[misc]
     columns = [getattr(table, f.name) for f in dataclasses.fields(table)]
-    assert all(c is None or isinstance(c, (str, tuple, np.ndarray)) for c in columns)
+    assert all(c is None or isinstance(c, (str, tuple, np.ndarray, Paths)) for c in columns)
     assert all(c.dtype != object for c in columns if isinstance(c, np.ndarray))
 
 

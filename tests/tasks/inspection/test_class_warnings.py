@@ -14,7 +14,7 @@ from ddptrain.cli import main
 from ddptrain.config import RunConfig, resolve
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.tables.labels import LabelSpace
-from ddptrain.data.tables.pairs import Pairs
+from ddptrain.data.tables.pairs import PairTable
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.build import build_task
 from ddptrain.tasks.inspection.base import DataSet
@@ -24,10 +24,10 @@ CLASSES = ["car", "person", "bus"]
 WAY = "data.train.1"
 
 
-def pairs(*classes: list[int]) -> Pairs:
+def pairs(*classes: list[int]) -> PairTable:
     """A table whose samples have these classes."""
     truth = np.array([[c in own for c in range(len(CLASSES))] for own in classes], bool)
-    return Pairs(np.arange(len(truth), dtype=np.int32), np.zeros((len(truth), 2), np.int32), truth.any(1), truth)
+    return PairTable(np.arange(len(truth), dtype=np.int32), np.zeros((len(truth), 2), np.int32), truth.any(1), truth)
 
 
 def run(*datasets: dict[str, Any], val: int = 1) -> RunConfig:
@@ -35,7 +35,7 @@ def run(*datasets: dict[str, Any], val: int = 1) -> RunConfig:
     return resolve({"classes": CLASSES, "data": {"train": given[: len(given) - val], "val": given[len(given) - val :]}})
 
 
-def told(config: RunConfig, *tables: Pairs, known: list[list[bool]] | None = None, **keys: Any) -> list[str]:
+def told(config: RunConfig, *tables: PairTable, known: list[list[bool]] | None = None, **keys: Any) -> list[str]:
     configs = [*config.data.train, *config.data.val]
     parts = ["train"] * len(config.data.train) + ["val"] * len(config.data.val)
     rows = np.array(known or [[True] * len(CLASSES)] * len(tables))
@@ -105,8 +105,8 @@ def test_many_classes_and_datasets_are_few_lines() -> None:
     names = [f"c{i}" for i in range(80)]
     truth = np.zeros((20, 80), bool)
     truth[:, :40] = True
-    table = Pairs(np.arange(20, dtype=np.int32), np.zeros((20, 2), np.int32), truth.any(1), truth)
-    other = Pairs(table.frame, table.people, table.interacting, truth[:, ::-1])
+    table = PairTable(np.arange(20, dtype=np.int32), np.zeros((20, 2), np.int32), truth.any(1), truth)
+    other = PairTable(table.frame, table.people, table.interacting, truth[:, ::-1])
     given = [{"name": f"d{i}", "format": "yolo", "root": "."} for i in range(6)]
     config = resolve({"classes": names, "data": {"train": given[:5], "val": given[5:]}})
     lines = told(config, table, table, table, table, other, table, known=[[True] * 80] * 6)
@@ -167,7 +167,7 @@ def test_a_name_without_a_label_may_be_left_out_of_annotated() -> None:
 class _Named:
     names, ignored_names = tuple(CLASSES), ()
 
-    def __init__(self, table: Pairs) -> None:
+    def __init__(self, table: PairTable) -> None:
         self.samples_by_class = table.samples_by_class
 
 

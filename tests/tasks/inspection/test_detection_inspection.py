@@ -9,6 +9,7 @@ import pytest
 
 from ddptrain.config import load_config
 from ddptrain.data.inspect.statistics import EDGES, Sizes
+from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.reporting.page import Section
 from ddptrain.tasks.detection.inspect import _box_loss
@@ -19,7 +20,10 @@ from ddptrain.tasks.inspection.twins import _quota, _spread
 def told(config: Path, *overrides: str) -> tuple[Section, Inspection]:
     """For a dataset of which 92.4 % of the boxes are small."""
     run = load_config(config, overrides)
-    table = AnnotationTable("a", "a", (), *(np.zeros((4, 2), np.int32) for _ in range(9)))  # type: ignore[arg-type]
+    columns = ("sizes", "offsets", "labels", "boxes", "ignore", "crowd", "area")
+    table = AnnotationTable(
+        name="a", root="a", names=(), paths=Paths.pack(()), **{c: np.zeros((4, 2), np.int32) for c in columns}
+    )
     sizes = Sizes(np.zeros(3, np.int64), np.array([924, 56, 20]), np.zeros(len(EDGES) + 1, np.int64), 0, 0.0)
     section, out = Section("Sizes"), Inspection()
     _box_loss(run, [DataSet("train", run.data.train[0], table, np.ones(3, bool))], [sizes], section, out)
