@@ -117,4 +117,4 @@ def test_images_without_a_box_are_counted_the_same_way_in_every_format(tmp_path:
         config = dataset(tmp_path / fmt, fmt, holdout=None)
         for name, text in files.items():
             (tmp_path / fmt / name).write_text(text)
-        assert read(config)[0].counts() == "20 images, 19 boxes (1 images without a box)"
+        assert read(config)[0].counts() == "20 images, 19 boxes (1 image without a box)"
