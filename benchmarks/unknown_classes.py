@@ -109,7 +109,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/unknown_classes"))
     options = parser.parse_args()
     content = yaml.safe_load(options.config.read_text())
-    unknown = ~DetectionTask(resolve(content, source=str(options.config))).train.annotated
+    task = DetectionTask(resolve(content, source=str(options.config)))
+    task.read()
+    unknown = ~task.train.annotated
     found = {case: run_case(content, case, unknown, options) for case in CASES}
     print(
         f"\nWhat unknown classes added to the loss in {options.epochs:g} epochs (and the sum of |gradient| of their scores).\n"

@@ -25,7 +25,7 @@ from ddptrain.reporting.pictures import grid
 from ddptrain.structures import SampleKey
 from ddptrain.system.files import write_text
 from ddptrain.tasks.base import Task
-from ddptrain.tasks.build import build_task, inspect, with_classes
+from ddptrain.tasks.build import new_task
 from ddptrain.tasks.inspection.base import Inspection
 from ddptrain.tasks.stream import run_length
 
@@ -47,12 +47,12 @@ def check_run(config: RunConfig, source: str, out: Path, as_json: bool, images: 
         1 if training would refuse to start, else 0.
     """
     try:
-        config = with_classes(config)
-        found = inspect(config, images)
+        task = new_task(config).with_classes()
+        config, found = task.config, task.inspect(images)
     except UserError as e:  # of the classes; faults of datasets are gathered
         found = Inspection(errors=[str(e)])
     if not found.errors:
-        _look_at_task(config, found)
+        _look_at_task(config, task, found)
     title = f"{config.name}: {config.task}, {len(config.classes)} classes"
     subtitle = f"ddptrain {__version__} check {source}"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -85,10 +85,10 @@ def _counted(lines: Sequence[str], noun: str) -> str:
     return f"{len(lines)} {noun}" + ("" if len(lines) == 1 else "s")
 
 
-def _look_at_task(config: RunConfig, found: Inspection) -> None:
+def _look_at_task(config: RunConfig, task: Task, found: Inspection) -> None:
     """Sections that every task has: mixture, pictures, split, memory."""
     try:
-        task = build_task(config)
+        task.read()
         _mixture(config, task.sampler.plan(), task.sampler.mixture.samples_per_epoch, found)
         found.warnings += task.sampler.mixture.warnings()
         noted = [n.removeprefix("warning: ") for n in task.notes if n.startswith("warning: ")]
@@ -110,7 +110,7 @@ def _look_at_weights(config: RunConfig, task: Task, found: Inspection) -> None:
 
 
 def _mixture(config: RunConfig, plan: Sequence[PlanRow], samples: int, found: Inspection) -> None:
-    steps = run_length(config, samples)
+    steps = run_length(config.train, samples)
     epochs = steps * config.train.global_batch / samples
     noun = "step" if steps == 1 else "steps"
     line = f"{steps} {noun} of {config.train.global_batch} samples, {epochs:.4g} epochs of {samples} samples."
@@ -153,7 +153,7 @@ def _pictures(task: Task) -> Section:
         if not size:
             continue
         indices = np.unique(np.arange(PICTURES) * size // PICTURES).tolist()
-        drawn = [task.picture(task.train[SampleKey(PICTURES * d + i, d, index)]) for i, index in enumerate(indices)]
+        drawn = [task.view.picture(task.train[SampleKey(PICTURES * d + i, d, index)]) for i, index in enumerate(indices)]
         text = f"{name}: augmented, with labels; grey hatching is ignored. Titles are names of files."
         section.figures.append(picture(grid(drawn, columns=2), text))
     return section

@@ -33,8 +33,8 @@ def evaluate_run(run: Path, overrides: Sequence[str], as_json: bool) -> int:
         print(json.dumps(plain(evaluation.metrics), indent=1))
     elif world.main:
         with Console(None, total_steps=0, steps_per_epoch=1) as console:
-            console.table(str(file), *task.summary(evaluation.metrics))
-            for remark in task.remarks(evaluation.metrics):
+            console.table(str(file), *task.view.summary(evaluation.metrics))
+            for remark in task.view.remarks(evaluation.metrics):
                 console.line(f"warning: {remark}")
     return 0
 

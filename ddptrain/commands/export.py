@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.errors import UserError
 from ddptrain.system.printable import say
-from ddptrain.tasks.build import INPUTS, load_predictor
+from ddptrain.tasks.build import new_task
 
 TOLERANCE = 1e-4
 
@@ -34,11 +34,10 @@ def export_run(run: Path, format: str, out: Path | None) -> int:
     """
     checkpoint = load_checkpoint(run, best=True)
     config = checkpoint.config
-    if config.task not in INPUTS:
-        raise UserError(f"export: not for {config.task}; use the checkpoint itself, which torch.load reads")
-    example = INPUTS[config.task](config)
+    task = new_task(config)
+    example = task.example_input()
     out = out or (run if run.is_dir() else checkpoint.path.parents[1]) / f"{config.name}.{format}"
-    model = checkpoint.fill(load_predictor(config).build_model())
+    model = checkpoint.fill(task.build_model())
     try:
         difference = export_model(model, example, format, out)
     except OSError as e:

@@ -20,8 +20,8 @@ from ddptrain.errors import UserError
 from ddptrain.reporting.pictures import save
 from ddptrain.system.files import write_text
 from ddptrain.system.printable import say, warn
-from ddptrain.tasks.base import OwnTask
-from ddptrain.tasks.build import load_predictor
+from ddptrain.tasks.base import Task
+from ddptrain.tasks.build import new_task
 
 REST = 20
 """Between two writes of all results pass this many times the seconds of a write, so that it stays a small part of the whole."""
@@ -53,10 +53,10 @@ def predict_run(
     config = checkpoint.config
     out = out or (run if run.is_dir() else checkpoint.path.parent) / "predictions"
     refuse_overwriting(paths, out, (f"{name}{suffix}" for name in names for suffix in (".jpg", ".png")))
-    predictor = load_predictor(config if depth is None else _with_depth(config, depth))
-    if isinstance(predictor, OwnTask) and type(predictor).predict_file is OwnTask.predict_file:
+    task = new_task(config if depth is None else _with_depth(config, depth))
+    if type(task).predict_file is Task.predict_file:
         raise UserError(f"predict: {config.task} has no predict_file; write one")
-    model = checkpoint.fill(predictor.build_model())
+    model = checkpoint.fill(task.build_model())
     device = distributed.discover(config.train.device).device
     model = model.to(device).eval()
     results, skipped = _Results(out / "predictions.json"), Skipped()
@@ -66,7 +66,7 @@ def predict_run(
         with torch.inference_mode():
             for path, name in zip(paths, names):
                 with skipped.skipping(path):
-                    prediction, picture = predictor.predict_file(model, path, device, score)
+                    prediction, picture = task.predict_file(model, path, device, score)
                     drawn = out / f"{name}.jpg"
                     save(drawn, picture)
                     results.add(path, {k: _written(drawn, v) for k, v in prediction.items()})

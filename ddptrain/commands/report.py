@@ -31,7 +31,7 @@ def report_run(run: Path, overrides: Sequence[str], out: Path | None) -> int:
     if history.faults:
         warn(f"{folder / 'history.csv'}: malformed, left out of the curves: {', '.join(history.faults)}")
     try:
-        task.report(out or folder / "report", evaluation.predictions, history.table)
+        task.view.report(out or folder / "report", evaluation.predictions, history.table)
     except ImportError as e:
         raise UserError(f"report: {e.name} is not installed; pip install 'ddptrain[report]'") from None
     say(f"report on {file} in {out or folder / 'report'}")

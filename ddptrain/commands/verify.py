@@ -33,7 +33,7 @@ from ddptrain.errors import RunFailed, UserError
 from ddptrain.models.norms import SYNC_BATCH_NORMS, batch_norms
 from ddptrain.system import temporary
 from ddptrain.system.status import FINISHED, STOPPED
-from ddptrain.tasks.build import load_predictor
+from ddptrain.tasks.build import new_task
 
 Way = Literal["resume", "split", "workers"]
 
@@ -191,7 +191,7 @@ def _bit_equal(
 def _split(runs: _Runs) -> int:
     config = runs.config
     batch, micro = config.train.global_batch, split_batch(config.train.global_batch, config.train.micro_batch, 1).micro_batch
-    kind = _kind_of_batch_norms(load_predictor(config).build_model())
+    kind = _kind_of_batch_norms(new_task(config).build_model())
     candidates = list(_other_splits(batch, micro, kind, config.train.device))
     if not candidates:
         raise UserError(f"train.global_batch: {batch} can be split in one way only on this machine; nothing to compare")

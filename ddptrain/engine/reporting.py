@@ -146,7 +146,7 @@ class RunReporter:
             return
         positions = np.arange(state.position, state.position + count)
         keys = [SampleKey(*map(int, key)) for key in zip(positions, *state.sampler.keys(positions))]
-        self.board.image("train/input", grid([self._task.picture(self._task.train[k]) for k in keys]), state.step)
+        self.board.image("train/input", grid([self._task.view.picture(self._task.train[k]) for k in keys]), state.step)
 
     def after_evaluation(self, state: RunState, evaluation: Evaluation, better: bool) -> None:
         """A row in history.csv, a table, curves, and predictions beside truth."""
@@ -157,10 +157,10 @@ class RunReporter:
         for line in evaluation.warnings():
             self.console.line(f"warning: {line}")
         self._last = evaluation
-        header, rows = self._task.summary(metrics)
+        header, rows = self._task.view.summary(metrics)
         mark = "  (best so far)" if better else ""
         self.console.table(f"evaluation after step {state.step}, epoch {state.epoch:.1f}{mark}", header, rows)
-        for remark in self._task.remarks(metrics):
+        for remark in self._task.view.remarks(metrics):
             self.console.line(f"warning: {remark}")
         monitored = state.monitored[0]
         if math.isnan(metrics[monitored]):
@@ -188,7 +188,7 @@ class RunReporter:
         if last is None:
             return
         try:
-            self._try("report", lambda: self._task.report(folder, last.predictions, self._history.table))
+            self._try("report", lambda: self._task.view.report(folder, last.predictions, self._history.table))
         except ImportError as e:
             self.console.line(f"no report/: {e.name} is not installed; pip install 'ddptrain[report]'")
 
@@ -196,7 +196,7 @@ class RunReporter:
         keys = [SampleKey(0, number, index) for number, shard in enumerate(evaluation.predictions) for index in sorted(shard)]
         count = self._section.images
         chosen = keys[:: max(1, len(keys) // count)][:count]  # spread over all datasets
-        return [self._task.picture(self._task.val_samples[k], evaluation.predictions[k.dataset][k.index]) for k in chosen]
+        return [self._task.view.picture(self._task.val_samples[k], evaluation.predictions[k.dataset][k.index]) for k in chosen]
 
     def _drawn(self, state: RunState) -> list[int]:
         # counted from the batches themselves, not from the formula that made them

@@ -214,7 +214,7 @@ def build_state(config: RunConfig, task: Task, world: World, split: Split) -> Ru
     ema = Ema(model, config.ema) if config.ema.enabled else None
     mixture = task.sampler.mixture
     samples_per_epoch = mixture.samples_per_epoch
-    steps = run_length(config, samples_per_epoch)
+    steps = run_length(config.train, samples_per_epoch)
     stepper = Stepper(
         model=distributed.data_parallel(model, world),
         loss=task.loss,

@@ -29,7 +29,7 @@ from ddptrain.structures import Batch
 from ddptrain.system.lock import RunLock
 from ddptrain.system.printable import warn
 from ddptrain.tasks.base import Task
-from ddptrain.tasks.build import build_task, with_classes
+from ddptrain.tasks.build import build_task
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         lock = stack.enter_context(RunLock(config.folder, warn, lambda: stop.signal))
         stop.on_leave.append(lock.release)
         distributed.agree(lambda: lock.acquire() if world.main else None, "the lock of the run folder")
-        config = distributed.agree(lambda: with_classes(config), "reading the classes of the datasets")
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
+        config = task.config  # which lists the classes, where they were auto
         state = distributed.agree(lambda: build_state(config, task, world, split), "building the model")
         folder = stack.enter_context(RunFolder(config, world, state, task, lock))
         folder.open()

@@ -1,4 +1,4 @@
-"""What the engine asks of a task. The engine holds no branch on which task it runs."""
+"""`Task`: one kind of learning, as the engine sees it; built-in tasks and a user's own derive from it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
+from torch import Tensor, device, nn
 
 from ddptrain.config import RunConfig
 from ddptrain.data.loading.workers import Samples
@@ -18,119 +17,62 @@ from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.data.tables.contents import Contents
 from ddptrain.errors import UserError
 from ddptrain.structures import Batch, LossSum, Sample, SampleKey
+from ddptrain.tasks.inspection.base import Inspection
 
 Prediction = Mapping[str, np.ndarray]
-"""What a model says about one sample, in flat arrays of the task's own that can be sent between ranks."""
+"""A model's answer for one sample, in flat arrays of the task's own that can be sent between ranks."""
 
 
-def file_name(samples: Samples, sample: Sample) -> str:
-    """Name of the file that one of `samples` is made of, for the title of its picture."""
-    return os.path.basename(samples.source(SampleKey(*sample.key)))
-
-
-class Model(Protocol):
-    """The half of a task that needs no datasets: what a trained run is used with."""
-
-    def build_model(self) -> nn.Module:
-        """A model with fresh (or pretrained) weights, on the CPU."""
-        ...
-
-    def predict_file(
-        self, model: nn.Module, path: Path, device: torch.device, score: float
-    ) -> tuple[dict[str, Any], np.ndarray]:
-        """What the model finds in an image file: for JSON, and as a picture with all that has at least `score`. A value of
-        bytes is a PNG, which is written beside the picture and named in the JSON."""
-        ...
-
-
-class Task(Model, Protocol):
-    """One kind of learning: its data, its model, its loss, its metric."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The run's classes."""
-        ...
-
-    @property
-    def sampler(self) -> DistributedWeightedSampler:
-        """The global stream of training samples: datasets, shares, weights. The engine only asks its `keys` and `mixture`."""
-        ...
-
-    @property
-    def train(self) -> Samples:
-        """The training samples."""
-        ...
-
-    @property
-    def val(self) -> Sequence[tuple[str, int]]:
-        """(name, number of samples) of each validation dataset, in the order of `SampleKey.dataset`."""
-        ...
-
-    @property
-    def val_samples(self) -> Samples:
-        """The validation samples, without augmentation."""
-        ...
-
-    @property
-    def monitors(self) -> Sequence[str]:
-        """Metrics by which checkpoints can be compared, the task's own first; lower is better for `loss`, else higher."""
-        ...
-
-    @property
-    def contents(self) -> Sequence[Contents]:
-        """What each dataset held when it was read: a run that goes on is told what was replaced meanwhile."""
-        ...
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Lines for the log about what was read (counts, faults)."""
-        ...
-
-    def loss(self, model: nn.Module, batch: Batch) -> LossSum:
-        """Summed loss of a micro batch; must call `model` itself, which may be wrapped in DDP."""
-        ...
-
-    def predict(self, model: nn.Module, batch: Batch) -> Sequence[Prediction]:
-        """One prediction per sample of the batch, in coordinates of the file."""
-        ...
-
-    def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
-        """Metrics from the predictions of each validation dataset, by sample index; flat names, `dataset/<name>/…` for one."""
-        ...
+class View:
+    """How a task is shown to a person; these defaults fit any task."""
 
     def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:
-        """uint8 RGB picture of a sample with its truth, or of truth beside the prediction."""
-        ...
+        """uint8 RGB picture of a training sample with its truth, or of a validation sample with truth and prediction; here
+        the first three channels of the network's input."""
+        shown = sample.image[..., :3] if sample.image.shape[2] >= 3 else np.repeat(sample.image[..., :1], 3, 2)
+        return np.ascontiguousarray(shown)
 
     def summary(self, metrics: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
-        """Header and rows of the table a person reads after an evaluation."""
-        ...
+        """Header and rows of the table that is printed after an evaluation; here a row for each metric."""
+        return ["metric", "value"], [[name, value] for name, value in metrics.items()]
 
     def remarks(self, metrics: Mapping[str, float]) -> Sequence[str]:
-        """What the metrics hide from a hasty reader, a line each."""
-        ...
+        """What the metrics hide from a hasty reader, one line each; here none."""
+        return ()
 
     def report(
         self, folder: Path, predictions: Sequence[Mapping[int, Prediction]], history: Mapping[str, Sequence[float]]
     ) -> None:
-        """Write figures and text about the last evaluation of a run; `history` holds the columns of history.csv.
+        """Write figures and text about the last evaluation of a run; here none.
+
+        Args:
+            predictions: of each validation dataset, by sample index.
+            history: the columns of history.csv.
 
         Raises:
             ImportError: a package for figures is not installed.
         """
-        ...
 
 
-class OwnTask(ABC):
-    """A `Task` with a default for all that a task can do without; see docs/tasks.md.
+class Task(ABC):
+    """One kind of learning: its network, loss, data and metrics. The engine holds no branch on which task it runs.
 
-    `OwnTask(config)` alone is the half that needs no datasets; `read` makes the other half. A subclass gives `read`,
-    `build_model`, `loss`, `predict` and `metrics`.
+    `Task(config)` reads no dataset: it can build the network, compute losses and predict. `read` adds the data.
 
     Attributes:
-        sampler, train, val, val_samples: to be set by `read`, see `Task`.
+        config: the run's config.
+        classes: the classes that the network answers with.
+        monitors: metrics by which checkpoints can be compared, the most important first; lower is better for `loss`, higher
+            for all others.
+        notes: lines for the log about what was read.
+        contents: what each dataset held when it was read, so that a resumed run notices replaced files.
+        sampler: set by `read`: the stream of training samples (datasets, shares, weights).
+        train: set by `read`: the training samples.
+        val: set by `read`: (name, number of samples) of each validation dataset, in the order of `SampleKey.dataset`.
+        val_samples: set by `read`: the validation samples, without augmentation.
     """
 
+    classes: Sequence[str]
     monitors: Sequence[str] = ("loss",)
     contents: Sequence[Contents] = ()
     sampler: DistributedWeightedSampler
@@ -145,45 +87,71 @@ class OwnTask(ABC):
 
     @abstractmethod
     def read(self) -> None:
-        """Read the datasets of the config."""
+        """Read the datasets of the config.
+
+        Raises:
+            UserError: a mistake in the datasets or in what the config says about them.
+        """
 
     @abstractmethod
     def build_model(self) -> nn.Module:
-        """See `Model`."""
+        """A network with fresh (or pretrained) weights, on the CPU."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
-        """See `Task`."""
+        """Summed loss of a micro batch; must call `model` itself, which may be wrapped in DDP."""
 
     @abstractmethod
     def predict(self, model: nn.Module, batch: Batch) -> Sequence[Prediction]:
-        """See `Task`."""
+        """One prediction per sample of the batch, in coordinates of the file."""
 
     @abstractmethod
     def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
-        """See `Task`; all of `monitors` must be among them."""
+        """Metrics from the predictions of each validation dataset, by sample index. Flat names, `dataset/<name>/…` for those
+        of one dataset; all of `monitors` must be among them."""
 
-    def predict_file(
-        self, model: nn.Module, path: Path, device: torch.device, score: float
-    ) -> tuple[dict[str, Any], np.ndarray]:
-        """Here: not known."""
+    def predict_file(self, model: nn.Module, path: Path, device: device, score: float) -> tuple[dict[str, Any], np.ndarray]:
+        """The prediction for an image file: plain values for JSON, and a picture that shows what has at least `score`. A value
+        of type bytes is a PNG, which is written beside the picture and named in the JSON."""
         raise UserError(f"predict: {type(self).__name__} has no predict_file; write one")
 
-    def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:
-        """Here: the first three channels of what the network sees."""
-        shown = sample.image[..., :3] if sample.image.shape[2] >= 3 else np.repeat(sample.image[..., :1], 3, 2)
-        return np.ascontiguousarray(shown)
+    def example_input(self) -> tuple[Tensor, ...]:
+        """Two samples as the network's `forward` takes them, for `ddptrain export`."""
+        raise UserError(f"export: not for {self.config.task}; use the checkpoint itself, which torch.load reads")
 
-    def summary(self, metrics: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
-        """Here: each metric in a row."""
-        return ["metric", "value"], [[name, value] for name, value in metrics.items()]
+    @property
+    def view(self) -> View:
+        """How samples, metrics and results are shown."""
+        return View()
 
-    def remarks(self, metrics: Mapping[str, float]) -> Sequence[str]:
-        """Here: none."""
-        return ()
+    def inspect(self, images: int) -> Inspection:
+        """What `ddptrain check` says about the datasets of a run before anything is learned.
 
-    def report(
-        self, folder: Path, predictions: Sequence[Mapping[int, Prediction]], history: Mapping[str, Sequence[float]]
-    ) -> None:
-        """Here: nothing is written."""
-        return
+        Args:
+            images: how many are opened to look for duplicates, over all datasets; 0 for all.
+        """
+        missing = "faults, classes, duplicates and leaks of its datasets were not looked for"
+        return Inspection(warnings=[f"{self.config.task}: a task of your own has no inspection: {missing}"])
+
+    def with_classes(self) -> Task:
+        """This task; where the config says `classes: auto`, one whose config lists the classes of the training datasets.
+
+        Raises:
+            UserError: the datasets do not name their classes, or no class is left.
+        """
+        if not self.config.classes:
+            raise UserError(f"classes: auto is not for {self.config.task}, a task of your own; list the classes")
+        return self
+
+
+class OwnTask(View, Task):
+    """A `Task` that is its own view: the base that a user's own tasks had before views stood beside them."""
+
+    @property
+    def view(self) -> View:
+        return self
+
+
+def file_name(samples: Samples, sample: Sample) -> str:
+    """Name of the file that one of `samples` is made of, for the title of its picture."""
+    return os.path.basename(samples.source(SampleKey(*sample.key)))

@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ddptrain.config import RunConfig
-from ddptrain.data.augment.partners import Partners
+from ddptrain.config import RunConfig, TrainConfig
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.errors import UserError
 
@@ -42,30 +41,6 @@ def build_sampler(
         raise UserError(f"data.train: {e}") from None
 
 
-def build_partners(config: RunConfig, sampler: DistributedWeightedSampler, chance: float) -> Partners | None:
-    """Where mosaic, mixup and cutmix take their further images from; None where their chance is 0."""
-    if not chance:
-        return None
-    epoch = sampler.mixture.samples_per_epoch
-    end = run_length(config, epoch) * config.train.global_batch
-    return Partners(sampler.keys, epoch, max(0.0, end - config.data.augment.close_epochs * epoch))
-
-
-def mixing_notes(config: RunConfig, epoch: int, partners: Partners | None, *kinds: str) -> list[str]:
-    """Lines for the log: how long `kinds` of `data.augment` (keys) mix images, and a warning where they never do."""
-    if partners is None:
-        return []
-    end = run_length(config, epoch) * config.train.global_batch
-    chances = " and ".join(f"{kind} of {getattr(config.data.augment, kind):.0%}" for kind in kinds)
-    if not partners.until:
-        never = " and ".join(f"no {kind}" for kind in kinds)
-        return [
-            f"warning: {never}: data.augment.close_epochs is as long as the run, {config.data.augment.close_epochs:g} epochs "
-            f"of {end / epoch:.4g}; set it lower, or take {' and '.join(kinds)} out"
-        ]
-    return [f"{chances} of the samples in the first {partners.until / epoch:.4g} of {end / epoch:.4g} epochs"]
-
-
-def run_length(config: RunConfig, samples_per_epoch: int) -> int:
+def run_length(train: TrainConfig, samples_per_epoch: int) -> int:
     """Length of a run in steps."""
-    return config.train.steps or math.ceil(config.train.epochs * samples_per_epoch / config.train.global_batch)
+    return train.steps or math.ceil(train.epochs * samples_per_epoch / train.global_batch)

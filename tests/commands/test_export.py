@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ddptrain.cli import main
 from ddptrain.commands.export import FORMATS, TOLERANCE, export_model
 from ddptrain.errors import UserError
-from ddptrain.tasks.build import INPUTS
+from ddptrain.tasks.build import TASKS
 
 
 class _Net(nn.Module):
@@ -86,7 +86,7 @@ def test_an_unknown_format_and_a_missing_package_are_told(tmp_path: Path, monkey
             export_model(_net(), (torch.randn(1, 3, 16, 16),), format, tmp_path / "x")
 
 
-@pytest.mark.parametrize("task", INPUTS)
+@pytest.mark.parametrize("task", TASKS)
 def test_a_run_is_exported(
     small_config: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str
 ) -> None:

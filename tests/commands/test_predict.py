@@ -15,12 +15,12 @@ from ddptrain.cli import main
 from ddptrain.commands.image_files import distinct, find_images
 from ddptrain.config import RunConfig, load_config
 from ddptrain.data.tables.faults import Faults
-from ddptrain.tasks.build import load_predictor
+from ddptrain.tasks.build import new_task
 
 
 def untrained(config: RunConfig, run: Path) -> Path:
     """A run folder with fresh weights."""
-    model = load_predictor(config).build_model().state_dict()
+    model = new_task(config).build_model().state_dict()
     checkpoint.save(run / "checkpoints", {"config": config.model_dump_json(), "model": model, "ema": None}, 1, best=True)
     return run
 

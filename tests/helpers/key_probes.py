@@ -32,7 +32,7 @@ from ddptrain.optim.ema import Ema
 from ddptrain.optim.schedule import Schedule
 from ddptrain.structures import Batch, SampleKey
 from ddptrain.tasks.base import Task
-from ddptrain.tasks.build import build_task, load_predictor
+from ddptrain.tasks.build import build_task, new_task
 from launch import batch, job, script
 from launch.job import Job
 
@@ -129,7 +129,7 @@ def predictions(config: RunConfig) -> Any:
 def network(config: RunConfig) -> Any:
     """The layers of the model with their settings, its tensors, and those that are trained; without values."""
     with torch.device("meta"):
-        model = load_predictor(config).build_model()
+        model = new_task(config).build_model()
     settings = [(getattr(m, "p", None), getattr(m, "drop_prob", None)) for m in model.modules()]
     tensors = [(name, tuple(value.shape)) for name, value in model.state_dict().items()]
     return digest([repr(model), settings, tensors, [p.requires_grad for p in model.parameters()]])

@@ -17,7 +17,7 @@ from ddptrain.config.data import DatasetConfig
 from ddptrain.config.docs import to_yaml
 from ddptrain.data.tables.labels import classes_of
 from ddptrain.errors import UserError
-from ddptrain.tasks.build import build_task, with_classes
+from ddptrain.tasks.build import build_task, new_task
 
 
 class Names:
@@ -65,7 +65,7 @@ def test_every_task_knows_the_names_of_its_datasets(
 ) -> None:
     config = load_config(small_config(task), ["classes=auto", "data.samples_per_epoch=12"])
     assert yaml.safe_load(to_yaml(config))["classes"] == "auto"
-    resolved = with_classes(config)
+    resolved = new_task(config).with_classes().config
     assert set(resolved.classes) == set(classes)
     assert resolve(yaml.safe_load(to_yaml(resolved))) == resolved
     assert build_task(config).classes == (("not interacting", "interacting") if task == "interaction" else resolved.classes)
@@ -83,12 +83,12 @@ def test_the_run_holds_the_list(shapes_config: Path, tmp_path: Path, capsys: pyt
 def test_where_no_list_can_be_made_is_one_line(small_config: Callable[[str], Path], tmp_path: Path) -> None:
     config = small_config("segmentation")
     with pytest.raises(UserError, match="masks hold no class names"):
-        with_classes(load_config(config, ["classes=auto", "data.train.0.names=null"]))
+        new_task(load_config(config, ["classes=auto", "data.train.0.names=null"])).with_classes()
     everything = ["data.train.0.drop=['*']", "data.train.1.ignore=['*']"]
     with pytest.raises(UserError, match="no training dataset has a class that is neither ignored nor dropped"):
-        with_classes(load_config(config, ["classes=auto", *everything]))
+        new_task(load_config(config, ["classes=auto", *everything])).with_classes()
     for value, line in (("[]", "must have at least 1 item, or be auto"), ("cars", "must be a list, such as")):
         with pytest.raises(UserError, match=line):
             load_config(config, [f"classes={value}"])
     with pytest.raises(UserError, match="'tram' is not a class of the run; classes are ground, disc, square"):
-        with_classes(load_config(config, ["classes=auto", "data.val.0.rename={ground: tram}"]))
+        new_task(load_config(config, ["classes=auto", "data.val.0.rename={ground: tram}"])).with_classes()

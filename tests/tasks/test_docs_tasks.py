@@ -14,7 +14,7 @@ from support import Ranks, command_line, final_state, largest_difference
 
 from ddptrain.config import load_config
 from ddptrain.errors import UserError
-from ddptrain.tasks.build import build_task, load_predictor
+from ddptrain.tasks.build import build_task, new_task
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
 CODE, YAML = (re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)[0] for kind in ("python", "yaml"))
@@ -75,10 +75,10 @@ def test_what_is_no_task_is_told_in_one_line(place: Path, monkeypatch: pytest.Mo
     (place / "own_other.py").write_text("class Other: ...\n")
     for task, line in (
         ("nowhere:Count", "No module named 'nowhere'; run where nowhere.py is"),
-        ("own_other:Other", "own_other has no class Other that is a ddptrain.tasks.base.OwnTask"),
+        ("own_other:Other", "own_other has no class Other that derives from ddptrain.tasks.base.Task"),
         ("own_other:Gone", "own_other has no class Gone"),
     ):
-        for use in (build_task, load_predictor):
+        for use in (build_task, new_task):
             with pytest.raises(UserError) as e:
                 use(load_config(place / "count.yaml", [f"task={task}"]))
             assert line in str(e.value)

@@ -1,1 +1,1 @@
-"""Classification: what a whole image shows."""
+"""Classification: what a whole image shows, one class or several."""

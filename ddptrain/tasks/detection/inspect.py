@@ -3,91 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from ddptrain.config import LossConfig, RunConfig, YoloConfig
+from ddptrain.config.loss import SizeWeights
 from ddptrain.data.inspect.statistics import EDGES, Sizes, box_sizes, class_counts
-from ddptrain.data.tables.boxes import AnnotationTable
-from ddptrain.data.tables.cache import read_cached
-from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.reporting.page import Section, histogram
-from ddptrain.tasks.inspection.base import DataSet, Inspection, read_sets
-from ddptrain.tasks.inspection.classes import class_warnings, tell_classes
-from ddptrain.tasks.inspection.twins import tell_duplicates
+from ddptrain.tasks.inspection.base import DataSet, Inspection
+from ddptrain.tasks.inspection.classes import report_classes
+from ddptrain.tasks.inspection.twins import report_duplicates
+from ddptrain.tasks.tables import TableTask
 
 SIZES = ("small", "medium", "large")
 MOST = 0.9
 """Part of the box loss that one size should not get by its weight."""
 
 
-def inspect_detection(config: RunConfig, images: int) -> Inspection:
-    """Read all datasets of a run and look for faults, gaps, extremes, duplicates and leaks.
+def inspect_detection(task: TableTask, images: int) -> Inspection:
+    """Faults, classes without boxes, sizes of boxes, duplicates and leaks.
 
     Args:
         images: how many are opened to look for duplicates, over all datasets; 0 for all.
     """
     out = Inspection()
-    sets = _read(config, out)
+    sets = task.inspect_datasets(out)
     if sets:
-        tell_classes(sets, config.classes, np.array([class_counts(s.table) for s in sets]), "box", out)
-        out.warnings += class_warnings(config, sets, "box")
-        _sizes(config, sets, out)
-        tell_duplicates(sets, images, out)
+        report_classes(sets, task.classes, np.array([class_counts(s.table) for s in sets]), "box", out)
+        out.warnings += task.warnings(sets)
+        _report_sizes(task.config, sets, out)
+        report_duplicates(sets, images, out)
     return out
 
 
-def _read(config: RunConfig, out: Inspection) -> list[DataSet]:
-    def apply(space: LabelSpace, table: AnnotationTable, part: str) -> AnnotationTable:
-        return space.apply(table)
-
-    def describe(table: AnnotationTable) -> tuple[list[Any], dict[str, Any]]:
-        ignored, crowds = int(table.ignore.sum()), int((table.crowd & ~table.ignore).sum())
-        boxes = len(table.boxes) - ignored - crowds
-        return [boxes, ignored, crowds], {"boxes": boxes, "ignore_regions": ignored, "crowds": crowds}
-
-    return read_sets(config, out, read_cached, apply, describe, ("boxes", "ignore regions", "crowds"))
-
-
-def _sizes(config: RunConfig, sets: Sequence[DataSet], out: Inspection) -> None:
-    size = config.data.image_size
-    found = [box_sizes(s.table, size) for s in sets]
+def _report_sizes(config: RunConfig, sets: Sequence[DataSet], out: Inspection) -> None:
+    side = config.data.image_size
+    sizes = [box_sizes(s.table, side) for s in sets]
     section = Section("Sizes of boxes")
-    section.columns = ("dataset", "boxes", *(f"{n} native" for n in "SML"), *(f"{n} at {size}" for n in "SML"), "below 8 px")
+    section.columns = ("dataset", "boxes", *(f"{n} native" for n in "SML"), *(f"{n} at {side}" for n in "SML"), "below 8 px")
     rows = []
-    for s, f in zip(sets, found):
+    for s, f in zip(sets, sizes):
         total = int(f.native.sum())
         parts = [f"{100 * n / total:.1f} %" if total else None for n in (*f.native, *f.network, f.below_8)]
         rows.append([s.title, total, *parts])
         if total and f.below_8:
             tiny = f"{100 * f.below_8 / total:.0f} % of boxes are below 8 px (root of the area)"
-            line = f"{s.title}: {tiny} after letterbox at {size}"
+            line = f"{s.title}: {tiny} after letterbox at {side}"
             section.lines.append(line)
             if s.part == "train" and f.below_8 > total / 2:
                 out.warnings.append(f"{line}; a larger data.image_size or finer model.strides shows more of them")
     section.rows = rows
-    _box_loss(config, sets, found, section, out)
-    _too_long(config, sets, found, out)
-    section.figures.append(_sizes_figure(sets, found, size))
+    if isinstance(config.loss, LossConfig) and isinstance(config.model, YoloConfig):
+        _report_box_loss(config.loss.size_weights, sets, sizes, section, out)
+        if config.model.reg_max > 1:
+            # a distribution over the distance to each side ends at (bins - 1) strides of the coarsest level
+            _report_too_long(2 * (config.model.reg_max - 1) * max(config.model.strides), side, sets, sizes, out)
+    section.figures.append(_sizes_figure(sets, sizes, side))
     out.sections.append(section)
     out.facts["sizes"] = [
         {"part": s.part, "name": s.config.name, "below_8px": f.below_8, "longest_side": round(f.longest, 1)}
         | {"native": dict(zip(SIZES, f.native.tolist())), "network": dict(zip(SIZES, f.network.tolist()))}
-        for s, f in zip(sets, found)
+        for s, f in zip(sets, sizes)
     ]
 
 
-def _box_loss(config: RunConfig, sets: Sequence[DataSet], found: Sequence[Sizes], section: Section, out: Inspection) -> None:
+def _report_box_loss(
+    weights: SizeWeights, sets: Sequence[DataSet], sizes: Sequence[Sizes], section: Section, out: Inspection
+) -> None:
     """What part of the box loss each size gets: its boxes in a drawn sample, times its weight."""
-    if not (isinstance(config.model, YoloConfig) and isinstance(config.loss, LossConfig)):
-        return
     boxes = np.zeros(3)
-    for s, f in zip(sets, found):
+    for s, f in zip(sets, sizes):
         if s.part == "train":
             share = len(s.table) if s.config.share is None else s.config.share
             boxes += share * f.network / len(s.table)
-    weights = config.loss.size_weights
     factors = np.array([weights.small, weights.medium, weights.large])
     if not boxes.sum() or not (boxes * factors).sum():
         return
@@ -106,22 +94,18 @@ def _box_loss(config: RunConfig, sets: Sequence[DataSet], found: Sequence[Sizes]
             )
 
 
-def _too_long(config: RunConfig, sets: Sequence[DataSet], found: Sequence[Sizes], out: Inspection) -> None:
-    """A distribution over the distance to each side ends at (bins - 1) strides of the coarsest level."""
-    model = config.model
-    if not isinstance(model, YoloConfig) or model.reg_max == 1:
-        return
-    reach = 2 * (model.reg_max - 1) * max(model.strides)
-    for s, f in zip(sets, found):
+def _report_too_long(reach: int, side: int, sets: Sequence[DataSet], sizes: Sequence[Sizes], out: Inspection) -> None:
+    """Warn of training boxes longer than the head can predict: `reach` pixels, at an image size of `side`."""
+    for s, f in zip(sets, sizes):
         if s.part == "train" and f.longest > reach:
             out.warnings.append(
-                f"{s.title}: a box is {f.longest:.0f} px long at {config.data.image_size}, the head reaches {reach} px; "
+                f"{s.title}: a box is {f.longest:.0f} px long at {side}, the head reaches {reach} px; "
                 "add a coarser stride, or raise model.reg_max"
             )
 
 
-def _sizes_figure(sets: Sequence[DataSet], found: Sequence[Sizes], size: int) -> str:
-    series = [(s.title, (f.sides / max(f.sides.sum(), 1)).tolist()) for s, f in zip(sets, found)]
+def _sizes_figure(sets: Sequence[DataSet], sizes: Sequence[Sizes], size: int) -> str:
+    series = [(s.title, (f.sides / max(f.sides.sum(), 1)).tolist()) for s, f in zip(sets, sizes)]
     ticks = [f"{e:.0f}" if i % 2 == 0 else "" for i, e in enumerate(EDGES)]
     # edge k stands k + 1 bins from the left, and there are two bins to an octave
     marks = [(1 + 2 * float(np.log2(px)), text) for px, text in ((8, "8 px"), (32, "medium"), (96, "large"))]

@@ -1,20 +1,17 @@
-"""What every inspection is made of: findings, and the datasets of a run as they can be read."""
+"""What every inspection is made of: findings, and the datasets of a run as they were read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ddptrain.config import DatasetConfig, RunConfig
-from ddptrain.data.tables.faults import KINDS, Faults, OnFault
-from ddptrain.data.tables.labels import LabelSpace
-from ddptrain.errors import UserError
-from ddptrain.reporting.page import Section, details
+from ddptrain.config import DatasetConfig
+from ddptrain.data.tables.faults import Faults
+from ddptrain.reporting.page import Section
 
-SHOWN_FAULTS = 50
+Part = Literal["train", "val"]
 
 
 @dataclass
@@ -34,73 +31,37 @@ class Inspection:
 
 
 class DataSet(NamedTuple):
-    """A dataset that could be read, with classes of the run; `table` is of the task's own kind."""
+    """A dataset that was read.
 
-    part: str
+    Attributes:
+        part, number: its place in the config, `data.<part>.<number>`.
+        config: its section there.
+        table: what is learned or scored, of the task's own kind, with classes of the run.
+        annotated: bool `[C]`: the classes of the run that it labels.
+        own: its table as it was read, with its own classes.
+        faults: what was wrong with its files.
+        left_out: what the task's rules removed from `own`, in words.
+    """
+
+    part: Part
+    number: int
     config: DatasetConfig
     table: Any
     annotated: np.ndarray
+    own: Any
+    faults: Faults
+    left_out: str = ""
 
     @property
     def title(self) -> str:
         return f"{self.part} {self.config.name}"
 
-    def key(self, config: RunConfig) -> str:
-        """Where it stands in the config: `data.train.0`."""
-        return f"data.{self.part}.{[d.name for d in getattr(config.data, self.part)].index(self.config.name)}"
+    @property
+    def key(self) -> str:
+        """Its place in the config: `data.train.0`."""
+        return f"data.{self.part}.{self.number}"
 
-
-def data_sets(config: RunConfig, part: str, tables: Sequence[Any], annotated: np.ndarray) -> list[DataSet]:
-    """The datasets of one part of a run whose tables a task has read; `annotated`: bool `[datasets, classes]`."""
-    return [DataSet(part, d, t, row) for d, t, row in zip(getattr(config.data, part), tables, annotated, strict=True)]
-
-
-def read_sets(
-    config: RunConfig,
-    out: Inspection,
-    read: Callable[[DatasetConfig, OnFault], tuple[Any, Faults]],
-    apply: Callable[[LabelSpace, Any, str], Any],
-    describe: Callable[[Any], tuple[list[Any], dict[str, Any]]],
-    columns: Sequence[str],
-) -> list[DataSet]:
-    """All datasets of a run that can be read; the others and their faults are told, and all have a row of a table.
-
-    Args:
-        read: table and faults of a dataset; apply: the table with classes of the run, in train or val.
-        describe: cells of its row, and facts, of such a table; columns: names of the cells.
-    """
-    sets, rows, folded = [], [], []
-    facts = out.facts["datasets"] = []
-    for part in ("train", "val"):
-        for d in getattr(config.data, part):
-            try:
-                own, faults = read(d, "drop")
-                tell_faults(config, part, d, faults, out)
-                space = LabelSpace.build(config.classes, [d], [own])
-                table = apply(space, own, part)
-            except UserError as e:
-                out.errors.append(f"{part}: {e}")
-                continue
-            sets.append(DataSet(part, d, table, space.annotated[0]))
-            cells, told = describe(table)
-            rows.append([part, d.name, d.format, len(own), *cells, faults.text()])
-            of_all = {"part": part, "name": d.name, "format": d.format, "images": len(own)}
-            facts.append(of_all | told | {"faults": dict(faults.counts)})
-            if faults.kept:
-                text = f"{part} {d.name}: {sum(faults.counts.values())} faults, the first {SHOWN_FAULTS}"
-                folded.append(details(text, [str(f) for f in faults.kept[:SHOWN_FAULTS]]))
-    out.sections.append(Section("Datasets", [], ("part", "dataset", "format", "images", *columns, "faults"), rows, folded))
-    return sets
-
-
-def tell_faults(config: RunConfig, part: str, d: DatasetConfig, faults: Faults, out: Inspection) -> None:
-    """An error or a warning, as `data.on_fault` says, about the faults of one dataset that would end a run."""
-    first = next(faults.errors(), None)
-    if first is None:
-        return
-    counts = ", ".join(f"{n} {k}" for k, n in faults.counts.items() if KINDS[k].error)
-    line = f"{part} {d.name}: {counts}; the first: {first}"
-    if config.data.on_fault == "error":
-        out.errors.append(f"{line}; correct the files, or set data.on_fault=drop")
-    else:
-        out.warnings.append(line)
+    @property
+    def used(self) -> bool:
+        """Whether the run draws samples from it, or is scored on it."""
+        return self.part == "val" or self.config.share != 0

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ddptrain.config import RunConfig
 from ddptrain.config.text import dump_inline
 from ddptrain.data.inspect.missed import first_few, strangely_missed
 from ddptrain.data.tables.boxes import AnnotationTable
@@ -24,7 +23,7 @@ UNLABELLED = {"box": "background", "image": "absent", "pixel": "other classes", 
 """What a thing counts as that nobody labelled, by what is labelled."""
 
 
-def tell_classes(
+def report_classes(
     sets: Sequence[DataSet],
     classes: Sequence[str],
     counts: np.ndarray,
@@ -56,67 +55,67 @@ def tell_classes(
     ]
 
 
-def refuse_no_truth(config: RunConfig, sets: Sequence[DataSet], unit: str) -> None:
-    """Raise where nothing can be learned, or where patience waits for a metric that cannot be.
+def refuse_no_truth(patience: int | None, sets: Sequence[DataSet], unit: str) -> None:
+    """Raise where nothing can be learned, or where patience waits for a metric that is undefined.
 
     Args:
-        sets: tables with classes of the run, of train and val.
+        patience: `train.patience`.
+        sets: the datasets of train and val.
 
     Raises:
         UserError: no training dataset shows any class; or none of val does, and `train.patience` is given.
     """
-    shown = {part: any(s.table.samples_by_class().any() for s in used(sets) if s.part == part) for part in ("train", "val")}
+    shown = {
+        part: any(s.table.samples_by_class().any() for s in sets if s.used and s.part == part) for part in ("train", "val")
+    }
     remedy = "correct classes, rename, ignore, drop or the labels"
     if not shown["train"]:
         raise UserError(f"data.train: no {unit} of any class in any training dataset, nothing can be learned; {remedy}")
-    if not shown["val"] and config.train.patience is not None:
+    if not shown["val"] and patience is not None:
         raise UserError(
             f"train.patience: no {unit} of any class in any validation dataset, so that no evaluation is better than "
             f"another; {remedy}, or set train.patience to null"
         )
 
 
-def used(sets: Sequence[DataSet]) -> list[DataSet]:
-    """Those that a run draws from or is scored on."""
-    return [s for s in sets if s.part == "val" or s.config.share != 0]
-
-
-def class_warnings(config: RunConfig, sets: Sequence[DataSet], unit: str, masked: bool = True) -> list[str]:
-    """Classes that are none by their names, those that cannot be learned or scored, and those that one dataset never shows
-    and others do.
+def class_warnings(classes: Sequence[str], sets: Sequence[DataSet], unit: str, masked: bool = True) -> list[str]:
+    """Classes that are named like ignore regions, those that cannot be learned or scored, and those that one dataset never
+    shows and others do.
 
     Args:
-        sets: tables with classes of the run, of train and val.
+        classes: those of the run.
+        sets: the datasets of train and val.
         masked: the loss and the metric leave out the classes that a dataset does not label.
     """
-    sets = used(sets)
-    shown = np.array([s.table.samples_by_class() for s in sets]).reshape(len(sets), len(config.classes))
+    warnings = _regions(classes, sets)
+    sets = [s for s in sets if s.used]
+    shown = np.array([s.table.samples_by_class() for s in sets]).reshape(len(sets), len(classes))
     known = np.array([s.annotated for s in sets]).reshape(shown.shape)
     samples = np.array([len(s.table) for s in sets])
-    out, told = _regions(config), np.zeros(shown.shape, bool)
+    absent = np.zeros(shown.shape, bool)  # from a whole part, which is a warning of its own
     for part in ("train", "val"):
         rows = np.array([s.part == part for s in sets], bool)
         if rows.any():
-            told[rows] = ~shown[rows].any(0)
-            out += _absent(config, part, shown[rows], known[rows], unit)
+            absent[rows] = ~shown[rows].any(0)
+            warnings += _absent(classes, part, shown[rows], known[rows], unit)
     for i, s in enumerate(sets):
         if s.config.annotated is not None or unit == "pixel":  # the user has said what it labels; `mask_warnings` says more
             continue
         others = known & (np.arange(len(sets)) != i)[:, None]
         elsewhere, of = (shown * others).sum(0), (samples[:, None] * others).sum(0)
-        missed = strangely_missed(samples[i], shown[i], elsewhere * (known[i] & ~told[i]), of)
+        missed = strangely_missed(samples[i], shown[i], elsewhere * (known[i] & ~absent[i]), of)
         if len(missed):
-            out.append(_never_shown(config, s, missed, shown[i], elsewhere, of, unit, masked))
+            warnings.append(_never_shown(classes, s, missed, shown[i], elsewhere, of, unit, masked))
         if isinstance(s.table, AnnotationTable) and s.config.format == "yolo":
-            out += folder_warnings(config, s, elsewhere, of)
-    return out
+            warnings += folder_warnings(classes, s, elsewhere, of)
+    return warnings
 
 
-def _regions(config: RunConfig) -> list[str]:
+def _regions(classes: Sequence[str], sets: Sequence[DataSet]) -> list[str]:
     """Classes that are named like ignore regions."""
     out = []
-    for name in named_like_regions(config.classes):
-        renamed = [own for d in (*config.data.train, *config.data.val) for own, new in d.rename.items() if new == name]
+    for name in named_like_regions(classes):
+        renamed = [own for s in sets for own, new in s.config.rename.items() if new == name]
         own = dump_inline(list(dict.fromkeys(renamed)) or [name])
         out.append(
             f"class {name} is named like an ignore region, but is learned and scored as a class; take it out of classes"
@@ -125,7 +124,7 @@ def _regions(config: RunConfig) -> list[str]:
     return out
 
 
-def _absent(config: RunConfig, part: str, shown: np.ndarray, known: np.ndarray, unit: str) -> list[str]:
+def _absent(classes: Sequence[str], part: str, shown: np.ndarray, known: np.ndarray, unit: str) -> list[str]:
     """Classes that no dataset of a part shows."""
     where, verb = ("training", "learned") if part == "train" else ("validation", "scored")
     if not shown.any():
@@ -137,7 +136,7 @@ def _absent(config: RunConfig, part: str, shown: np.ndarray, known: np.ndarray, 
         (unknown, f"no {where} dataset labels {{}}", "; check rename, or drop {}"),
         (~shown.any(0) & ~unknown, f"no {unit} of {{}} in any {where} dataset", ""),
     ):
-        names = [config.classes[c] for c in np.flatnonzero(which).tolist()]
+        names = [classes[c] for c in np.flatnonzero(which).tolist()]
         if names:
             one = len(names) == 1
             head, it, they = (f"class {names[0]}", "it", "it") if one else (f"classes {first_few(names)}", "them", "they")
@@ -146,7 +145,7 @@ def _absent(config: RunConfig, part: str, shown: np.ndarray, known: np.ndarray, 
 
 
 def _never_shown(
-    config: RunConfig,
+    classes: Sequence[str],
     s: DataSet,
     missed: np.ndarray,
     shown: np.ndarray,
@@ -156,21 +155,21 @@ def _never_shown(
     masked: bool,
 ) -> str:
     noun = PLURALS["pair" if unit == "pair" else "image"]
-    names = [f"{config.classes[c]} ({elsewhere[c]} of {of[c]} {noun} elsewhere show it)" for c in missed.tolist()]
-    known = "all" if s.annotated.all() else dump_inline([name for name, k in zip(config.classes, s.annotated) if k])
+    names = [f"{classes[c]} ({elsewhere[c]} of {of[c]} {noun} elsewhere show it)" for c in missed.tolist()]
+    known = "all" if s.annotated.all() else dump_inline([name for name, k in zip(classes, s.annotated) if k])
     unlabelled = (
-        unlabelled_way(config, s, shown, unit)
+        unlabelled_way(classes, s, shown, unit)
         if masked
         else "if they are there under other names, correct names, rename or the labels"
     )
     return (
         f"{s.title}: no {unit} of {first_few(names, 'classes')}; {unlabelled}; if it really has none, write annotated: "
-        f"{known} (in {s.key(config)})"
+        f"{known} (in {s.key})"
     )
 
 
-def unlabelled_way(config: RunConfig, s: DataSet, shown: np.ndarray, unit: str) -> str:
+def unlabelled_way(classes: Sequence[str], s: DataSet, shown: np.ndarray, unit: str) -> str:
     """What follows, and what to do, where a dataset shows classes that nobody labelled; `shown`: those that it does label."""
-    labelled = [name for name, known, there in zip(config.classes, s.annotated, shown) if known and there]
+    labelled = [name for name, known, count in zip(classes, s.annotated, shown) if known and count]
     verb = "learned" if s.part == "train" else "scored"
     return f"if it shows some without a label, they are {verb} as {UNLABELLED[unit]}: write annotated: {dump_inline(labelled)}"

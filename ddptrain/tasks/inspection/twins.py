@@ -15,7 +15,7 @@ from ddptrain.reporting.page import Section, details
 from ddptrain.tasks.inspection.base import DataSet, Inspection
 
 
-def tell_duplicates(sets: Sequence[DataSet], images: int, out: Inspection) -> None:
+def report_duplicates(sets: Sequence[DataSet], images: int, out: Inspection) -> None:
     """Images that come twice or stand in both parts; a table has a `path` of each image."""
     chosen = _chosen(sets, images)
     looked_at, total = sum(map(len, chosen)), sum(len(s.table) for s in sets)
@@ -33,7 +33,7 @@ def tell_duplicates(sets: Sequence[DataSet], images: int, out: Inspection) -> No
     out.sections.append(section)
     out.facts["duplicates"] = [t._asdict() | {"examples": [list(pair) for pair in t.examples]} for t in twins]
     for t in twins:
-        tell_twins(t, out)
+        report_twins(t, out)
     bad = [line for path in undecoded if (line := _why_not(path))]
     if bad:
         which = "1 image cannot" if len(bad) == 1 else f"{len(bad)} images cannot"
@@ -50,7 +50,7 @@ def _why_not(path: str) -> str:
     return ""
 
 
-def tell_twins(t: Twins, out: Inspection) -> None:
+def report_twins(t: Twins, out: Inspection) -> None:
     """A warning about images that stand in two datasets, or twice in one."""
     example = " = ".join(t.examples[0][::-1])
     what = f"{t.equal} equal and {t.alike} that look the same, such as {example}"

@@ -1,1 +1,1 @@
-"""Interaction: which people interact, and how."""
+"""Interaction: which people in a panorama interact, and how."""

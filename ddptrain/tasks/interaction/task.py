@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +13,122 @@ from torch import Tensor, nn
 from ddptrain.config import InteractionConfig, RunConfig
 from ddptrain.data.augment.view import View
 from ddptrain.data.formats.jrdb import around_the_seam, people_of, read_jrdb
-from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.samples.interaction import PairSamples, crops
-from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.data.tables.pairs import FEATURES, PairTable, find_pairs, geometry, is_candidate
 from ddptrain.data.tables.people import PeopleTable
 from ddptrain.errors import UserError
-from ddptrain.models.interaction import InteractionModel
+from ddptrain.models.interaction import CROPS, InteractionModel
 from ddptrain.reporting import panorama
-from ddptrain.structures import Batch, Sample, SampleKey
-from ddptrain.tasks.base import Prediction, file_name
-from ddptrain.tasks.inspection.base import data_sets
-from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
-from ddptrain.tasks.labels import LabelModel, LabelTask
+from ddptrain.structures import Batch
+from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
+from ddptrain.tasks.interaction.inspect import inspect_interaction
+from ddptrain.tasks.interaction.view import InteractionView
+from ddptrain.tasks.logits.task import LogitsTask, probabilities
+from ddptrain.tasks.tables import annotated
 
 STAGE_1 = ("not interacting", "interacting")
 CHUNK = 64
 """Pairs that are predicted at once."""
 
 
-class InteractionPredictor(LabelModel):
-    """The half of the task that needs no datasets."""
+class InteractionTask(LogitsTask):
+    """See `tasks.base.Task`. A sample is a pair of people."""
+
+    noun = "pairs"
+    unit = "pair"
+    read_table = staticmethod(read_jrdb)
+    monitors = ("f1", "loss", "accuracy", "AP", "balanced_accuracy", "auc")
+    channels = 3 * CROPS
 
     def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
         assert isinstance(config.model, InteractionConfig)
-        self.stage = config.model.stage
         self.model_config = config.model
-        super().__init__(config, STAGE_1 if self.stage == 1 else config.classes)
+        self.stage = config.model.stage
+        if self.stage == 1:
+            self.classes = STAGE_1
+
+    def read(self) -> None:
+        data = self.config.data
+        train, val = self.datasets("train"), self.datasets("val")
+        _refuse_shared_sequences(train, val)
+        self.accept(train, val)
+        truth, self.val_truth = [self._truth(s.table) for s in train], [self._truth(s.table) for s in val]
+        known, self.val_annotated = (
+            np.ones((len(sets), 2), bool) if self.stage == 1 else annotated(sets) for sets in (train, val)
+        )
+        self._weigh(truth)
+        self.sampler = self._sample(truth)
+        people, pairs = zip(*((s.own, s.table) for s in train))
+        val_people, val_pairs = zip(*((s.own, s.table) for s in val))
+        size = data.image_size
+        self.train = PairSamples(people, pairs, truth, known, size, data.augment, self.config.seed)
+        self.val_samples = PairSamples(val_people, val_pairs, self.val_truth, self.val_annotated, size, None)
+        if self.stage == 2 and self.config.init_from is None:
+            self.notes.append("warning: stage 2 without init_from: its backbone starts anew and not from a run of stage 1")
+
+    def accept(self, train: Sequence[DataSet], val: Sequence[DataSet]) -> None:
+        if self.stage == 2:
+            super().accept(train, val)
+            return
+        self.val = [(s.config.name, len(s.table)) for s in val]
+        self.notes += [f"warning: {line}" for line in _one_answer([s.table for s in train if s.used], [s.table for s in val])]
+
+    def apply(self, space: LabelSpace, table: PeopleTable, part: Part) -> tuple[PairTable, str]:
+        seed = self.config.seed if part == "train" else None
+        pairs, removed = find_pairs(space.apply(table), self.config.data.pairs, self.stage, seed)
+        return pairs, ", ".join(map(str, removed)) or "none"
+
+    def notes_on(self, data: DataSet) -> list[str]:
+        people: PeopleTable = data.own
+        pairs: PairTable = data.table
+        unlabelled = int((~people.labelled).sum())
+        if unlabelled == len(people):
+            raise UserError(
+                f"{data.config.name}: none of its {len(people)} frames tells who interacts, neither by H-interaction nor by "
+                "social_group; learn from labels_2d_activity_social_stitched"
+            )
+        if not len(pairs):
+            rules = f"(interacting + other pairs: {data.left_out})"
+            raise UserError(f"{data.config.name}: no pair is left {rules}; check data.pairs and drop")
+        return [
+            f"{data.title}: {len(people)} frames of {len(people.sequences)} sequences, {len(people.boxes)} people; "
+            f"{unlabelled} frames without social labels; {data.faults.text()}",
+            f"{data.title}: left out (interacting + other pairs): {data.left_out}",
+            f"{data.title}: {len(pairs)} pairs, {int(pairs.interacting.sum())} of them interacting",
+        ]
+
+    def cells(self, data: DataSet) -> tuple[dict[str, Any], dict[str, Any]]:
+        people: PeopleTable = data.own
+        cells = {
+            "sequences": len(people.sequences),
+            "people": len(people.boxes),
+            "unlabelled frames": int((~people.labelled).sum()),
+            "pairs": len(data.table),
+            "interacting": int(data.table.interacting.sum()),
+        }
+        return cells, {name.replace(" ", "_"): n for name, n in cells.items()}
+
+    def warnings(self, sets: Sequence[DataSet]) -> list[str]:
+        return super().warnings(sets) if self.stage == 2 else []
+
+    def _truth(self, pairs: PairTable) -> np.ndarray:
+        """bool `[n, C]`. Stage 2: all classes of a pair with loss bce; else of several the one that stands first in
+        `classes`."""
+        if self.stage == 1:
+            return np.stack([~pairs.interacting, pairs.interacting], 1)
+        if self.several:
+            return pairs.classes
+        return np.eye(len(self.classes), dtype=bool)[pairs.classes.argmax(1)]
 
     def build_model(self) -> nn.Module:
-        """The network of `config.model`, with both heads."""
+        """The network of `config.model`, with the heads of both stages."""
         return InteractionModel(self.model_config, len(self.config.classes), len(FEATURES), self.config.data.image_size)
+
+    def example_input(self) -> tuple[Tensor, ...]:
+        """Two pairs: images float32 `[2, 9, S, S]` in 0..1 and geometry float32 `[2, G]`."""
+        return *super().example_input(), torch.rand(2, len(FEATURES), generator=torch.Generator().manual_seed(1))
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Those of the stage's head, `[B, C]`."""
@@ -61,27 +145,23 @@ class InteractionPredictor(LabelModel):
         head of stage 1 no longer fits the backbone).
         """
         people, left_out = people_of(path)
-        try:
-            image = read_image(str(path), self.config.data.exif)
-        except BadImage as e:
-            raise UserError(str(e)) from None
+        image = self.read_file(path)
         size = (image.shape[1], image.shape[0])
         boxes = around_the_seam(np.array([p.box for p in people]), *size)
         tracks = [p.track for p in people]
-        found = self._pairs(model, image, boxes, device)
         rows, lines = [], []
-        for (i, j), said in sorted(found, key=lambda f: -f[1]["probability"]):
-            rows.append({"pair": [tracks[i], tracks[j]], **said})
-            if said["probability"] >= score:
-                lines.append((i, j, f"{said.get('class', '')} {said['probability']:.2f}".strip()))
-        told = [{"track": t, "box": [round(float(v), 1) for v in box]} for t, box in zip(tracks, boxes)]
+        for (i, j), answer in sorted(self._pairs(model, image, boxes, device), key=lambda pair: -pair[1]["probability"]):
+            rows.append({"pair": [tracks[i], tracks[j]], **answer})
+            if answer["probability"] >= score:
+                lines.append((i, j, f"{answer.get('class', '')} {answer['probability']:.2f}".strip()))
+        tracked = [{"track": t, "box": [round(float(v), 1) for v in box]} for t, box in zip(tracks, boxes)]
         picture = panorama.draw_pairs(image, boxes, lines)
-        return {"width": size[0], "height": size[1], "people": told, "left_out": left_out, "pairs": rows}, picture
+        return {"width": size[0], "height": size[1], "people": tracked, "left_out": left_out, "pairs": rows}, picture
 
     def _pairs(
         self, model: nn.Module, image: np.ndarray, boxes: np.ndarray, device: torch.device
     ) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
-        """(places of the two, what is said of them) of all candidates."""
+        """(places of the two, the answer for them) of all candidates."""
         i, j = np.triu_indices(len(boxes), 1)
         a, b = boxes[i].astype(np.float64), boxes[j].astype(np.float64)
         size, view = (image.shape[1], image.shape[0]), View.still(self.config.data.image_size)
@@ -94,11 +174,11 @@ class InteractionPredictor(LabelModel):
             out = model(images, torch.from_numpy(geometry(a[part], b[part], size)).to(device))
             logits = {name: value.float().cpu().numpy() for name, value in out.items()}
             interacting = np.exp(logits["interacting"] - np.logaddexp.reduce(logits["interacting"], 1)[:, None])[:, 1]
-            kinds = self.probabilities(logits["kind"])
+            kinds = probabilities(logits["kind"], self.several)
             for n, k in enumerate(part):
-                yield (int(i[k]), int(j[k])), self._said(interacting[n] if both else None, kinds[n])
+                yield (int(i[k]), int(j[k])), self._answer(interacting[n] if both else None, kinds[n])
 
-    def _said(self, interacting: float | None, kinds: np.ndarray) -> dict[str, Any]:
+    def _answer(self, interacting: float | None, kinds: np.ndarray) -> dict[str, Any]:
         if self.stage == 1:
             return {"probability": round(float(interacting or 0), 5)}
         best = int(kinds.argmax())
@@ -107,120 +187,37 @@ class InteractionPredictor(LabelModel):
         classes = {c: round(float(v), 5) for c, v in zip(self.classes, kinds)}
         return {"probability": round(p, 5), "class": self.classes[best], **whether, "classes": classes}
 
+    @property
+    def view(self) -> InteractionView:
+        return InteractionView(self)
 
-class InteractionTask(InteractionPredictor, LabelTask):
-    """See `tasks.base.Task` for what each member means. A sample is a pair of people."""
-
-    noun = "pairs"
-
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__(config)
-        self.notes: list[str] = []
-        self.contents: list[Contents] = []
-        tables, pairs, known = self._read("train", config.seed)
-        val_tables, val_pairs, self.val_annotated = self._read("val", None)
-        _refuse_shared_sequences(tables, val_tables)
-        if self.stage == 2:
-            sets = data_sets(config, "train", pairs, known) + data_sets(config, "val", val_pairs, self.val_annotated)
-            refuse_no_truth(config, sets, "pair")
-            self.notes += [f"warning: {line}" for line in class_warnings(config, sets, "pair", masked=self.several)]
-        else:
-            used = [p for d, p in zip(config.data.train, pairs) if d.share != 0]
-            self.notes += [f"warning: {line}" for line in _one_answer(used, val_pairs)]
-        self.monitors = ("f1", "loss", "accuracy", "AP", "balanced_accuracy", "auc")
-        truth, self.val_truth = [self._truth(p) for p in pairs], [self._truth(p) for p in val_pairs]
-        self.prepare(truth)
-        self.sampler = self.stream(truth)
-        size = config.data.image_size
-        self.train = PairSamples(tables, pairs, truth, known, size, config.data.augment, config.seed)
-        self.val_samples = PairSamples(val_tables, val_pairs, self.val_truth, self.val_annotated, size, None)
-        self.val = [(d.name, len(p)) for d, p in zip(config.data.val, val_pairs)]
-        if self.stage == 2 and config.init_from is None:
-            self.notes.append("warning: stage 2 without init_from: its backbone starts anew and not from a run of stage 1")
-
-    def _read(self, part: str, seed: int | None) -> tuple[list[PeopleTable], list[PairTable], np.ndarray]:
-        datasets, data = getattr(self.config.data, part), self.config.data
-        tables, pairs = [], []
-        read = [read_jrdb(d, data.on_fault) for d in datasets]
-        self.contents += [Contents(part, table) for table, _ in read]
-        space = LabelSpace.build(self.config.classes, datasets, [t for t, _ in read])
-        for d, (table, faults) in zip(datasets, read):
-            if not table.labelled.any():
-                raise UserError(
-                    f"{d.name}: none of its {len(table)} frames tells who interacts, neither by H-interaction nor by "
-                    "social_group; learn from labels_2d_activity_social_stitched"
-                )
-            found, removed = find_pairs(space.apply(table), data.pairs, self.stage, seed)
-            told = ", ".join(map(str, removed)) or "none"
-            self.notes += [
-                f"{part} {d.name}: {len(table)} frames of {len(table.sequences)} sequences, {len(table.boxes)} people; "
-                f"{int((~table.labelled).sum())} frames without social labels; {faults.text()}",
-                f"{part} {d.name}: left out (interacting + other pairs): {told}",
-                f"{part} {d.name}: {len(found)} pairs, {int(found.interacting.sum())} of them interacting",
-            ]
-            if not len(found):
-                raise UserError(f"{d.name}: no pair is left (interacting + other pairs: {told}); check data.pairs and drop")
-            tables.append(table)
-            pairs.append(found)
-        known = np.ones((len(datasets), 2), bool) if self.stage == 1 else space.annotated
-        return tables, pairs, known
-
-    def _truth(self, pairs: PairTable) -> np.ndarray:
-        """bool `[n, C]`. Stage 2: all classes of a pair with loss bce; else of several the one that stands first in
-        `classes`."""
-        if self.stage == 1:
-            return np.stack([~pairs.interacting, pairs.interacting], 1)
-        if self.several:
-            return pairs.classes
-        return np.eye(len(self.classes), dtype=bool)[pairs.classes.argmax(1)]
-
-    def summary(self, metrics: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
-        """The main metrics of each dataset, of all together, and of each class."""
-        header, rows = super().summary(metrics)
-        counts = sum(t.sum(0) for t in self.val_truth)
-        for c, n in zip(self.classes, np.asarray(counts).tolist()):
-            rows.append([f"  {c}", n, *(metrics.get(f"class/{c}/{k}") for k in header[2:])])
-        return header, rows
-
-    def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:
-        """The panorama around the pair with both boxes, above what the network sees; with a prediction, that in brackets."""
-        samples = self.train if prediction is None else self.val_samples
-        said = ", ".join(self.classes[k] for k in np.flatnonzero(sample.targets["classes"])) or "none"
-        title = f"{file_name(samples, sample)}: {said}"
-        if prediction is not None:
-            p = self.probabilities(prediction["logits"][None])[0]
-            title += f" ({self.classes[int(p.argmax())]} {p.max():.2f})"
-        try:
-            image = samples.read(SampleKey(*sample.key))
-        except BadImage:
-            image = None
-        views = [np.ascontiguousarray(v) for v in np.split(sample.image, sample.image.shape[2] // 3, 2)]
-        return panorama.strip(image, sample.targets["boxes"], views, title)
+    def inspect(self, images: int) -> Inspection:
+        return inspect_interaction(self, images)
 
 
 def _one_answer(train: Sequence[PairTable], val: Sequence[PairTable]) -> list[str]:
-    """What is to be said where all pairs of stage 1 have the same answer.
+    """A warning where all validation pairs of stage 1 have the same answer.
 
     Raises:
         UserError: all training pairs have.
     """
     out = []
-    for part, found in (("train", train), ("val", val)):
-        answers = np.concatenate([p.interacting for p in found])
+    for part, pairs in (("train", train), ("val", val)):
+        answers = np.concatenate([p.interacting for p in pairs])
         if answers.all() or not answers.any():
             line = f"data.{part}: {'every' if answers.all() else 'no'} pair interacts"
             if part == "train":
                 raise UserError(f"{line}, nothing can be learned; correct data.pairs, drop or the labels")
-            out.append(f"{line}: whether a model tells who interacts cannot be measured")
+            out.append(f"{line}: whether a model recognizes who interacts cannot be measured")
     return out
 
 
-def _refuse_shared_sequences(train: Sequence[PeopleTable], val: Sequence[PeopleTable]) -> None:
+def _refuse_shared_sequences(train: Sequence[DataSet], val: Sequence[DataSet]) -> None:
     for t in train:
         for v in val:
-            shared = sorted(set(t.sequences) & set(v.sequences))
+            shared = sorted(set(t.own.sequences) & set(v.own.sequences))
             if shared:
                 raise UserError(
-                    f"data: the sequence {shared[0]} is in train ({t.name}) and in val ({v.name}); frames of one sequence are "
-                    "alike: give each sequence to one of them, by split or sequences"
+                    f"data: the sequence {shared[0]} is in train ({t.config.name}) and in val ({v.config.name}); frames of one "
+                    "sequence are alike: give each sequence to one of them, by split or sequences"
                 )

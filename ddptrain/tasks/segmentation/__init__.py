@@ -1,1 +1,1 @@
-"""Segmentation: the class of every pixel."""
+"""Segmentation: what every pixel of an image shows."""

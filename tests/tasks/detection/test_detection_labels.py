@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from ddptrain.config import load_config
+from ddptrain.config import RunConfig, load_config
 from ddptrain.data.loading.batches import train_loader
 from ddptrain.errors import UserError
 from ddptrain.structures import SampleKey
+from ddptrain.tasks.build import build_task
 from ddptrain.tasks.detection.task import DetectionTask
 
 PEDESTRIAN, STREETS = 2, 1  # a class, and the dataset that does not label it
@@ -21,6 +22,13 @@ PEDESTRIAN, STREETS = 2, 1  # a class, and the dataset that does not label it
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPTRAIN_CACHE", str(tmp_path / "cache"))
+
+
+def detection(config: RunConfig) -> DetectionTask:
+    """The task with its datasets."""
+    task = build_task(config)
+    assert isinstance(task, DetectionTask)
+    return task
 
 
 def class_bias_gradient(task: DetectionTask, keys: list[SampleKey]) -> torch.Tensor:
@@ -41,7 +49,7 @@ def class_bias_gradient(task: DetectionTask, keys: list[SampleKey]) -> torch.Ten
 
 
 def test_the_loss_of_an_unknown_class_is_exactly_zero(config: Path) -> None:
-    task = DetectionTask(load_config(config))
+    task = detection(load_config(config))
     grad = class_bias_gradient(task, [SampleKey(i, i % 2, i) for i in range(6)])
     assert (grad[1::2, PEDESTRIAN] == 0).all()
     assert (grad[0::2] > 0).all()
@@ -49,9 +57,7 @@ def test_the_loss_of_an_unknown_class_is_exactly_zero(config: Path) -> None:
 
 
 def test_in_a_mosaic_it_is_zero_where_the_dataset_is(config: Path) -> None:
-    task = DetectionTask(
-        load_config(config, ["data.augment.mosaic=1", "data.augment.mixup=0.5", "data.augment.close_epochs=0"])
-    )
+    task = detection(load_config(config, ["data.augment.mosaic=1", "data.augment.mixup=0.5", "data.augment.close_epochs=0"]))
     assert any("mosaic of 100% and mixup of 50%" in n for n in task.notes)
     mixed = 0
     for position in range(12):
@@ -66,9 +72,7 @@ def test_in_a_mosaic_it_is_zero_where_the_dataset_is(config: Path) -> None:
 
 
 def test_a_mosaic_does_not_depend_on_the_workers(config: Path) -> None:
-    task = DetectionTask(
-        load_config(config, ["data.augment.mosaic=0.5", "data.augment.mixup=0.5", "data.augment.close_epochs=0"])
-    )
+    task = detection(load_config(config, ["data.augment.mosaic=0.5", "data.augment.mixup=0.5", "data.augment.close_epochs=0"]))
     seen = []
     for workers in (0, 2):
         with train_loader(
@@ -84,21 +88,21 @@ def test_a_mosaic_does_not_depend_on_the_workers(config: Path) -> None:
 
 def test_mosaic_ends_before_the_last_epochs(config: Path) -> None:
     options = ["data.augment.mosaic=1", "train.steps=8", "data.augment.close_epochs=1"]
-    task = DetectionTask(load_config(config, options))
+    task = detection(load_config(config, options))
     assert task.train.partners is not None
     # 8 steps of 12 samples are 96; an epoch has 48
     assert task.train.partners.until == 48
-    late = DetectionTask(load_config(config, ["data.augment.mosaic=1", "train.steps=8"]))
+    late = detection(load_config(config, ["data.augment.mosaic=1", "train.steps=8"]))
     assert any("close_epochs is as long as the run" in n for n in late.notes)
 
 
 def test_models_that_cannot_mask_refuse(config: Path) -> None:
     model = "model={name: fasterrcnn_mobilenet_v3_large_320_fpn}"
     with pytest.raises(UserError, match=r"streets does not label pedestrian.*allow_missing_annotations=true"):
-        DetectionTask(load_config(config, [model]))
-    task = DetectionTask(load_config(config, [model, "data.allow_missing_annotations=true"]))
+        detection(load_config(config, [model]))
+    task = detection(load_config(config, [model, "data.allow_missing_annotations=true"]))
     assert any("streets does not label pedestrian" in n for n in task.notes)
-    DetectionTask(
+    detection(
         load_config(
             config, [model, "classes=[car, bus]", "data.train.0.drop=[pedestrian, '*']", "data.val.0.drop=[pedestrian, '*']"]
         )
@@ -108,7 +112,7 @@ def test_models_that_cannot_mask_refuse(config: Path) -> None:
 def truth_as_predictions(task: DetectionTask) -> list[dict[int, dict[str, np.ndarray]]]:
     """What a perfect model would say, and on streets false pedestrians besides."""
     out = []
-    for number, table in enumerate(task.val_tables):
+    for number, table in enumerate(s.table for s in task.val_sets):
         found = {}
         for i in range(len(table)):
             rows = table.rows(i)
@@ -122,19 +126,19 @@ def truth_as_predictions(task: DetectionTask) -> list[dict[int, dict[str, np.nda
 
 
 def test_a_class_is_scored_only_where_it_is_annotated(config: Path) -> None:
-    task = DetectionTask(load_config(config, ["eval.protocols=[coco, visdrone, voc]"]))
+    task = detection(load_config(config, ["eval.protocols=[coco, visdrone, voc]"]))
     metrics = task.metrics(truth_as_predictions(task))
     assert metrics["AP"] == metrics["class/pedestrian/AP"] == metrics["dataset/streets/AP"] == pytest.approx(1)
     # and so by the other protocols
     for key in ("visdrone/AP", "dataset/skyview/visdrone/AP", "voc/AP", "dataset/streets/voc/AP"):
         assert metrics[key] == pytest.approx(1)
-    assert "visdrone/AP" not in DetectionTask(load_config(config)).metrics(truth_as_predictions(task))
+    assert "visdrone/AP" not in detection(load_config(config)).metrics(truth_as_predictions(task))
 
 
 def test_detections_in_ignore_regions_cost_nothing(config: Path) -> None:
-    task = DetectionTask(load_config(config, ["eval.protocols=[coco, visdrone]"]))
+    task = detection(load_config(config, ["eval.protocols=[coco, visdrone]"]))
     found = truth_as_predictions(task)
-    table = task.val_tables[0]
+    table = task.val_sets[0].table
     for i, p in found[0].items():
         regions = table.boxes[table.rows(i)][table.ignore[table.rows(i)]]
         centre = (regions[:, :2] + regions[:, 2:]) / 2
@@ -165,7 +169,7 @@ def with_depth(config: Path, scenes: Path, tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize("fusion", ["early", "add"])
 def test_a_run_with_depth(config: Path, scenes: Path, with_depth: list[str], fusion: str) -> None:
-    task = DetectionTask(load_config(config, [*with_depth, f"model.fusion={fusion}"]))
+    task = detection(load_config(config, [*with_depth, f"model.fusion={fusion}"]))
     model = task.build_model()
     batch = task.train.collate([task.train[SampleKey(i, i % 2, i)] for i in range(4)])
     assert batch.images.shape == (4, 5, 64, 64)
@@ -180,11 +184,11 @@ def test_a_run_with_depth(config: Path, scenes: Path, with_depth: list[str], fus
     found, picture = task.predict_file(model.eval(), image, torch.device("cpu"), 0.25)
     assert found["width"] == 192
     assert picture.shape[2] == 3
-    assert task.picture(task.train[SampleKey(0, 0, 0)]).shape[2] == 3
+    assert task.view.picture(task.train[SampleKey(0, 0, 0)]).shape[2] == 3
 
 
 def test_a_model_without_depth_refuses_it(config: Path, with_depth: list[str]) -> None:
     with pytest.raises(UserError, match="skyview: depth is given"):
-        DetectionTask(load_config(config, with_depth[:2]))
+        detection(load_config(config, with_depth[:2]))
     with pytest.raises(UserError, match="streets: no depth, and the model takes it"):
-        DetectionTask(load_config(config, [*with_depth[:2], "model.in_channels=4"]))
+        detection(load_config(config, [*with_depth[:2], "model.in_channels=4"]))

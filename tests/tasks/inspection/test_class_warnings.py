@@ -13,6 +13,7 @@ import yaml
 from ddptrain.cli import main
 from ddptrain.config import RunConfig, resolve
 from ddptrain.config.data import DatasetConfig
+from ddptrain.data.tables.faults import Faults
 from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.data.tables.pairs import PairTable
 from ddptrain.structures import SampleKey
@@ -39,8 +40,9 @@ def told(config: RunConfig, *tables: PairTable, known: list[list[bool]] | None =
     configs = [*config.data.train, *config.data.val]
     parts = ["train"] * len(config.data.train) + ["val"] * len(config.data.val)
     rows = np.array(known or [[True] * len(CLASSES)] * len(tables))
-    sets = [DataSet(p, c, t, k) for p, c, t, k in zip(parts, configs, tables, rows)]
-    return class_warnings(config, sets, "box", **keys)
+    numbers = [*range(len(config.data.train)), *range(len(config.data.val))]
+    sets = [DataSet(*values, None, Faults()) for values in zip(parts, numbers, configs, tables, rows)]
+    return class_warnings(config.classes, sets, "box", **keys)
 
 
 ALL = pairs(*[[0, 1, 2]] * 4)

@@ -11,8 +11,9 @@ from ddptrain.config import load_config
 from ddptrain.data.inspect.statistics import EDGES, Sizes
 from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import Faults
 from ddptrain.reporting.page import Section
-from ddptrain.tasks.detection.inspect import _box_loss
+from ddptrain.tasks.detection.inspect import _report_box_loss
 from ddptrain.tasks.inspection.base import DataSet, Inspection
 from ddptrain.tasks.inspection.twins import _quota, _spread
 
@@ -26,7 +27,8 @@ def told(config: Path, *overrides: str) -> tuple[Section, Inspection]:
     )
     sizes = Sizes(np.zeros(3, np.int64), np.array([924, 56, 20]), np.zeros(len(EDGES) + 1, np.int64), 0, 0.0)
     section, out = Section("Sizes"), Inspection()
-    _box_loss(run, [DataSet("train", run.data.train[0], table, np.ones(3, bool))], [sizes], section, out)
+    data = DataSet("train", 0, run.data.train[0], table, np.ones(3, bool), table, Faults())
+    _report_box_loss(run.loss.size_weights, [data], [sizes], section, out)
     return section, out
 
 

@@ -14,9 +14,9 @@ from small_runs import RUNS, write_config
 from ddptrain.cli import main
 from ddptrain.config import load_config
 from ddptrain.data.inspect.duplicates import Twins
-from ddptrain.tasks.build import inspect
+from ddptrain.tasks.build import new_task
 from ddptrain.tasks.inspection.base import Inspection
-from ddptrain.tasks.inspection.twins import tell_twins
+from ddptrain.tasks.inspection.twins import report_twins
 
 Check = Callable[..., Inspection]
 TASKS = ("classification", "interaction", "segmentation")
@@ -46,7 +46,7 @@ def data(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def check(task: str, data: Path, tmp_path: Path) -> Check:
     config = write_config(task, data, tmp_path)
-    return lambda images=0, *overrides: inspect(load_config(config, overrides), images)
+    return lambda images=0, *overrides: new_task(load_config(config, overrides)).inspect(images)
 
 
 def files(data: Path, task: str) -> tuple[list[Path], list[Path]]:
@@ -134,7 +134,7 @@ def test_one_image_and_several_are_told_in_sentences() -> None:
         ("train a", "val a", 1),
         ("train a", "val b", 2),
     ):
-        tell_twins(Twins(first, second, count, 0, 3, (("x.png", "y.png"),)), out)
+        report_twins(Twins(first, second, count, 0, 3, (("x.png", "y.png"),)), out)
     assert out.warnings == [
         "duplicates: 1 of 3 images of train a is a copy of others in it, such as y.png = x.png",
         "duplicates: 2 of 3 images of train b are copies of images of train a, such as y.png = x.png",

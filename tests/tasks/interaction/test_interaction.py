@@ -148,7 +148,7 @@ def test_balance_draws_every_class_equally_often(pairs_config: Path) -> None:
 def test_pictures_show_the_panorama_and_the_crops(pairs_config: Path) -> None:
     task = task_of(pairs_config)
     for samples, said in ((task.train, None), (task.val_samples, {"logits": np.array([0.0, 3.0], np.float32)})):
-        picture = task.picture(samples[SampleKey(0, 0, 3)], said)
+        picture = task.view.picture(samples[SampleKey(0, 0, 3)], said)
         height = round(120 * 640 / 480)
         assert picture.shape == (height + 26 + 640 // 3, 640, 3)
         assert picture[:height].std() > 20
@@ -165,7 +165,7 @@ def test_an_unreadable_panorama(pairs_config: Path, tmp_path: Path, people: Path
     assert sample.replaced is not None
     assert "a grey image takes its place" in sample.replaced
     assert sample.image.std() == 0
-    task.picture(sample, {"logits": np.zeros(2, np.float32)})
+    task.view.picture(sample, {"logits": np.zeros(2, np.float32)})
 
 
 def test_a_collapsed_classifier_is_named(pairs_config: Path) -> None:

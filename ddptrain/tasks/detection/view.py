@@ -1,0 +1,63 @@
+"""Pictures, tables and figures of detection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddptrain.reporting import pictures, report
+from ddptrain.structures import Sample
+from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.view import TableView
+
+DRAWN_SCORE = 0.25
+"""Detections from this score on are drawn."""
+DRAWN_SIDE = 320
+"""Pictures of a smaller input are enlarged to at least this many pixels."""
+
+
+class DetectionView(TableView):
+    """See `tasks.base.View`."""
+
+    def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:
+        """Truth on the sample's image, and on its depth; or with a prediction, that beside it (from score 0.25 on)."""
+        truth = self._truth_on(sample.image, sample, self.file_name(sample, prediction))
+        if prediction is None:
+            depth = sample.image[..., 3:4]
+            return pictures.beside(truth, self._truth_on(depth, sample, "depth")) if depth.size else truth
+        shown = prediction["scores"] >= DRAWN_SCORE
+        to_input = np.linalg.inv(np.vstack([sample.to_native, [0, 0, 1]]))
+        corners = prediction["boxes"][shown].reshape(-1, 2) @ to_input[:2, :2].T + to_input[:2, 2]
+        predicted = pictures.draw(
+            sample.image,
+            corners.reshape(-1, 4),
+            prediction["labels"][shown],
+            self.classes,
+            scores=prediction["scores"][shown],
+            title="prediction",
+            min_side=DRAWN_SIDE,
+        )
+        return pictures.beside(truth, predicted)
+
+    def _truth_on(self, image: np.ndarray, sample: Sample, title: str) -> np.ndarray:
+        t = sample.targets
+        return pictures.draw(
+            image, t["boxes"], t["labels"], self.classes, ignore=t["ignore_boxes"], title=title, min_side=DRAWN_SIDE
+        )
+
+    def summary(self, metrics: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
+        """AP and loss of each dataset, of all together, and the mean of the datasets'."""
+        keys = ["AP", "AP50", "AP75", "APs", "APm", "APl", "loss"]
+        rows = self.rows(metrics, keys)
+        if len(self.task.val) > 1:
+            rows.append(["mean of datasets", None, metrics.get("AP_datasets"), *[None] * (len(keys) - 1)])
+        return ["dataset", "images", *keys], rows
+
+    def report(
+        self, folder: Path, predictions: Sequence[Mapping[int, Prediction]], history: Mapping[str, Sequence[float]]
+    ) -> None:
+        """The curves of training."""
+        report.training_curves(folder / "training_curves.png", history, self.task.monitors)

@@ -1,0 +1,126 @@
+"""The loss and the metrics of tasks whose network gives logits over classes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ddptrain.config import ImageLossConfig, RunConfig
+from ddptrain.data.stream.balance import balanced_weights
+from ddptrain.data.stream.sampler import DistributedWeightedSampler
+from ddptrain.errors import UserError
+from ddptrain.losses.image_labels import binary_cross_entropy, class_weights, cross_entropy
+from ddptrain.metrics import classification as metric
+from ddptrain.structures import Batch, LossSum
+from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.stream import build_sampler
+from ddptrain.tasks.tables import TableTask
+
+
+class LogitsTask(TableTask):
+    """A task whose samples have classes: `Batch.targets["classes"]` is float `[B, C]`.
+
+    Attributes:
+        noun: what a sample is called.
+        several: a sample may have any number of classes, each is learned on its own (loss `bce`).
+        val_truth: bool `[n, C]` of each validation dataset.
+        val_annotated: bool `[datasets, C]`: the classes that each of them labels.
+    """
+
+    noun = "samples"
+    val_truth: list[np.ndarray]
+    val_annotated: np.ndarray
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        assert isinstance(config.loss, ImageLossConfig)
+        self.loss_config = config.loss
+        self.several = self.masked = config.loss.name == "bce"
+        if "balanced" not in (config.loss.class_weights, config.loss.pos_weight):  # which `read` counts
+            self._weigh(())
+
+    @abstractmethod
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """`[B, C]`."""
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        """`logits` float32 `[C]` of each sample."""
+        return [{"logits": row} for row in self.logits(model, batch).float().cpu().numpy()]
+
+    def _weigh(self, truth: Sequence[np.ndarray]) -> None:
+        """Set the weights of the loss; `truth`: bool `[n, C]` of the training samples of each dataset."""
+        counts = sum((t.sum(0) for t in truth), start=np.zeros(len(self.classes), np.int64))
+        total = sum(len(t) for t in truth)
+        self._weights = class_weights(self.loss_config.class_weights, counts)
+        balanced = tuple(((total - counts) / np.maximum(counts, 1)).tolist())
+        weights = self.loss_config.pos_weight
+        self._pos_weight = None if weights == "none" else torch.tensor(balanced if weights == "balanced" else weights)
+
+    def _sample(self, truth: Sequence[np.ndarray]) -> DistributedWeightedSampler:
+        """The sampler that `data.balance` asks for, over training samples with this truth."""
+        balance = self.config.data.balance
+        sizes = [len(t) for t in truth]
+        if balance == "none":
+            return build_sampler(self.config, sizes)
+        if self.several:
+            raise UserError(f"data.balance: {self.noun} of several classes cannot be balanced; use loss.pos_weight=balanced")
+        weights, epoch = balanced_weights([t.argmax(1) for t in truth], balance)
+        return build_sampler(self.config, sizes, weights, epoch)
+
+    def learn(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits and targets `[B, C]` of a training batch."""
+        return self.logits(model, batch), batch.targets["classes"]
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossSum:
+        """Summed loss of a micro batch."""
+        loss = self.loss_config
+        try:
+            logits, classes = self.learn(model, batch)
+        except ValueError as e:
+            if "more than 1 value per channel" not in str(e):
+                raise
+            size = self.config.data.image_size
+            raise UserError(
+                f"train.micro_batch: at data.image_size={size} the network makes a single pixel of an image, and a batch norm "
+                "cannot learn from a single one; make micro batches of 2 or more, or larger images"
+            ) from None
+        if self.several:
+            each, normalizer = binary_cross_entropy(logits, classes, batch.annotated, _on(self._pos_weight, logits))
+        else:
+            gamma = loss.gamma if loss.name == "focal" else None
+            each, normalizer = cross_entropy(logits, classes, _on(self._weights, logits), loss.label_smoothing, gamma)
+        return LossSum(each.sum(), normalizer, {loss.name: each.sum().detach()}, each.detach())
+
+    def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
+        """See `metrics.classification`; in all, and of each dataset."""
+        logits = [stacked(of_dataset) for of_dataset in predictions]
+        metrics = self._score(logits, range(len(logits)))
+        for number, (name, _) in enumerate(self.val):
+            own = self._score(logits, [number])
+            metrics |= {f"dataset/{name}/{k}": v for k, v in own.items() if not k.startswith("class/")}
+        return metrics
+
+    def _score(self, logits: Sequence[np.ndarray], which: Sequence[int] | range) -> dict[str, float]:
+        joined, truth = np.concatenate([logits[i] for i in which]), np.concatenate([self.val_truth[i] for i in which])
+        if not self.several:
+            return metric.single_label(joined, truth.argmax(1), self.classes)
+        known = np.concatenate([np.tile(self.val_annotated[i], (len(logits[i]), 1)) for i in which])
+        return metric.multi_label(joined, truth, known, self.classes)
+
+
+def stacked(predictions: Mapping[int, Prediction]) -> np.ndarray:
+    """Logits `[n, C]` of the samples of a dataset, in their order."""
+    return np.stack([predictions[index]["logits"] for index in sorted(predictions)])
+
+
+def probabilities(logits: np.ndarray, several: bool) -> np.ndarray:
+    """float64 `[n, C]`: of the classes together, or with `several` of each on its own."""
+    return 1 / (1 + np.exp(-logits.astype(np.float64))) if several else metric.softmax(logits)
+
+
+def _on(weights: Tensor | None, logits: Tensor) -> Tensor | None:
+    return None if weights is None else weights.to(logits.device)

@@ -1,0 +1,64 @@
+"""Tables, remarks and figures of tasks whose network gives logits over classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddptrain.metrics import classification as metric
+from ddptrain.reporting import report
+from ddptrain.structures import Sample
+from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.logits.task import LogitsTask, probabilities, stacked
+from ddptrain.tasks.view import TableView
+
+COLLAPSED = 0.97
+"""Part of the samples with the same answer from which on a classifier counts as collapsed."""
+
+
+class LogitsView(TableView):
+    """The view of a `LogitsTask`."""
+
+    task: LogitsTask
+
+    def title(self, sample: Sample, prediction: Prediction | None) -> str:
+        """The names of a sample's file and of its classes; with a prediction, that in brackets."""
+        classes = ", ".join(self.classes[k] for k in np.flatnonzero(sample.targets["classes"]).tolist()) or "none"
+        title = f"{self.file_name(sample, prediction)}: {classes}"
+        if prediction is None:
+            return title
+        p = probabilities(prediction["logits"][None], self.task.several)[0]
+        return f"{title} ({self.classes[int(p.argmax())]} {p.max():.2f})"
+
+    def summary(self, metrics: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
+        """The main metrics of each dataset and of all together."""
+        keys = [k for k in ("accuracy", "top5", "balanced_accuracy", "f1", "AP", "auc", "loss") if k in metrics]
+        return ["dataset", self.task.noun, *keys], self.rows(metrics, keys)
+
+    def remarks(self, metrics: Mapping[str, float]) -> list[str]:
+        """A classifier that gives nearly all samples the same answer is named."""
+        answer = metric.constant_answer(metrics, self.classes, "recall", "balanced_accuracy", COLLAPSED)
+        if answer is None:
+            return []
+        share = metrics["one_answer"]
+        return [
+            f"the classifier has collapsed: it answers {answer} for {share:.0%} of the {self.task.noun}; its accuracy of "
+            f"{metrics['accuracy']:.1%} is that class's share, its balanced accuracy is {metrics['balanced_accuracy']:.1%}"
+        ]
+
+    def report(
+        self, folder: Path, predictions: Sequence[Mapping[int, Prediction]], history: Mapping[str, Sequence[float]]
+    ) -> None:
+        """Curves, confusion matrix, distributions of probabilities, precision over recall, and all numbers as text."""
+        task = self.task
+        truth = np.concatenate(task.val_truth)
+        p = probabilities(np.concatenate([stacked(of_dataset) for of_dataset in predictions]), task.several)
+        report.training_curves(folder / "training_curves.png", history, list(dict.fromkeys(task.monitors)))
+        matrix = None if task.several else metric.confusion_matrix(truth.argmax(1), p.argmax(1), len(self.classes))
+        curves = {c: metric.precision_recall(p[:, i], truth[:, i]) for i, c in enumerate(self.classes)}
+        report.classification(folder, p, truth, self.classes, matrix, curves)
+        metrics = task.metrics(predictions)
+        report.text(folder / "evaluation_report.txt", *self.summary(metrics), metrics, self.remarks(metrics))

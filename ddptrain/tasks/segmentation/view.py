@@ -1,0 +1,86 @@
+"""Pictures, tables and figures of segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddptrain.data.augment.geometry import warp_nearest
+from ddptrain.metrics import miou
+from ddptrain.metrics.classification import constant_answer
+from ddptrain.reporting import masks, pictures, report
+from ddptrain.structures import VOID, Sample, SampleKey
+from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.view import TableView
+
+COLLAPSED = 0.9
+"""Part of the pixels with the same answer from which on a segmenter counts as collapsed."""
+TABLED = 30
+"""Number of classes up to which each has a row in the table of an evaluation; history.csv and the report hold any number."""
+WORST = 6
+"""Number of images with the lowest IoU that the report shows, and of those with the highest."""
+
+
+class SegmentationView(TableView):
+    """See `tasks.base.View`."""
+
+    def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:
+        """The image under its classes, void hatched; with a prediction, that beside it."""
+        height, width = sample.image.shape[:2]
+        to_input = np.linalg.inv(np.vstack([sample.to_native, [0, 0, 1]]))
+        mask = sample.targets.get("mask")
+        if mask is None:
+            mask = warp_nearest(sample.targets["native_mask"], to_input, (width, height), VOID)
+        truth = masks.overlay(sample.image, mask, self.classes, title=self.file_name(sample, prediction))
+        if prediction is None:
+            return truth
+        small = masks.decode_labels(prediction["preview"].tobytes())
+        scale = np.diag([sample.native_size[0] / small.shape[1], sample.native_size[1] / small.shape[0], 1])
+        predicted = warp_nearest(small, to_input @ scale, (width, height), VOID)
+        return pictures.beside(truth, masks.overlay(sample.image, predicted, self.classes, title="prediction"))
+
+    def summary(self, metrics: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
+        """The main metrics of each dataset and of all together, then of each class, where they fit a table."""
+        keys = list(self.task.monitors)
+        rows = self.rows(metrics, keys)
+        for c in self.classes if len(self.classes) <= TABLED else ():
+            rows.append([c, None, metrics.get(f"class/{c}/IoU"), None, metrics.get(f"class/{c}/accuracy"), None])
+        return ["dataset, class", "images", *keys], rows
+
+    def remarks(self, metrics: Mapping[str, float]) -> list[str]:
+        """A segmenter that gives nearly all pixels the same answer is named."""
+        answer = constant_answer(metrics, self.classes, "accuracy", "mean_accuracy", COLLAPSED)
+        if answer is None:
+            return []
+        share = metrics["one_answer"]
+        return [
+            f"the segmenter has collapsed: it answers {answer} for {share:.0%} of the pixels; its pixel accuracy of "
+            f"{metrics['pixel_accuracy']:.1%} is that class's share, its mIoU is {metrics['mIoU']:.1%}"
+        ]
+
+    def report(
+        self, folder: Path, predictions: Sequence[Mapping[int, Prediction]], history: Mapping[str, Sequence[float]]
+    ) -> None:
+        """Curves, confusion matrix, IoU by class, the worst and the best images, and all numbers as text."""
+        matrix = confusion([p for of_dataset in predictions for p in of_dataset.values()], len(self.classes))
+        iou = miou.intersection_over_union(matrix)
+        report.segmentation(folder, matrix, iou, self.classes, history, self.task.monitors)
+        of_image = {
+            SampleKey(0, number, index): miou.score(confusion([p], len(self.classes)), self.classes)["mIoU"]
+            for number, of_dataset in enumerate(predictions)
+            for index, p in of_dataset.items()
+        }
+        order = sorted((k for k, v in of_image.items() if not np.isnan(v)), key=lambda k: (of_image[k], k))
+        for name, keys in (("worst", order[:WORST]), ("best", order[::-1][:WORST])):
+            drawn = [self.picture(self.task.val_samples[k], predictions[k.dataset][k.index]) for k in keys]
+            pictures.save(folder / f"{name}_images.jpg", pictures.grid(drawn, columns=2))
+        metrics = self.task.metrics(predictions)
+        report.text(folder / "evaluation_report.txt", *self.summary(metrics), metrics, self.remarks(metrics))
+
+
+def confusion(predictions: Sequence[Prediction], classes: int) -> np.ndarray:
+    """int64 `[C, C]`: pixels by true and predicted class, over all images."""
+    return miou.confusion(((p["cells"], p["pixels"]) for p in predictions), classes)

@@ -1,0 +1,192 @@
+"""What the built-in tasks share: datasets that are read as tables of labels, whose classes become those of the run."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddptrain.config import DatasetConfig, RunConfig, resolve
+from ddptrain.data.augment.partners import Partners
+from ddptrain.data.formats.build import check
+from ddptrain.data.images.read import BadImage, read_image
+from ddptrain.data.tables.contents import Contents
+from ddptrain.data.tables.faults import KINDS, Faults, OnFault
+from ddptrain.data.tables.labels import LabelSpace, classes_of
+from ddptrain.errors import UserError
+from ddptrain.reporting.page import Section, details
+from ddptrain.tasks.base import Task
+from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
+from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
+from ddptrain.tasks.stream import run_length
+
+SHOWN_FAULTS = 50
+
+
+class TableTask(Task):
+    """A task whose datasets are tables of labels. Each dataset is read once, whoever asks first: an inspection, the search for
+    its classes, or the training.
+
+    Attributes:
+        unit: what is labelled, see `inspection.classes.PLURALS`.
+        masked: loss and metrics leave out the classes that a dataset does not label.
+        channels: of the network's input image.
+        tables: tables and faults of the datasets that were read, by part and name.
+    """
+
+    unit: str
+    masked = True
+    channels = 3
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        self.tables: dict[tuple[Part, str], tuple[Any, Faults]] = {}
+
+    @staticmethod
+    @abstractmethod
+    def read_table(config: DatasetConfig, on_fault: OnFault) -> tuple[Any, Faults]:
+        """The table of one dataset with its own classes, and its faults."""
+
+    def apply(self, space: LabelSpace, table: Any, part: Part) -> tuple[Any, str]:
+        """What is learned or scored of a table, with classes of the run; and what was left out, in words."""
+        return space.apply(table), ""
+
+    @abstractmethod
+    def notes_on(self, data: DataSet) -> list[str]:
+        """Lines for the log about a dataset; raises `UserError` where nothing of it can be learned or scored."""
+
+    @abstractmethod
+    def cells(self, data: DataSet) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What an inspection says of a dataset: cells of a table by column, and facts by name."""
+
+    def with_classes(self) -> Task:
+        if self.config.classes:
+            return self
+        datasets = self.config.data.train
+        classes = classes_of(datasets, [self._table("train", d, "drop")[0] for d in datasets])
+        if not classes:
+            raise UserError(
+                "classes: auto: no training dataset has a class that is neither ignored nor dropped; check ignore and drop"
+            )
+        named = type(self)(resolve(json.loads(self.config.model_dump_json()) | {"classes": list(classes)}))
+        named.tables = self.tables
+        return named
+
+    def warnings(self, sets: Sequence[DataSet]) -> list[str]:
+        """What is probably not meant in the datasets of train and val, a line each."""
+        return class_warnings(self.config.classes, sets, self.unit, self.masked)
+
+    def datasets(self, part: Part) -> list[DataSet]:
+        """The datasets of `data.train` or `data.val`, with their notes and contents."""
+        sets = [self._dataset(part, i, self.config.data.on_fault) for i in range(len(self._configs(part)))]
+        self.notes += [line for s in sets for line in self.notes_on(s)]
+        self.contents = [*self.contents, *(Contents(part, s.own) for s in sets)]
+        return sets
+
+    def accept(self, train: Sequence[DataSet], val: Sequence[DataSet]) -> None:
+        """Refuse datasets from which nothing can be learned, and note warnings about the others."""
+        self.val = [(s.config.name, len(s.table)) for s in val]
+        sets = [*train, *val]
+        refuse_no_truth(self.config.train.patience, sets, self.unit)
+        self.notes += [f"warning: {line}" for line in self.warnings(sets)]
+
+    def partners(self, *kinds: str) -> Partners | None:
+        """Where augmentations that mix images (keys of `data.augment`) take the others from, with a note on how long they do;
+        None where none is asked for."""
+        augment, epoch = self.config.data.augment, self.sampler.mixture.samples_per_epoch
+        chances = {kind: getattr(augment, kind) for kind in kinds}
+        if not sum(chances.values()):
+            return None
+        train = self.config.train
+        end = run_length(train, epoch) * train.global_batch
+        until = max(0.0, end - augment.close_epochs * epoch)
+        if until:
+            text = " and ".join(f"{kind} of {chance:.0%}" for kind, chance in chances.items())
+            self.notes.append(f"{text} of the samples in the first {until / epoch:.4g} of {end / epoch:.4g} epochs")
+        else:
+            self.notes.append(
+                f"warning: {' and '.join(f'no {kind}' for kind in kinds)}: data.augment.close_epochs is as long as the run, "
+                f"{augment.close_epochs:g} epochs of {end / epoch:.4g}; set it lower, or take {' and '.join(kinds)} out"
+            )
+        return Partners(self.sampler.keys, epoch, until)
+
+    def read_file(self, path: Path) -> np.ndarray:
+        """The pixels of an image file to predict, uint8 `[H, W, 3]`."""
+        try:
+            return read_image(str(path), self.config.data.exif)
+        except BadImage as e:
+            raise UserError(str(e)) from None
+
+    def example_input(self) -> tuple[Tensor, ...]:
+        """Two images, float32 `[2, C, S, S]` in 0..1."""
+        side = self.config.data.image_size
+        return (torch.rand(2, self.channels, side, side, generator=torch.Generator().manual_seed(0)),)
+
+    def inspect_datasets(self, out: Inspection) -> list[DataSet]:
+        """All datasets that can be read, a row of a table each; the others, and the faults of all, are reported."""
+        sets: list[DataSet] = []
+        columns: dict[str, Any] = {}
+        rows, folded = [], []
+        facts = out.facts["datasets"] = []
+        for part, number in [(p, i) for p in PARTS for i in range(len(self._configs(p)))]:
+            d = self._configs(part)[number]
+            try:
+                self._report_faults(part, d, out)
+                data = self._dataset(part, number, "drop")
+            except UserError as e:
+                out.errors.append(f"{part}: {e}")
+                continue
+            sets.append(data)
+            columns, known = self.cells(data)
+            rows.append([part, d.name, d.format, len(data.own), *columns.values(), data.faults.text()])
+            about = {"part": part, "name": d.name, "format": d.format, "images": len(data.own)}
+            facts.append(about | known | {"faults": dict(data.faults.counts)})
+            if data.faults.kept:
+                text = f"{data.title}: {sum(data.faults.counts.values())} faults, the first {SHOWN_FAULTS}"
+                folded.append(details(text, [str(f) for f in data.faults.kept[:SHOWN_FAULTS]]))
+        out.sections.append(Section("Datasets", [], ("part", "dataset", "format", "images", *columns, "faults"), rows, folded))
+        return sets
+
+    def _report_faults(self, part: Part, d: DatasetConfig, out: Inspection) -> None:
+        """An error or a warning, as `data.on_fault` says, about the faults of one dataset that would end a run."""
+        faults = self._table(part, d, "drop")[1]
+        first = next(faults.errors(), None)
+        if first is None:
+            return
+        counts = ", ".join(f"{n} {k}" for k, n in faults.counts.items() if KINDS[k].error)
+        line = f"{part} {d.name}: {counts}; the first: {first}"
+        if self.config.data.on_fault == "error":
+            out.errors.append(f"{line}; correct the files, or set data.on_fault=drop")
+        else:
+            out.warnings.append(line)
+
+    def _configs(self, part: Part) -> tuple[DatasetConfig, ...]:
+        return self.config.data.train if part == "train" else self.config.data.val
+
+    def _table(self, part: Part, d: DatasetConfig, on_fault: OnFault) -> tuple[Any, Faults]:
+        if (part, d.name) not in self.tables:
+            self.tables[part, d.name] = self.read_table(d, on_fault)
+        table, faults = self.tables[part, d.name]
+        check(d, table, faults, on_fault)  # it may have been read before, whatever its faults
+        return table, faults
+
+    def _dataset(self, part: Part, number: int, on_fault: OnFault) -> DataSet:
+        d = self._configs(part)[number]
+        own, faults = self._table(part, d, on_fault)
+        space = LabelSpace.build(self.config.classes, [d], [own])
+        table, left_out = self.apply(space, own, part)
+        return DataSet(part, number, d, table, space.annotated[0], own, faults, left_out)
+
+
+PARTS: tuple[Part, ...] = ("train", "val")
+
+
+def annotated(sets: Sequence[DataSet]) -> np.ndarray:
+    """bool `[datasets, C]`: the classes that each dataset labels."""
+    return np.array([s.annotated for s in sets])
