@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from ddptrain.data.loading.workers import Samples
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.data.tables.contents import Contents
 from ddptrain.errors import UserError
-from ddptrain.structures import Batch, LossSum, Sample, SampleKey
+from ddptrain.structures import Batch, LossSum, Sample
 from ddptrain.tasks.inspection.base import Inspection
 
 Prediction = Mapping[str, np.ndarray]
@@ -150,8 +149,3 @@ class OwnTask(View, Task):
     @property
     def view(self) -> View:
         return self
-
-
-def file_name(samples: Samples, sample: Sample) -> str:
-    """Name of the file that one of `samples` is made of, for the title of its picture."""
-    return os.path.basename(samples.source(SampleKey(*sample.key)))

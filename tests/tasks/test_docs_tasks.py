@@ -14,6 +14,7 @@ from support import Ranks, command_line, final_state, largest_difference
 
 from ddptrain.config import load_config
 from ddptrain.errors import UserError
+from ddptrain.structures import SampleKey
 from ddptrain.tasks.build import build_task, new_task
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
@@ -70,7 +71,27 @@ def test_the_example_learns_exactly_and_is_evaluated(place: Path) -> None:
     assert "0 errors" in ddptrain(place, "check", "count.yaml")
 
 
-def test_what_is_no_task_is_told_in_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_view_beside_the_task_and_the_older_way_on_the_task_itself(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    viewed = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[1].replace("(Task)", "(Whole)")
+    (place / "own_viewed.py").write_text(f"from count import Count as Whole\nfrom ddptrain.tasks.base import View\n\n{viewed}")
+    (place / "own_older.py").write_text(
+        "from count import Count as Whole\nfrom ddptrain.tasks.base import OwnTask\n\n\nclass Count(OwnTask, Whole):\n"
+        "    def summary(self, metrics):\n        return super().summary({k.upper(): v for k, v in metrics.items()})\n"
+    )
+    metrics = {"r2": 0.5, "loss": 2.0}
+    for module, (header, rows) in {
+        "count": (["metric", "value"], [["r2", 0.5], ["loss", 2.0]]),
+        "own_viewed": (["R²", "squared error"], [[0.5, 2.0]]),
+        "own_older": (["metric", "value"], [["R2", 0.5], ["LOSS", 2.0]]),
+    }.items():
+        task = build_task(load_config(place / "count.yaml", [f"task={module}:Count"]))
+        assert task.view.summary(metrics) == (header, rows)
+        assert task.view.picture(task.train[SampleKey(0, 0, 0)]).shape == (32, 32, 3)
+        assert task.view.remarks(metrics) == ()
+
+
+def test_what_is_not_a_task_is_reported_in_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     (place / "own_other.py").write_text("class Other: ...\n")
     for task, line in (

@@ -1,4 +1,4 @@
-"""Classes by dataset: a table of them, and what is said of those that a dataset never shows, at check and at train alike."""
+"""Classes by dataset: a table, and warnings about classes that a dataset never shows, in `check` and in `train` alike."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMED = 20
 """Classes whose names have room below a figure."""
 PLURALS = {"box": "boxes", "image": "images", "pixel": "pixels", "pair": "pairs"}
 UNLABELLED = {"box": "background", "image": "absent", "pixel": "other classes", "pair": "absent"}
-"""What a thing counts as that nobody labelled, by what is labelled."""
+"""What an unlabelled object counts as, by the unit that is labelled."""
 
 
 def report_classes(
@@ -32,11 +32,11 @@ def report_classes(
     head: str = "",
     cells: Sequence[Sequence[Any]] | None = None,
 ) -> None:
-    """A table, a figure and facts of how often each class is labelled.
+    """A table, a figure and facts about how often each class is labelled.
 
     Args:
         counts: int `[sets, classes]`, in `unit`s.
-        head, cells: what a table shows instead, and the words for it.
+        cells: what the table shows instead of the counts; head: the words for it.
     """
     known, units = [s.annotated for s in sets], PLURALS[unit]
     shown = counts.tolist() if cells is None else cells
@@ -99,7 +99,7 @@ def class_warnings(classes: Sequence[str], sets: Sequence[DataSet], unit: str, m
             absent[rows] = ~shown[rows].any(0)
             warnings += _absent(classes, part, shown[rows], known[rows], unit)
     for i, s in enumerate(sets):
-        if s.config.annotated is not None or unit == "pixel":  # the user has said what it labels; `mask_warnings` says more
+        if s.config.annotated is not None or unit == "pixel":  # the user has answered; `mask_warnings` says more
             continue
         others = known & (np.arange(len(sets)) != i)[:, None]
         elsewhere, of = (shown * others).sum(0), (samples[:, None] * others).sum(0)
@@ -160,7 +160,7 @@ def _never_shown(
     unlabelled = (
         unlabelled_way(classes, s, shown, unit)
         if masked
-        else "if they are there under other names, correct names, rename or the labels"
+        else "if it has them under other names, correct names, rename or the labels"
     )
     return (
         f"{s.title}: no {unit} of {first_few(names, 'classes')}; {unlabelled}; if it really has none, write annotated: "
@@ -169,7 +169,7 @@ def _never_shown(
 
 
 def unlabelled_way(classes: Sequence[str], s: DataSet, shown: np.ndarray, unit: str) -> str:
-    """What follows, and what to do, where a dataset shows classes that nobody labelled; `shown`: those that it does label."""
+    """What follows, and what to do, where a dataset shows classes without labels; `shown`: those that it labels."""
     labelled = [name for name, known, count in zip(classes, s.annotated, shown) if known and count]
     verb = "learned" if s.part == "train" else "scored"
     return f"if it shows some without a label, they are {verb} as {UNLABELLED[unit]}: write annotated: {dump_inline(labelled)}"

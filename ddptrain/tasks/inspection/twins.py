@@ -1,4 +1,4 @@
-"""Images that come twice or stand in two datasets of a run: duplicates and leaks."""
+"""Images that appear twice, or in two datasets of a run: duplicates and leaks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddptrain.tasks.inspection.base import DataSet, Inspection
 
 
 def report_duplicates(sets: Sequence[DataSet], images: int, out: Inspection) -> None:
-    """Images that come twice or stand in both parts; a table has a `path` of each image."""
+    """A section and warnings on images that appear twice or in both parts; a table has a `path` of each image."""
     chosen = _chosen(sets, images)
     looked_at, total = sum(map(len, chosen)), sum(len(s.table) for s in sets)
     undecoded: list[str] = []
@@ -25,7 +25,7 @@ def report_duplicates(sets: Sequence[DataSet], images: int, out: Inspection) -> 
     if looked_at < total:
         section.lines.append(f"{looked_at} of {total} images were opened; --images 0 opens all.")
     if not twins:
-        section.lines.append("None was found.")
+        section.lines.append("None found.")
     section.rows = [[t.second, t.first, t.looked_at, t.equal, t.alike] for t in twins]
     for t in twins:
         where = f"within {t.second}" if t.first == t.second else f"{t.second} in {t.first}"
@@ -51,7 +51,7 @@ def _why_not(path: str) -> str:
 
 
 def report_twins(t: Twins, out: Inspection) -> None:
-    """A warning about images that stand in two datasets, or twice in one."""
+    """A warning about images that are in two datasets, or twice in one."""
     example = " = ".join(t.examples[0][::-1])
     what = f"{t.equal} equal and {t.alike} that look the same, such as {example}"
     if t.first.startswith("train ") and t.second.startswith("val "):
@@ -70,8 +70,8 @@ def _images(s: DataSet, which: np.ndarray) -> Images:
 
 
 def _chosen(sets: Sequence[DataSet], images: int) -> list[np.ndarray]:
-    """The images of each dataset that are opened: evenly spread, but first those whose file, or else its size, is that of an
-    image on the other side."""
+    """The images of each dataset that are opened: evenly spread, but first those whose file, or else whose size, is
+    that of an image on the other side."""
     sizes, val = [len(s.table) for s in sets], [s.part == "val" for s in sets]
     quota = _quota(sizes, val, images)
     if quota == sizes:
@@ -92,19 +92,19 @@ _NONE = np.zeros((0, 2), np.int64)
 
 
 def _file(path: str) -> tuple[int, int]:
-    """Size of a file, and a number that is its own whatever links lead to it; zeros where there is none."""
+    """Size of a file, and a number that is the same for all links to it; zeros where it does not exist."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return 0, 0
-    return found.st_size, hash((found.st_dev, found.st_ino))
+    return status.st_size, hash((status.st_dev, status.st_ino))
 
 
 def _pick(level: np.ndarray, quota: int) -> np.ndarray:
     """`quota` indices, those of a high level first, evenly spread over each level."""
     out: list[np.ndarray] = []
-    for wanted in (2, 1, 0):
-        own = np.flatnonzero(level == wanted)
+    for value in (2, 1, 0):
+        own = np.flatnonzero(level == value)
         out.append(own[_spread(len(own), min(len(own), quota - sum(map(len, out))))])
     return np.sort(np.concatenate(out))
 

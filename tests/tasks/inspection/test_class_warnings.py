@@ -58,7 +58,7 @@ def test_the_class_the_dataset_and_both_ways_out_are_named() -> None:
         f"(in {WAY})"
     )
     (line,) = told(config, ALL, CARS, ALL, masked=False)
-    assert "if they are there under other names, correct names, rename or the labels; if it really has none" in line
+    assert "if it has them under other names, correct names, rename or the labels; if it really has none" in line
 
 
 def test_a_validation_dataset_is_held_against_the_others_too() -> None:
