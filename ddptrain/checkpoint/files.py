@@ -9,7 +9,7 @@
         best.pt -> step_00000100.pt  What they point to is not pruned. Copies where a file system has no links
         best_loss.pt -> step_0000…   the same for each further metric that the config names
         .step_00000300.pt.tmp        a save that was cut off; the next prune removes it
-        aside/                       checkpoints later than the one that a run was told to go back to, and the best ones of
+        aside/                       checkpoints later than the one that a run was sent back to, and the best ones of
                                      another run that it goes on from
 
 A save writes under the temporary name, flushes the file, puts the checksum and then the checkpoint in place by renames,
@@ -30,7 +30,7 @@ from typing import IO, Any, BinaryIO, cast
 
 import torch
 
-from ddptrain.checkpoint.host_copy import snapshot
+from ddptrain.checkpoint.host_copy import copy_to_host
 from ddptrain.system.files import sync_folder, write_text
 
 FORMAT = "ddptrain checkpoint 1"
@@ -42,25 +42,25 @@ def save(folder: Path, state: dict[str, Any], step: int, best: bool = False, lin
     """Write a checkpoint and wait until it is on disk.
 
     Args:
-        folder: the folder of checkpoints; made where it is missing.
-        state: dict, list, tuple, str, int, float, bool, None and tensors, nested at will.
-        step: steps done, >= 0; a checkpoint of the same step is replaced.
+        folder: the folder of checkpoints; made if it is missing.
+        state: dict, list, tuple, str, int, float, bool, None and tensors, nested freely.
+        step: steps made, ≥ 0; a checkpoint of the same step is replaced.
         best: let `best.pt` point to it, too.
-        links: further names, `best_<metric>.pt`, that shall point to it.
+        links: further names that point to it, `best_<metric>.pt`.
 
     Returns:
         The path of the checkpoint.
 
     Raises:
-        OSError: disk full, no permission...; the checkpoints that were there stand as they were.
-        TypeError: something in `state` is not of a plain type.
+        OSError: disk full, no permission …; the earlier checkpoints are untouched.
+        TypeError: something in `state` is not a plain type.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return write(folder, snapshot(state), step, best, links)
+    return write(folder, copy_to_host(state), step, best, links)
 
 
 def write(folder: Path, state: dict[str, Any], step: int, best: bool = False, links: Sequence[str] = ()) -> Path:
-    """`save` without the copy, of a state that is a snapshot already, into a folder that is there."""
+    """`save` without the copy, of a state that nothing else changes, into a folder that exists."""
     path = path_of(folder, step)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -86,11 +86,11 @@ def write(folder: Path, state: dict[str, Any], step: int, best: bool = False, li
 
 
 def prune(folder: Path, keep_last: int, keep_every: int | None = None) -> list[Path]:
-    """Delete old checkpoints and the remains of saves that were cut off. Not to be called while a save is on its way.
+    """Delete old checkpoints and the remains of saves that were cut off. Not to be called during a save.
 
     Args:
-        keep_last: this many of the newest stay, >= 1.
-        keep_every: those whose step is a multiple of this stay for good; None for no such rule.
+        keep_last: number of the newest that stay, ≥ 1.
+        keep_every: those whose step is a multiple of this stay for good; None: no such rule.
 
     Returns:
         The checkpoints that were deleted. What `last.pt`, `best.pt` and `best_<metric>.pt` point to stays.

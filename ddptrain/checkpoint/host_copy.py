@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 
-def snapshot(state: Any, buffers: dict[str, Tensor] | None = None, where: str = "state") -> Any:
+def copy_to_host(state: Any, buffers: dict[str, Tensor] | None = None, where: str = "state") -> Any:
     """A copy of `state` in host memory that shares nothing with it.
 
     Args:
-        buffers: tensors of an earlier snapshot by their place, written over where shape and dtype fit (fresh memory
+        buffers: tensors of an earlier copy by their place, written over where shape and dtype fit (fresh memory
             costs more than the copy); page-locked for tensors that come from CUDA.
         where: the place of `state`, for the message.
 

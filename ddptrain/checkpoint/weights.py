@@ -1,4 +1,4 @@
-"""How a run's model begins: weights of another run, and parts that stay as they are."""
+"""Weights of another run as the start of this one, taken by name."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from ddptrain.errors import UserError
 from ddptrain.models.class_layers import Layout, class_layers
 
 SHOWN = 3
-"""Names of tensors and classes in a line."""
+"""Tensors that a line names."""
 ENOUGH = 0.5
-"""Part of a model's values that another run must have for it to be a start."""
+"""Fraction of a model's values that the other run must provide."""
 
 
 def load_initial(model: nn.Module, source: Path, classes: Sequence[str], strict: bool = False) -> list[str]:
-    """Start from the evaluated (averaged, where there are) weights of a run's best checkpoint, or of a checkpoint.
+    """Start from the evaluated weights of a run's best checkpoint, or of the checkpoint that is named.
 
-    What has the same name and shape is taken, of the class layers the rows of the classes that have the same name; all else
-    stays new.
+    Tensors of the same name and shape are taken, and of the class layers the rows of the classes of the same name; all else
+    stays as it is.
 
     Args:
         classes: of this run.
-        strict: refuse a start from which anything is left out.
+        strict: refuse a start that leaves anything out.
 
     Returns:
-        What was taken, made new and left, in lines for the log.
+        Lines for the log about what was taken, made new and left out.
 
     Raises:
-        UserError: there is no such checkpoint, or it is of another architecture; names the tensors that do not fit.
+        UserError: there is no such checkpoint, or it has another architecture; names the tensors that do not fit.
     """
     try:
         checkpoint = load_checkpoint(source, best=True)
@@ -50,12 +50,12 @@ def load_initial(model: nn.Module, source: Path, classes: Sequence[str], strict:
         )
     if strict and wrong:
         raise UserError(
-            f"init_from: {file}: its model is of another architecture: {wrong}; use the model section it was trained with, or "
+            f"init_from: {file}: its model has another architecture: {wrong}; use the model section it was trained with, or "
             "set init_strict=false to take what fits"
         )
     if fit.part < ENOUGH:
         raise UserError(
-            f"init_from: {file}: its model is of another architecture: {wrong}; by name and shape it has {fit.part:.0%} of the "
+            f"init_from: {file}: its model has another architecture: {wrong}; by name and shape it has {fit.part:.0%} of the "
             f"values of this run's model, at least {ENOUGH:.0%} must be there; use the model section it was trained with"
         )
     model.load_state_dict(fit.tensors)
@@ -75,12 +75,13 @@ def load_initial(model: nn.Module, source: Path, classes: Sequence[str], strict:
 
 
 class Fit(NamedTuple):
-    """What of some weights fits a model.
+    """The part of some weights that fits a model.
 
     Attributes:
-        tensors: the model's, with all that fits in place.
-        taken: tensors that were taken whole; rows: those of which rows were taken by class.
-        part: of the model's values that were taken.
+        tensors: the model's, with everything that fits in place.
+        taken: number of tensors that were taken whole.
+        rows: number of tensors of which rows were taken by class.
+        part: fraction of the model's values that were taken.
     """
 
     tensors: dict[str, Tensor]
@@ -99,7 +100,7 @@ def fit_weights(
     """Take what fits by name and shape, and of the class layers the rows of the classes of the same name.
 
     Args:
-        there: the weights that are taken from.
+        there: the weights to take from.
         here: the model's own.
         layers: see `class_layers`.
         old, new: the classes there and here.
@@ -120,7 +121,7 @@ def fit_weights(
 
 
 def _rows(other: Tensor, own: Tensor, layout: Layout, old: Sequence[str], new: Sequence[str]) -> tuple[Tensor, int]:
-    """`own` with the rows of the classes that both know, and how many values were taken."""
+    """`own` with the rows of the classes that both have, and the number of values that were taken."""
     mixed = own.clone().contiguous()
     source, target = layout.cut(other.contiguous(), len(old)), layout.cut(mixed, len(new))
     if source is None or target is None or source.shape[2:] != target.shape[2:]:
@@ -153,39 +154,14 @@ def _differences(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str
         for k, v in here.items()
         if k in there and there[k].shape != v.shape
     ]
-    told = [
+    lines = [
         _few(reshaped, ""),
         _few([k for k in here if k not in there], "only here: "),
         _few([k for k in there if k not in here], "only there: "),
     ]
-    return "; ".join(t for t in told if t)
+    return "; ".join(line for line in lines if line)
 
 
 def _few(names: Sequence[str], what: str) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return what + ", ".join(names[:SHOWN]) + more if names else ""
-
-
-def freeze(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
-    """Let the parameters whose names begin with one of `parts` (whole words between dots) stay as they are.
-
-    Returns:
-        The modules that must stay in eval mode, so that their running statistics stay, too.
-
-    Raises:
-        UserError: a part that the model does not have.
-    """
-
-    def inside(name: str, part: str) -> bool:
-        return name == part or name.startswith(f"{part}.")
-
-    frozen: list[nn.Module] = []
-    for part in parts:
-        found = [p for name, p in model.named_parameters() if inside(name, part)]
-        if not found:
-            known = ", ".join(dict.fromkeys(name.split(".")[0] for name, _ in model.named_parameters()))
-            raise UserError(f"freeze: the model has no part {part!r}; its parts are {known}, and what is inside them")
-        for parameter in found:
-            parameter.requires_grad_(False)
-        frozen += [m for name, m in model.named_modules() if inside(name, part)]
-    return frozen

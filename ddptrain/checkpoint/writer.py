@@ -10,15 +10,18 @@ from typing import Any
 from torch import Tensor
 
 from ddptrain.checkpoint import files as checkpoint
-from ddptrain.checkpoint.host_copy import snapshot
+from ddptrain.checkpoint.host_copy import copy_to_host
 from ddptrain.errors import UserError
 
 
 class CheckpointWriter:
     """Saves in a thread of its own: training waits only for the copy to host memory.
 
-    One save is on its way at a time; the next one waits for it. The thread outlives an error of the main thread, so a
-    save that began is finished before the process ends.
+    One save runs at a time; the next one waits for it. The thread outlives an error of the main thread, so a save that began
+    is finished before the process ends.
+
+    Attributes:
+        failed: the newest save that ended failed: the run must then end with an error.
     """
 
     def __init__(self, folder: Path, keep_last: int, keep_every: int | None, report: Callable[[str], None]) -> None:
@@ -26,7 +29,7 @@ class CheckpointWriter:
 
         Args:
             keep_last, keep_every: see `checkpoint.prune`.
-            report: told in one line of a save that failed, from the writing thread; training goes on.
+            report: receives a line about a save that failed, from the writing thread; training goes on.
 
         Raises:
             UserError: the folder cannot be made.
@@ -38,16 +41,11 @@ class CheckpointWriter:
         self._folder, self._keep_last, self._keep_every, self._report = folder, keep_last, keep_every, report
         self._buffers: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None
-        self._failed = False
-
-    @property
-    def failed(self) -> bool:
-        """True when the newest save that ended failed: the run must then end non-zero."""
-        return self._failed
+        self.failed = False
 
     @property
     def busy(self) -> bool:
-        """True while a save (or `reserve`) is on its way."""
+        """True during a save (or `reserve`)."""
         return self._thread is not None and self._thread.is_alive()
 
     def reserve(self, state: dict[str, Any]) -> None:
@@ -56,15 +54,15 @@ class CheckpointWriter:
         Fresh memory costs several times the copy into it (at 1 GB some 0.4 s instead of 0.1 s); without this, the first
         `submit` pays for it.
         """
-        self._start(snapshot, state, self._buffers)
+        self._start(copy_to_host, state, self._buffers)
 
     def submit(self, state: dict[str, Any], step: int, best: bool = False, links: Sequence[str] = ()) -> None:
-        """Copy `state` and write it in the background (see `checkpoint.save`); waits for the save before."""
+        """Copy `state` and write it in the background (see `files.save`); waits for the save before."""
         self.wait()
-        self._start(self._save, snapshot(state, self._buffers), step, best, links)
+        self._start(self._save, copy_to_host(state, self._buffers), step, best, links)
 
     def wait(self) -> None:
-        """Wait until the save that is on its way is on disk, or has failed."""
+        """Wait until the present save is on disk, or has failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -77,9 +75,9 @@ class CheckpointWriter:
     def _save(self, state: dict[str, Any], step: int, best: bool, links: Sequence[str]) -> None:
         try:
             checkpoint.write(self._folder, state, step, best, links)
-            self._failed = False
+            self.failed = False
         except Exception as e:  # whatever it is, training goes on and the run ends non-zero
-            self._failed = True
+            self.failed = True
             self._report(f"{checkpoint.path_of(self._folder, step)}: not saved ({e}); the checkpoints before it are whole")
             return
         try:

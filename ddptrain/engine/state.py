@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ddptrain import distributed
-from ddptrain.checkpoint.weights import freeze, load_initial
+from ddptrain.checkpoint.weights import load_initial
 from ddptrain.config import RunConfig
 from ddptrain.config.batch import Split
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
@@ -21,6 +21,7 @@ from ddptrain.engine.step import Stepper, StepReport
 from ddptrain.errors import UserError
 from ddptrain.optim.build import build_optimizer
 from ddptrain.optim.ema import Ema
+from ddptrain.optim.freeze import freeze
 from ddptrain.optim.schedule import Schedule
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.stream import run_length

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ddptrain.checkpoint.files import FORMAT, prune, save, set_aside
-from ddptrain.checkpoint.host_copy import snapshot
+from ddptrain.checkpoint.host_copy import copy_to_host
 from ddptrain.checkpoint.load import load_checkpoint, newest_checkpoint
 from ddptrain.checkpoint.writer import CheckpointWriter
 from ddptrain.errors import UserError
@@ -262,24 +262,24 @@ def test_writer_saves_what_was_submitted_not_what_came_after(tmp_path: Path) -> 
 def test_writer_reuses_its_memory() -> None:
     buffers: dict[str, torch.Tensor] = {}
     weight = torch.nn.Parameter(torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last))
-    first = snapshot({"w": weight}, buffers)["w"]
-    second = snapshot({"w": weight}, buffers)["w"]
+    first = copy_to_host({"w": weight}, buffers)["w"]
+    second = copy_to_host({"w": weight}, buffers)["w"]
     assert second.data_ptr() == first.data_ptr() != weight.data_ptr()
     assert second.stride() == weight.stride()
     assert not second.requires_grad
-    other = snapshot({"w": torch.zeros(5)}, buffers)["w"]
+    other = copy_to_host({"w": torch.zeros(5)}, buffers)["w"]
     assert other.shape == (5,)
     assert other.data_ptr() != first.data_ptr()
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_snapshot_of_the_gpu_is_complete_when_it_returns() -> None:
+def test_the_copy_of_the_gpu_is_complete_when_it_returns() -> None:
     weight = torch.zeros(50_000_000, device="cuda")
     buffers: dict[str, torch.Tensor] = {}
     for step in range(3):
         weight.fill_(step)
-        copy = snapshot({"w": weight}, buffers)["w"]
+        copy = copy_to_host({"w": weight}, buffers)["w"]
         weight.fill_(-1)
         assert copy.is_pinned()
         assert torch.all(copy == step)

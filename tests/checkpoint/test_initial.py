@@ -13,7 +13,7 @@ from support import final_state, train
 from torch import nn
 
 from ddptrain.checkpoint import files as checkpoint
-from ddptrain.checkpoint.weights import fit_weights, freeze, load_initial
+from ddptrain.checkpoint.weights import fit_weights, load_initial
 from ddptrain.config import (
     ClassifierConfig,
     InteractionConfig,
@@ -31,6 +31,7 @@ from ddptrain.models.interaction import InteractionModel
 from ddptrain.models.segmenters import build_segmenter
 from ddptrain.models.torchvision_detectors import TorchvisionNetwork
 from ddptrain.models.yolo.network import Yolo
+from ddptrain.optim.freeze import freeze
 
 
 def test_weights_are_taken_over_and_frozen_ones_stay(config: Path, tmp_path: Path) -> None:
