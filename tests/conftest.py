@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -59,6 +60,18 @@ def _no_process_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if request.node.get_closest_marker("slurm") is None and (lines := processes.end_those_left(before)):
         pytest.fail("the test left processes behind, which were killed:\n" + "\n".join(lines))
+
+
+@pytest.fixture
+def figures() -> None:
+    """Runs of the test that asks for this draw their figures."""
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To draw its curves takes a small run longer than to train: by default it finds no matplotlib."""
+    if "figures" not in request.fixturenames:
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import socket
 import sys
@@ -23,31 +25,49 @@ _SERVER.set_forkserver_preload(["ddptrain.cli", "ddptrain.engine.trainer", "ddpt
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """One that nobody listens at, below those that systems give to connections: it is still free a while later."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("", port))
+            return port
 
 
 def _rank(
-    rank: int, world_size: int, port: int, log: str, environ: dict[str, str], target: Callable[..., Any], args: tuple[Any, ...]
+    rank: int,
+    world_size: int,
+    port: int,
+    log: str,
+    environ: dict[str, str],
+    figures: bool,
+    target: Callable[..., Any],
+    args: Any,
 ) -> None:
     # the server has the environment of the first test that needed it
     os.environ.clear()
     os.environ.update(environ)
-    if world_size > 1:
+    if size > 1:
         os.environ.update(
-            RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(world_size),
+            RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size),
             MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
         )  # fmt: skip
     torch.set_num_threads(1)
-    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
+    if not figures:
+        sys.modules["matplotlib"] = None  # type: ignore[assignment]
+    _write_to(log)
     code = target(*args)
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code or 0)
+
+
+def _write_to(log: str) -> None:
+    """From here on, whatever this process prints goes to a file."""
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
 
 
 class Ranks:
@@ -55,10 +75,9 @@ class Ranks:
 
     def __init__(self, world_size: int, target: Callable[..., Any], *args: Any) -> None:
         port, self._log = free_port(), Path(tempfile.mkstemp(prefix="ranks-", suffix=".log")[1])
-        self.processes = [
-            _SERVER.Process(target=_rank, args=(r, world_size, port, str(self._log), dict(os.environ), target, args))
-            for r in range(world_size)
-        ]
+        figures = sys.modules.get("matplotlib", sys) is not None  # see the fixture of this name
+        common = (world_size, port, str(self._log), dict(os.environ), figures, target, args)
+        self.processes = [_SERVER.Process(target=_rank, args=(rank, *common)) for rank in range(world_size)]
         weakref.finalize(self, self._log.unlink, missing_ok=True)
         for p in self.processes:
             p.start()
@@ -91,6 +110,26 @@ def train(world_size: int, config: Path, *overrides: str, expect: int = 0, timeo
     codes = ranks.wait(timeout)
     assert codes == [expect] * world_size, f"{codes}\n{ranks.text}"
     return ranks.text
+
+
+def _in_turn(cases: Sequence[tuple[int, str, Sequence[str]]]) -> int:
+    for port, log, arguments in cases:
+        os.environ["MASTER_PORT"] = str(port)
+        _write_to(log)
+        if code := command_line(arguments):
+            return code
+    return 0
+
+
+def in_turn(world_size: int, cases: Sequence[Sequence[str]], timeout: float = 600) -> list[str]:
+    """Several commands, one after the other, by one group of ranks: a start costs more than a small run. Returns what each said."""
+    with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
+        logs = [Path(folder) / str(number) for number in range(len(cases))]
+        ranks = Ranks(world_size, _in_turn, [(free_port(), str(log), case) for log, case in zip(logs, cases, strict=True)])
+        codes = ranks.wait(timeout)
+        texts = [log.read_text(errors="replace") for log in logs if log.exists()]
+    assert codes == [0] * world_size, f"{codes} {cases[len(texts) - 1]}\n{texts[-1:]}"
+    return texts
 
 
 def final_state(run: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from ddptrain.reporting import report
 
 pytest.importorskip("matplotlib", reason="figures of the report need the extra [report]")
+pytestmark = pytest.mark.usefixtures("figures")
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ def test_other_losses_are_sums_too(shapes_config: Path, tmp_path: Path, override
     assert largest_difference(one["ema"], two["ema"]) < 1e-5
 
 
+@pytest.mark.learning
+@pytest.mark.usefixtures("figures")
 def test_it_learns_reports_and_keeps_the_best_of_each_metric(shapes_config: Path, tmp_path: Path, shapes: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures of the report need the extra [report]")
     train(

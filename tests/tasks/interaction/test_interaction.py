@@ -173,6 +173,8 @@ def test_a_collapsed_classifier_is_named(pairs_config: Path) -> None:
     assert "has collapsed: it answers not interacting for 100% of the pairs; its accuracy of" in text
 
 
+@pytest.mark.learning
+@pytest.mark.usefixtures("figures")
 def test_it_learns_reports_and_predicts(pairs_config: Path, tmp_path: Path) -> None:
     """Both stages, some seconds each: far above chance on sequences that were not learned from."""
     pytest.importorskip("matplotlib", reason="figures of the report need the extra [report]")

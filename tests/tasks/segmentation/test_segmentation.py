@@ -95,6 +95,8 @@ def test_a_class_that_a_dataset_does_not_label_is_unknown_there(masks_config: Pa
     assert np.bincount(drawn).tolist() == [80, 40]
 
 
+@pytest.mark.learning
+@pytest.mark.usefixtures("figures")
 def test_it_learns_reports_and_predicts(masks_config: Path, tmp_path: Path, tables: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures of the report need the extra [report]")
     text = train(
