@@ -97,7 +97,7 @@ def indivisible_batch(broken: Path) -> list[str]:
 
 
 FAULTS: dict[Callable[[Path], list[str]], tuple[str, ...]] = {
-    misspelt: ("config.yaml", "train.global_bacth", "global_batch"),
+    misspelt: ("config-detection.yaml", "train.global_bacth", "global_batch"),
     missing_folder: ("skyview", "nowhere"),
     corrupt_jpeg: (".jpg", "streets", "data.on_fault=drop"),
     label_with_nan: ("1.txt:2", "nan"),

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from small_runs import RUNS
-from support import Ranks, command_line, final_state, largest_difference, relative_difference, train
+from support import final_state, in_turn, largest_difference, relative_difference, train
 
 from ddptrain.config import load_config
 from ddptrain.tasks.build import build_task
 
+SmallConfig = Callable[[str], Path]
 STEPS = 10
 # (ranks, micro batch); the accumulation is what lacks to 16
 SPLITS = [(1, 16), (1, 4), (2, 8), (2, 4), (4, 4), (4, 2)]
@@ -27,22 +28,25 @@ EVERYTHING = (
 )
 
 
-@pytest.mark.parametrize("task", RUNS)
-def test_ranks_and_accumulation_do_not_change_the_parameters(
-    small_config: Callable[[str], Path], tmp_path: Path, task: str
-) -> None:
-    config, states = small_config(task), {}
-    for world_size, micro in SPLITS:
-        name = f"{world_size}x{micro}x{16 // (world_size * micro)}"
-        batch = ("train.global_batch=16", f"train.micro_batch={micro}")
-        train(world_size, config, f"name={name}", *RUNS[task].exact, *EVERYTHING, f"train.steps={STEPS}", *batch)
-        states[name] = final_state(tmp_path / name)
-    (_, first), *others = states.items()
-    for name, other in others:
-        assert relative_difference(first["model"], other["model"]) < 1e-5, name
-        assert relative_difference(first["ema"], other["ema"]) < 1e-5, name
-        assert other["position"] == first["position"] == STEPS * 16
-        assert other["samples_by_dataset"] == first["samples_by_dataset"]
+@pytest.mark.timeout(1200)
+def test_ranks_and_accumulation_do_not_change_the_parameters(small_config: SmallConfig, tmp_path: Path) -> None:
+    """Of any task."""
+    cases: dict[int, list[list[str]]] = {1: [], 2: [], 4: []}
+    for task, run in RUNS.items():
+        config = str(small_config(task))
+        for world_size, micro in SPLITS:
+            name = f"name={task}-{world_size}x{micro}"
+            split = ("train.global_batch=16", f"train.micro_batch={micro}", f"train.steps={STEPS}")
+            cases[world_size].append(["train", config, name, *run.exact, *EVERYTHING, *split])
+    for world_size, commands in cases.items():
+        in_turn(world_size, commands)
+    for task in RUNS:
+        first, *others = (final_state(tmp_path / f"{task}-{world_size}x{micro}") for world_size, micro in SPLITS)
+        for split, other in zip(SPLITS[1:], others, strict=True):
+            assert relative_difference(first["model"], other["model"]) < 1e-5, (task, split)
+            assert relative_difference(first["ema"], other["ema"]) < 1e-5, (task, split)
+            assert other["position"] == first["position"] == STEPS * 16
+            assert other["samples_by_dataset"] == first["samples_by_dataset"]
 
 
 def test_an_epoch_that_does_not_divide_leaves_no_rest(config: Path, tmp_path: Path) -> None:
@@ -67,17 +71,15 @@ def test_sync_norm_over_two_ranks_is_one_rank(config: Path, tmp_path: Path) -> N
     assert largest_difference(states[0]["model"], states[1]["model"]) < 1e-5
 
 
-@pytest.mark.parametrize("task", RUNS)
-def test_metric_is_the_same_on_one_two_and_three_ranks(small_config: Callable[[str], Path], tmp_path: Path, task: str) -> None:
-    """Same weights, unpadded shards: exactly equal metrics, also where some rank has no sample at all."""
-    config, found = small_config(task), []
-    train(1, config, "name=one", "train.steps=20")
-    known = build_task(load_config(config))
-    half = -(-sum(size for _, size in known.val) // 2)
-    for world_size in (1, 2, 3):
-        # two groups: the third rank has none
-        ranks = Ranks(world_size, command_line, ["eval", str(tmp_path / "one"), f"eval.batch={half}", "--json"])
-        assert ranks.wait() == [0] * world_size, ranks.text
-        found.append(ranks.text)
-    assert json.loads(found[0])[known.monitors[0]] is not None
-    assert found[0] == found[1] == found[2]
+@pytest.mark.timeout(900)
+def test_metric_is_the_same_on_one_two_and_three_ranks(small_config: SmallConfig, tmp_path: Path) -> None:
+    """Of any task, for the same weights: exactly equal metrics from unpadded shards, also where a rank has no sample at all."""
+    in_turn(1, [["train", str(small_config(task)), f"name={task}", "train.steps=12"] for task in RUNS])
+    tasks = {task: build_task(load_config(tmp_path / task / "config.yaml")) for task in RUNS}
+    commands = []
+    for name, task in tasks.items():
+        half = -(-sum(size for _, size in task.val) // 2)  # two groups: the third rank has none
+        commands.append(["eval", str(tmp_path / name), f"eval.batch={half}", "--json"])
+    for one, two, three, task in zip(*(in_turn(world_size, commands) for world_size in (1, 2, 3)), tasks.values(), strict=True):
+        assert json.loads(one)[task.monitors[0]] is not None
+        assert one == two == three

@@ -40,8 +40,8 @@ monitor: {tensorboard: false, every_steps: 2}
 
 
 def write_config(task: str, data: Path, output: Path) -> Path:
-    """The config of a task's small run, `output/config.yaml`; the run's folder is `output/run`."""
-    path = output / "config.yaml"
+    """The config of a task's small run, `output/config-TASK.yaml`; the run's folder is `output/run`."""
+    path = output / f"config-{task}.yaml"
     path.write_text((COMMON + RUNS[task].config).replace("DATA", str(data)).replace("OUTPUT", str(output)))
     return path
 

@@ -34,14 +34,7 @@ def free_port() -> int:
 
 
 def _rank(
-    rank: int,
-    world_size: int,
-    port: int,
-    log: str,
-    environ: dict[str, str],
-    figures: bool,
-    target: Callable[..., Any],
-    args: Any,
+    rank: int, size: int, port: int, log: str, environ: dict[str, str], figures: bool, target: Callable[..., Any], args: Any
 ) -> None:
     # the server has the environment of the first test that needed it
     os.environ.clear()
@@ -122,7 +115,11 @@ def _in_turn(cases: Sequence[tuple[int, str, Sequence[str]]]) -> int:
 
 
 def in_turn(world_size: int, cases: Sequence[Sequence[str]], timeout: float = 600) -> list[str]:
-    """Several commands, one after the other, by one group of ranks: a start costs more than a small run. Returns what each said."""
+    """Several commands, one after the other, by one group of ranks, whose start costs more than a small run.
+
+    Returns:
+        What each of them said.
+    """
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         logs = [Path(folder) / str(number) for number in range(len(cases))]
         ranks = Ranks(world_size, _in_turn, [(free_port(), str(log), case) for log, case in zip(logs, cases, strict=True)])
