@@ -215,6 +215,7 @@ def test_a_library_loss_that_knows_no_ignore_regions_is_told(config: Path) -> No
     assert not any(words in note for note in build_task(load_config(config)).notes)
 
 
+@pytest.mark.usefixtures("figures")
 @pytest.mark.parametrize("command", ["report", "predict", "export"])
 def test_a_place_that_cannot_be_written_is_one_line(
     config: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str

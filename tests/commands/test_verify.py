@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support import Forked
 
 from ddptrain.cli import main
 from ddptrain.commands.verify import largest_difference
@@ -23,6 +23,14 @@ def test_resume_holds(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds: resuming changes nothing" in said
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The runs of verify are forked instead of started."""
+    monkeypatch.setattr("ddptrain.commands.verify.subprocess.Popen", Forked)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("forked")
 def test_split_of_a_batch_norm_is_broken_and_says_why(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(config), "--split", "--steps", "2", "model.norm=batch"]) == 1
     said = capsys.readouterr().out
@@ -31,10 +39,11 @@ def test_split_of_a_batch_norm_is_broken_and_says_why(config: Path, capsys: pyte
     assert "2 ranks x micro batch 6: largest difference" in said
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("forked")
 def test_split_and_workers_hold(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(config), "--split", "model.norm=none"]) == 0
-    assert main(["verify", str(config), "--workers"]) == 0
+    assert main(["verify", str(config), "--workers", "--steps", "2"]) == 0
     said = capsys.readouterr().out
     assert said.count("holds: ") == 2
     assert "3 workers: bit-equal" in said
@@ -74,6 +83,7 @@ def test_runs_that_counted_differently_are_no_match() -> None:
         largest_difference(state(), other)
 
 
+@pytest.mark.usefixtures("forked")
 def test_split_of_a_synchronised_batch_norm_holds_over_ranks(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(config), "--split", "model.norm=sync"]) == 0
     said = capsys.readouterr().out
@@ -100,14 +110,11 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("way", FAULTS)
-def test_what_is_broken_is_seen(
-    config: Path, tmp_path: Path, way: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_broken_is_seen(config: Path, way: str, capsys: pytest.CaptureFixture[str], forked: pytest.MonkeyPatch) -> None:
     """Each way of breaking the promise, put into the very processes that verify starts, ends with status 1."""
-    code, said = FAULTS[way]
-    (tmp_path / "sitecustomize.py").write_text(code)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    code, line = FAULTS[way]
+    forked.setattr(Forked, "fault", code)
     assert main(["verify", str(config), f"--{way}", "--steps", "2", "model.norm=none"]) == 1
     out = capsys.readouterr().out
     assert "BROKEN: " in out
-    assert said in out
+    assert line in out

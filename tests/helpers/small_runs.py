@@ -182,4 +182,4 @@ RUNS: dict[str, SmallRun] = {
     "interaction": SmallRun(write_panoramas, PAIRS, exact=("model.norm=none",), norms=("model.norm=batch",)),
     "classification": SmallRun(write_shapes, SHAPES, norms=("model={name: small_resnet, blocks: 1, width: 8}",)),
 }
-"""By the name of the task. tests/distributed runs each: in six splits, stopped and resumed, and evaluated on 1 to 3 ranks."""
+"""By the name of the task. tests/distributed runs each: in four splits, stopped and resumed, and evaluated on 1 to 3 ranks."""
