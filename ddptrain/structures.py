@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 VOID = 255
-"""The class of pixels that are of no class, or of none that is known: neither right nor wrong."""
+"""The class of pixels whose class is none, or unknown: neither right nor wrong."""
 COCO_AREAS = (32.0**2, 96.0**2)
 """Square pixels at which COCO's small objects end and its large ones begin."""
 
@@ -31,6 +31,10 @@ class SampleKey(NamedTuple):
     index: int  # type: ignore[assignment]  # a tuple has a method of that name
 
 
+KeysOf = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""What the stream holds at some positions: int64 `[n]` → dataset `[n]`, index in the dataset `[n]`."""
+
+
 @dataclass(slots=True)
 class Sample:
     """One decoded, augmented sample on its way into a batch.
@@ -43,7 +47,7 @@ class Sample:
             together, `tiles` float32 `[t, 2, 3]` and `tile_annotated` bool `[t, classes]`: parts of the image (an
             affine map from its pixels to the unit square) in which only some of the `annotated` classes are known.
             Segmentation: `mask` uint8 `[H, W]`, the class of each pixel of `image`; in evaluation `native_mask` of each
-            pixel of the file; `VOID` where there is none.
+            pixel of the file; `VOID` where there is no class.
         annotated: bool `[classes]`: the classes that the sample's dataset labels; elsewhere nothing is known.
         to_native: float32 `[2, 3]`: affine map from pixels of `image` to pixels of the file.
         native_size: (width, height) of the file in pixels.

@@ -24,7 +24,7 @@ MAX_ASPECT = 100.0
 """and it is less elongated than this."""
 
 
-def native_size(image: np.ndarray) -> tuple[int, int]:
+def size_of(image: np.ndarray) -> tuple[int, int]:
     """(width, height) of an image `[H, W, …]` in pixels."""
     return image.shape[1], image.shape[0]
 
@@ -42,6 +42,11 @@ def letterbox(native_size: tuple[int, int], size: int) -> np.ndarray:
     width, height = native_size
     scale = min(size / width, size / height)
     left, top = round((size - width * scale) / 2), round((size - height * scale) / 2)
+    return scale_and_shift(scale, left, top)
+
+
+def scale_and_shift(scale: float, left: float, top: float) -> np.ndarray:
+    """Float64 `[3, 3]`: (x, y) goes to (scale x + left, scale y + top)."""
     return np.array([[scale, 0, left], [0, scale, top], [0, 0, 1]], np.float64)
 
 
@@ -63,7 +68,7 @@ def random_window(native_size: tuple[int, int], size: int, generator: np.random.
 def random_affine(config: AugmentConfig, size: int, generator: np.random.Generator) -> np.ndarray:
     """Draw a matrix from the letterboxed square to itself: shear, turn and zoom about the centre, then shift, then flip.
 
-    Every draw is made whatever the config, so that one option does not change the draws of another.
+    All numbers are drawn whatever the config, so that one option does not change the draws of another.
 
     Args:
         size: side of the square in pixels.
@@ -87,12 +92,12 @@ def random_affine(config: AugmentConfig, size: int, generator: np.random.Generat
 
 
 class Patch(NamedTuple):
-    """The part of a warped image that the original reaches; around it is only border.
+    """The part of the square that a warped image covers; around it there is only border.
 
     Attributes:
         pixels: uint8 `[h, w, C]`.
-        left: column of the square where it begins.
-        top: row of the square where it begins.
+        left: its first column in the square.
+        top: its first row in the square.
     """
 
     pixels: np.ndarray
@@ -106,8 +111,8 @@ class Patch(NamedTuple):
         return square
 
     def onto(self, square: np.ndarray, matrix: np.ndarray | None = None, native_size: tuple[int, int] = (0, 0)) -> None:
-        """Put the patch on an image, in place: with a matrix that turns or shears only where its original is, without its
-        border.
+        """Put the patch on a square, in place: with a matrix that turns or shears only where the image itself is, without
+        its border.
 
         Args:
             square: uint8 `[size, size, C]`.
@@ -116,7 +121,7 @@ class Patch(NamedTuple):
         """
         height, width = self.pixels.shape[:2]
         part = square[self.top : self.top + height, self.left : self.left + width]
-        if matrix is None or not (matrix[0, 1] or matrix[1, 0]):
+        if matrix is None or _upright(matrix):
             part[:] = self.pixels
             return
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * native_size @ matrix[:2, :2].T + matrix[:2, 2]
@@ -130,14 +135,14 @@ class Patch(NamedTuple):
 def snap(matrix: np.ndarray, native_size: tuple[int, int]) -> np.ndarray:
     """Move an upright image's edges to whole pixels of the square, by a pixel at most.
 
-    Then the edges are sharp and `warp` is a plain resize, some three times as fast. A matrix that turns or shears comes
-    back as it is.
+    Then the edges are sharp and `warp` is a plain resize, about three times as fast. A matrix that turns or shears is
+    returned unchanged.
 
     Args:
         matrix: float64 `[3, 3]` from pixels of the file to pixels of the square.
         native_size: (width, height) of the file in pixels.
     """
-    if matrix[0, 1] or matrix[1, 0]:
+    if not _upright(matrix):
         return matrix
     snapped = np.eye(3)
     step = 2 ** _halvings(matrix)
@@ -150,11 +155,11 @@ def snap(matrix: np.ndarray, native_size: tuple[int, int]) -> np.ndarray:
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> Patch:
-    """The image under `matrix`, as far as it reaches into a square; all later work can leave the border out.
+    """The image under `matrix`, as far as it reaches into a square; later steps can skip the border.
 
-    Bilinear sampling looks at 2 x 2 pixels and would skip the rest where an image shrinks by more than 2: small objects
-    would flicker in and out. So the image is first halved by exact 2 x 2 means (OpenCV's fastest resize) until the rest
-    of the way is a factor between 0.5 and 1.
+    Bilinear sampling reads 2 x 2 pixels and would skip others where an image shrinks by more than 2: small objects would
+    flicker. So the image is first halved by exact 2 x 2 means (OpenCV's fastest resize) until the remaining factor is
+    between 0.5 and 1.
 
     Args:
         image: uint8 `[H, W, C]`, C <= 4.
@@ -165,7 +170,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> Patch:
     image, matrix = _halve(image, times), matrix @ np.diag([2.0**times, 2.0**times, 1.0])
     height, width, channels = image.shape
     reach = enclose(np.array([[0, 0, width, height]]), matrix)[0]
-    upright = not (matrix[0, 1] or matrix[1, 0]) and np.abs(reach - reach.round()).max() < 1e-6
+    upright = _upright(matrix) and np.abs(reach - reach.round()).max() < 1e-6
     if upright:
         reach = reach.round()
     else:
@@ -189,38 +194,39 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> Patch:
         if matrix[1, 1] < 0:
             pixels = cv2.flip(pixels, 0)
     else:
-        centres = _shift(-0.5 - left, -0.5 - top) @ matrix @ _shift(0.5, 0.5)
+        centres = scale_and_shift(1, -0.5 - left, -0.5 - top) @ matrix @ scale_and_shift(1, 0.5, 0.5)
         window = (right - left, bottom - top)
         pixels = cv2.warpAffine(image, centres[:2], window, flags=cv2.INTER_LINEAR, borderValue=(BORDER,) * 4)
     return Patch(pixels.reshape(bottom - top, right - left, channels), left, top)
 
 
 def warp_nearest(values: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int], outside: int = 0) -> np.ndarray:
-    """Numbers that must not be mixed, under `matrix`: each pixel of the result takes the nearest one.
+    """Values that must not be mixed, under `matrix`: each pixel of the result takes the nearest one.
 
     Args:
         values: uint8 `[H, W]`.
         matrix: float64 `[3, 3]` from pixels of `values` to pixels of the result.
         size: side of a square result in pixels, or its width and height.
-        outside: value where nothing is.
+        outside: the value around them.
     """
     window = (size, size) if isinstance(size, int) else size
-    centres = _shift(-0.5, -0.5) @ matrix @ _shift(0.5, 0.5)
+    centres = scale_and_shift(1, -0.5, -0.5) @ matrix @ scale_and_shift(1, 0.5, 0.5)
     return cv2.warpAffine(values, centres[:2], window, flags=cv2.INTER_NEAREST, borderValue=(outside,))
 
 
-def _shift(x: float, y: float) -> np.ndarray:
-    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
+def _upright(matrix: np.ndarray) -> bool:
+    """Whether a matrix neither turns nor shears."""
+    return not (matrix[0, 1] or matrix[1, 0])
 
 
 def _halvings(matrix: np.ndarray) -> int:
-    """How often an image can be halved before `matrix` would have to enlarge it."""
+    """How often an image can be halved before the remaining matrix would enlarge it."""
     scale = math.sqrt(abs(float(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])))
     return max(0, math.floor(-math.log2(scale)))
 
 
 def _halve(image: np.ndarray, times: int) -> np.ndarray:
-    """Means of 2 x 2 pixels, `times` over; an odd last row or column is repeated until all divides."""
+    """Means of 2 x 2 pixels, `times` over; the last row and column are repeated until the sides are divisible."""
     if times == 0:
         return image
     step = 2**times

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ddptrain.data.augment.geometry import scale_and_shift
+
 MIXUP_BETA = 32.0
 """Both parameters of the beta distribution of the weight with which detection blends two images: nearly half of each."""
 
@@ -27,7 +29,7 @@ def random_mosaic(native_sizes: Sequence[tuple[int, int]], size: int, generator:
         scale = min(size / width, size / height)
         left = x if number % 2 else x - width * scale
         top = y if number // 2 else y - height * scale
-        places.append(np.array([[scale, 0, left], [0, scale, top], [0, 0, 1]], np.float64))
+        places.append(scale_and_shift(scale, left, top))
     return places
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from ddptrain.seeding import rng
-from ddptrain.structures import SampleKey
+from ddptrain.structures import KeysOf, SampleKey
 
 
 @dataclass(frozen=True)
@@ -17,12 +14,12 @@ class Partners:
     weights.
 
     Attributes:
-        keys_of: the sampler's function: positions `[n]` → datasets `[n]`, indices `[n]`.
+        keys_of: the sampler's function.
         samples_per_epoch: length of an epoch.
         until: position from which on nothing is mixed.
     """
 
-    keys_of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    keys_of: KeysOf
     samples_per_epoch: int
     until: float
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ddptrain.config.data import AugmentConfig
 from ddptrain.data.augment.color import adjust_hsv, random_gains
-from ddptrain.data.augment.geometry import Patch, letterbox, native_size, random_affine, snap, warp
+from ddptrain.data.augment.geometry import Patch, letterbox, random_affine, size_of, snap, warp
 from ddptrain.seeding import rng
 
 
@@ -64,6 +64,6 @@ class View(NamedTuple):
         Returns:
             uint8 `[size, size, 3]`, and float64 `[3, 3]` from pixels of the file to its pixels.
         """
-        native = native_size(image)
+        native = size_of(image)
         matrix = self.matrix(letterbox(native, self.size) if place is None else place, native)
         return self.patch(image, matrix).on_square(self.size), matrix

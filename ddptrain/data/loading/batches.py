@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ddptrain.data.loading.loader import Loader, Wait
 from ddptrain.data.loading.workers import Samples
-from ddptrain.structures import SampleKey
-
-KeysOf = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""int64 positions `[n]` → (dataset `[n]`, index in the dataset `[n]`): the sampler's function."""
+from ddptrain.structures import KeysOf, SampleKey
 
 
 def train_loader(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddptrain.config.data import AugmentConfig
-from ddptrain.data.augment.geometry import native_size
+from ddptrain.data.augment.geometry import size_of
 from ddptrain.data.augment.mix import random_mix
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.images.read import BadImage
@@ -41,7 +41,6 @@ class ClassificationSamples(ImageSamples[ImageTable]):
         """`partners`: where mixup and cutmix take their images from; None for neither. All else as in `ImageSamples`."""
         super().__init__(tables, annotated, image_size, augment, seed)
         self.partners = partners
-        self._chances = None if augment is None else (augment.mixup, augment.cutmix, augment.mix_alpha)
 
     def read(self, key: SampleKey) -> np.ndarray:
         """The image of a sample, uint8 `[H, W, 3]` RGB."""
@@ -51,8 +50,10 @@ class ClassificationSamples(ImageSamples[ImageTable]):
     def make(self, key: SampleKey, source: np.ndarray) -> Sample:
         """The sample of a key from its decoded image."""
         pixels, matrix = self.view(key.position).show(source)
-        targets = {"classes": self._classes(key)} | self._mixed_in(key)
-        return Sample(key, pixels, targets, self.annotated[key.dataset], to_native(matrix), native_size(source))
+        targets = {"classes": self._classes(key)}
+        if self.augment is not None and self.partners is not None:
+            targets |= self._partner(key, self.augment, self.partners)
+        return Sample(key, pixels, targets, self.annotated[key.dataset], to_native(matrix), size_of(source))
 
     def _classes(self, key: SampleKey) -> np.ndarray:
         table = self.tables[key.dataset]
@@ -60,20 +61,13 @@ class ClassificationSamples(ImageSamples[ImageTable]):
         classes[table.labels[table.offsets[key.index] : table.offsets[key.index + 1]]] = 1
         return classes
 
-    def _mixed_in(self, key: SampleKey) -> dict[str, np.ndarray]:
-        """The targets about the partner, the same ones where nothing is mixed in."""
-        if self._chances is None or self.partners is None:
-            return {}
-        size = self.image_size
-        part, box = 1.0, np.zeros(4, np.int64)
+    def _partner(self, key: SampleKey, augment: AugmentConfig, partners: Partners) -> dict[str, np.ndarray]:
+        """The targets about the partner, of the same shapes where nothing is mixed in."""
+        size, part, box = self.image_size, 1.0, np.zeros(4, np.int64)
         image, classes = np.zeros((size, size, 3), np.uint8), np.zeros_like(self._classes(key))
-        mix = (
-            random_mix(*self._chances, size, rng(self.seed, key.position, "mix"))
-            if key.position < self.partners.until
-            else None
-        )
-        if mix is not None:
-            other = self.partners.draw(key, self.seed, 1)[0]
+        mix = random_mix(augment.mixup, augment.cutmix, augment.mix_alpha, size, rng(self.seed, key.position, "mix"))
+        if mix is not None and key.position < partners.until:
+            other = partners.draw(key, self.seed, 1)[0]
             try:
                 image, classes = self.view(key.position + PARTNER).show(self.read(other))[0], self._classes(other)
                 part, box = mix

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ddptrain.config.data import AugmentConfig
-from ddptrain.data.augment.geometry import BORDER, letterbox, native_size, transform_boxes, warp_nearest
+from ddptrain.data.augment.geometry import BORDER, letterbox, size_of, transform_boxes, warp_nearest
 from ddptrain.data.augment.mix import MIXUP_BETA, random_mosaic
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.augment.view import View
@@ -42,7 +42,7 @@ class Source(NamedTuple):
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
-        return native_size(self.image)
+        return size_of(self.image)
 
 
 class DetectionSamples(ImageSamples[AnnotationTable]):
@@ -70,7 +70,6 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
         self.partners = partners
         self.depth = list(depth)
         self.channels = channels
-        self._chances = None if augment is None else (augment.mosaic, augment.mixup)
 
     def load(self, key: SampleKey, grey: bool = False) -> Source:
         """The image, its rows of the table, and its depth, of which nothing is known with `grey`."""
@@ -78,7 +77,7 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
         if self.channels > 3:
             maps = self.depth[key.dataset] if self.depth and not grey else None
             path = "" if maps is None else maps.path(key.index)
-            depth = maps.read(path, native_size(image)) if maps and path else np.zeros(image.shape[:2], np.uint8)
+            depth = maps.read(path, size_of(image)) if maps and path else np.zeros(image.shape[:2], np.uint8)
         rows = table.rows(key.index)
         out = table.ignore[rows] | table.crowd[rows]
         boxes, labels = table.boxes[rows], table.labels[rows]
@@ -86,18 +85,15 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
 
     def make(self, key: SampleKey, source: Source) -> Sample:
         """The sample of a key, with the partners that mosaic and mixup put beside its image."""
-        others, width = self._partners_of(key)
+        others, width = [], 1
+        if self.partners is not None and self.augment is not None:
+            others, width = self.partners.draw_tiles(key, self.seed, self.augment.mosaic, self.augment.mixup)
         loaded = [self.load_readable(other) for other in others]
         sources = [source, *(other.source for other in loaded)]
         layers = [sources[i : i + width] for i in range(0, len(sources), width)]
         sample = compose(key, layers, self.image_size, self.augment, self.seed, self.channels)
         sample.replaced = join_faults([other.fault for other in loaded])
         return sample
-
-    def _partners_of(self, key: SampleKey) -> tuple[list[SampleKey], int]:
-        if self.partners is None or self._chances is None:
-            return [], 1
-        return self.partners.draw_tiles(key, self.seed, *self._chances)
 
     @staticmethod
     def join(targets: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

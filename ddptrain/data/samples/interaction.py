@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddptrain.config.data import AugmentConfig
-from ddptrain.data.augment.geometry import native_size
+from ddptrain.data.augment.geometry import size_of
 from ddptrain.data.augment.view import View
 from ddptrain.data.images.read import ImageCache
 from ddptrain.data.samples.base import ImageSamples, read_sized, to_native
@@ -59,7 +59,7 @@ class PairSamples(ImageSamples[PeopleTable]):
         boxes = self.tables[key.dataset].boxes[self.pairs[key.dataset].people[key.index]]
         pixels, back = crops(source, boxes, self.view(key.position))
         a, b = boxes.astype(np.float64)
-        size = native_size(source)
+        size = size_of(source)
         targets = {
             "classes": self.truth[key.dataset][key.index].astype(np.float32),
             "geometry": geometry(a[None], b[None], size)[0],

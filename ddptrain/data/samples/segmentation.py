@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddptrain.config.data import AugmentConfig
-from ddptrain.data.augment.geometry import BORDER, native_size, random_window, warp_nearest
+from ddptrain.data.augment.geometry import BORDER, random_window, size_of, warp_nearest
 from ddptrain.data.augment.view import View
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.samples.base import ImageSamples, to_native
@@ -46,7 +46,6 @@ class SegmentationSamples(ImageSamples[MaskTable]):
         """`native`: in evaluation, leave the image at its own size. All else as in `ImageSamples`."""
         super().__init__(tables, annotated, image_size, augment, seed)
         self.native = native
-        self._crop = augment is not None and augment.crop
 
     def load(self, key: SampleKey, grey: bool = False) -> Labelled:
         """The image and its mask."""
@@ -61,12 +60,13 @@ class SegmentationSamples(ImageSamples[MaskTable]):
     def make(self, key: SampleKey, source: Labelled) -> Sample:
         """The sample of a key from its image and mask."""
         image, mask, fault = source
-        size = native_size(image)
+        size = size_of(image)
         if self.augment is None:
             pixels, back = eval_view(image, self.image_size, self.native)
             targets = {"native_mask": mask}
         else:
-            place = random_window(size, self.image_size, rng(self.seed, key.position, "crop")) if self._crop else None
+            window = rng(self.seed, key.position, "crop")
+            place = random_window(size, self.image_size, window) if self.augment.crop else None
             pixels, matrix = self.view(key.position).show(image, place)
             back = to_native(matrix)
             targets = {"mask": warp_nearest(mask, matrix, self.image_size, VOID)}
