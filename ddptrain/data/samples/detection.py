@@ -85,7 +85,8 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
 
     def make(self, key: SampleKey, source: Source) -> Sample:
         """The sample of a key, with the partners that mosaic and mixup put beside its image."""
-        others, width = [], 1
+        others: list[SampleKey] = []
+        width = 1
         if self.partners is not None and self.augment is not None:
             others, width = self.partners.draw_tiles(key, self.seed, self.augment.mosaic, self.augment.mixup)
         loaded = [self.load_readable(other) for other in others]
