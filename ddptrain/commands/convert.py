@@ -11,16 +11,17 @@ from typing import Any
 
 from ddptrain.config.data import DatasetConfig, Exif
 from ddptrain.data.formats.build import READERS, read, splits_of
-from ddptrain.data.formats.write import WRITERS
+from ddptrain.data.formats.write import PLURALS, WRITERS
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.errors import UserError
 from ddptrain.system import temporary
+from ddptrain.system.printable import counted
 
 
 @dataclass(frozen=True)
 class Converted:
-    """One split after its conversion. `boxes` counts all rows that were read, ignore regions among them; `counts` tells
-    both, and images without a box; `lost` is what the new format cannot hold."""
+    """One split after its conversion. `boxes` counts all rows that were read, ignore regions among them; `counts` is both
+    in words, with the images without a box; `lost` is what the new format cannot hold."""
 
     split: str | None
     images: int
@@ -31,7 +32,7 @@ class Converted:
 
     def text(self) -> str:
         """One line, with a warning where something was lost."""
-        lost = ", ".join(f"{n} {what}" for what, n in self.lost.items() if n)
+        lost = ", ".join(counted(n, what, PLURALS[what]) for what, n in self.lost.items() if n)
         warning = f"; warning: {lost}" if lost else ""
         return f"{self.split or 'all'}: {self.counts}, {self.faults.text()}{warning}"
 
@@ -52,7 +53,7 @@ def convert(
 ) -> list[Converted]:
     """Convert the dataset in `src` and write it to the new folder `dst`, whole or not at all.
 
-    `splits` defaults to all that are there; `annotations`, `images`, `names` and `exif` are those of `DatasetConfig`. Images
+    `splits` defaults to all that exist; `annotations`, `images`, `names` and `exif` are those of `DatasetConfig`. Images
     are linked, or copied where `copy` is true. Raises `UserError` for unknown formats, faults (unless `on_fault` is
     `drop`), a `dst` that exists, and classes that the format does not know.
     """

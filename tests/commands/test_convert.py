@@ -116,7 +116,7 @@ def test_visdrone_vid_becomes_det(data_root: Path, tmp_path: Path) -> None:
     root = data_root / "visdrone_native"
     (done,) = convert("visdrone-vid", "visdrone", root, tmp_path / "out", on_fault="drop")
     assert (done.split, done.images, done.boxes) == ("train", 12, 432)
-    assert "452 label without image" in done.text()
+    assert "452 labels without images" in done.text()
     assert len(read(DatasetConfig(name="d", format="visdrone", root=str(tmp_path / "out"), split="train"))[0].boxes) == 432
     with pytest.raises(UserError, match=r"visdrone_native: .*label without image.*leave it out with --drop"):
         convert("visdrone-vid", "visdrone", root, tmp_path / "strict")
@@ -283,7 +283,7 @@ def test_refusals_leave_nothing_behind(data_root: Path, tmp_path: Path, uavdt: D
         (("tfrecord", "coco", uavdt.root, tmp_path / "x"), "no format 'tfrecord' to convert from; auair"),
         (("visdrone", "uavdt", data_root / "visdrone_native", tmp_path / "x"), "uavdt has no class pedestrian"),
         (("coco", "visdrone", data_root / "tiny_coco38", tmp_path / "x"), "visdrone has no class"),
-        (("voc", "coco", tmp_path / "gone", tmp_path / "x"), "gone is no folder"),
+        (("voc", "coco", tmp_path / "gone", tmp_path / "x"), "gone is not a directory"),
     ):
         with pytest.raises(UserError, match=words) as caught:
             convert(*arguments)  # type: ignore[arg-type]

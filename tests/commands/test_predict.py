@@ -57,7 +57,7 @@ def test_what_lies_in_a_folder(tmp_path: Path, run: Path, capfd: pytest.CaptureF
     for name, why in (("bad.jpg", "not an image"), ("empty.png", "the file is empty"), ("gone.png", "No such file")):
         assert f"skipped: {images / name}: {why}" in said.err
     assert "failed: 3 of 8 images were skipped, each is named above" in said.err
-    assert "3 hidden file or folder (skipped), 2 folder reached twice (visited once), 1 .heic file (not read)" in said.out
+    assert "3 hidden files or folders (skipped), 2 folders reached twice (visited once), 1 .heic file (not read)" in said.out
     assert "5 images with" in said.out
 
 

@@ -46,12 +46,12 @@ def object_names(name: str, file: Path) -> tuple[str, ...]:
             content = _PlainData(stream).load()
         names = tuple(str(n) for n in content["objectnames"])
     except Exception as e:  # broken pickles raise nearly anything
-        told = " ".join(str(e).split()) or type(e).__name__
+        reason = " ".join(str(e).split()) or type(e).__name__
         raise UserError(
-            f"{name}: {file}: not an index of ADE20K with objectnames ({told}); take the file it came with"
+            f"{name}: {file}: not an index of ADE20K with objectnames ({reason}); take the file it came with"
         ) from None
     if not 0 < len(names) < WIDE:
-        raise UserError(f"{name}: {file}: {len(names)} objectnames; due are 1 to {WIDE - 1}")
+        raise UserError(f"{name}: {file}: {len(names)} objectnames; must be 1 to {WIDE - 1}")
     return names
 
 
@@ -62,18 +62,18 @@ def short_names(objects: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(short if count[short] == 1 else whole for short, whole in zip(first, objects))
 
 
-def class_number(name: str, wanted: str, objects: tuple[str, ...]) -> int:
+def class_number(name: str, synonym: str, objects: tuple[str, ...]) -> int:
     """Number of a class by all its synonyms or by the first; `UserError` of the dataset `name` where there is not one."""
-    if wanted in objects:
-        return objects.index(wanted) + 1
-    found = [k for k, names in enumerate(objects, 1) if _first(names) == wanted]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        several = "; ".join(objects[k - 1] for k in found[:5])
-        raise UserError(f"{name}: names: {wanted!r} is the first name of several classes: {several}; write one of them out")
-    near = ", ".join(difflib.get_close_matches(wanted, short_names(objects), n=3, cutoff=0)) or "none"
-    raise UserError(f"{name}: names: {wanted!r} is not a class in {INDEX}; the nearest names there: {near}")
+    if synonym in objects:
+        return objects.index(synonym) + 1
+    numbers = [k for k, names in enumerate(objects, 1) if _first(names) == synonym]
+    if len(numbers) == 1:
+        return numbers[0]
+    if numbers:
+        several = "; ".join(objects[k - 1] for k in numbers[:5])
+        raise UserError(f"{name}: names: {synonym!r} is the first name of several classes: {several}; write one of them out")
+    near = ", ".join(difflib.get_close_matches(synonym, short_names(objects), n=3, cutoff=0)) or "none"
+    raise UserError(f"{name}: names: {synonym!r} is not a class in {INDEX}; the nearest names there: {near}")
 
 
 def _first(names: str) -> str:

@@ -47,11 +47,11 @@ def read_auair(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     names = class_names(config, content["categories"], str(file), faults)
     entries = Entries(content["annotations"], lambda number: f"{file}: annotations[{number}]", faults)
     frames = entries.column("image_name", TEXT)
-    there = {frame for frame, good in zip(frames, entries.good) if good}
-    lists = auair_lists(root, there)
+    existing = {frame for frame, good in zip(frames, entries.good) if good}
+    lists = auair_lists(root, existing)
     if config.split is not None and config.split not in lists:
         raise no_split(config, lists)
-    chosen = lists[config.split] if config.split is not None else there
+    chosen = lists[config.split] if config.split is not None else existing
     folders = image_folders(config, "", file.parent)
     at: list[tuple[int, int]] = []  # frame and place in it of each box
 
@@ -63,7 +63,7 @@ def read_auair(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     at += [(frame, k) for frame, boxes in items.items() for k in range(len(boxes))]
     boxes = Entries(list(chain.from_iterable(items.values())), place, faults)
     _add_boxes(collector, collector.source(str(file)), boxes, [images[frame] for frame, _ in at], len(names))
-    for name in sorted(chosen - there):
+    for name in sorted(chosen - existing):
         faults.add("image without label", name, f"{file} has no entry of it")
     report_unlisted(config, folders[0], config.split is None, collector.paths, faults)
     return collector.table(config.name, config.root, names)
@@ -86,7 +86,7 @@ def _frames(
             path = image_path(frames[i], folders)
             known = collector.known(path)
             if known is not None:
-                collector.faults.add("several entries of an image", entries.place(i), f"{path} was listed before")
+                collector.faults.add("repeated entry of an image", entries.place(i), f"{path} was listed before")
             size = (widths[i], heights[i]) if widths[i] and heights[i] else None
             added = collector.image(path, entries.place(i), size) if known is None else known
             images[i] = -1 if added is None else added

@@ -16,7 +16,7 @@ from ddptrain.data.formats.visdrone import PREFIX, read_visdrone, visdrone_split
 from ddptrain.data.formats.voc import read_voc, voc_splits
 from ddptrain.data.formats.yolo import read_yolo, yolo_keys
 from ddptrain.data.tables.boxes import AnnotationTable
-from ddptrain.data.tables.faults import KINDS, Faults, OnFault
+from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.errors import UserError
 
 READERS: dict[str, Callable[[DatasetConfig, Faults], AnnotationTable]] = {
@@ -32,7 +32,7 @@ READERS: dict[str, Callable[[DatasetConfig, Faults], AnnotationTable]] = {
 }
 
 REMEDY = "set data.on_fault=drop"
-"""How a run is told to leave out what is faulty."""
+"""How a run leaves out what is faulty."""
 
 SPLITS: dict[str, Callable[[DatasetConfig], Iterable[str]]] = {
     "auair": lambda config: (),
@@ -49,14 +49,14 @@ SPLITS: dict[str, Callable[[DatasetConfig], Iterable[str]]] = {
 
 
 def splits_of(config: DatasetConfig) -> tuple[str | None, ...]:
-    """All splits that are there, `trainval` left out beside train and val; `(None,)` for a set without splits, and
+    """All splits that exist, `trainval` left out beside train and val; `(None,)` for a set without splits, and
     where the config says where annotations or images are."""
     if config.annotations is not None or config.images is not None:
         return (config.split,)
-    found = set(SPLITS[config.format](config))
-    if {"train", "val"} <= found:
-        found.discard("trainval")
-    return tuple(sorted(found)) or (None,)
+    splits = set(SPLITS[config.format](config))
+    if {"train", "val"} <= splits:
+        splits.discard("trainval")
+    return tuple(sorted(splits)) or (None,)
 
 
 def read(config: DatasetConfig, on_fault: OnFault = "error", remedy: str = REMEDY) -> tuple[AnnotationTable, Faults]:
@@ -81,14 +81,13 @@ def parse(config: DatasetConfig) -> tuple[AnnotationTable, Faults]:
 
 
 def check(config: DatasetConfig, table: Sized, faults: Faults, on_fault: OnFault, remedy: str = REMEDY) -> None:
-    """Raise `UserError` as `read` does; it tells the first fault that ends a run and the counts of all such kinds."""
+    """Raise `UserError` as `read` does; it names the first fault that ends a run and the counts of all such kinds."""
     first = next(faults.errors(), None)
     if first is not None and on_fault == "error":
-        counts = ", ".join(f"{n} {k}" for k, n in faults.counts.items() if KINDS[k].error)
-        harmless = ", ".join(f"{n} {k}" for k, n in faults.counts.items() if not KINDS[k].error)
-        counts += f"; also {harmless}" if harmless else ""
-        raise UserError(f"{config.name}: {first}; in all: {counts}; correct the files, or {remedy}")
+        harmless = faults.tally(error=False)
+        also = f"; also {harmless}" if harmless else ""
+        raise UserError(f"{config.name}: {first}; in all: {faults.tally(error=True)}{also}; correct the files, or {remedy}")
     if len(table) == 0:
-        found = "" if not faults.counts else f" after its faults were left out: {faults.text()}"
-        found += "" if first is None else f"; the first: {first}"
-        raise UserError(f"{config.name}: empty dataset: no image in {config.root}{found}; check root, split and images")
+        after = "" if not faults.counts else f" after its faults were left out: {faults.text()}"
+        after += "" if first is None else f"; the first: {first}"
+        raise UserError(f"{config.name}: empty dataset: no image in {config.root}{after}; check root, split and images")

@@ -18,14 +18,14 @@ def class_names(config: DatasetConfig, stored: Iterable[str], where: str, faults
     """Own class names in the order of the dataset's ids: those that `where` stores (a file, or the format itself), spelled
     as in `names` of the config where it gives them.
 
-    `names` must be the stored ones; an order of its own would give boxes to other classes and is told as a note. Only
-    where the stored ones are mere numbers, `names` gives their meaning, in their order. No name may stand there twice.
+    `names` must be the stored ones; an order of its own would give boxes to other classes and is reported as a note. Only
+    where the stored ones are mere numbers, `names` gives their meaning, in their order. No name may be listed twice.
     """
     stored = tuple(stored)
     names = stored if config.names is None else _given(config.name, config.names, stored, where, faults)
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
-        raise UserError(f"{config.name}: class {twice[0]} stands twice in {where}; give names that differ")
+        raise UserError(f"{config.name}: class {twice[0]} is listed twice in {where}; give names that differ")
     return names
 
 
@@ -33,11 +33,11 @@ def _given(name: str, given: tuple[str, ...], stored: tuple[str, ...], where: st
     ordered = _in_order_of(stored, given)
     if ordered is not None:
         if ordered != given:
-            faults.note(f"the ids follow the order of {where}, not that of names: {_told(ordered)}")
+            faults.note(f"the ids follow the order of {where}, not that of names: {_shown(ordered)}")
         return ordered
     if not all(map(_NUMBER.fullmatch, stored)):
         raise UserError(
-            f"{name}: names ({_told(given)}) are not the classes of {where} ({_told(stored)}); take names out; in a run,"
+            f"{name}: names ({_shown(given)}) are not the classes of {where} ({_shown(stored)}); take names out; in a run,"
             " rename gives classes other names"
         )
     if len(given) != len(stored):
@@ -55,5 +55,5 @@ def _in_order_of(stored: Sequence[str], given: Sequence[str]) -> tuple[str, ...]
     return None
 
 
-def _told(names: Sequence[str]) -> str:
+def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -43,9 +43,9 @@ def coco_files(config: DatasetConfig) -> dict[str, Path]:
     """The JSON file of each split that is at a usual place."""
     root = dataset_root(config)
     inside = {s: visible(root / s, "annotations/*.json") for s in folders_in(root)}
-    found = {s: files[0] for s, files in inside.items() if len(files) == 1}
-    found |= {p.stem.removeprefix("instances_"): p for p in visible(root, "annotations/*.json")}
-    return found | {p.parent.name: p for p in visible(root, "*/_annotations.coco.json")}
+    files = {s: inside_one[0] for s, inside_one in inside.items() if len(inside_one) == 1}
+    files |= {p.stem.removeprefix("instances_"): p for p in visible(root, "annotations/*.json")}
+    return files | {p.parent.name: p for p in visible(root, "*/_annotations.coco.json")}
 
 
 def coco_splits(config: DatasetConfig) -> list[str]:
@@ -56,12 +56,12 @@ def coco_splits(config: DatasetConfig) -> list[str]:
 def _annotation_file(config: DatasetConfig) -> Path:
     if config.annotations is not None:
         return dataset_root(config) / config.annotations
-    found = coco_files(config)
-    if config.split is None and len(found) == 1:
-        return next(iter(found.values()))
-    if config.split not in found:
-        raise no_split(config, found)
-    return found[config.split]
+    files = coco_files(config)
+    if config.split is None and len(files) == 1:
+        return next(iter(files.values()))
+    if config.split not in files:
+        raise no_split(config, files)
+    return files[config.split]
 
 
 def read_coco(config: DatasetConfig, faults: Faults) -> AnnotationTable:
@@ -95,16 +95,16 @@ def _categories(
 ) -> tuple[tuple[str, ...], dict[int | str, int]]:
     """Class names in order of id, and the label of each id. Without one of the classes the others would mislead, so that
     any fault here is a `UserError`."""
-    found = Faults()
-    entries = Entries(items, lambda number: f"{file}: categories[{number}]", found)
+    own_faults = Faults()
+    entries = Entries(items, lambda number: f"{file}: categories[{number}]", own_faults)
     ids, names = entries.column("id", ID), entries.column("name", TEXT)
-    if not found.counts and len(set(map(type, ids))) > 1:
+    if not own_faults.counts and len(set(map(type, ids))) > 1:
         entries.bad(0, "malformed row", "ids of categories are partly numbers and partly texts")
-    for number, identity in enumerate(ids if not found.counts else ()):
+    for number, identity in enumerate(ids if not own_faults.counts else ()):
         if ids.index(identity) < number:
             entries.bad(number, "malformed row", f"id {identity!r} is that of {names[ids.index(identity)]!r}, too")
-    if found.counts:
-        raise UserError(f"{config.name}: {found.kept[0]}; correct the file")
+    if own_faults.counts:
+        raise UserError(f"{config.name}: {own_faults.kept[0]}; correct the file")
     order = sorted(range(len(ids)), key=lambda i: ids[i])
     stored = class_names(config, [names[i] for i in order], str(file), faults)
     return stored, {ids[i]: label for label, i in enumerate(order)}
@@ -128,7 +128,7 @@ def _images(collector: Collector, file: Path, items: list[Any], folders: list[Pa
             collector.faults.add("duplicate image id", place, f"{path} has the id of {others}")
             numbers[identity] = AMBIGUOUS
         elif known is not None:
-            kind = "duplicate image" if identity in numbers else "several entries of an image"
+            kind = "duplicate image" if identity in numbers else "repeated entry of an image"
             collector.faults.add(kind, place, f"{path} was listed before")
             numbers[identity] = known
         else:
@@ -148,7 +148,7 @@ def _add_annotations(
     area = entries.optional("area", AREA, np.nan)
     numbers = [images.get(i, ABSENT) if good else ABSENT for i, good in zip(image_ids, entries.good.tolist())]
     boxes = _boxes(entries, lambda i: collector.claimed[numbers[i]] if numbers[i] >= 0 else None)
-    _tell_duplicate_ids(entries)
+    _report_duplicate_ids(entries)
     own = [labels.get(c, ABSENT) if good else ABSENT for c, good in zip(categories, entries.good.tolist())]
     image, label = np.array(numbers, np.int64), np.array(own, np.int64)
     for i in np.flatnonzero(entries.good & (image == AMBIGUOUS)).tolist():
@@ -177,7 +177,7 @@ def _boxes(entries: Entries, size_of: Callable[[int], tuple[int, int] | None]) -
         if segmentation and isinstance(segmentation, (list, dict)):
             try:
                 own[i] = _box_of(segmentation, size_of(i))
-                entries.faults.add("no box beside a segmentation", entries.place(i), f"bbox is {values[i]!r}")
+                entries.faults.add("segmentation without box", entries.place(i), f"bbox is {values[i]!r}")
             except ValueError as e:
                 entries.bad(i, *e.args)
         elif values[i]:
@@ -205,7 +205,7 @@ def _box_of(segmentation: list[Any] | dict[str, Any], size: tuple[int, int] | No
     return [float(v) for v in box]
 
 
-def _tell_duplicate_ids(entries: Entries) -> None:
+def _report_duplicate_ids(entries: Entries) -> None:
     ids = entries.optional("id", ID)
     if len(set(ids)) == len(ids):
         return
@@ -220,8 +220,8 @@ def _repeated(
     region: npt.NDArray[np.bool_], image: npt.NDArray[np.int64], boxes: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.bool_]:
     """bool `[M]`: an ignore region that was listed before, for another class."""
-    found = np.flatnonzero(region)
-    _, first = np.unique(np.column_stack([image[found], boxes[found]]), axis=0, return_index=True)
+    regions = np.flatnonzero(region)
+    _, first = np.unique(np.column_stack([image[regions], boxes[regions]]), axis=0, return_index=True)
     repeated = region.copy()
-    repeated[found[first]] = False
+    repeated[regions[first]] = False
     return repeated

@@ -75,14 +75,14 @@ def _files(config: DatasetConfig) -> tuple[Path, list[Path]]:
     if config.annotations is not None:
         path = dataset_root(config) / config.annotations
         if not path.is_file():
-            raise UserError(f"{config.name}: annotations {path} is no file; give the CSV file, relative to the root")
+            raise UserError(f"{config.name}: annotations {path} is not a file; give the CSV file, relative to the root")
         return path, [path]
-    found = csv_files(config)
-    if config.split is None and len(found) == 1:
-        return next(iter(found.values())), list(found.values())
-    if config.split not in found:
-        raise no_split(config, found)
-    return found[config.split], list(found.values())
+    files = csv_files(config)
+    if config.split is None and len(files) == 1:
+        return next(iter(files.values())), list(files.values())
+    if config.split not in files:
+        raise no_split(config, files)
+    return files[config.split], list(files.values())
 
 
 def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[Row]:
@@ -99,7 +99,7 @@ def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[Row]:
         if not path:
             faults.add("malformed row", f"{file}:{line}", "no path")
         elif short or (any(values[due:]) and (headed or is_number(values[places[5]]))):
-            faults.add("malformed row", f"{file}:{line}", f"{len(values)} fields where {due} are due")
+            faults.add("malformed row", f"{file}:{line}", f"{len(values)} fields; a row must have {due}")
         else:
             padded = values + [""] * (due - len(values))
             numbers = itemgetter(*places[1:5])(padded)
@@ -122,9 +122,9 @@ def _columns(header: list[str], where: str, faults: Faults) -> tuple[list[int], 
 
 def _size_columns(header: list[str], corners: bool, where: str, faults: Faults) -> list[int]:
     """Places of the image's width and height; empty where there are none."""
-    wanted = [(*names, *([key] if corners else [])) for key, names in IMAGE_SIZE.items()]
-    found = [find_column(header, names, where, faults) for names in wanted]
-    return [place for place in found if place is not None] if None not in found else []
+    choices = [(*names, *([key] if corners else [])) for key, names in IMAGE_SIZE.items()]
+    places = [find_column(header, names, where, faults) for names in choices]
+    return [place for place in places if place is not None] if None not in places else []
 
 
 def read_csv(config: DatasetConfig, faults: Faults) -> AnnotationTable:

@@ -23,12 +23,12 @@ COLUMNS = {
 """Each column and the names that a header may give it. Without a header the columns stand in this order."""
 SEPARATORS = ",;\t"
 LOOKED_AT = 20
-"""Lines by which the separator is told."""
+"""Lines by which the separator is chosen."""
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line, fields without blanks around them) of each row that is not blank; `UserError` where the file is no CSV, or not in
-    UTF-8. Fields are separated by commas, semicolons or tabs, whichever makes most of the first lines."""
+    """(line, stripped fields) of each row that is not blank; `UserError` where the file is not a CSV in UTF-8. Fields are
+    separated by commas, semicolons or tabs, whichever makes most of the first lines."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as text:
             separator = max(SEPARATORS, key=lambda s: _fields(path, s))
@@ -42,7 +42,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 if any(stripped):
                     yield reader.line_num, stripped
     except (UnicodeDecodeError, csv.Error) as e:
-        raise UserError(f"{path} is no CSV in UTF-8: {e}; save it as CSV in UTF-8") from e
+        raise UserError(f"{path} is not a CSV in UTF-8: {e}; save it as CSV in UTF-8") from e
 
 
 def _fields(path: Path, separator: str) -> tuple[bool, int]:
@@ -67,14 +67,14 @@ def find_column(header: Sequence[str], names: Sequence[str], where: str, faults:
     """Place of the column that has one of these names, best first; None where there is none, `UserError` where two have the
     same."""
     plains = list(map(plain, header))
-    found = [n for n in names if n in plains]
-    if not found:
+    matching = [n for n in names if n in plains]
+    if not matching:
         return None
-    if plains.count(found[0]) > 1:
-        raise UserError(f"{where}: column {found[0]} is listed twice; remove one of them")
-    if len(found) > 1:
-        faults.note(f"{where}: of the columns {', '.join(found)} the first is taken")
-    return plains.index(found[0])
+    if plains.count(matching[0]) > 1:
+        raise UserError(f"{where}: column {matching[0]} is listed twice; remove one of them")
+    if len(matching) > 1:
+        faults.note(f"{where}: of the columns {', '.join(matching)} the first is taken")
+    return plains.index(matching[0])
 
 
 def required(header: Sequence[str], columns: Mapping[str, tuple[str, ...]], where: str, faults: Faults) -> list[int]:

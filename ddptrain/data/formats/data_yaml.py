@@ -95,7 +95,7 @@ def _names(file: Path, given: Any) -> tuple[tuple[str, ...] | None, int]:
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number, also one in quotes; None for anything else."""
+    """An integer ≥ 0, also one in quotes; None for anything else."""
     return int(value) if (type(value) is int and value >= 0) or (isinstance(value, str) and value.isdecimal()) else None
 
 
@@ -137,13 +137,13 @@ def resolve_paths(data: DataYaml, key: str, entries: Iterable[str]) -> list[Path
     """Paths of a data.yaml. `path` and the entries may be relative to the data.yaml's folder or to `path`; an export by
     Roboflow writes `../train/images` for `train/images`, one by CVAT `data/train.txt` for `train.txt`; both are tried
     last."""
-    found = []
+    paths = []
     for entry in entries:
         plain = entry.replace("\\", "/")
         stripped = [plain.removeprefix(p) for p in ("../", "data/") if plain.startswith(p)]
         tried = [base / e for e in (entry, plain, *stripped) for base in (data.base, data.file.parent)]
-        there = [p for p in tried if p.exists()]
-        if not there:
-            raise UserError(f"{data.file}: {key}: {tried[0]} is not there; correct {key} or path")
-        found.append(there[0])
-    return found
+        existing = [p for p in tried if p.exists()]
+        if not existing:
+            raise UserError(f"{data.file}: {key}: {tried[0]} does not exist; correct {key} or path")
+        paths.append(existing[0])
+    return paths

@@ -32,7 +32,7 @@ class Field(NamedTuple):
 
 
 def _only(values: Iterable[Any], *types: type) -> bool:
-    return set(map(type, values)) <= {*types}  # type itself: a bool is no number here
+    return set(map(type, values)) <= {*types}  # type itself: a bool is not a number here
 
 
 def _are_numbers(values: Sequence[Any]) -> bool:
@@ -47,7 +47,7 @@ def _are_texts(values: Sequence[Any]) -> bool:
         return False
     joined = "".join(values)
     try:
-        joined.encode()  # half of a pair of surrogates is no text
+        joined.encode()  # half of a pair of surrogates is not text
     except UnicodeEncodeError:
         return False
     return _CONTROL.search(joined) is None

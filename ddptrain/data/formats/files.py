@@ -1,4 +1,4 @@
-"""Finding the files of a dataset, and saying in one line what is not there."""
+"""Finding the files of a dataset, with an error of one line for what is missing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from ddptrain.config.data import DatasetConfig
 from ddptrain.data.images.headers import IMAGE_SUFFIXES
 from ddptrain.data.tables.faults import UNREAD_SUFFIXES, Faults
 from ddptrain.errors import UserError
+from ddptrain.system.printable import counted
 
 
 def dataset_root(config: DatasetConfig) -> Path:
-    """The dataset's folder; `UserError` where it is missing."""
+    """The dataset's folder; `UserError` where it does not exist."""
     root = Path(config.root)
     if not root.is_dir():
-        raise UserError(f"{config.name}: root {root} is no folder; correct data…root or put the dataset there")
+        raise UserError(f"{config.name}: root {root} is not a directory; correct data…root or put the dataset there")
     return root
 
 
@@ -34,10 +35,10 @@ def find_folder(config: DatasetConfig, given: str | None, key: str, usual: Itera
     raise UserError(f"{config.name}: no folder of {key}; looked for {tried}; give the right one as {key}")
 
 
-def no_split(config: DatasetConfig, there: Iterable[str]) -> UserError:
+def no_split(config: DatasetConfig, existing: Iterable[str]) -> UserError:
     """The error of a split that is missing, or not chosen; lists those that are there."""
-    splits = ", ".join(sorted(set(there)))
-    asked = "no split is chosen" if config.split is None else f"split {config.split} is not there"
+    splits = ", ".join(sorted(set(existing)))
+    asked = "no split is chosen" if config.split is None else f"split {config.split} does not exist"
     hint = "set split to one of them"
     if not splits and config.split is None:
         hint = "check root, or give images and annotations"
@@ -57,7 +58,7 @@ def is_image(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is none of the user's own: `.ipynb_checkpoints`, `._a.jpg`, `__MACOSX`."""
+    """Whether a file or folder of this name is not the user's own: `.ipynb_checkpoints`, `._a.jpg`, `__MACOSX`."""
     return name.startswith(".") or name.lower() in JUNK
 
 
@@ -84,7 +85,7 @@ def files_below(
         seen: the real folders that were visited so far, where one dataset has several; grows.
     """
     top, seen = os.path.realpath(folder), set() if seen is None else seen
-    found: list[str] = []
+    paths: list[str] = []
     waiting, links = [str(folder)], list[str]()
     while waiting or links:
         # what lies in place comes before what is linked, so that an image has its own path where it has one
@@ -105,10 +106,10 @@ def files_below(
                 if is_hidden(entry.name):
                     faults.add("hidden file or folder", entry.path, "a file of the system or of another program")
                 else:
-                    found.append(entry.path)
+                    paths.append(entry.path)
             elif suffix in UNREAD_SUFFIXES and ".png" in suffixes and not is_hidden(entry.name):
                 faults.add(f"{suffix} file", entry.path, f"not read; {WANTED_SUFFIXES}")
-    return sorted(found)
+    return sorted(paths)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -126,13 +127,13 @@ def images_below(folder: Path, faults: Faults, *, deep: bool = True, seen: set[s
 
 def files_by_stem(folder: Path, suffixes: Container[str], faults: Faults, *, deep: bool = True) -> dict[str, str]:
     """Path of each file that `files_below` finds, by its path relative to the folder without suffix, sorted."""
-    skip, found = len(os.path.join(folder, "")), dict[str, str]()
+    skip, paths = len(os.path.join(folder, "")), dict[str, str]()
     for path in files_below(folder, suffixes, faults, deep=deep):
         stem = os.path.splitext(path[skip:])[0]
-        if stem in found:
-            faults.add("name with two suffixes", found[stem], f"{path} is taken")
-        found[stem] = path
-    return found
+        if stem in paths:
+            faults.add("name with two suffixes", paths[stem], f"{path} is taken")
+        paths[stem] = path
+    return paths
 
 
 def images_by_stem(folder: Path, faults: Faults, *, deep: bool = False) -> dict[str, str]:
@@ -142,17 +143,17 @@ def images_by_stem(folder: Path, faults: Faults, *, deep: bool = False) -> dict[
 
 def frames_by_number(folder: Path, faults: Faults) -> dict[int, str]:
     """Path of each image right in the folder by the number that ends its name, in order of number."""
-    found, loose = dict[int, str](), list[str]()
+    frames, loose = dict[int, str](), list[str]()
     for stem, path in images_by_stem(folder, faults).items():
         match = re.search(r"\d+$", stem)
         if match is None:
             loose.append(path)
         else:
-            other = found.setdefault(int(match.group()), path)
+            other = frames.setdefault(int(match.group()), path)
             if other != path:
-                faults.add("two images of a frame", path, f"{other} is frame {int(match.group())}, too")
+                faults.add("second image of a frame", path, f"{other} is frame {int(match.group())}, too")
     note_unlabelled(loose, faults)
-    return dict(sorted(found.items()))
+    return dict(sorted(frames.items()))
 
 
 def image_folders(config: DatasetConfig, split: str, beside: Path) -> list[Path]:
@@ -181,10 +182,9 @@ def report_unlisted(config: DatasetConfig, folder: Path, alone: bool, listed: It
 
 
 def note_unlabelled(paths: list[str], faults: Faults) -> None:
-    """Tell the images that lie in a dataset's folder and are none of it, as no label is theirs."""
+    """Report the images that lie in a dataset's folder without belonging to it, as they have no label."""
     if paths:
-        noun = "image" if len(paths) == 1 else "images"
-        faults.note(f"{len(paths)} {noun} without label left out, such as {paths[0]}")
+        faults.note(f"{counted(len(paths), 'image')} without label left out, such as {paths[0]}")
 
 
 def image_path(file_name: str, folders: list[Path]) -> str:
@@ -208,13 +208,13 @@ class Bounds:
         self._real = tuple(os.path.join(os.path.realpath(f), "") for f in folders)
         self.given = bool(self._folders)
 
-    def hold(self, path: str, told_by: str, faults: Faults) -> bool:
+    def hold(self, path: str, named_by: str, faults: Faults) -> bool:
         """Whether the path leads into one of them; counts a fault where it does not. The root may be given by a link, and
         the path without."""
         if os.path.abspath(path).startswith(self._folders) or os.path.realpath(path).startswith(self._real):
             return True
         what = f"{path} is not below {self._folders[0]}; set root to a folder that holds all images, or correct the name"
-        faults.add("image outside root", told_by, what)
+        faults.add("image outside root", named_by, what)
         return False
 
 
@@ -225,7 +225,7 @@ def load_json(name: str, file: Path, keys: Iterable[str], kind: type = list) -> 
     """Content of a JSON file that must have a `kind` (list or dict) under each of these keys; `UserError` of the dataset
     `name` where it has not."""
     if not file.is_file():
-        raise UserError(f"{name}: {file} is no file; give the JSON file as annotations, relative to the root")
+        raise UserError(f"{name}: {file} is not a file; give the JSON file as annotations, relative to the root")
     try:
         content = json.loads(file.read_bytes(), object_pairs_hook=_mapping)
     except (ValueError, RecursionError) as e:
@@ -239,7 +239,7 @@ def load_json(name: str, file: Path, keys: Iterable[str], kind: type = list) -> 
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of a JSON file; `ValueError` where a key is given twice, of which one would be lost unsaid."""
+    """The object of a JSON file; `ValueError` where a key is given twice, of which one would be lost in silence."""
     content = dict(pairs)
     if len(content) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -258,8 +258,8 @@ def read_text(path: Path) -> str:
 
 
 def text_lines(path: str | Path) -> list[str]:
-    """The lines of a text of numbers in UTF-8, or in UTF-16 with its mark. A byte that is neither becomes a sign that
-    is no number."""
+    """The lines of a text of numbers in UTF-8, or in UTF-16 with its mark. A byte that is neither becomes a character that
+    is not a number."""
     return _decoded(path, "replace").splitlines()
 
 

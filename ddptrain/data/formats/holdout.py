@@ -33,7 +33,7 @@ Kept = TypeVar("Kept", bound=Table)
 
 
 def whole(config: DatasetConfig, parts: Sequence[str | None]) -> DatasetConfig:
-    """The dataset of which `holdout` holds a part out; `parts` are the splits that it has, of which one is no split."""
+    """The dataset of which `holdout` holds a part out; `parts` are the splits that it has, one of which may be None."""
     if len(parts) > 1:
         raise UserError(
             f"{config.name}: holdout makes the splits of a dataset that has none, and {config.root} has"
@@ -69,8 +69,8 @@ def _held_out(groups: Mapping[str, str], part: float, root: str) -> Collection[s
 def keep_split(config: DatasetConfig, table: Kept, faults: Faults) -> Kept:
     """The images of the split that `holdout` makes of a whole table."""
     paths = [table.path(i) for i in range(len(table))]
-    wanted = of_split(config, dict.fromkeys(paths, ""))
-    keep = np.array([wanted(p) for p in paths], bool)
+    in_split = of_split(config, dict.fromkeys(paths, ""))
+    keep = np.array([in_split(p) for p in paths], bool)
     if len(keep) and not keep.any():
         other = "raise" if config.split == "val" else "lower"
         raise UserError(

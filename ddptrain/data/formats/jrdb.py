@@ -44,32 +44,32 @@ def read_jrdb(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[Peopl
     faults = Faults()
     labels = find_folder(config, config.annotations, "annotations", LABELS)
     images = find_folder(config, config.images, "images", IMAGES)
-    there = {p.stem: p for p in visible(labels, "*.json")}
-    wanted = sequences(config, tuple(there))
+    files = {p.stem: p for p in visible(labels, "*.json")}
+    chosen = sequences(config, tuple(files))
     collector = _Collector(config, faults, labels, images)
-    for name, file in there.items():
+    for name, file in files.items():
         content = load_json(config.name, file, ["labels"], dict)["labels"]
-        collector.file(file, content, images / name if name in wanted else None)
-    table = collector.table(wanted)
+        collector.file(file, content, images / name if name in chosen else None)
+    table = collector.table(chosen)
     check(config, table, faults, on_fault)
     return table, faults
 
 
-def sequences(config: DatasetConfig, there: tuple[str, ...]) -> tuple[str, ...]:
-    """The sequences of a dataset: those that the config or its split names, or all; `UserError` for one that is not there."""
+def sequences(config: DatasetConfig, existing: tuple[str, ...]) -> tuple[str, ...]:
+    """The sequences of a dataset: those that the config or its split names, or all; `UserError` for one that does not exist."""
     if config.sequences is not None and config.split is not None:
         raise UserError(f"{config.name}: sequences and split are given; keep one of them")
-    wanted = there if config.sequences is None else config.sequences
+    chosen = existing if config.sequences is None else config.sequences
     if config.split is not None:
         file = dataset_root(config) / f"{config.split}.txt"
         if not file.is_file():
             raise no_split(config, (p.stem for p in visible(dataset_root(config), "*.txt")))
-        wanted = tuple(name for name, _ in listed_names(file))
-    unknown = [name for name in wanted if name not in there]
-    if unknown or not wanted:
+        chosen = tuple(name for name, _ in listed_names(file))
+    unknown = [name for name in chosen if name not in existing]
+    if unknown or not chosen:
         what = f"no JSON of the sequence {unknown[0]}" if unknown else "no sequence"
-        raise UserError(f"{config.name}: {what}; there are {', '.join(there) or 'none'}")
-    return tuple(dict.fromkeys(wanted))
+        raise UserError(f"{config.name}: {what}; there are {', '.join(existing) or 'none'}")
+    return tuple(dict.fromkeys(chosen))
 
 
 @lru_cache(maxsize=2)  # the frames of a sequence follow each other
@@ -158,7 +158,7 @@ class _Collector(ImageCollector):
         """Names of the config, else all that occur in any file of the folder, sorted."""
         return self.config.names if self.config.names is not None else tuple(sorted(self._names))
 
-    def table(self, wanted: tuple[str, ...]) -> PeopleTable:
+    def table(self, sequences: tuple[str, ...]) -> PeopleTable:
         """The table of all that is sound; each fault is counted."""
         sizes = self.sizes()
         frames = np.flatnonzero(sizes[:, 0] > 0)
@@ -176,7 +176,7 @@ class _Collector(ImageCollector):
             name=self.config.name,
             root=self.config.root,
             names=names,
-            sequences=wanted,
+            sequences=sequences,
             labelled=np.array(self.labelled, bool)[frames],
             offsets=to_offsets(counts),
             boxes=boxes[good],

@@ -69,7 +69,7 @@ def named_pairs(people: list[Person], where: str, faults: Faults) -> dict[tuple[
     """The pairs of `H-interaction` by their places in `people`; the labels of both directions together, of one that stands
     there more than once the easiest."""
     place = {p.track: i for i, p in enumerate(people)}
-    found: dict[tuple[int, int], Labels] = defaultdict(dict)
+    pairs: dict[tuple[int, int], Labels] = defaultdict(dict)
     for i, person in enumerate(people):
         entries = person.row.get(PAIRS) or ()
         for entry in entries if isinstance(entries, (list, tuple)) else [entries]:
@@ -86,10 +86,10 @@ def named_pairs(people: list[Person], where: str, faults: Faults) -> dict[tuple[
             if track not in place:
                 faults.add("track without box", where, f"{own} interacts with pedestrian:{track}, who has no box there")
                 continue
-            pair = found[min(i, place[track]), max(i, place[track])]
+            pair = pairs[min(i, place[track]), max(i, place[track])]
             for name, difficulty in labels.items():
                 pair[name] = min(difficulty, pair.get(name, difficulty))
-    return found
+    return pairs
 
 
 def group_pairs(people: list[Person]) -> dict[tuple[int, int], Labels]:
@@ -100,15 +100,15 @@ def group_pairs(people: list[Person]) -> dict[tuple[int, int], Labels]:
         cluster = mapping(person.row, "social_group").get("cluster_ID")
         if cluster is not None:
             groups[cluster].append(i)
-    found = {}
+    pairs = {}
     for members in groups.values():
         for i, j in combinations(members, 2):
             shared: Labels = {}
             for key in ("social_activity", "action_label"):
                 a, b = (mapping(people[k].row, key) for k in (i, j))
                 shared = shared or {name: max(a[name], b[name]) for name in a if name in b}
-            found[i, j] = shared
-    return found
+            pairs[i, j] = shared
+    return pairs
 
 
 def mapping(row: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -142,14 +142,14 @@ def _csv_file(config: DatasetConfig) -> Path:
     if config.annotations is not None:
         file = dataset_root(config) / config.annotations
         if not file.is_file():
-            raise UserError(f"{config.name}: annotations {file} is no file; give the CSV file, relative to the root")
+            raise UserError(f"{config.name}: annotations {file} is not a file; give the CSV file, relative to the root")
         return file
-    found = csv_files(config)
-    if len(found) == 1 and (config.split is None or config.holdout is not None):
-        return next(iter(found.values()))
-    if config.split not in found:
-        raise no_split(config, found)
-    return found[config.split]
+    files = csv_files(config)
+    if len(files) == 1 and (config.split is None or config.holdout is not None):
+        return next(iter(files.values()))
+    if config.split not in files:
+        raise no_split(config, files)
+    return files[config.split]
 
 
 def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[tuple[str, str, list[str]]]:
@@ -162,7 +162,7 @@ def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[tuple[s
             path_at, class_at = required(values, columns, f"{config.name}: {where}", faults)
             due = len(values)
         elif len(values) <= max(path_at, class_at) or not values[path_at] or any(values[due:]):
-            what = f"{','.join(values)}; due are {due} fields, a path and classes among them, several classes as a|b"
+            what = f"{','.join(values)}; a row must have {due} fields, a path and classes among them, several classes as a|b"
             faults.add("malformed row", where, what)
         else:
             yield where, unguarded(values[path_at]), [unguarded(v) for v in values[class_at].split("|") if v]
@@ -206,7 +206,7 @@ def _read_idx(config: DatasetConfig, stem: str, dimensions: int) -> tuple[np.nda
         if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) != 4 + 4 * dimensions + int(np.prod(shape)):
             raise ValueError("its header does not fit its length")
     except (OSError, EOFError, struct.error, ValueError) as e:
-        raise UserError(f"{config.name}: {file} is no idx file of {dimensions} dimensions, or cut short ({e})") from None
+        raise UserError(f"{config.name}: {file} is not an idx file of {dimensions} dimensions, or cut short ({e})") from None
     return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape), file
 
 

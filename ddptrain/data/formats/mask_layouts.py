@@ -123,8 +123,8 @@ def _check_values(config: DatasetConfig, layout: Layout, size: int) -> None:
 
 def _ranges(values: Iterable[int]) -> str:
     """`0 to 10`, `1 to 150`, `0, 2 to 5`."""
-    there = set(values)
-    starts, ends = (sorted(v for v in there if v + step not in there) for step in (-1, 1))
+    numbers = set(values)
+    starts, ends = (sorted(v for v in numbers if v + step not in numbers) for step in (-1, 1))
     return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends))
 
 
@@ -152,9 +152,9 @@ def _part(config: DatasetConfig, given: str | None, usual: Iterable[str], key: s
 
 def _camvid(config: DatasetConfig, faults: Faults) -> Layout:
     root = dataset_root(config)
-    there = [name.removesuffix("annot") for name in folders_in(root) if name.endswith("annot")]
-    if config.split not in there and (config.images is None or config.annotations is None):
-        raise no_split(config, there)
+    splits = [name.removesuffix("annot") for name in folders_in(root) if name.endswith("annot")]
+    if config.split not in splits and (config.images is None or config.annotations is None):
+        raise no_split(config, splits)
     images = find_folder(config, config.images, "images", [str(config.split)])
     masks = find_folder(config, config.annotations, "annotations", [f"{config.split}annot"])
     names = class_names(config, CAMVID, "CamVid", faults)
@@ -170,9 +170,9 @@ def _ade20k(config: DatasetConfig, faults: Faults) -> Layout:
     split = {"train": "training", "val": "validation"}.get(str(config.split), config.split)
     if (root / FULL_IMAGES).is_dir() or (root / INDEX).is_file():
         return _full_ade20k(config, split, faults)
-    there = folders_in(root / "annotations")
-    if split not in there and (config.images is None or config.annotations is None):
-        raise no_split(config, there)
+    splits = folders_in(root / "annotations")
+    if split not in splits and (config.images is None or config.annotations is None):
+        raise no_split(config, splits)
     images = find_folder(config, config.images, "images", [f"images/{split}"])
     masks = find_folder(config, config.annotations, "annotations", [f"annotations/{split}"])
     names = _ade20k_names(config, root / OBJECT_INFO, faults)
@@ -203,21 +203,21 @@ def _object_info(file: Path) -> list[list[str]]:
 def _full_ade20k(config: DatasetConfig, split: str | None, faults: Faults) -> Layout:
     """ADE20K_2021_17_01: images and masks side by side below a folder for each kind of scene."""
     root = dataset_root(config)
-    there = folders_in(root / FULL_IMAGES)
-    if split not in there and config.images is None:
-        raise no_split(config, there)
+    splits = folders_in(root / FULL_IMAGES)
+    if split not in splits and config.images is None:
+        raise no_split(config, splits)
     folder = find_folder(config, config.images, "images", [f"{FULL_IMAGES}/{split}"])
     objects = object_names(config.name, root / INDEX)
-    wanted = config.names
-    if wanted is None:
+    chosen = config.names
+    if chosen is None:
         info = root / OBJECT_INFO
-        wanted = tuple(many[0] for many in _object_info(info)) if info.is_file() else short_names(objects)
-    if len(wanted) > VOID:
+        chosen = tuple(many[0] for many in _object_info(info)) if info.is_file() else short_names(objects)
+    if len(chosen) > VOID:
         raise UserError(
-            f"{config.name}: {root / INDEX} has {len(wanted)} classes, and a run has room for {VOID}; give those to learn as "
+            f"{config.name}: {root / INDEX} has {len(chosen)} classes, and a run has room for {VOID}; give those to learn as "
             f"names: [wall, ...], or put {OBJECT_INFO} of the scene parsing benchmark into {root}; all others are void"
         )
-    names = class_names(config, wanted, INDEX, faults)
+    names = class_names(config, chosen, INDEX, faults)
     values = {class_number(config.name, name, objects): i for i, name in enumerate(names)}
     void = tuple(v for v in range(len(objects) + 1) if v not in values)
     return Layout(folder, folder, names, values, void, "_seg")

@@ -55,8 +55,8 @@ def _parse(config: DatasetConfig) -> tuple[MaskTable, Faults]:
     for stem in [s for s in masks if s not in images]:
         faults.add("label without image", masks[stem], f"no image {layout.images / stem}.*")
     stems = [s for s in images if s in masks]
-    wanted = of_split(config, {images[s]: "" for s in stems})
-    stems = [s for s in stems if wanted(images[s])]
+    in_split = of_split(config, {images[s]: "" for s in stems})
+    stems = [s for s in stems if in_split(images[s])]
     with ThreadPoolExecutor(8) as pool:
         scans = list(pool.map(lambda s: _scan(images[s], masks[s], config.exif, layout.wide), stems))
     meaning = Meaning.of(config, layout)
@@ -98,8 +98,8 @@ def _scan(image: str, mask: str, exif: Exif, wide: bool) -> Scan:
     except BadImage as e:
         return Scan(size, orientation, (0, 0), none, none, str(e).removeprefix(f"{mask}: "))
     counts = np.bincount(pixels.ravel())
-    found = np.flatnonzero(counts)
-    return Scan(size, orientation, (pixels.shape[1], pixels.shape[0]), found, counts[found], "")
+    values = np.flatnonzero(counts)
+    return Scan(size, orientation, (pixels.shape[1], pixels.shape[0]), values, counts[values], "")
 
 
 def _is_sound(image: str, mask: str, scan: Scan, meaning: Meaning, faults: Faults, exif: Exif) -> bool:

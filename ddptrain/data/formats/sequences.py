@@ -31,11 +31,11 @@ UAVDT_NAMES = ("car", "truck", "bus")
 class _Sequence:
     """The frames of one sequence on their way into a collector."""
 
-    def __init__(self, collector: Collector, folder: Path, told_by: Path) -> None:
+    def __init__(self, collector: Collector, folder: Path, named_by: Path) -> None:
         self.collector = collector
         self.folder = folder
         paths = frames_by_number(folder, collector.faults) if folder.is_dir() else {}
-        self.images = {frame: collector.image(path, str(told_by)) for frame, path in paths.items()}
+        self.images = {frame: collector.image(path, str(named_by)) for frame, path in paths.items()}
         self.absent: set[int] = set()
 
     def rows(self, file: Path, fields: int) -> Iterator[tuple[int, int, int, list[str]]]:
@@ -46,7 +46,7 @@ class _Sequence:
             if not values:
                 continue
             if len(values) != fields or not values[0].isdecimal():
-                what = f"{line.strip()}; due are {fields} fields that begin with the frame"
+                what = f"{line.strip()}; a row must have {fields} fields and begin with the frame"
                 faults.add("malformed row", f"{file}:{number}", what)
                 continue
             frame = int(values[0])
@@ -57,7 +57,7 @@ class _Sequence:
                 if frame not in self.absent:
                     self.absent.add(frame)
                     faults.add("label without image", f"{file}:{number}", f"frame {frame} is not in {self.folder}")
-                faults.add("box of an image left out", f"{file}:{number}", f"frame {frame} is not there")
+                faults.add("box of an image left out", f"{file}:{number}", f"frame {frame} does not exist")
 
 
 def _report_unlabelled(images_folder: Path, labelled: set[str], annotations: Path, faults: Faults) -> None:
@@ -96,16 +96,16 @@ def sequence_lists(root: Path) -> dict[str, list[str]]:
     return lists
 
 
-def lists_of(config: DatasetConfig, there: list[str]) -> dict[str, list[str]]:
+def lists_of(config: DatasetConfig, existing: list[str]) -> dict[str, list[str]]:
     """The lists that name at least one of the sequences that are there; other text files in the root are none."""
-    return {s: names for s, names in sequence_lists(dataset_root(config)).items() if set(names) & set(there)}
+    return {s: names for s, names in sequence_lists(dataset_root(config)).items() if set(names) & set(existing)}
 
 
-def chosen_sequences(config: DatasetConfig, there: list[str]) -> list[str]:
+def chosen_sequences(config: DatasetConfig, existing: list[str]) -> list[str]:
     """The sequences of the split, or all that are there where no split is asked for and no list exists."""
-    lists = lists_of(config, there)
+    lists = lists_of(config, existing)
     if config.split is None and not lists:
-        return there
+        return existing
     if config.split not in lists:
         raise no_split(config, lists)
     return lists[config.split]
@@ -127,12 +127,12 @@ def read_uavdt(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     category` a row, ignore regions in `<sequence>_gt_ignore.txt` (may be absent), images `<sequence>/img000001.jpg`;
     frames count from 1. A frame without rows is background."""
     names = class_names(config, UAVDT_NAMES, "UAVDT", faults)
-    annotations, there = _uavdt_annotations(config)
+    annotations, existing = _uavdt_annotations(config)
     images_folder = find_folder(config, config.images, "images", ["UAV-benchmark-M", "images", "sequences", "."])
     collector = Collector(faults, exif=config.exif)
-    for name in chosen_sequences(config, there):
+    for name in chosen_sequences(config, existing):
         file, ignored = annotations / f"{name}_gt_whole.txt", annotations / f"{name}_gt_ignore.txt"
-        if name not in there:
+        if name not in existing:
             _report_unlabelled_sequence(images_folder / name, file, faults)
             continue
         sequence = _Sequence(collector, images_folder / name, file)
@@ -146,7 +146,7 @@ def read_uavdt(config: DatasetConfig, faults: Faults) -> AnnotationTable:
 
 def _report_unlabelled_sequence(folder: Path, file: Path, faults: Faults) -> None:
     for path in frames_by_number(folder, faults).values() if folder.is_dir() else [str(folder)]:
-        faults.add("image without label", path, f"{file} is not there")
+        faults.add("image without label", path, f"{file} does not exist")
 
 
 def _add_uavdt_row(collector: Collector, image: int, source: int, line: int, fields: list[str], ignore: bool) -> None:

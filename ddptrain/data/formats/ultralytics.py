@@ -64,9 +64,9 @@ def unlabelled(section: dict[str, Any]) -> list[str]:
             known, none = np.isin(table.names, d["annotated"]), np.zeros(len(table.names), np.int64)
             gaps = joined_folders(config, table).gaps(table, known, none, none)
             if gaps:
-                told = first_few(gaps, "folders", "; ", FOLDERS)
+                shown = first_few(gaps, "folders", "; ", FOLDERS)
                 out.append(
-                    f"{part} {d['name']}: {told}; what a folder shows without a label counts as "
+                    f"{part} {d['name']}: {shown}; what a folder shows without a label counts as "
                     f"background: make a list of images for each folder, and list them under {part} in {d['annotations']}"
                 )
     return out
@@ -74,13 +74,13 @@ def unlabelled(section: dict[str, Any]) -> list[str]:
 
 def _add_annotated(classes: Sequence[str], datasets: Sequence[dict[str, Any]]) -> None:
     """The classes that occur in all that has the name of the dataset; a part that shows none of one may be small."""
-    found: dict[str, set[str]] = {}
+    occurring_in: dict[str, set[str]] = {}
     for d in datasets:
         table, _ = read_cached(DatasetConfig.model_validate(d), "drop")
         occurring = np.flatnonzero(table.samples_by_class()).tolist()
-        found.setdefault(d["name"], set()).update(table.names[c] for c in occurring)
+        occurring_in.setdefault(d["name"], set()).update(table.names[c] for c in occurring)
     for d in datasets:
-        d["annotated"] = [c for c in classes if c in found[d["name"]]]
+        d["annotated"] = [c for c in classes if c in occurring_in[d["name"]]]
 
 
 def _datasets(data: DataYaml, key: str) -> list[dict[str, Any]]:
@@ -132,11 +132,11 @@ def _shares(data: DataYaml, weights: Weights | None) -> list[float]:
     readings = {"share": list(numbers), "multiplier": [n * count for n, count in zip(numbers, counts)]}
     if weights is not None:
         return readings[weights]
-    told = {name: _percentages(values) for name, values in readings.items()}
-    if told["share"] != told["multiplier"]:
+    percentages = {name: _percentages(values) for name, values in readings.items()}
+    if percentages["share"] != percentages["multiplier"]:
         raise UserError(
             f"{data.file}: train_weights {numbers} over folders of {counts} images can mean two things: shares of the"
-            f" drawn samples ({told['share']}) or a multiplier for each sample ({told['multiplier']}); say which:"
+            f" drawn samples ({percentages['share']}) or a multiplier for each sample ({percentages['multiplier']}); say which:"
             " share or multiplier (--weights)"
         )
     return readings["share"]

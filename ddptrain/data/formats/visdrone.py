@@ -95,7 +95,7 @@ def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
             faults.add("box of an image left out", f"{texts[stem]}:{number}", f"no image {stem}")
     for stem, path in images.items():
         if stem not in texts:
-            faults.add("image without label", path, f"{annotations / stem}.txt is not there")
+            faults.add("image without label", path, f"{annotations / stem}.txt does not exist")
             continue
         image = collector.image(path, str(texts[stem]))
         if image is not None:
@@ -107,7 +107,7 @@ def _add_file(collector: Collector, image: int, path: Path) -> None:
     source = collector.source(str(path))
     for number, fields in _rows(path):
         if len(fields) != 8:
-            collector.faults.add("malformed row", f"{path}:{number}", f"{len(fields)} fields where 8 are due")
+            collector.faults.add("malformed row", f"{path}:{number}", f"{len(fields)} fields; a row must have 8")
         else:
             add_visdrone_row(collector, image, source, number, fields)
 

@@ -62,14 +62,14 @@ class VocFile:
 
 
 def parse_voc(path: str) -> VocFile:
-    """Parse one file; raises `ElementTree.ParseError` or `ValueError` where it is no XML that can be read."""
+    """Parse one file; raises `ElementTree.ParseError` or `ValueError` where it is not readable XML."""
     tree = _tree(path)
     size = None
     try:
         width, height = (int(float(tree.findtext(f"size/{k}") or 0)) for k in ("width", "height"))
         size = (width, height) if width > 0 and height > 0 else None
     except (ValueError, OverflowError):
-        pass  # a size that is no number claims nothing; the image's own size is used
+        pass  # a size that is not a number claims nothing; the image's own size is used
     objects = [_object(number, item) for number, item in enumerate(tree.iterfind("object"))]
     return VocFile(path, (tree.findtext("filename") or "").strip(), size, objects)
 
@@ -114,7 +114,7 @@ def _tree(path: str) -> ElementTree.Element:
 
 
 def object_line(source: str, number: int) -> str:
-    """`file:line` of the n-th object; the parser keeps no lines, so the file is read again where a fault is told."""
+    """`file:line` of the n-th object; the parser keeps no lines, so the file is read again where a fault is reported."""
     text = Path(source).read_text(encoding="utf-8", errors="replace")
     for i, match in enumerate(re.finditer(r"<object[\s>]", text)):
         if i == number:
@@ -147,19 +147,19 @@ def _stems(config: DatasetConfig, lists: dict[str, Path], parsed: Container[str]
     """(stem, who named it) of each image in the list of the split."""
     if config.split not in lists:
         raise no_split(config, lists)
-    found = []
+    stems = []
     for entry, where in listed_names(lists[config.split]):
         # lists per class end in 1, 0 or -1; other tools write paths
         stem = re.sub(r"\s+-?[01]$", "", entry).replace("\\", "/")
         stem = os.path.splitext(stem)[0] if is_image(stem) else stem
         parts = stem.split("/")
         tails = ("/".join(parts[k:]) for k in range(len(parts)))
-        found.append((next((tail for tail in tails if tail in parsed), stem), where))
-    return found
+        stems.append((next((tail for tail in tails if tail in parsed), stem), where))
+    return stems
 
 
 def parse_folder(annotations: Path, faults: Faults) -> dict[str, VocFile | None]:
-    """Every XML file below the folder by its path without suffix, sorted; None where it is no XML."""
+    """Every XML file below the folder by its path without suffix, sorted; None where it is not XML."""
     parsed: dict[str, VocFile | None] = {}
     for stem, path in files_by_stem(annotations, {".xml"}, faults).items():
         try:
@@ -212,7 +212,9 @@ def _no_class(config: DatasetConfig, annotations: Path, parsed: dict[str, VocFil
     """What is wrong with a set in whose files no object was found."""
     first = next(faults.errors(), None)
     if first is not None:
-        return UserError(f"{config.name}: {first}; {faults.counts[first.kind]} of {len(parsed)} files are so; correct them")
+        return UserError(
+            f"{config.name}: {first}; {faults.counts[first.kind]} of {len(parsed)} files cannot be read; correct them"
+        )
     what = f"no object in any of the {len(parsed)} XML files" if parsed else "no XML file"
     return UserError(f"{config.name}: {what} of {annotations}; give the right folder as annotations")
 
@@ -230,18 +232,18 @@ def add_files(
     images = images_by_stem(images_folder, collector.faults, deep=True)
     labels = {name: i for i, name in enumerate(names)}
     unread, added = set[str](), set[str]()
-    for stem, told_by in stems:
+    for stem, named_by in stems:
         file = parsed.get(stem)
         if stem not in parsed:
-            collector.faults.add("image without label", told_by, f"{annotations / stem}.xml is not there")
+            collector.faults.add("image without label", named_by, f"{annotations / stem}.xml does not exist")
         if file is None:
             unread.add(images.get(stem, ""))
             continue
-        found = images.get(stem) or images.get(os.path.splitext(file.filename)[0], f"{images_folder / stem}.jpg")
-        known = None if stem in added else collector.known(found)
+        path = images.get(stem) or images.get(os.path.splitext(file.filename)[0], f"{images_folder / stem}.jpg")
+        known = None if stem in added else collector.known(path)
         if known is not None:
-            collector.faults.add("several entries of an image", file.path, f"{found} is that of another XML file")
-        image = collector.image(found, told_by, file.size) if known is None else known
+            collector.faults.add("repeated entry of an image", file.path, f"{path} is that of another XML file")
+        image = collector.image(path, named_by, file.size) if known is None else known
         if image is not None:
             _add_objects(collector, image, file, labels)
         added.add(stem)

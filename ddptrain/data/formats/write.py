@@ -1,4 +1,4 @@
-"""Writers: a table in the layout of another format. Each tells what the format cannot hold, and how often.
+"""Writers: a table in the layout of another format. Each returns what the format cannot hold, and how often.
 
 A writer is called once for each split, with `place(source, target)` that puts an image file where it belongs.
 """
@@ -35,9 +35,15 @@ IGNORED_LOST = "ignored box left out"
 CROWD_LOST = "crowd box left out"
 CROWD_IGNORED = "crowd box written as an ignored box"
 CLASS_LOST = "ignored or crowd box written as an ignore region without its class"
-
-
 GUARDED = "name written with ' in front, or spreadsheets would run it as a formula"
+PLURALS = {
+    REGION_LOST: "ignore regions without a class left out",
+    IGNORED_LOST: "ignored boxes left out",
+    CROWD_LOST: "crowd boxes left out",
+    CROWD_IGNORED: "crowd boxes written as ignored boxes",
+    CLASS_LOST: "ignored or crowd boxes written as ignore regions without their classes",
+    GUARDED: "names written with ' in front, or spreadsheets would run them as formulas",
+}
 
 USUAL_FOLDERS = {"images", "Images", "JPEGImages", "sequences", "UAV-benchmark-M", "train", "val", "valid", "test"}
 """Parts of a path that do not tell one image from another."""
@@ -53,8 +59,8 @@ def flat_names(table: AnnotationTable, split: str | None) -> list[str]:
         names = [os.path.relpath(p, common) for p in paths]
     for i, name in enumerate(names):
         *folders, file = name.split(os.sep)
-        told = [f for f in folders if f not in USUAL_FOLDERS and not (split and f.endswith(split))]
-        names[i] = "_".join([*told, file])
+        own = [f for f in folders if f not in USUAL_FOLDERS and not (split and f.endswith(split))]
+        names[i] = "_".join([*own, file])
     stems = Counter(os.path.splitext(n)[0] for n in names)
     twice = next((s for s, n in stems.items() if n > 1), None)
     if twice is not None:

@@ -46,7 +46,7 @@ def description(config: DatasetConfig, root: Path) -> DataYaml | None:
     """The YAML file that `annotations` names, or `data.yaml`, or the only one in the root; else Darknet's `obj.data`."""
     if config.annotations is not None and config.annotations.endswith((".yaml", ".yml")):
         if not (root / config.annotations).is_file():
-            raise UserError(f"{config.name}: annotations {root / config.annotations} is no file")
+            raise UserError(f"{config.name}: annotations {root / config.annotations} is not a file")
         return load_data_yaml(root / config.annotations)
     files = sorted(p for suffix in ("*.yaml", "*.yml") for p in visible(root, suffix))
     chosen = [p for p in files if p.stem == "data"] or files
@@ -62,7 +62,7 @@ def image_sources(config: DatasetConfig, root: Path, data: DataYaml | None, faul
     """Folders with images, or text files that list images, of the split."""
     if config.images is not None:
         if not (root / config.images).exists():
-            raise UserError(f"{config.name}: images {root / config.images} is not there; give it relative to {root}")
+            raise UserError(f"{config.name}: images {root / config.images} does not exist; give it relative to {root}")
         return [root / config.images]
     splits = data.splits if data else {}
     if config.split is None:
@@ -78,11 +78,11 @@ def image_sources(config: DatasetConfig, root: Path, data: DataYaml | None, faul
     else:
         split = root / config.split
         usual = (split / "images", root / "images" / config.split, root / f"{config.split}.txt")
-        there = [source for source in usual if source.exists()]
-        for other in there[1:]:
-            faults.note(f"{there[0]} is read, and not {other}; set images to that where it is meant")
-        if there:
-            return there[:1]
+        existing = [source for source in usual if source.exists()]
+        for other in existing[1:]:
+            faults.note(f"{existing[0]} is read, and not {other}; set images to that where it is meant")
+        if existing:
+            return existing[:1]
     raise no_split(config, [*splits, *_split_folders(root)])
 
 
@@ -104,22 +104,22 @@ def _listed_images(source: Path, base: Path, faults: Faults, seen: set[str]) -> 
     """(image, who named it, whether it is there) of a folder, or of a text file with one path a line."""
     if source.is_dir():
         return [(p, p, True) for p in images_below(source, faults, seen=seen)]
-    found, bases = [], list(dict.fromkeys((source.parent, base)))
+    images, bases = [], list(dict.fromkeys((source.parent, base)))
     dropped: Counter[str] = Counter()
     for entry, where in listed_names(source):
         located = locate(entry, bases)
         if located and located.dropped:
             dropped[located.dropped] += 1
-        found.append((located.path if located else str(source.parent / entry), where, located is not None))
+        images.append((located.path if located else str(source.parent / entry), where, located is not None))
     for folders, count in dropped.items():
         faults.note(f"{count} paths of {source} are found below {bases[0]} without {folders}/ in front")
-    if found and not any(there for _, _, there in found):
+    if images and not any(exists for _, _, exists in images):
         looked = " and ".join(str(b / listed_names(source)[0][0]) for b in bases)
         raise UserError(
-            f"{found[0][1]}: none of the {len(found)} images that it lists is there; looked for {looked}; give paths relative"
+            f"{images[0][1]}: none of the {len(images)} images that it lists is there; looked for {looked}; give paths relative"
             f" to {bases[0]}, or put the images there"
         )
-    return found
+    return images
 
 
 def label_path(image: str) -> str:
@@ -149,14 +149,14 @@ class _Texts:
             folder = os.path.dirname(image)
         if folder not in self.folders:
             counted = Faults() if os.path.realpath(folder) in self.visited else self.faults
-            there = os.path.isdir(folder)
-            self.folders[folder] = files_by_stem(Path(folder), {".txt"}, counted, deep=False) if there else {}
-        found = self.folders[folder].get(os.path.splitext(name)[0])
-        if found in self.used:
-            self.faults.add("several images of a label file", image, f"{found} is that of another image, too")
-        if found is not None:
-            self.used.add(found)
-        return found
+            is_folder = os.path.isdir(folder)
+            self.folders[folder] = files_by_stem(Path(folder), {".txt"}, counted, deep=False) if is_folder else {}
+        file = self.folders[folder].get(os.path.splitext(name)[0])
+        if file in self.used:
+            self.faults.add("shared label file", image, f"{file} is that of another image, too")
+        if file is not None:
+            self.used.add(file)
+        return file
 
     def report_orphans(self) -> None:
         """Count text files with boxes that belong to no image; notes or lists that lie among the labels are none."""
@@ -200,7 +200,7 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     sources = image_sources(config, root, data, faults)
     annotations = _label_folder(config, root)
     if annotations is not None and not annotations.is_dir():
-        raise UserError(f"{config.name}: annotations {annotations} is no folder; give it relative to {root}")
+        raise UserError(f"{config.name}: annotations {annotations} is not a directory; give it relative to {root}")
     bases = [root, *([data.base] if data else ()), *(s if s.is_dir() else s.parent for s in sources)]
     collector = Collector(faults, fractions=True, within=bases, exif=config.exif)
     rows = _Rows(collector, len(names), data.first if data else 0, data.points if data else None)
@@ -208,16 +208,16 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     texts = _Texts(faults, visited)
     unlabelled = []
     for source in sources:
-        for path, told_by, there in _listed_images(source, data.base if data else root, faults, visited):
+        for path, named_by, exists in _listed_images(source, data.base if data else root, faults, visited):
             text = label_path(path)
             if annotations is not None:
                 below = os.path.relpath(path, source) if source.is_dir() else os.path.basename(path)
                 text = str(annotations / os.path.splitext(below)[0]) + ".txt"
-            image = collector.image(path, told_by)
-            found = texts.find(text, path) if image is not None and there else None
-            if image is not None and found is not None:
-                rows.add_file(image, found)
-            elif image is not None and there:
+            image = collector.image(path, named_by)
+            file = texts.find(text, path) if image is not None and exists else None
+            if image is not None and file is not None:
+                rows.add_file(image, file)
+            elif image is not None and exists:
                 unlabelled.append((path, text))
     if unlabelled and not texts.used:
         path, text = unlabelled[0]
@@ -227,7 +227,7 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
         )
     faults.looked_in |= texts.folders.keys()
     for path, text in unlabelled:
-        faults.add("no label file", path, f"background; {text} is not there")
+        faults.add("image without label file", path, f"background; {text} does not exist")
     if all(s.is_dir() for s in sources):
         texts.report_orphans()
     for reading, count in sorted(rows.read_as.items()):
@@ -269,7 +269,7 @@ class _Rows:
                 faults.add("malformed row", f"{path}:{number}", line.strip())
                 continue
             if not self._is_due(len(values)):
-                faults.add("malformed row", f"{path}:{number}", f"{len(values)} fields where {self._due()}")
+                faults.add("malformed row", f"{path}:{number}", f"{len(values)} fields; a row must have {self._due()}")
             elif values[0] - self.first not in range(self.classes):
                 what = f"{fields[0]}; allowed are {self.first} to {self.first + self.classes - 1}"
                 faults.add("unknown class", f"{path}:{number}", what)
@@ -287,9 +287,9 @@ class _Rows:
 
     def _due(self) -> str:
         if self.points is None:
-            return "5 are due (class cx cy w h), or a class and three or more points; rows with key points need kpt_shape"
+            return "5 (class cx cy w h), or a class and three or more points; rows with key points need kpt_shape"
         number, each = self.points
-        return f"{self.due} are due: class cx cy w h and, by kpt_shape, {number} key points of {each} numbers"
+        return f"{self.due}: class cx cy w h and, by kpt_shape, {number} key points of {each} numbers"
 
 
 def _centre_box(x: float, y: float, w: float, h: float) -> Box:

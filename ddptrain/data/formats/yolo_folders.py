@@ -69,13 +69,13 @@ def joined_folders(config: DatasetConfig, table: AnnotationTable) -> Folders:
     numbers = {parent: i for i, parent in enumerate(dict.fromkeys(parents))}
     paths = [os.path.normpath(p.decode("utf-8", "surrogateescape")) for p in numbers]
     listed = [os.path.normpath(s) for s in sources if s.is_dir()]
-    found = _folders(paths, sorted(listed, key=len, reverse=True))
-    places = {folder: i for i, folder in enumerate(dict.fromkeys(found))}
+    counted_as = _folders(paths, sorted(listed, key=len, reverse=True))
+    places = {folder: i for i, folder in enumerate(dict.fromkeys(counted_as))}
     images = np.array([numbers[p] for p in parents], np.int64)
     below = [os.path.relpath(n, root) for n in places]
     return Folders(
         [n if b.startswith("..") else b for n, b in zip(places, below)],
-        np.array([places[f] for f in found], np.int64)[images],
+        np.array([places[f] for f in counted_as], np.int64)[images],
         data.file if data and len(listed) == len(sources) else None,
     )
 

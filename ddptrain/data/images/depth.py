@@ -41,7 +41,7 @@ class DepthMaps:
         self._name, self._root = config.name, Path(config.root)
         self._folder = self._root / str(config.depth)
         if not self._folder.is_dir():
-            raise UserError(f"{config.name}: depth: {self._folder} is not a folder; it is relative to root")
+            raise UserError(f"{config.name}: depth: {self._folder} is not a directory; it is relative to root")
         self._paths = Paths.pack(self.find(path) or "" for path in paths)
         self._exif = config.exif
         self._levels = {bits: _levels(config, bits) for bits in (8, 16)}
@@ -52,13 +52,13 @@ class DepthMaps:
         if path.is_relative_to(self._root):
             path = path.relative_to(self._root)
         stems = [path.stem.replace(word, "depth") for word in COLOUR_WORDS if word in path.stem] + [path.stem]
-        there = _index(str(self._folder))[0]
+        maps = _index(str(self._folder))[0]
         folders = path.parts[:-1]
         for k in range(len(folders) + 1):
             for stem in stems:
-                found = there.get("/".join([*folders[k:], stem]))
-                if found is not None and found != image:
-                    return found
+                path_of_map = maps.get("/".join([*folders[k:], stem]))
+                if path_of_map is not None and path_of_map != image:
+                    return path_of_map
         return None
 
     def path(self, image: int) -> str:
@@ -89,7 +89,7 @@ class DepthMaps:
             uint8 `[H, W]`: 1 (near end of the range) to 255 (far end), 0 where nothing is known.
 
         Raises:
-            BadImage: the file cannot be read, is no depth map, or is one of the image turned on its side.
+            BadImage: the file cannot be read, is not a depth map, or is that of the image turned on its side.
         """
         raw = read_levels(path, self._exif)
         if raw.ndim != 2 or raw.dtype not in (np.uint8, np.uint16):
@@ -127,7 +127,7 @@ def find_depth(
         raise UserError(f"model.in_channels: {channels}; allowed are 3 (RGB), 4 (and depth) and 5 (and whether it is known)")
     kept, maps, notes = [], [], []
     for d, table in zip(datasets, tables):
-        found = None
+        own = None
         if d.depth is not None and channels == 3:
             raise UserError(f"{d.name}: depth is given, and the model takes 3 channels; set model.in_channels=4 or 5")
         if channels > 3:
@@ -135,10 +135,10 @@ def find_depth(
                 raise UserError(
                     f"{d.name}: depth_missing=zeros needs the channel that tells what is known: model.in_channels=5"
                 )
-            table, found, note = _maps_of(d, table, on_fault)
+            table, own, note = _maps_of(d, table, on_fault)
             notes.append(note)
         kept.append(table)
-        maps.append(found)
+        maps.append(own)
     return kept, maps, notes
 
 
@@ -148,17 +148,17 @@ def _maps_of(d: DatasetConfig, table: AnnotationTable, on_fault: OnFault) -> tup
             raise UserError(f"{d.name}: no depth, and the model takes it; give depth: FOLDER, or depth_missing: zeros")
         return table, None, f"{d.name}: no depth maps, unknown everywhere"
     maps = DepthMaps(d, [table.path(i) for i in range(len(table))])
-    there = maps.there()
-    missing = int((~there).sum())
+    has_map = maps.there()
+    missing = int((~has_map).sum())
     if not missing:
         return table, maps, f"{d.name}: {len(table)} depth maps{maps.left_out()}"
-    first = table.path(int(there.argmin()))
+    first = table.path(int(has_map.argmin()))
     line = f"{d.name}: {missing} of {len(table)} images have no depth map, the first is {first}{maps.left_out()}"
     if d.depth_missing == "zeros":
         return table, maps, f"{line}; unknown there"
     if on_fault == "error" or missing == len(table):
         raise UserError(f"{line}; add them, set depth_missing: zeros, or leave the images out with data.on_fault=drop")
-    left = table.keep_images(there)
+    left = table.keep_images(has_map)
     return left, DepthMaps(d, [left.path(i) for i in range(len(left))]), f"warning: {line}; left out"
 
 
@@ -172,9 +172,9 @@ def depth_of_file(path: str, size: tuple[int, int], datasets: Sequence[DatasetCo
     for d in datasets:
         if d.depth is not None and (Path(d.root) / d.depth).is_dir():
             maps = DepthMaps(d, [])
-            found = maps.find(path)
-            if found is not None:
-                return maps.read(found, size)
+            own = maps.find(path)
+            if own is not None:
+                return maps.read(own, size)
     if channels == 4:
         folders = dict.fromkeys(str(Path(d.root) / d.depth) for d in datasets if d.depth is not None)
         where = ", ".join(folders) or "any dataset of the run"

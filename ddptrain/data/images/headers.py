@@ -74,8 +74,8 @@ def _header(image: Image.Image, tail: bytes, exif: Exif) -> Header:
 
 def inspect_image(path: str, exif: Exif = "apply") -> tuple[int, int] | str:
     """(width, height) of an image, or what is wrong, see `read_header`."""
-    found = read_header(path, exif)
-    return found if isinstance(found, str) else found.size
+    header = read_header(path, exif)
+    return header if isinstance(header, str) else header.size
 
 
 def read_headers(paths: Sequence[str], exif: Exif = "apply", threads: int = 16) -> list[Header | str]:
@@ -86,7 +86,7 @@ def read_headers(paths: Sequence[str], exif: Exif = "apply", threads: int = 16) 
 
 def inspect_images(paths: Sequence[str], exif: Exif = "apply") -> list[tuple[int, int] | str]:
     """`inspect_image` of every path, in order."""
-    return [found if isinstance(found, str) else found.size for found in read_headers(paths, exif)]
+    return [header if isinstance(header, str) else header.size for header in read_headers(paths, exif)]
 
 
 def exif_hint(orientation: int, exif: Exif) -> str:

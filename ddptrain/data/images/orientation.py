@@ -29,10 +29,10 @@ def orientation_of(image: Image.Image, tail: bytes) -> int:
         tail: the last `TAIL` bytes of a PNG, whose header may stand behind them.
     """
     if image.format == "TIFF":
-        found = image.tag_v2.get(TAG, 1)  # type: ignore[attr-defined]
+        orientation = image.tag_v2.get(TAG, 1)  # type: ignore[attr-defined]
     else:
-        found = _in_exif(image.info.get("exif") or (_late_exif(tail) if image.format == "PNG" else b""))
-    return found if found in range(1, 9) else 1
+        orientation = _in_exif(image.info.get("exif") or (_late_exif(tail) if image.format == "PNG" else b""))
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _late_exif(tail: bytes) -> bytes:

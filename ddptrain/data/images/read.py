@@ -53,7 +53,7 @@ def read_image(path: str | os.PathLike[str], exif: Exif = "apply") -> np.ndarray
 
 
 def read_levels(path: str | os.PathLike[str], exif: Exif = "apply") -> np.ndarray:
-    """Decode a file whose values are no colours, as they are stored in it; else like `read_image`.
+    """Decode a file whose values are not colours, as they are stored in it; else like `read_image`.
 
     Returns:
         uint8, uint16 or what else the file holds, `[H, W]` or, where it has more than one channel, `[H, W, C]`.

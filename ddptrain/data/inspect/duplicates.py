@@ -74,8 +74,8 @@ def find_twins(sets: Sequence[Images], threads: int = 4, examples: int = 3, unde
     paths = [path for own in sets for path in own.paths]
     owner = np.repeat(np.arange(len(sets)), [len(own.paths) for own in sets])
     with ThreadPoolExecutor(threads) as pool:
-        found = [pool.map(_hashes, own.paths) if own.pixels is None else map(_pixel_hashes, own.pixels) for own in sets]
-        seen = [h for own in found for h in own]
+        hashes_of = [pool.map(_hashes, own.paths) if own.pixels is None else map(_pixel_hashes, own.pixels) for own in sets]
+        seen = [h for own in hashes_of for h in own]
     if undecoded is not None:
         undecoded += [path for path, hashes in zip(paths, seen) if hashes is _NONE]
     exact, look = np.array([s[:2] for s in seen], np.uint64).reshape(-1, 2).T
@@ -143,11 +143,11 @@ def _hash(data: bytes) -> int:
 
 def _pairs(exact: npt.NDArray[np.uint64], look: npt.NDArray[np.uint64]) -> I64:
     """int64 `[p, 2]`: all pairs i < j that are equal or look the same."""
-    found = [_close(np.flatnonzero(exact), exact, exact, 0)]
+    pairs = [_close(np.flatnonzero(exact), exact, exact, 0)]
     rows = np.flatnonzero(look)
     for band in range(_BANDS):
-        found.append(_close(rows, (look >> np.uint64(16 * band)) & np.uint64(0xFFFF), look, DISTANCE))
-    return np.unique(np.concatenate(found), axis=0)
+        pairs.append(_close(rows, (look >> np.uint64(16 * band)) & np.uint64(0xFFFF), look, DISTANCE))
+    return np.unique(np.concatenate(pairs), axis=0)
 
 
 def _close(rows: npt.NDArray[np.int64], band: npt.NDArray[np.uint64], code: npt.NDArray[np.uint64], distance: int) -> I64:
@@ -155,14 +155,14 @@ def _close(rows: npt.NDArray[np.int64], band: npt.NDArray[np.uint64], code: npt.
     with one band, those near in the order of codes."""
     rows = rows[np.lexsort((code[rows], band[rows]))]
     starts = np.flatnonzero(np.diff(band[rows], prepend=band[rows[:1]] ^ np.uint64(1)))
-    found = [np.zeros((0, 2), np.int64)]
+    pairs = [np.zeros((0, 2), np.int64)]
     for group in np.split(rows, starts[1:]):
         for part in np.array_split(group, max(1, -(-len(group) // _GROUP))):
             if len(part) > 1:
                 i, j = np.triu_indices(len(part), 1)
                 near = _bits(code[part[i]] ^ code[part[j]]) <= distance
-                found.append(np.sort(np.stack([part[i[near]], part[j[near]]], 1), 1))
-    return np.concatenate(found)
+                pairs.append(np.sort(np.stack([part[i[near]], part[j[near]]], 1), 1))
+    return np.concatenate(pairs)
 
 
 def _bits(values: npt.NDArray[np.uint64]) -> I64:

@@ -203,15 +203,15 @@ def digest(value: Any) -> str:
 
 
 def whole(what: str, value: Any, least: int) -> int:
-    """`value` as an int; ValueError where it is no integer or below `least`."""
+    """`value` as an int; ValueError where it is not an integer or below `least`."""
     if not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{what} {value} is not a whole number >= {least}")
+        raise ValueError(f"{what} {value} must be an integer ≥ {least}")
     return int(value)
 
 
 def _checked_sizes(names: Sequence[str], sizes: Sequence[int]) -> tuple[int, ...]:
     if not len(sizes):
-        raise ValueError("sizes: there is no dataset; give at least one")
+        raise ValueError("sizes: no dataset; give at least one")
     if len(names) != len(sizes):
         raise ValueError(f"names: {len(names)} names for {len(sizes)} datasets")
     checked = tuple(whole(f"{name}: size", size, 0) for name, size in zip(names, sizes))

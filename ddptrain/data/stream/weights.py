@@ -71,10 +71,10 @@ class SampleWeights:
         offset = ((key + epoch * _GOLDEN & _MASK) >> 11) / 2**53
         # in order, as the search then finds its way in the cache
         order = np.argsort(place)
-        found = np.empty(len(place), np.int64)
-        found[order] = np.searchsorted(sums, (place[order] + offset) * (self.totals[d] / draws), side="right")
+        samples = np.empty(len(place), np.int64)
+        samples[order] = np.searchsorted(sums, (place[order] + offset) * (self.totals[d] / draws), side="right")
         # a product rounded up to the total must not run past the last sample with a weight
-        return np.minimum(found, np.searchsorted(sums, sums[-1]))
+        return np.minimum(samples, np.searchsorted(sums, sums[-1]))
 
     @cached_property
     def digest(self) -> str:

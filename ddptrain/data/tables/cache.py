@@ -83,10 +83,10 @@ def cached(
     key = _key(config)
     known = _pointer(tables, key)
     started = time.time()
-    found, newest = fingerprint(Path(config.root), known.get("outside", ()))
+    stamp, newest = fingerprint(Path(config.root), known.get("outside", ()))
     damaged: tuple[str, str] | None = None
-    if known.get("fingerprint") == found:
-        entry = tables / f"{key}-{found}"
+    if known.get("fingerprint") == stamp:
+        entry = tables / f"{key}-{stamp}"
         try:
             table, faults = open_table(entry, kind)
         except (OSError, ValueError, KeyError, TypeError) as e:
@@ -100,11 +100,11 @@ def cached(
     outside = _outside(faults.looked_in, Path(config.root))
     if outside != known.get("outside", []):
         # files may have changed since they were read; then this fingerprint has a time after `started`
-        found, newest = fingerprint(Path(config.root), outside)
+        stamp, newest = fingerprint(Path(config.root), outside)
     if newest < started - settle:
         with suppress(OSError):
-            store_table(tables, key, found, outside, table, faults)
-            table, faults = open_table(tables / f"{key}-{found}", kind)
+            store_table(tables, key, stamp, outside, table, faults)
+            table, faults = open_table(tables / f"{key}-{stamp}", kind)
             table = dataclasses.replace(table, name=config.name, exif=config.exif)
     if damaged:
         faults.add("damaged cache entry", *damaged)
@@ -120,27 +120,27 @@ def fingerprint(root: Path, outside: Iterable[str] = ()) -> tuple[str, float]:
     with ThreadPoolExecutor(16) as pool:  # on network storage the time goes into waiting
         for base, files in _folders(root, outside):
             chunks = [files[i : i + 1000] for i in range(0, len(files), 1000)]
-            told: list[str] = []
-            for lines, time_ns in pool.map(_describe, chunks):
-                told += lines
+            lines: list[str] = []
+            for part, time_ns in pool.map(_describe, chunks):
+                lines += part
                 newest = max(newest, time_ns)
-            told.sort()
-            digest.update("\n".join([base, *told, ""]).encode("utf-8", "surrogateescape"))
+            lines.sort()
+            digest.update("\n".join([base, *lines, ""]).encode("utf-8", "surrogateescape"))
     return digest.hexdigest(), newest / 1e9
 
 
 def _describe(files: list[os.DirEntry[str]]) -> tuple[list[str], int]:
     """Name, size and times of some files, and the newest of their times in nanoseconds."""
-    told, newest = [], 0
+    lines, newest = [], 0
     for entry in files:
         try:
             status = entry.stat()
         except OSError:  # a dangling link
-            told.append(entry.name)
+            lines.append(entry.name)
             continue
         newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
-        told.append(f"{entry.name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}")
-    return told, newest
+        lines.append(f"{entry.name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}")
+    return lines, newest
 
 
 def _folders(root: Path, outside: Iterable[str]) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
@@ -178,8 +178,8 @@ def _readers_version() -> str:
 
 
 def _key(config: DatasetConfig) -> str:
-    told = [getattr(config, k) for k in READ_FROM] + [os.path.abspath(config.root), _readers_version()]
-    return hashlib.blake2b(json.dumps(told).encode(), digest_size=12).hexdigest()
+    parts = [getattr(config, k) for k in READ_FROM] + [os.path.abspath(config.root), _readers_version()]
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 
 def _pointer(tables: Path, key: str) -> dict[str, Any]:
@@ -199,8 +199,8 @@ def open_table(entry: Path, kind: type[Table]) -> tuple[Table, Faults]:
         raise ValueError("meta.json is not what was stored")
     names = [*meta["columns"]]
     with ThreadPoolExecutor(4) as pool:
-        for name, found in zip(names, pool.map(_checksum, [entry / f"{name}.npy" for name in names])):
-            if found != meta["columns"][name]:
+        for name, checksum in zip(names, pool.map(_checksum, [entry / f"{name}.npy" for name in names])):
+            if checksum != meta["columns"][name]:
                 raise ValueError(f"{name}.npy is not what was stored")
     columns: dict[str, Any] = {name: _map(entry / f"{name}.npy") for name in names}
     for name in {name.partition(".")[0] for name in names if "." in name}:
@@ -238,10 +238,10 @@ def _map(file: Path) -> Any:
         return np.load(file, allow_pickle=False)
 
 
-def store_table(tables: Path, key: str, found: str, outside: list[str], table: Table, faults: Faults) -> None:
+def store_table(tables: Path, key: str, stamp: str, outside: list[str], table: Table, faults: Faults) -> None:
     """Write an entry aside, rename it to its place, then let the pointer name it."""
     tables.mkdir(parents=True, exist_ok=True)
-    entry = tables / f"{key}-{found}"
+    entry = tables / f"{key}-{stamp}"
     aside = temporary.make("table", tables)
     try:
         columns = _arrays(table)
@@ -265,7 +265,7 @@ def store_table(tables: Path, key: str, found: str, outside: list[str], table: T
                 os.rename(entry, f"{aside}-broken")
                 os.rename(aside, entry)
         pointer = aside.with_name(f"{aside.name}-pointer")
-        _write(pointer, {"fingerprint": found, "outside": outside})
+        _write(pointer, {"fingerprint": stamp, "outside": outside})
         os.replace(pointer, tables / f"{key}.json")
     finally:
         shutil.rmtree(aside, ignore_errors=True)

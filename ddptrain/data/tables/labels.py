@@ -60,7 +60,7 @@ class LabelSpace:
     @classmethod
     def build(cls, classes: Sequence[str], configs: Sequence[DatasetConfig], tables: Sequence[Named]) -> LabelSpace:
         """The label space of tables as they were read, one per config. `UserError` where an own class would vanish in
-        silence, or where a config names a class that is not there."""
+        silence, or where a config names a class that does not exist."""
         maps = [_map(tuple(classes), c, t) for c, t in zip(configs, tables, strict=True)]
         rows = [_annotated(tuple(classes), c, m, t) for c, m, t in zip(configs, maps, tables)]
         annotated = np.array(rows, bool).reshape(len(maps), len(classes))
@@ -74,15 +74,15 @@ class LabelSpace:
 def classes_of(configs: Sequence[DatasetConfig], tables: Sequence[Named]) -> tuple[str, ...]:
     """The classes that the datasets have: one dataset after the other, each in the order of its own ids, by their names
     after `rename`, without those that are ignored or dropped."""
-    found: dict[str, None] = {}
+    classes: dict[str, None] = {}
     for config, table in zip(configs, tables, strict=True):
         rest = OTHERS not in (*config.ignore, *config.drop)
         for name in table.names:
             if name in config.rename:
-                found[config.rename[name]] = None
+                classes[config.rename[name]] = None
             elif name not in (*config.ignore, *config.drop, *table.ignored_names) and rest:
-                found[config.rename.get(OTHERS, name)] = None
-    return tuple(found)
+                classes[config.rename.get(OTHERS, name)] = None
+    return tuple(classes)
 
 
 def _map(classes: tuple[str, ...], config: DatasetConfig, table: Named) -> npt.NDArray[np.int32]:
@@ -90,7 +90,7 @@ def _map(classes: tuple[str, ...], config: DatasetConfig, table: Named) -> npt.N
     for key, named in (("rename", config.rename), ("ignore", config.ignore), ("drop", config.drop)):
         for name in named:
             if name not in own and name != OTHERS:
-                raise UserError(f"{config.name}: {key}: {name!r} is no class of it; its classes are {', '.join(own)}")
+                raise UserError(f"{config.name}: {key}: {name!r} is not one of its classes: {', '.join(own)}")
     chosen = [*config.rename, *config.ignore, *config.drop]
     for name in chosen:
         if chosen.count(name) > 1:
@@ -135,7 +135,7 @@ def _annotated(
     given = np.array([config.annotated == "all" or c in config.annotated for c in classes], bool)
     if given.all():
         return given
-    # a name alone is no label: the classes of a mixture are often listed in each of its datasets
+    # a name alone is not a label: the classes of a mixture are often listed in each of its datasets
     occurring = np.isin(np.arange(len(classes)), mapping[table.samples_by_class() > 0])
     contradicted = np.flatnonzero(occurring & ~given)
     if len(contradicted):

@@ -20,9 +20,9 @@ ENDLESS = f'{{"annotations": [{{"image_name": "a.jpg", "bbox": [{BOX}]}}], "cate
 @pytest.mark.parametrize(
     ("fmt", "split", "files", "words"),
     [
-        ("csv", "train", {"train.csv": b"a.jpg,1,2,30,40,b\xfcs\n"}, "train.csv is no CSV in UTF-8"),
-        ("csv", "train", {"train.csv": b"a.jpg,1,2,30,40," + b"x" * 200_000}, "train.csv is no CSV in UTF-8"),
-        ("csv", "train", {"train.csv": "a.jpg,1,2,30,40,bus".encode("utf-16")}, "train.csv is no CSV in UTF-8"),
+        ("csv", "train", {"train.csv": b"a.jpg,1,2,30,40,b\xfcs\n"}, "train.csv is not a CSV in UTF-8"),
+        ("csv", "train", {"train.csv": b"a.jpg,1,2,30,40," + b"x" * 200_000}, "train.csv is not a CSV in UTF-8"),
+        ("csv", "train", {"train.csv": "a.jpg,1,2,30,40,bus".encode("utf-16")}, "train.csv is not a CSV in UTF-8"),
         ("yolo", None, {"labels/a.txt": b"0 .5 .5 .2 .2", "classes.txt": LATIN}, "classes.txt is not text in UTF-8"),
         ("voc", "train", {"ImageSets/Main/train.txt": LATIN, "Annotations/a.xml": b"<a/>"}, "train.txt is not text in UTF-8"),
         ("uavdt", "train", {"GT/s_gt_whole.txt": b"", "train.txt": LATIN}, "train.txt is not text in UTF-8"),

@@ -58,7 +58,7 @@ def test_an_id_of_two_images(coco: Callable[..., DatasetConfig]) -> None:
     message = refused(config)
     assert "x.json: image 1: duplicate image id" in message
     assert "a.png has the id of " in message
-    assert "in all: 2 duplicate image id" in message
+    assert "in all: 2 duplicate image ids" in message
     table, _ = dropped(config, duplicate_image_id=2, box_of_an_image_left_out=1)
     assert [Path(table.path(i)).name for i in range(len(table))] == ["b.png"]
     assert len(table.boxes) == 1
@@ -71,7 +71,7 @@ def test_an_image_that_is_listed_twice_alike(coco: Callable[..., DatasetConfig])
 
 def test_a_file_under_two_ids_keeps_all_its_boxes(coco: Callable[..., DatasetConfig]) -> None:
     config = coco(images=[*IMAGES, {"id": 3, "file_name": "a.png"}], annotations=[BOX, {**OTHER, "image_id": 3}])
-    assert "x.json: image 3: several entries of an image" in refused(config)
+    assert "x.json: image 3: repeated entry of an image" in refused(config)
     table, _ = dropped(config, several_entries_of_an_image=1)
     assert table.offsets.tolist() == [0, 2, 2]
 
@@ -203,7 +203,7 @@ def test_a_key_given_twice(coco: Callable[..., DatasetConfig]) -> None:
 
 def test_the_remedies_are_told(coco: Callable[..., DatasetConfig]) -> None:
     config = coco(annotations=[{**BOX, "bbox": [], "segmentation": [TRIANGLE]}, OTHER])
-    assert read(config)[1].text() == "1 no box beside a segmentation (box taken from the segmentation)"
+    assert read(config)[1].text() == "1 segmentation without box (box taken from the segmentation)"
 
 
 @pytest.mark.parametrize("as_text", [True, False])

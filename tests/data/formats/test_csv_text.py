@@ -66,8 +66,8 @@ def test_one_table_in_many_spellings(csv_set: Callable[..., DatasetConfig], text
         ("path,x,y,width,height,class\na.jpg,1,2,3,4,car\n", "train.csv:1: x and y in the header path, x, y, width,"),
         ("path;x1;y1;x2;y2;class\na.jpg;1,5;2;30;40;car\n", "train.csv:2: malformed row: 1,5 has a decimal comma; write 1.5"),
         ("a.jpg;1,5;2,5;30,5;40,5;car\n", "train.csv:1: malformed row: 1,5 has a decimal comma"),
-        ("a.jpg,1,5,2,30,40,car\n", "train.csv:1: malformed row: 7 fields where 6 are due"),
-        ("path,x1,y1,x2,y2,class\na.jpg,1,2,3,4,car,5\n", "train.csv:2: malformed row: 7 fields where 6 are due"),
+        ("a.jpg,1,5,2,30,40,car\n", "train.csv:1: malformed row: 7 fields; a row must have 6"),
+        ("path,x1,y1,x2,y2,class\na.jpg,1,2,3,4,car,5\n", "train.csv:2: malformed row: 7 fields; a row must have 6"),
         ("a.jpg,1_0,2,30,40,car\n", "train.csv:1: malformed row: '1_0' is not a number"),
         ("path,x1,y1,x2,y2,class,x1\n", "train.csv:1: column x1 is listed twice"),
         ("a.jpg|1|2|30|40|car\n", "no column path in the header a.jpg|1|2|30|40|car; it may be called path, "),
@@ -79,7 +79,7 @@ def test_one_table_in_many_spellings(csv_set: Callable[..., DatasetConfig], text
         ("a.jpg,0.1,0.2,0.5,0.9,car\n", "train.csv:1: box in fractions: must be in pixels: 0.1 0.2 0.5 0.9"),
         ("../a.jpg,1,2,30,40,car\n", "train.csv:1: image outside root: "),
         ("/etc/a.jpg,1,2,30,40,car\n", "train.csv:1: image outside root: /etc/a.jpg is not below "),
-        ("a.jpg,1,2,30,40,car".encode("utf-16"), "train.csv is no CSV in UTF-8"),
+        ("a.jpg,1,2,30,40,car".encode("utf-16"), "train.csv is not a CSV in UTF-8"),
     ],
 )  # fmt: skip
 def test_one_line_says_what_is_wrong(csv_set: Callable[..., DatasetConfig], text: str | bytes, words: str) -> None:

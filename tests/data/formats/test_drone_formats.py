@@ -40,7 +40,7 @@ def test_visdrone_vid(data_root: Path) -> None:
     assert np.diff(table.offsets).tolist() == [36] * 12
     message = refused(config)
     assert "uav0000086_00000_v.txt:1: label without image: frame 102" in message
-    assert "452 label without image" in message
+    assert "452 labels without images" in message
     assert "splits in" in refused(config.model_copy(update={"split": "val"}))
     assert "VID" not in refused(config.model_copy(update={"format": "visdrone", "split": "val"}))
 
@@ -86,8 +86,8 @@ def test_two_images_of_a_frame(tmp_path: Path, save_image: Save) -> None:
     config = vid_set(tmp_path, save_image, "2,0,1,2,10,20,1,4,0,0\n")
     save_image(tmp_path / "sequences/s1/2.jpg")
     message = refused(config)
-    assert "sequences/s1/2.jpg: two images of a frame: " in message
-    assert "0000002.jpg is frame 2, too; in all: 1 two images of a frame" in message
+    assert "sequences/s1/2.jpg: second image of a frame: " in message
+    assert "0000002.jpg is frame 2, too; in all: 1 second image of a frame" in message
     table, _ = read(config, "drop")
     assert [Path(table.path(i)).name for i in range(len(table))] == ["0000001.jpg", "0000002.jpg"]
 

@@ -167,7 +167,7 @@ def test_entries_of_one_frame_keep_all_boxes(tmp_path: Path, save_image: Save) -
     content = json.loads(file.read_text())
     other = {"image_name": "./a.png", "bbox": [{"left": 1, "top": 2, "width": 3, "height": 4, "class": 0}]}
     file.write_text(json.dumps({**content, "annotations": [*content["annotations"], other]}))
-    assert "annotations[1]: several entries of an image" in refused(config)
+    assert "annotations[1]: repeated entry of an image" in refused(config)
     assert len(read(config, "drop")[0].boxes) == 2
 
 

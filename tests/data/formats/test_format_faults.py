@@ -89,7 +89,7 @@ def test_box_outside_image_is_clipped_or_dropped(yolo_set: Make) -> None:
 
 
 def test_missing_text_file_is_background(yolo_set: Make) -> None:
-    table = dropped(yolo_set({"a": GOOD, "b": None}), "no label file", "b.png", error=False)
+    table = dropped(yolo_set({"a": GOOD, "b": None}), "image without label file", "b.png", error=False)
     assert np.diff(table.offsets).tolist() == [1, 0]
 
 
@@ -167,5 +167,5 @@ def test_nothing_left_is_an_empty_dataset(yolo_set: Make) -> None:
 
 @pytest.mark.parametrize("fmt", ["voc", "yolo", "coco", "visdrone"])
 def test_missing_root(tmp_path: Path, fmt: str) -> None:
-    with pytest.raises(UserError, match="gone is no folder"):
+    with pytest.raises(UserError, match="gone is not a directory"):
         read(DatasetConfig(name="d", format=fmt, root=str(tmp_path / "gone"), split="train"))

@@ -67,7 +67,7 @@ def test_annotations_may_name_the_yaml(yolo_set: Make) -> None:
     (Path(config.root) / "other.yaml").write_text("names: [bus]\n")
     assert read(config)[0].names == ("car", "bus")
     assert read(config.model_copy(update={"annotations": "other.yaml"}))[0].names == ("bus",)
-    assert "is no file" in refused(config.model_copy(update={"annotations": "gone.yaml"}))
+    assert "is not a file" in refused(config.model_copy(update={"annotations": "gone.yaml"}))
 
 
 def test_labels_beside_images(tmp_path: Path, save_image: Save) -> None:
@@ -91,18 +91,18 @@ def test_order_does_not_depend_on_the_file_system(yolo_set: Make) -> None:
     [
         ("names: [car, bus]\nnc: 3\n", {}, "nc is 3 and names has 2"),
         ("names: {0: car, 2: bus}\n", {}, "without a gap"),
-        ("names: [car, car]\n", {}, "car stands twice"),
+        ("names: [car, car]\n", {}, "car is listed twice"),
         ("names: [car, bus]\n", {"names": ("car",)}, "names (car) are not the classes of"),
         ("nc: 2\n", {"names": ("car",)}, "names has 1 classes and nc of"),
         ("nc: 2\n", {}, "give names"),
         ("names: [car\n", {}, "data.yaml:2: not valid YAML"),
         ("names: car\n", {}, "names must be a list"),
         ("names: [car]\ntrain: {a: b}\n", {}, "train must be a path or a list"),
-        ("names: [car]\ntrain: gone\n", {}, "gone is not there"),
-        ("names: [car]\n", {"split": "holdout"}, "split holdout is not there; splits in"),
+        ("names: [car]\ntrain: gone\n", {}, "gone does not exist"),
+        ("names: [car]\n", {"split": "holdout"}, "split holdout does not exist; splits in"),
         ("names: [car]\n", {"split": None}, "no split is chosen; splits in"),
-        ("names: [car]\n", {"annotations": "gone"}, "gone is no folder"),
-        ("names: [car]\n", {"images": "gone"}, "gone is not there"),
+        ("names: [car]\n", {"annotations": "gone"}, "gone is not a directory"),
+        ("names: [car]\n", {"images": "gone"}, "gone does not exist"),
     ],
 )
 def test_yolo_contradictions(yolo_set: Make, yaml: str, config: dict, words: str) -> None:
@@ -169,7 +169,7 @@ def test_coco_faults_name_the_annotation(tmp_path: Path, save_image: Save, annot
     ("changes", "words"),
     [
         ({"categories": [{"id": 1}]}, "categories[0]: malformed row: has no name"),
-        ({"categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "car"}]}, "car stands twice"),
+        ({"categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "car"}]}, "car is listed twice"),
         ({"images": 3}, "has no list 'images'"),
         ({"images": [{"id": 7, "file_name": "gone.jpg"}]}, "gone.jpg"),
         ({"images": []}, "empty dataset"),
@@ -188,7 +188,7 @@ def test_coco_files(tmp_path: Path, save_image: Save) -> None:
     assert "is not valid JSON" in refused(config)
     (tmp_path / "annotations/instances_train.json").write_text('{"images": []}')
     assert "has no list 'annotations'" in refused(config)
-    assert "is no file" in refused(config.model_copy(update={"annotations": "gone.json"}))
+    assert "is not a file" in refused(config.model_copy(update={"annotations": "gone.json"}))
 
 
 # VOC
@@ -219,7 +219,7 @@ def test_voc_lists_may_have_suffixes_and_flags(voc_set: Make, voc_object: Callab
 
 
 def test_voc_splits(voc_set: Make) -> None:
-    assert "split test is not there; splits in" in refused(voc_set("").model_copy(update={"split": "test"}))
+    assert "split test does not exist; splits in" in refused(voc_set("").model_copy(update={"split": "test"}))
 
 
 def test_voc_without_lists_reads_every_file(voc_set: Make) -> None:
@@ -275,5 +275,5 @@ def read_faults(config: DatasetConfig) -> str:
 
 def test_visdrone_splits(data_root: Path) -> None:
     config = DatasetConfig(name="v", format="visdrone", root=str(data_root / "visdrone_native"), split="val")
-    assert "split val is not there; splits in" in refused(config)
+    assert "split val does not exist; splits in" in refused(config)
     assert "train" in refused(config)

@@ -131,7 +131,7 @@ def test_splits_are_of_sequences(jrdb: Make, tmp_path: Path) -> None:
     two = read(config.model_copy(update={"sequences": ("s3", "s1")}))
     assert [Path(p).parent.name for p in two.paths] == ["s1", "s3"]
     for update, line in (
-        ({"split": "test"}, "split test is not there; splits in .*: val"),
+        ({"split": "test"}, "split test does not exist; splits in .*: val"),
         ({"sequences": ("s4",)}, "no JSON of the sequence s4; there are s1, s2, s3"),
         ({"sequences": ("s1",), "split": "val"}, "sequences and split are given"),
     ):

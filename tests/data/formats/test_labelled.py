@@ -126,9 +126,9 @@ def header_without_class(root: Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        (cut_idx, "train-images-idx3-ubyte is no idx file of 3 dimensions, or cut short"),
+        (cut_idx, "train-images-idx3-ubyte is not an idx file of 3 dimensions, or cut short"),
         (empty_class, "dog: empty class folder"),
-        (no_split, "split train is not there; splits in .*: val"),
+        (no_split, "split train does not exist; splits in .*: val"),
         (holdout_of_nothing, "holdout makes the splits train and val"),
         (broken_image, "unreadable image: not an image"),
         (missing_image, "missing image"),

@@ -252,8 +252,8 @@ def test_faults_are_told_in_one_line_or_left_out(tmp_path: Path, spoil: object, 
             {**MASKS, "split": "test"},
             "no folder of images; looked for .*images/test, .*test/images; give the right one as images",
         ),
-        ({"format": "camvid", "split": "test"}, "split test is not there; splits in .*: none"),
-        ({"format": "ade20k", "split": "train"}, "split train is not there; splits in"),
+        ({"format": "camvid", "split": "test"}, "split test does not exist; splits in .*: none"),
+        ({"format": "ade20k", "split": "train"}, "split train does not exist; splits in"),
     ],
 )
 def test_what_is_not_there_is_told(tmp_path: Path, keys: dict[str, object], line: str) -> None:

@@ -68,7 +68,7 @@ def test_files_that_cannot_be_read_are_not_files_without_objects(
     message = refused(voc(tmp_path))
     assert "a.xml:1: unreadable label" in message
     assert words in message
-    assert "1 of 1 files are so; correct them" in message
+    assert "1 of 1 files cannot be read; correct them" in message
     put(tmp_path, save_image, "Annotations/b.xml")
     assert words in refused(voc(tmp_path))
     assert len(read(voc(tmp_path), "drop")[0]) == 1
@@ -108,7 +108,7 @@ def test_a_folder_for_each_split_converts_as_a_whole(tmp_path: Path, save_image:
     for split in ("train", "val"):
         table, faults = read(voc(root, split))
         assert (len(table), table.names, faults.text()) == (1, ("bus", "car"), "no faults")
-    assert "split test is not there; splits in" in refused(voc(root, "test"))
+    assert "split test does not exist; splits in" in refused(voc(root, "test"))
     assert "no split is chosen; splits in" in refused(voc(root))
     done = convert("voc", "yolo", root, tmp_path / "out")
     assert [(c.split, c.images, c.boxes) for c in done] == [("train", 1, 1), ("val", 1, 1)]
@@ -143,15 +143,15 @@ def test_two_files_of_one_image_keep_all_boxes(tmp_path: Path, save_image: Save)
     other = xml("bus").replace("<annotation>", "<annotation><filename>a.jpg</filename>")
     put(tmp_path, save_image, "Annotations/b.xml", other)
     (tmp_path / "JPEGImages/b.jpg").unlink()
-    assert "b.xml: several entries of an image: " in refused(voc(tmp_path))
+    assert "b.xml: repeated entry of an image: " in refused(voc(tmp_path))
     table, faults = read(voc(tmp_path), "drop")
-    assert dict(faults.counts) == {"several entries of an image": 1}
+    assert dict(faults.counts) == {"repeated entry of an image": 1}
     assert (len(table), table.labels.tolist()) == (1, [1, 0])
 
 
 def test_a_split_that_nothing_makes_is_not_all_images(tmp_path: Path, save_image: Save) -> None:
     put(tmp_path, save_image, "Annotations/a.xml")
-    assert "split val is not there; splits in " in refused(voc(tmp_path, "val"))
+    assert "split val does not exist; splits in " in refused(voc(tmp_path, "val"))
     assert "none; take split out where it is one set (holdout makes train and val of one without videos)" in refused(
         voc(tmp_path, "val")
     )

@@ -91,7 +91,7 @@ def test_each_folder_is_visited_once(tmp_path: Path, save_image: Save) -> None:
     assert images_below(top, faults) == [str(top / "b" / "one.jpg"), str(top / "z" / "own.jpg")]
     told = {Path(f.where).name for f in faults.kept}
     assert told == {"a", "c", "up", "here"}
-    assert faults.text() == "4 folder reached twice (visited once)"
+    assert faults.text() == "4 folders reached twice (visited once)"
 
 
 def test_folders_of_splits_are_no_classes(tmp_path: Path, save_image: Save) -> None:
@@ -112,10 +112,10 @@ def test_other_kinds_of_images_are_named_with_their_count(tmp_path: Path, save_i
         (tmp_path / "cat" / name).write_bytes(b"x")
     table, faults = read_labelled(DatasetConfig(name="d", format="folder", root=str(tmp_path)))
     assert len(table) == 1
-    unread = "2 .heic file (not read), 1 .gif file (not read), 1 .jfif file (not read), 1 .avif file (not read)"
+    unread = "2 .heic files (not read), 1 .gif file (not read), 1 .jfif file (not read), 1 .avif file (not read)"
     assert faults.text() == f"{unread}; 1 image without label left out, such as {tmp_path}/b.png"
     (tmp_path / "cat" / "a.png").unlink()
-    with pytest.raises(UserError, match=r"cat: empty class folder: .*; in all: 1 empty class folder; also 2 \.heic file"):
+    with pytest.raises(UserError, match=r"cat: empty class folder: .*; in all: 1 empty class folder; also 2 \.heic files"):
         read_labelled(DatasetConfig(name="d", format="folder", root=str(tmp_path)))
 
 

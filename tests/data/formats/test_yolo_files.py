@@ -46,7 +46,7 @@ def test_rows_with_key_points_have_their_box_in_front(yolo_set: Make, shape: str
 @pytest.mark.parametrize("row", [GOOD, POSE3, "0 .1 .1 .2 .2 .3 .1", f"{POSE2} 0.5 0.5", f"{POSE2} 0.5"])
 def test_a_row_of_another_length_is_no_row_with_key_points(yolo_set: Make, row: str) -> None:
     message = refused(yolo_set({"a": row}, f"{NAMES}kpt_shape: [2, 2]\n"))
-    due = "fields where 9 are due: class cx cy w h and, by kpt_shape, 2 key points of 2 numbers"
+    due = "fields; a row must have 9: class cx cy w h and, by kpt_shape, 2 key points of 2 numbers"
     assert f"a.txt:1: malformed row: {len(row.split())} {due}" in message
 
 
@@ -213,9 +213,9 @@ def test_cvat_yolo(tmp_path: Path, save_image: Save, prefix: str, described: boo
     ("text", "words"),
     [
         ("classes = 3\nnames = obj.names\n", "classes is 3 and"),
-        ("names = gone.names\n", "gone.names is not there; correct names"),
+        ("names = gone.names\n", "gone.names does not exist; correct names"),
         ("names obj.names\n", "obj.data:1: must be key = value"),
-        ("names = obj.names\ntrain = gone.txt\n", "train: .*gone.txt is not there; correct train or path"),
+        ("names = obj.names\ntrain = gone.txt\n", "train: .*gone.txt does not exist; correct train or path"),
     ],
 )
 def test_cvat_yolo_that_contradicts_itself(tmp_path: Path, text: str, words: str) -> None:
@@ -243,9 +243,9 @@ def test_a_list_beside_the_folder_of_a_split_is_told(tmp_path: Path, save_image:
 def test_a_label_file_of_two_images(yolo_set: Make, save_image: Save) -> None:
     config = yolo_set({"a": GOOD})
     save_image(Path(config.root) / "train/images/a.jpg")
-    assert "a.png: several images of a label file: " in refused(config)
+    assert "a.png: shared label file: " in refused(config)
     table, faults = read(config, "drop")
-    assert (len(table), len(table.boxes), faults.counts["several images of a label file"]) == (2, 2, 1)
+    assert (len(table), len(table.boxes), faults.counts["shared label file"]) == (2, 2, 1)
 
 
 def test_class_names_beside_the_labels_of_a_split(tmp_path: Path, save_image: Save) -> None:

@@ -158,7 +158,7 @@ def test_turned_images_are_counted(tmp_path: Path) -> None:
     faults = Faults()
     assert (collected(paths, faults, "apply") > 0).all()
     assert faults.counts["image turned by EXIF"] == 7
-    assert "7 image turned by EXIF (read upright" in faults.text()
+    assert "7 images turned by EXIF (read upright" in faults.text()
     faults = Faults()
     assert (collected(paths, faults, "ignore") == (48, 32)).all()
     assert not faults.counts

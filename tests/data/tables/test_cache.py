@@ -156,7 +156,7 @@ def test_faults_are_kept_and_judged_anew(dataset: DatasetConfig, tmp_path: Path)
     (Path(dataset.root) / "labels/a.txt").write_text(f"{GOOD}0 0.5 nan 0.2 0.2\n")
     for _ in range(2):
         _, faults = read_cached(dataset, "drop", tmp_path / "cache", settle=-60)
-        assert faults.text() == "1 non-finite number (row left out)"
+        assert faults.text() == "1 non-finite number (left out)"
         with pytest.raises(UserError, match=r"a.txt:2: non-finite number"):
             load(dataset, tmp_path)
 

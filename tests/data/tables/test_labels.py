@@ -109,7 +109,7 @@ def test_what_the_benchmark_ignores_is_ignored_unless_named() -> None:
     [{"rename": {"Bus": "bus"}}, {"ignore": ("dgo",)}, {"drop": ("cat",)}],
 )
 def test_a_name_that_is_not_there_is_refused(config: dict) -> None:
-    with pytest.raises(UserError, match=r"is no class of it; its classes are car, dog"):
+    with pytest.raises(UserError, match=r"is not one of its classes: car, dog"):
         build(table_of(("car", "dog"), [0]), **{"drop": ("dog",), **config})
 
 
