@@ -20,17 +20,10 @@ from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import CROWD, IGNORE, Collector
 from ddptrain.data.formats.fields import AREA, BOX, FLAG, ID, POLYGONS, SIZE, TEXT, Entries, misfit
-from ddptrain.data.formats.files import (
-    dataset_root,
-    folders_in,
-    image_folders,
-    image_path,
-    load_json,
-    no_split,
-    report_unlisted,
-    visible,
-)
+from ddptrain.data.formats.files import dataset_root, folders_in, no_split, visible
+from ddptrain.data.formats.named_files import image_folders, image_path, report_unlisted
 from ddptrain.data.formats.rle import rle_box
+from ddptrain.data.formats.texts import load_json
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError

@@ -16,7 +16,8 @@ from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Box, Collector
 from ddptrain.data.formats.csv_text import COLUMNS, csv_rows, find_column, is_header, plain, required
 from ddptrain.data.formats.fields import is_number, to_number
-from ddptrain.data.formats.files import dataset_root, image_folders, image_path, no_split, report_unlisted, visible
+from ddptrain.data.formats.files import dataset_root, no_split, visible
+from ddptrain.data.formats.named_files import image_folders, image_path, report_unlisted
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError

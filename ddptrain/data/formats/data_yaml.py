@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddptrain.config.text import parse_yaml
-from ddptrain.data.formats.files import listed_names
+from ddptrain.data.formats.texts import listed_names
 from ddptrain.errors import UserError
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}

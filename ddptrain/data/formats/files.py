@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Container, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, cast
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.images.headers import IMAGE_SUFFIXES
@@ -156,145 +154,7 @@ def frames_by_number(folder: Path, faults: Faults) -> dict[int, str]:
     return dict(sorted(frames.items()))
 
 
-def image_folders(config: DatasetConfig, split: str, beside: Path) -> list[Path]:
-    """Folders that a file name in a JSON or CSV may be relative to, best first: `images` of the config, else those of
-    the split, of the root, and of the annotation file."""
-    root = dataset_root(config)
-    if config.images is not None:
-        return [find_folder(config, config.images, "images", [])]
-    usual = [root / "images" / split, root / split, root / "images", root / split / "images", beside, root]
-    return [p for p in usual if p.is_dir()]
-
-
-def report_unlisted(config: DatasetConfig, folder: Path, alone: bool, listed: Iterable[str], faults: Faults) -> None:
-    """Count the images in a folder that the annotation file does not name.
-
-    Args:
-        folder: where the images were found. Looked at where it is the split's own, or where the file is the only one of
-            the dataset (`alone`); elsewhere those of other splits lie in it, too.
-        listed: paths of the images that are named.
-    """
-    root, split = Path(config.root), config.split
-    own = [root / "images" / split, root / split, root / split / "images"] if split else []
-    if folder in own or (alone and folder != root and folder.is_dir()):
-        known = set(map(os.path.normpath, listed))
-        note_unlabelled([p for p in images_below(folder, faults) if os.path.normpath(p) not in known], faults)
-
-
 def note_unlabelled(paths: list[str], faults: Faults) -> None:
     """Report the images that lie in a dataset's folder without belonging to it, as they have no label."""
     if paths:
         faults.note(f"{counted(len(paths), 'image')} without label left out, such as {paths[0]}")
-
-
-def image_path(file_name: str, folders: list[Path]) -> str:
-    """The file in the first folder that holds it, as its name stands or with `/` for back slashes; the folder that did moves
-    to the front, as its neighbours lie there too."""
-    for written in dict.fromkeys((file_name, file_name.replace("\\", "/"))):
-        for i, folder in enumerate(folders):
-            if os.path.exists(folder / written):
-                folders.insert(0, folders.pop(i))
-                return str(folder / written)
-    return str(folders[0] / file_name)
-
-
-class Bounds:
-    """The folders that the file names of annotations may lead into: the root, and those that the config names. Links in
-    them may lead anywhere."""
-
-    def __init__(self, folders: Iterable[str | Path]) -> None:
-        folders = list(folders)
-        self._folders = tuple(dict.fromkeys(os.path.join(os.path.abspath(f), "") for f in folders))
-        self._real = tuple(os.path.join(os.path.realpath(f), "") for f in folders)
-        self.given = bool(self._folders)
-
-    def hold(self, path: str, named_by: str, faults: Faults) -> bool:
-        """Whether the path leads into one of them; counts a fault where it does not. The root may be given by a link, and
-        the path without."""
-        if os.path.abspath(path).startswith(self._folders) or os.path.realpath(path).startswith(self._real):
-            return True
-        what = f"{path} is not below {self._folders[0]}; set root to a folder that holds all images, or correct the name"
-        faults.add("image outside root", named_by, what)
-        return False
-
-
-_JSON_NAMES: dict[type, str] = {list: "list", dict: "mapping"}
-
-
-def load_json(name: str, file: Path, keys: Iterable[str], kind: type = list) -> dict[str, Any]:
-    """Content of a JSON file that must have a `kind` (list or dict) under each of these keys; `UserError` of the dataset
-    `name` where it has not."""
-    if not file.is_file():
-        raise UserError(f"{name}: {file} is not a file; give the JSON file as annotations, relative to the root")
-    try:
-        content = json.loads(file.read_bytes(), object_pairs_hook=_mapping)
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{name}: {file} is not valid JSON: {' '.join(str(e).split())}") from e
-    lacking = [k for k in keys if not isinstance(content, dict) or not isinstance(content.get(k), kind)]
-    if lacking:
-        raise UserError(
-            f"{name}: {file} has no {_JSON_NAMES[kind]} {lacking[0]!r}; it is not of the format that the config says"
-        )
-    return cast(dict[str, Any], content)
-
-
-def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of a JSON file; `ValueError` where a key is given twice, of which one would be lost in silence."""
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is given twice in one object; remove one")
-    return content
-
-
-def read_text(path: Path) -> str:
-    """A text in UTF-8, or in UTF-16 with its mark; `UserError` where it is neither."""
-    try:
-        return _decoded(path, "strict")
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path} is not text in UTF-8: {e.reason} at byte {e.start}; save it as UTF-8") from None
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read: {e.strerror}") from None
-
-
-def text_lines(path: str | Path) -> list[str]:
-    """The lines of a text of numbers in UTF-8, or in UTF-16 with its mark. A byte that is neither becomes a character that
-    is not a number."""
-    return _decoded(path, "replace").splitlines()
-
-
-def _decoded(path: str | Path, errors: str) -> str:
-    data = Path(path).read_bytes()
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    return data.decode(encoding, errors)
-
-
-def listed_names(path: Path) -> list[tuple[str, str]]:
-    """(entry, `file:line`) of each line of a text file that is not blank."""
-    lines = enumerate(read_text(path).splitlines(), 1)
-    return [(line.strip(), f"{path}:{number}") for number, line in lines if line.strip()]
-
-
-class Located(NamedTuple):
-    """A file that a list names. `dropped`: the folders of its entry that are not there, `""` where it is taken as it is."""
-
-    path: str
-    dropped: str
-
-
-def locate(entry: str, bases: Iterable[Path]) -> Located | None:
-    """The file of an entry, below the first base that has it: as it stands, with `/` for back slashes, or without leading
-    folders, as far as a folder and a name remain (the list was made below another root). None where there is none."""
-    plain = entry.replace("\\", "/").removeprefix("./")
-    bases = list(bases)
-    for written in dict.fromkeys((entry, plain)):
-        for base in bases:
-            if os.path.exists(base / written):
-                return Located(str(base / written), "")
-    parts = plain.strip("/").split("/")
-    for k in range(1, len(parts) - 1):
-        for base in bases:
-            path = str(base.joinpath(*parts[k:]))
-            if os.path.exists(path):
-                return Located(path, "/".join(parts[:k]))
-    return None

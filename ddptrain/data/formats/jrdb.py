@@ -27,8 +27,9 @@ import numpy as np
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.build import check
 from ddptrain.data.formats.collect import ImageCollector, in_fractions
-from ddptrain.data.formats.files import dataset_root, find_folder, listed_names, load_json, no_split, visible
+from ddptrain.data.formats.files import dataset_root, find_folder, no_split, visible
 from ddptrain.data.formats.jrdb_people import PAIRS, Labels, Person, group_pairs, mapping, named_pairs, people_in
+from ddptrain.data.formats.texts import listed_names, load_json
 from ddptrain.data.tables.base import to_offsets
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.people import PeopleTable

@@ -13,15 +13,8 @@ import numpy.typing as npt
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.ade20k import INDEX, class_number, object_names, short_names
 from ddptrain.data.formats.classes import class_names
-from ddptrain.data.formats.files import (
-    dataset_root,
-    files_by_stem,
-    find_folder,
-    folders_in,
-    images_by_stem,
-    no_split,
-    read_text,
-)
+from ddptrain.data.formats.files import dataset_root, files_by_stem, find_folder, folders_in, images_by_stem, no_split
+from ddptrain.data.formats.texts import read_text
 from ddptrain.data.tables.faults import Faults
 from ddptrain.data.tables.masks import WIDE
 from ddptrain.errors import UserError

@@ -9,16 +9,8 @@ from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import IGNORE, Box, Collector
 from ddptrain.data.formats.fields import to_integer, to_number
-from ddptrain.data.formats.files import (
-    dataset_root,
-    files_below,
-    find_folder,
-    folders_in,
-    frames_by_number,
-    listed_names,
-    no_split,
-    visible,
-)
+from ddptrain.data.formats.files import dataset_root, files_below, find_folder, folders_in, frames_by_number, no_split, visible
+from ddptrain.data.formats.texts import listed_names
 from ddptrain.data.formats.visdrone import NAMES, add_visdrone_row, split_fields, split_folder
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults

@@ -25,10 +25,10 @@ from ddptrain.data.formats.files import (
     folders_in,
     images_by_stem,
     is_image,
-    listed_names,
     no_split,
     visible,
 )
+from ddptrain.data.formats.texts import listed_names
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError

@@ -11,34 +11,21 @@ An image without a text file is background, as the format means it; a text file 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from pathlib import Path
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.classes import class_names
-from ddptrain.data.formats.collect import Box, Collector
+from ddptrain.data.formats.collect import Collector
 from ddptrain.data.formats.data_yaml import DataYaml, load_data_yaml, load_obj_data, resolve_split
-from ddptrain.data.formats.files import (
-    dataset_root,
-    files_by_stem,
-    folders_in,
-    images_below,
-    is_image,
-    listed_names,
-    locate,
-    no_split,
-    read_text,
-    text_lines,
-    visible,
-)
+from ddptrain.data.formats.files import dataset_root, folders_in, images_below, is_image, no_split, visible
+from ddptrain.data.formats.named_files import locate
+from ddptrain.data.formats.texts import listed_names, read_text, text_lines
+from ddptrain.data.formats.yolo_labels import LabelFiles, LabelRows, label_path
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
-KEY_POINTS = "rows with key points, read as the box in front of them"
-CORNERS = "rows of four points (rotated boxes or polygons), read as their bounding boxes"
-POLYGON = "polygons, read as their bounding boxes (rows with key points need kpt_shape in data.yaml)"
 NAMES_FILES = ("classes.txt", "obj.names", "data.names")
 
 
@@ -122,52 +109,6 @@ def _listed_images(source: Path, base: Path, faults: Faults, seen: set[str]) -> 
     return images
 
 
-def label_path(image: str) -> str:
-    """The text file of an image: the last folder `images` in its path becomes `labels`; without one, beside it."""
-    folder, file = os.path.split(image)
-    parts = folder.split(os.sep)
-    for i in reversed(range(len(parts))):
-        if parts[i] == "images":
-            parts[i] = "labels"
-            break
-    return os.path.join(os.sep.join(parts), os.path.splitext(file)[0] + ".txt")
-
-
-class _Texts:
-    """The label files of a set, each folder listed once. `visited`: the folders of images, whose hidden files are counted
-    already."""
-
-    def __init__(self, faults: Faults, visited: set[str]) -> None:
-        self.faults, self.visited = faults, visited
-        self.folders: dict[str, dict[str, str]] = {}
-        self.used: set[str] = set()
-
-    def find(self, text: str, image: str) -> str | None:
-        """The file at the path `text`, whatever the case of its suffix; beside the image where there is no such folder."""
-        folder, name = os.path.split(text)
-        if not os.path.isdir(folder):
-            folder = os.path.dirname(image)
-        if folder not in self.folders:
-            counted = Faults() if os.path.realpath(folder) in self.visited else self.faults
-            is_folder = os.path.isdir(folder)
-            self.folders[folder] = files_by_stem(Path(folder), {".txt"}, counted, deep=False) if is_folder else {}
-        file = self.folders[folder].get(os.path.splitext(name)[0])
-        if file in self.used:
-            self.faults.add("shared label file", image, f"{file} is that of another image, too")
-        if file is not None:
-            self.used.add(file)
-        return file
-
-    def report_orphans(self) -> None:
-        """Count text files with boxes that belong to no image; notes or lists that lie among the labels are none."""
-        for path in sorted(p for files in self.folders.values() for p in files.values()):
-            if path not in self.used and _has_rows(path):
-                self.faults.add("label without image", path, "no image of this name")
-                for number, line in enumerate(text_lines(path), 1):
-                    if line.strip():
-                        self.faults.add("box of an image left out", f"{path}:{number}", "no image of this name")
-
-
 def _label_folder(config: DatasetConfig, root: Path) -> Path | None:
     """The folder that `annotations` names; None where it is not given or names a YAML file."""
     given = config.annotations
@@ -203,9 +144,9 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
         raise UserError(f"{config.name}: annotations {annotations} is not a directory; give it relative to {root}")
     bases = [root, *([data.base] if data else ()), *(s if s.is_dir() else s.parent for s in sources)]
     collector = Collector(faults, fractions=True, within=bases, exif=config.exif)
-    rows = _Rows(collector, len(names), data.first if data else 0, data.points if data else None)
+    rows = LabelRows(collector, len(names), data.first if data else 0, data.points if data else None)
     visited: set[str] = set()
-    texts = _Texts(faults, visited)
+    label_files = LabelFiles(faults, visited)
     unlabelled = []
     for source in sources:
         for path, named_by, exists in _listed_images(source, data.base if data else root, faults, visited):
@@ -214,90 +155,22 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
                 below = os.path.relpath(path, source) if source.is_dir() else os.path.basename(path)
                 text = str(annotations / os.path.splitext(below)[0]) + ".txt"
             image = collector.image(path, named_by)
-            file = texts.find(text, path) if image is not None and exists else None
+            file = label_files.find(text, path) if image is not None and exists else None
             if image is not None and file is not None:
                 rows.add_file(image, file)
             elif image is not None and exists:
                 unlabelled.append((path, text))
-    if unlabelled and not texts.used:
+    if unlabelled and not label_files.used:
         path, text = unlabelled[0]
         raise UserError(
             f"{config.name}: none of its {len(unlabelled)} images has a text file; looked for {text}, the one of {path}; give"
             " the folder of the text files as annotations, relative to the root"
         )
-    faults.looked_in |= texts.folders.keys()
+    faults.looked_in |= label_files.folders.keys()
     for path, text in unlabelled:
         faults.add("image without label file", path, f"background; {text} does not exist")
     if all(s.is_dir() for s in sources):
-        texts.report_orphans()
+        label_files.report_orphans()
     for reading, count in sorted(rows.read_as.items()):
         faults.note(f"{reading}: {count}")
     return collector.table(config.name, config.root, names)
-
-
-def _has_rows(path: str) -> bool:
-    """Whether the first line of a text file is a box."""
-    fields = next(iter(text_lines(path)), "").split()
-    return len(fields) >= 5 and all(re.fullmatch(r"[-+.\deE]+", f) for f in fields)
-
-
-class _Rows:
-    """Takes label files into a collector.
-
-    Args:
-        classes: how many there are.
-        first: the number of the first.
-        points: key points of a row and numbers of each; None where rows have none.
-    """
-
-    def __init__(self, collector: Collector, classes: int, first: int, points: tuple[int, int] | None) -> None:
-        self.collector, self.classes, self.first = collector, classes, first
-        self.points = points
-        self.read_as: Counter[str] = Counter()
-        self.due = None if points is None else 5 + points[0] * points[1]
-
-    def add_file(self, image: int, path: str) -> None:
-        """Add the rows of one file, and count those that are more than a box."""
-        faults, source = self.collector.faults, self.collector.source(path)
-        for number, line in enumerate(text_lines(path), 1):
-            fields = line.split()
-            if not fields:
-                continue
-            try:
-                values = list(map(float, fields if "_" not in line else ["x"]))  # Python takes 1_0 for 10
-            except ValueError:
-                faults.add("malformed row", f"{path}:{number}", line.strip())
-                continue
-            if not self._is_due(len(values)):
-                faults.add("malformed row", f"{path}:{number}", f"{len(values)} fields; a row must have {self._due()}")
-            elif values[0] - self.first not in range(self.classes):
-                what = f"{fields[0]}; allowed are {self.first} to {self.first + self.classes - 1}"
-                faults.add("unknown class", f"{path}:{number}", what)
-            else:
-                plain = self.points is not None or len(values) == 5
-                box = _centre_box(*values[1:5]) if plain else _polygon_box(values[1:])
-                if len(values) > 5:
-                    self.read_as[KEY_POINTS if plain else CORNERS if len(values) == 9 else POLYGON] += 1
-                self.collector.row(image, source, number, box, int(values[0]) - self.first)
-
-    def _is_due(self, count: int) -> bool:
-        if self.due is not None:
-            return count == self.due
-        return count == 5 or (count >= 7 and count % 2 == 1)
-
-    def _due(self) -> str:
-        if self.points is None:
-            return "5 (class cx cy w h), or a class and three or more points; rows with key points need kpt_shape"
-        number, each = self.points
-        return f"{self.due}: class cx cy w h and, by kpt_shape, {number} key points of {each} numbers"
-
-
-def _centre_box(x: float, y: float, w: float, h: float) -> Box:
-    return x - w / 2, y - h / 2, x + w / 2, y + h / 2
-
-
-def _polygon_box(points: list[float]) -> Box:
-    xs, ys = points[0::2], points[1::2]
-    # a sum is not finite where one of its terms is not; min and max would hide it
-    hidden = sum(points) * 0
-    return min(xs) + hidden, min(ys) + hidden, max(xs), max(ys)
