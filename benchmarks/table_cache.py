@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ddptrain.data.formats.cache import fingerprint, open_table, store_table
 from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.boxes import AnnotationTable
-from ddptrain.data.tables.cache import fingerprint, open_table, store_table
 from ddptrain.data.tables.faults import Faults
 
 

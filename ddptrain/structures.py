@@ -152,3 +152,23 @@ class Detections:
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+
+
+class PlanRow(NamedTuple):
+    """What a mixture plans for one dataset.
+
+    Attributes:
+        name: the dataset's name.
+        size: its number of samples.
+        share: its part of all draws, 0..1.
+        samples_per_epoch: its expected draws in one epoch.
+        passes_per_epoch: visits of each of its samples in one epoch.
+        epochs_per_pass: epochs until each of its samples was visited once; inf for a share of 0.
+    """
+
+    name: str
+    size: int
+    share: float
+    samples_per_epoch: float
+    passes_per_epoch: float
+    epochs_per_pass: float

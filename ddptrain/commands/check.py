@@ -14,7 +14,6 @@ from ddptrain import __version__
 from ddptrain.checkpoint.weights import load_initial
 from ddptrain.config import RunConfig
 from ddptrain.config.batch import split_batch
-from ddptrain.data.stream.mixture import PlanRow
 from ddptrain.engine.memory import estimate
 from ddptrain.errors import UserError
 from ddptrain.reporting import ledger
@@ -22,7 +21,7 @@ from ddptrain.reporting.console import Console
 from ddptrain.reporting.history import plain
 from ddptrain.reporting.page import Section, page, picture
 from ddptrain.reporting.pictures import grid
-from ddptrain.structures import SampleKey
+from ddptrain.structures import PlanRow, SampleKey
 from ddptrain.system.files import write_text
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import new_task

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddptrain.config.data import DatasetConfig, Exif
-from ddptrain.data.formats.build import READERS, read, splits_of
+from ddptrain.data.formats.build import FORMATS, read, splits_of
 from ddptrain.data.formats.write import PLURALS, WRITERS
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.errors import UserError
@@ -57,9 +57,9 @@ def convert(
     are linked, or copied where `copy` is true. Raises `UserError` for unknown formats, faults (unless `on_fault` is
     `drop`), a `dst` that exists, and classes that the format does not know.
     """
-    for fmt, known in ((src_format, READERS), (dst_format, WRITERS)):
+    for fmt, known in ((src_format, FORMATS), (dst_format, WRITERS)):
         if fmt not in known:
-            raise UserError(f"no format {fmt!r} to convert {'from' if known is READERS else 'to'}; {', '.join(known)}")
+            raise UserError(f"no format {fmt!r} to convert {'from' if known is FORMATS else 'to'}; {', '.join(known)}")
     out = Path(dst)
     if out.exists():
         raise UserError(f"{out} exists; give a new folder, or remove it")

@@ -5,34 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-
-class PlanRow(Protocol):
-    """One dataset of a plan, as `Mixture.plan()` gives it.
-
-    Attributes:
-        name: the dataset's short name.
-        size: its number of samples.
-        share: fraction of all draws that it gets, 0..1.
-        samples_per_epoch: draws per epoch, may be a fraction.
-        passes_per_epoch: visits to each of its samples per epoch.
-        epochs_per_pass: epochs until each of its samples was seen; inf for a share of 0.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def share(self) -> float: ...
-    @property
-    def samples_per_epoch(self) -> float: ...
-    @property
-    def passes_per_epoch(self) -> float: ...
-    @property
-    def epochs_per_pass(self) -> float: ...
-
+from ddptrain.structures import PlanRow
 
 COLUMNS = ("dataset", "images", "share", "samples/epoch", "passes/epoch", "epochs/pass")
 

@@ -12,7 +12,7 @@ import pytest
 from ddptrain.cli import main
 from ddptrain.commands.depth import to_levels
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.images.depth import DepthMaps
+from ddptrain.data.formats.depth import DepthMaps
 
 
 def test_levels_of_metric_and_of_relative_depth() -> None:

@@ -1,8 +1,12 @@
-"""Every format that can be read, by its name in the config."""
+"""Every format of detection data that can be read, by its name in the config.
+
+A new one is a file with its reader, a line in `FORMATS`, and its name in the list of formats of `config/data.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sized
+from typing import NamedTuple
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.auair import read_auair
@@ -14,38 +18,33 @@ from ddptrain.data.formats.sequences import VID_PREFIX, read_uavdt, read_visdron
 from ddptrain.data.formats.uavdt_xml import read_uavdt_xml, uavdt_xml_splits
 from ddptrain.data.formats.visdrone import PREFIX, read_visdrone, visdrone_splits
 from ddptrain.data.formats.voc import read_voc, voc_splits
-from ddptrain.data.formats.yolo import read_yolo, yolo_keys
+from ddptrain.data.formats.yolo import read_yolo, yolo_splits
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.errors import UserError
 
-READERS: dict[str, Callable[[DatasetConfig, Faults], AnnotationTable]] = {
-    "auair": read_auair,
-    "coco": read_coco,
-    "csv": read_csv,
-    "uavdt": read_uavdt,
-    "uavdt-xml": read_uavdt_xml,
-    "visdrone": read_visdrone,
-    "visdrone-vid": read_visdrone_vid,
-    "voc": read_voc,
-    "yolo": read_yolo,
-}
-
 REMEDY = "set data.on_fault=drop"
 """How a run leaves out what is faulty."""
 
-SPLITS: dict[str, Callable[[DatasetConfig], Iterable[str]]] = {
-    "auair": lambda config: (),
-    "coco": coco_splits,
-    "csv": csv_files,
-    "uavdt": uavdt_splits,
-    "uavdt-xml": uavdt_xml_splits,
-    "visdrone": lambda config: visdrone_splits(dataset_root(config), PREFIX),
-    "visdrone-vid": lambda config: visdrone_splits(dataset_root(config), VID_PREFIX),
-    "voc": voc_splits,
-    "yolo": yolo_keys,
+
+class Format(NamedTuple):
+    """How a format of detection data is read: a split as a table, and which splits there are (none: the root is one set)."""
+
+    read: Callable[[DatasetConfig, Faults], AnnotationTable]
+    splits: Callable[[DatasetConfig], Iterable[str]]
+
+
+FORMATS = {
+    "auair": Format(read_auair, lambda config: ()),
+    "coco": Format(read_coco, coco_splits),
+    "csv": Format(read_csv, csv_files),
+    "uavdt": Format(read_uavdt, uavdt_splits),
+    "uavdt-xml": Format(read_uavdt_xml, uavdt_xml_splits),
+    "visdrone": Format(read_visdrone, lambda config: visdrone_splits(dataset_root(config), PREFIX)),
+    "visdrone-vid": Format(read_visdrone_vid, lambda config: visdrone_splits(dataset_root(config), VID_PREFIX)),
+    "voc": Format(read_voc, voc_splits),
+    "yolo": Format(read_yolo, yolo_splits),
 }
-"""The splits of a dataset by format; none where its root is one set."""
 
 
 def splits_of(config: DatasetConfig) -> tuple[str | None, ...]:
@@ -53,7 +52,7 @@ def splits_of(config: DatasetConfig) -> tuple[str | None, ...]:
     where the config says where annotations or images are."""
     if config.annotations is not None or config.images is not None:
         return (config.split,)
-    splits = set(SPLITS[config.format](config))
+    splits = set(FORMATS[config.format].splits(config))
     if {"train", "val"} <= splits:
         splits.discard("trainval")
     return tuple(sorted(splits)) or (None,)
@@ -74,9 +73,9 @@ def parse(config: DatasetConfig) -> tuple[AnnotationTable, Faults]:
     """What can be read of a dataset, faulty parts left out or mended, and the faults."""
     faults = Faults()
     if config.holdout is None:
-        return READERS[config.format](config, faults), faults
+        return FORMATS[config.format].read(config, faults), faults
     parts = splits_of(config.model_copy(update={"split": None}))
-    table = READERS[config.format](whole(config, parts), faults)
+    table = FORMATS[config.format].read(whole(config, parts), faults)
     return keep_split(config, table, faults), faults
 
 

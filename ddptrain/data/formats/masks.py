@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ddptrain.config.data import DatasetConfig, Exif
+from ddptrain.data.formats.cache import cached
 from ddptrain.data.formats.files import dataset_root
 from ddptrain.data.formats.holdout import SPLITS, of_split, whole
 from ddptrain.data.formats.mask_layouts import LAYOUTS, Meaning
 from ddptrain.data.images.headers import exif_hint, read_header
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.tables.base import Paths
-from ddptrain.data.tables.cache import cached
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.masks import MaskTable, read_mask
 from ddptrain.structures import VOID

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 
 from ddptrain.config.data import DatasetConfig
+from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.data_yaml import DataYaml, load_data_yaml, resolve_paths, resolve_split
 from ddptrain.data.formats.files import images_below
 from ddptrain.data.formats.texts import listed_names
 from ddptrain.data.formats.yolo_folders import joined_folders
 from ddptrain.data.inspect.missed import FOLDERS, first_few
-from ddptrain.data.tables.cache import read_cached
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 

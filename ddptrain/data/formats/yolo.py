@@ -80,7 +80,7 @@ def _split_folders(root: Path) -> list[str]:
     return folders + folders_in(root / "images") + lists
 
 
-def yolo_keys(config: DatasetConfig) -> list[str]:
+def yolo_splits(config: DatasetConfig) -> list[str]:
     """The splits of a set: those of its data.yaml, else its folders; a folder may have two names otherwise."""
     root = dataset_root(config)
     data = description(config, root)

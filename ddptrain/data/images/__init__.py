@@ -1,1 +1,1 @@
-"""Image files: pixels, size, orientation, depth."""
+"""Image files: pixels, size, orientation."""

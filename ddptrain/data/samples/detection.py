@@ -13,7 +13,7 @@ from ddptrain.data.augment.geometry import BORDER, letterbox, size_of, transform
 from ddptrain.data.augment.mix import MIXUP_BETA, random_mosaic
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.augment.view import View
-from ddptrain.data.images.depth import DepthMaps
+from ddptrain.data.formats.depth import DepthMaps
 from ddptrain.data.samples.base import ImageSamples, join_faults, to_native
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.seeding import rng

@@ -1,6 +1,6 @@
 """A mixture of datasets as one endless stream of draws: which dataset stands at which position, as a formula.
 
-The stream is cut into blocks. A block holds an exact number of draws of each dataset (`schedule.py`), in a
+The stream is cut into blocks. A block holds an exact number of draws of each dataset (`counts.py`), in a
 pseudo-random order of its own; a dataset's draws are numbered 0, 1, 2, ... along the stream.
 """
 
@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from numbers import Integral, Rational
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,28 +19,9 @@ from numpy.typing import NDArray
 from ddptrain.data.stream.counts import Schedule
 from ddptrain.data.stream.permutation import permute, subkeys
 from ddptrain.seeding import stream_key
+from ddptrain.structures import PlanRow
 
 I64 = NDArray[np.int64]
-
-
-class PlanRow(NamedTuple):
-    """What a mixture plans for one dataset.
-
-    Attributes:
-        name: the dataset's name.
-        size: its number of samples.
-        share: its part of all draws, 0..1.
-        samples_per_epoch: its expected draws in one epoch.
-        passes_per_epoch: visits of each of its samples in one epoch.
-        epochs_per_pass: epochs until each of its samples was visited once; inf for a share of 0.
-    """
-
-    name: str
-    size: int
-    share: float
-    samples_per_epoch: float
-    passes_per_epoch: float
-    epochs_per_pass: float
 
 
 class Mixture:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from torch.utils.data import ConcatDataset, Sampler
 
-from ddptrain.data.stream.mixture import I64, Mixture, PlanRow, digest, whole
+from ddptrain.data.stream.mixture import I64, Mixture, digest, whole
 from ddptrain.data.stream.permutation import permute, subkeys
 from ddptrain.data.stream.weights import SampleWeights
 from ddptrain.distributed import rank_and_size
 from ddptrain.seeding import stream_key
+from ddptrain.structures import PlanRow
 
 _FIRST_CHUNK = 256
 _CHUNK = 1 << 15

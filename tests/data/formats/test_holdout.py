@@ -9,8 +9,8 @@ from PIL import Image
 from ddptrain.config import resolve
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.build import read
+from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.masks import read_masks
-from ddptrain.data.tables.cache import read_cached
 from ddptrain.errors import UserError
 
 STEMS = [f"{i:02}" for i in range(20)]

@@ -8,11 +8,11 @@ from PIL import Image
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.build import read
+from ddptrain.data.formats.depth import DepthMaps
 from ddptrain.data.formats.files import files_below, images_below
 from ddptrain.data.formats.jrdb import read_jrdb
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.formats.masks import read_masks
-from ddptrain.data.images.depth import DepthMaps
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 

@@ -13,15 +13,15 @@ from PIL import Image, ImageOps
 from ddptrain.cli import main
 from ddptrain.config.data import DatasetConfig, Exif
 from ddptrain.data.formats.build import read
+from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.collect import ImageCollector
+from ddptrain.data.formats.depth import DepthMaps
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.formats.masks import read_masks
-from ddptrain.data.images.depth import DepthMaps
 from ddptrain.data.images.headers import inspect_image
 from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.samples.detection import DetectionSamples
 from ddptrain.data.samples.segmentation import SegmentationSamples
-from ddptrain.data.tables.cache import read_cached
 from ddptrain.data.tables.faults import Faults
 from ddptrain.data.tables.masks import read_mask
 from ddptrain.errors import UserError

@@ -11,7 +11,7 @@ import pytest
 
 from ddptrain.config.data import AugmentConfig, DatasetConfig
 from ddptrain.data.augment.partners import Partners
-from ddptrain.data.images.depth import DepthMaps, _index, depth_of_file, find_depth
+from ddptrain.data.formats.depth import DepthMaps, _index, depth_of_file, find_depth
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.samples.detection import DetectionSamples
 from ddptrain.data.tables.base import Paths

@@ -14,9 +14,9 @@ from PIL import Image
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.build import read
+from ddptrain.data.formats.cache import cache_folder, fingerprint, read_cached
 from ddptrain.data.tables import cache
 from ddptrain.data.tables.boxes import AnnotationTable
-from ddptrain.data.tables.cache import cache_folder, fingerprint, read_cached
 from ddptrain.errors import UserError
 
 GOOD = "0 0.5 0.5 0.2 0.2\n"
