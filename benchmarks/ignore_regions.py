@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from short_runs import summary_of, table
 
-from ddptrain.data.synthetic.scenes import write_visdrone
+from ddptrain.data.synthetic.scenes import write_skyview
 
 CLASSES = ["pedestrian", "car", "bus"]
 CASES: tuple[Literal["labelled", "marked", "unmarked"], ...] = ("labelled", "marked", "unmarked")
@@ -29,8 +29,8 @@ def write_data(folder: Path, images: int) -> None:
     if (folder / "written").exists():
         return
     for case in CASES:
-        write_visdrone(folder / case, "train", range(images), seed=0, crowds=case)
-        write_visdrone(folder / case, "val", range(images, images + max(images // 3, 8)), seed=0, crowds=case)
+        write_skyview(folder / case, "train", range(images), seed=0, crowds=case)
+        write_skyview(folder / case, "val", range(images, images + max(images // 3, 8)), seed=0, crowds=case)
     (folder / "written").touch()
 
 

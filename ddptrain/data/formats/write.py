@@ -29,6 +29,7 @@ from ddptrain.system.printable import guarded
 
 Place = Callable[[str, Path], None]
 Lost = Counter[str]
+Writer = Callable[[AnnotationTable, Path, str | None, Place], Lost]
 
 REGION_LOST = "ignore region without a class left out"
 IGNORED_LOST = "ignored box left out"
@@ -89,7 +90,7 @@ def _categories(table: AnnotationTable, known: tuple[str, ...], fmt: str) -> lis
 def write_visdrone(table: AnnotationTable, out: Path, split: str | None, place: Place) -> Lost:
     """VisDrone-DET text. Ignore regions are category 0, ignored and crowd boxes have score 0."""
     folder = out / f"{PREFIX}{split}" if split else out
-    (folder / "annotations").mkdir(parents=True)
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
     categories = _categories(table, NAMES, "visdrone")
     for i, name in enumerate(flat_names(table, split)):
         place(table.path(i), folder / "images" / name)
@@ -284,7 +285,7 @@ def _indices(table: AnnotationTable, image: int) -> range:
     return range(rows.start, rows.stop)
 
 
-WRITERS: dict[str, Callable[[AnnotationTable, Path, str | None, Place], Lost]] = {
+WRITERS: dict[str, Writer] = {
     "coco": write_coco,
     "csv": write_csv,
     "uavdt": write_uavdt,

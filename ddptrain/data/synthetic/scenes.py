@@ -14,17 +14,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
 
+from ddptrain.data.formats.visdrone import NAMES
+from ddptrain.data.formats.write import Writer, write_visdrone, write_voc
+from ddptrain.data.tables.base import Paths, to_offsets
+from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.seeding import rng
 
 SIZE = 192
 CROWD_RADIUS = 5
 """Of each person in a crowd, in pixels, as of the smaller ones outside."""
-VISDRONE_CATEGORY = {"pedestrian": 1, "car": 4, "bus": 9}
 
 
 @dataclass(frozen=True)
@@ -111,51 +113,70 @@ def _object(
     return box
 
 
-def write_visdrone(
+Row = tuple[int, ...]
+"""Label (-1: an ignore region without a class) and box of an object."""
+
+
+def _write(
+    writer: Writer,
+    root: Path,
+    split: str,
+    pictures: dict[int, np.ndarray],
+    names: tuple[str, ...],
+    rows: Sequence[Sequence[Row]],
+) -> None:
+    """Write pictures by their numbers, and the rows of each, in the layout of a format."""
+    files = {str(root / f"{number:06d}.jpg"): picture for number, picture in pictures.items()}
+    flat = np.array([row for own in rows for row in own], np.int32).reshape(-1, 5)
+    table = AnnotationTable(
+        name=root.name,
+        root=str(root),
+        names=names,
+        paths=Paths.pack(files),
+        sizes=np.full((len(files), 2), SIZE, np.int32),
+        offsets=to_offsets([len(own) for own in rows]),
+        boxes=flat[:, 1:].astype(np.float32),
+        labels=flat[:, 0],
+        ignore=flat[:, 0] < 0,
+        crowd=np.zeros(len(flat), bool),
+        area=np.prod(flat[:, 3:] - flat[:, 1:3], axis=1).astype(np.float32),
+    )
+
+    def place(source: str, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(target), files[source], [cv2.IMWRITE_JPEG_QUALITY, 92])
+
+    writer(table, root, split, place)
+
+
+def write_skyview(
     root: Path, split: str, numbers: Sequence[int], seed: int, crowds: Literal["marked", "unmarked", "labelled"] = "marked"
 ) -> None:
-    """VisDrone-DET `VisDrone2019-DET-<split>/{images,annotations}`: eight fields, CRLF, category 0 = ignored region.
-
-    `crowds`: marked as ignored regions, not mentioned at all, or every person in them labelled.
-    """
-    folder = root / f"VisDrone2019-DET-{split}"
-    for part in ("images", "annotations"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    for n in numbers:
-        scene = make_scene(seed, n, crowds=True)
+    """Scenes in VisDrone-DET's layout; `crowds`: marked as ignore regions, not mentioned at all, or every person in them
+    labelled."""
+    scenes = {n: make_scene(seed, n, crowds=True) for n in numbers}
+    rows = []
+    for scene in scenes.values():
         labelled = scene.objects + (scene.people if crowds == "labelled" else ())
-        rows = [(x1, y1, x2 - x1, y2 - y1, 1, VISDRONE_CATEGORY[c], 0, 0) for c, x1, y1, x2, y2 in labelled]
-        if crowds == "marked":
-            rows += [(x1, y1, x2 - x1, y2 - y1, 0, 0, 0, 0) for x1, y1, x2, y2 in scene.crowds]
-        cv2.imwrite(str(folder / "images" / f"{n:06d}.jpg"), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 92])
-        text = "".join(",".join(map(str, row)) + "\r\n" for row in rows)
-        (folder / "annotations" / f"{n:06d}.txt").write_text(text, newline="")
+        regions = scene.crowds if crowds == "marked" else ()
+        rows.append([(NAMES.index(c), *box) for c, *box in labelled] + [(-1, *box) for box in regions])
+    _write(write_visdrone, root, split, {n: scene.image for n, scene in scenes.items()}, NAMES, rows)
 
 
-def write_voc(root: Path, split: str, numbers: Sequence[int], seed: int, classes: Sequence[str] = ("car", "bus")) -> None:
-    """Pascal VOC layout with only `classes` labelled; boxes 1-based and inclusive, as VOC has them."""
-    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (root / part).mkdir(parents=True, exist_ok=True)
-    for n in numbers:
-        scene = make_scene(seed, n, crowds=False)
-        objects = "".join(
-            f"<object><name>{escape(c)}</name><difficult>0</difficult><bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin>"
-            f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
-            for c, x1, y1, x2, y2 in scene.objects
-            if c in classes
-        )
-        cv2.imwrite(str(root / "JPEGImages" / f"{n:06d}.jpg"), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 92])
-        (root / "Annotations" / f"{n:06d}.xml").write_text(
-            f"<annotation><filename>{n:06d}.jpg</filename><size><width>{SIZE}</width><height>{SIZE}</height>"
-            f"<depth>3</depth></size>{objects}</annotation>"
-        )
-    (root / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{n:06d}\n" for n in numbers))
+def write_streets(root: Path, split: str, numbers: Sequence[int], seed: int) -> None:
+    """Scenes in Pascal VOC's layout with cars and buses labelled; boxes count from 1 and include their ends, as in VOC."""
+    scenes, names = {n: make_scene(seed, n, crowds=False) for n in numbers}, ("car", "bus")
+    rows = [
+        [(names.index(c), x1 + 1, y1 + 1, x2, y2) for c, x1, y1, x2, y2 in scene.objects if c in names]
+        for scene in scenes.values()
+    ]
+    _write(write_voc, root, split, {n: scene.image for n, scene in scenes.items()}, names, rows)
 
 
 def write_demo(folder: Path, images: int = 160, seed: int = 0) -> None:
     """Both datasets below `folder`, each with `images` training and `images // 4` validation pictures."""
     val = images // 4
-    write_visdrone(folder / "skyview", "train", range(images), seed)
-    write_visdrone(folder / "skyview", "val", range(images, images + val), seed)
-    write_voc(folder / "streets", "train", range(images), seed + 1)
-    write_voc(folder / "streets", "val", range(images, images + val), seed + 1)
+    write_skyview(folder / "skyview", "train", range(images), seed)
+    write_skyview(folder / "skyview", "val", range(images, images + val), seed)
+    write_streets(folder / "streets", "train", range(images), seed + 1)
+    write_streets(folder / "streets", "val", range(images, images + val), seed + 1)
