@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 
-from ddptrain.data.formats.files import WANTED_SUFFIXES, images_below
+from ddptrain.data.formats.files import READ_SUFFIXES, images_below
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
@@ -40,7 +40,7 @@ def find_images(paths: Sequence[Path], faults: Faults) -> dict[Path, str]:
             raise UserError(f"{path}: no such image or folder")
     if not out:
         left_out = f"; left out: {faults.text()}" if faults.counts else ""
-        raise UserError(f"{paths[0]}: no image in it or below it; {WANTED_SUFFIXES}{left_out}")
+        raise UserError(f"{paths[0]}: no image in it or below it; {READ_SUFFIXES}{left_out}")
     return dict(out.values())
 
 

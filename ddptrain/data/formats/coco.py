@@ -20,7 +20,7 @@ from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import CROWD, IGNORE, Collector
 from ddptrain.data.formats.fields import AREA, BOX, FLAG, ID, POLYGONS, SIZE, TEXT, Entries, misfit
-from ddptrain.data.formats.files import dataset_root, folders_in, no_split, visible
+from ddptrain.data.formats.files import annotation_file, dataset_root, folders_in, visible
 from ddptrain.data.formats.named_files import image_folders, image_path, report_unlisted
 from ddptrain.data.formats.rle import rle_box
 from ddptrain.data.formats.texts import load_json
@@ -46,20 +46,10 @@ def coco_splits(config: DatasetConfig) -> list[str]:
     return [split for split in coco_files(config) if not split.startswith(OTHER_TASKS)]
 
 
-def _annotation_file(config: DatasetConfig) -> Path:
-    if config.annotations is not None:
-        return dataset_root(config) / config.annotations
-    files = coco_files(config)
-    if config.split is None and len(files) == 1:
-        return next(iter(files.values()))
-    if config.split not in files:
-        raise no_split(config, files)
-    return files[config.split]
-
-
 def read_coco(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """Read one file. Images without annotations are background."""
-    file = _annotation_file(config)
+    files = coco_files(config)
+    file = annotation_file(config, files, "JSON")
     folders = image_folders(config, config.split or file.stem.removeprefix("instances_"), file.parent)
     content = load_json(config.name, file, ("images", "annotations", "categories"))
     names, labels = _categories(config, file, content["categories"], faults)
@@ -68,7 +58,7 @@ def read_coco(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     images = _images(collector, file, content["images"], folders)
     entries = Entries(content["annotations"], place, faults)
     _add_annotations(collector, collector.source(str(file)), entries, images, labels)
-    report_unlisted(config, folders[0], len(coco_files(config)) == 1, collector.paths, faults)
+    report_unlisted(config, folders[0], len(files) == 1, collector.paths, faults)
     return collector.table(config.name, config.root, names)
 
 

@@ -16,7 +16,7 @@ from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Box, Collector
 from ddptrain.data.formats.csv_text import COLUMNS, csv_rows, find_column, is_header, plain, required
 from ddptrain.data.formats.fields import is_number, to_number
-from ddptrain.data.formats.files import dataset_root, no_split, visible
+from ddptrain.data.formats.files import annotation_file, dataset_root, visible
 from ddptrain.data.formats.named_files import image_folders, image_path, report_unlisted
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
@@ -71,21 +71,6 @@ def csv_files(config: DatasetConfig) -> dict[str, Path]:
     return exported | {p.stem.removesuffix("_labels"): p for p in reversed(files)}
 
 
-def _files(config: DatasetConfig) -> tuple[Path, list[Path]]:
-    """The file of the split, and all files of the set (the classes of all of them are its classes)."""
-    if config.annotations is not None:
-        path = dataset_root(config) / config.annotations
-        if not path.is_file():
-            raise UserError(f"{config.name}: annotations {path} is not a file; give the CSV file, relative to the root")
-        return path, [path]
-    files = csv_files(config)
-    if config.split is None and len(files) == 1:
-        return next(iter(files.values())), list(files.values())
-    if config.split not in files:
-        raise no_split(config, files)
-    return files[config.split], list(files.values())
-
-
 def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[Row]:
     """The rows of the right length; the others are faults."""
     places, sizes, box, due, headed = list(range(len(COLUMNS))), list[int](), LAYOUTS[0][1], len(COLUMNS), False
@@ -130,7 +115,9 @@ def _size_columns(header: list[str], corners: bool, where: str, faults: Faults) 
 
 def read_csv(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """Read one file. Class names: `names` of the config, else all that occur in any file of the set, sorted."""
-    file, all_files = _files(config)
+    files = csv_files(config)
+    file = annotation_file(config, files, "CSV")
+    all_files = list(files.values()) if config.annotations is None else [file]  # the classes of all are those of the set
     occurring = {unguarded(row.name) for f in all_files for row in _rows(config, f, Faults())} - {""}
     names = class_names(config, config.names or sorted(occurring), str(file), faults)
     labels = {name: i for i, name in enumerate(names)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from ddptrain.config.data import DatasetConfig
@@ -45,7 +45,21 @@ def no_split(config: DatasetConfig, existing: Iterable[str]) -> UserError:
     return UserError(f"{config.name}: {asked}; splits in {config.root}: {splits or 'none'}; {hint}")
 
 
-WANTED_SUFFIXES = f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+def annotation_file(config: DatasetConfig, files: Mapping[str, Path], noun: str) -> Path:
+    """The file that the config names, or that of its split; `files`: the one of each split, `noun`: what they are."""
+    if config.annotations is not None:
+        path = dataset_root(config) / config.annotations
+        if not path.is_file():
+            raise UserError(f"{config.name}: annotations {path} is not a file; give the {noun} file, relative to the root")
+        return path
+    if len(files) == 1 and (config.split is None or config.holdout is not None):
+        return next(iter(files.values()))
+    if config.split is None or config.split not in files:
+        raise no_split(config, files)
+    return files[config.split]
+
+
+READ_SUFFIXES = f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}"
 JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"})
 """Names that operating systems and servers leave in folders, in lower case; those with a dot in front are hidden anyway."""
 
@@ -106,7 +120,7 @@ def files_below(
                 else:
                     paths.append(entry.path)
             elif suffix in UNREAD_SUFFIXES and ".png" in suffixes and not is_hidden(entry.name):
-                faults.add(f"{suffix} file", entry.path, f"not read; {WANTED_SUFFIXES}")
+                faults.add(f"{suffix} file", entry.path, f"not read; {READ_SUFFIXES}")
     return sorted(paths)
 
 

@@ -16,7 +16,7 @@ from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import ImageCollector
 from ddptrain.data.formats.csv import csv_files
 from ddptrain.data.formats.csv_text import COLUMNS, csv_rows, is_header, required
-from ddptrain.data.formats.files import dataset_root, folders_in, images_below, no_split, note_unlabelled
+from ddptrain.data.formats.files import annotation_file, dataset_root, folders_in, images_below, no_split, note_unlabelled
 from ddptrain.data.formats.holdout import of_split, whole
 from ddptrain.data.formats.named_files import Bounds, image_folders, image_path, report_unlisted
 from ddptrain.data.tables.base import Paths, to_offsets
@@ -105,7 +105,8 @@ def read_folder(config: DatasetConfig, faults: Faults) -> ImageTable:
 def read_label_csv(config: DatasetConfig, faults: Faults) -> ImageTable:
     """`path, class` in each row, under a header or in this order. An image of several classes stands in several rows,
     or has them in one, `a|b`; a row without a class is an image of none."""
-    file = _csv_file(config)
+    files = csv_files(config)
+    file = annotation_file(config, files, "CSV")
     rows = list(_rows(config, file, faults))
     occurring = sorted({label for _, _, labels in rows for label in labels})
     names = class_names(config, config.names or occurring, str(file), faults)
@@ -125,22 +126,8 @@ def read_label_csv(config: DatasetConfig, faults: Faults) -> ImageTable:
                 collector.label(image, numbers[label])
             else:
                 faults.add("unknown class", where, repr(label))
-    report_unlisted(config, folders[0], len(csv_files(config)) == 1, collector.paths, faults)
+    report_unlisted(config, folders[0], len(files) == 1, collector.paths, faults)
     return collector.table(config.name, str(dataset_root(config)), names, of_split(config, groups))
-
-
-def _csv_file(config: DatasetConfig) -> Path:
-    if config.annotations is not None:
-        file = dataset_root(config) / config.annotations
-        if not file.is_file():
-            raise UserError(f"{config.name}: annotations {file} is not a file; give the CSV file, relative to the root")
-        return file
-    files = csv_files(config)
-    if len(files) == 1 and (config.split is None or config.holdout is not None):
-        return next(iter(files.values()))
-    if config.split not in files:
-        raise no_split(config, files)
-    return files[config.split]
 
 
 def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[tuple[str, str, list[str]]]:

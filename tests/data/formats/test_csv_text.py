@@ -115,7 +115,7 @@ def test_converted_names_are_no_formulas(tmp_path: Path, save_image: Save) -> No
     (tmp_path / "set/labels/=a.txt").write_text("0 .5 .5 .2 .2\n")
     (tmp_path / "set/data.yaml").write_text("names: ['=HYPERLINK(\"x\")']\n")
     (done,) = convert("yolo", "csv", tmp_path / "set", tmp_path / "out")
-    assert "2 name written with ' in front" in done.text()
+    assert "2 names written with ' in front" in done.text()
     with (tmp_path / "out/all.csv").open() as file:
         assert [r[0][0] + r[5][0] for r in csv.reader(file)][1:] == ["''"]
     table: AnnotationTable = read(DatasetConfig(name="c", format="csv", root=str(tmp_path / "out")))[0]
