@@ -72,7 +72,7 @@ def test_an_image_that_is_listed_twice_alike(coco: Callable[..., DatasetConfig])
 def test_a_file_under_two_ids_keeps_all_its_boxes(coco: Callable[..., DatasetConfig]) -> None:
     config = coco(images=[*IMAGES, {"id": 3, "file_name": "a.png"}], annotations=[BOX, {**OTHER, "image_id": 3}])
     assert "x.json: image 3: repeated entry of an image" in refused(config)
-    table, _ = dropped(config, several_entries_of_an_image=1)
+    table, _ = dropped(config, repeated_entry_of_an_image=1)
     assert table.offsets.tolist() == [0, 2, 2]
 
 
@@ -141,7 +141,7 @@ def test_the_box_of_a_polygon(coco: Callable[..., DatasetConfig], bbox: Any) -> 
     if bbox == "missing":
         del annotation["bbox"]
     config = coco(annotations=[annotation, OTHER])
-    table, _ = dropped(config, no_box_beside_a_segmentation=1)
+    table, _ = dropped(config, segmentation_without_box=1)
     assert table.boxes[0].tolist() == [5, 10, 30, 40]
     assert table.area[0] == 25 * 30
     read(config)
@@ -218,7 +218,7 @@ def test_the_box_of_run_lengths(coco: Callable[..., DatasetConfig], as_text: boo
     images = [{**IMAGES[0], "width": 100, "height": 80}, IMAGES[1]]
     table, _ = dropped(
         coco(images=images, annotations=[{**BOX, "bbox": None, "segmentation": mask, "iscrowd": 1}, OTHER]),
-        no_box_beside_a_segmentation=1,
+        segmentation_without_box=1,
     )
     assert table.boxes.tolist() == [[10, 20, 61, 40], [1, 2, 4, 6]]
     assert table.crowd.tolist() == [True, False]

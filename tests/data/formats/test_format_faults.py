@@ -12,6 +12,7 @@ from ddptrain.data.formats.build import read
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import KEPT_PER_KIND, KINDS, UNREAD_SUFFIXES, Faults
 from ddptrain.errors import UserError
+from ddptrain.system.printable import counted
 
 Make = Callable[..., DatasetConfig]
 
@@ -22,7 +23,7 @@ def dropped(config: DatasetConfig, kind: str, where: str, error: bool = True, co
     table, faults = read(config, "drop")
     assert {k: n for k, n in faults.counts.items() if k != "box of an image left out"} == {kind: count}
     assert faults.kept[0].where.endswith(where)
-    assert f"{count} {kind} (" in faults.text()
+    assert f"{counted(count, kind, KINDS[kind].plural)} (" in faults.text()
     if error:
         with pytest.raises(UserError) as caught:
             read(config)
