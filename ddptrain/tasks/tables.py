@@ -17,7 +17,7 @@ from ddptrain.data.augment.partners import Partners
 from ddptrain.data.formats.build import check
 from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.tables.contents import Contents
-from ddptrain.data.tables.faults import KINDS, Faults, OnFault
+from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.labels import LabelSpace, classes_of
 from ddptrain.errors import UserError
 from ddptrain.reporting.page import Section, details
@@ -159,8 +159,7 @@ class TableTask(Task):
         first = next(faults.errors(), None)
         if first is None:
             return
-        counts = ", ".join(f"{n} {k}" for k, n in faults.counts.items() if KINDS[k].error)
-        line = f"{part} {d.name}: {counts}; the first: {first}"
+        line = f"{part} {d.name}: {faults.tally(error=True)}; the first: {first}"
         if self.config.data.on_fault == "error":
             out.errors.append(f"{line}; correct the files, or set data.on_fault=drop")
         else:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ddptrain.config import AugmentConfig, LossConfig, RunConfig
 from ddptrain.data.augment.partners import Partners
+from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.depth import DepthMaps, depth_of_file, find_depth
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.samples.detection import DetectionSamples, Source, compose
 from ddptrain.data.tables.boxes import AnnotationTable
-from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.errors import UserError
