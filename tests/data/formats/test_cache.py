@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from ddptrain.config.data import DatasetConfig
+from ddptrain.data.formats import cache
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.cache import cache_folder, fingerprint, read_cached
-from ddptrain.data.tables import cache
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.errors import UserError
 
