@@ -23,7 +23,8 @@ from ddptrain.errors import UserError
 from ddptrain.reporting.page import Section, details
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
-from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth
+from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth, report_classes
+from ddptrain.tasks.inspection.twins import report_duplicates
 from ddptrain.tasks.stream import run_length
 
 SHOWN_FAULTS = 50
@@ -62,8 +63,22 @@ class TableTask(Task):
         """Lines for the log about a dataset; raises `UserError` where nothing of it can be learned or scored."""
 
     @abstractmethod
-    def cells(self, data: DataSet) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What an inspection says of a dataset: cells of a table by column, and facts by name."""
+    def facts(self, data: DataSet) -> dict[str, Any]:
+        """What an inspection says of a dataset, plain values by name; a float is a fraction of 1."""
+
+    def inspect(self, images: int) -> Inspection:
+        out = Inspection()
+        sets = self._inspect_datasets(out)
+        if sets:
+            self.inspect_labels(sets, out)
+            report_duplicates(sets, images, out)
+        return out
+
+    def inspect_labels(self, sets: Sequence[DataSet], out: Inspection) -> None:
+        """Report how often each class is labelled, and what is probably not meant about it."""
+        counts = np.array([s.table.samples_by_class() for s in sets])
+        report_classes(sets, self.config.classes, counts, self.unit, out)
+        out.warnings += self.warnings(sets)
 
     def with_classes(self) -> Task:
         if self.config.classes:
@@ -128,11 +143,11 @@ class TableTask(Task):
         side = self.config.data.image_size
         return (torch.rand(2, self.channels, side, side, generator=torch.Generator().manual_seed(0)),)
 
-    def inspect_datasets(self, out: Inspection) -> list[DataSet]:
+    def _inspect_datasets(self, out: Inspection) -> list[DataSet]:
         """All datasets that can be read, a row of a table each; the others, and the faults of all, are reported."""
         sets: list[DataSet] = []
-        columns: dict[str, Any] = {}
         rows, folded = [], []
+        columns: list[str] = []
         facts = out.facts["datasets"] = []
         for part, number in [(p, i) for p in PARTS for i in range(len(self._configs(p)))]:
             d = self._configs(part)[number]
@@ -143,10 +158,12 @@ class TableTask(Task):
                 out.errors.append(f"{part}: {e}")
                 continue
             sets.append(data)
-            columns, known = self.cells(data)
-            rows.append([part, d.name, d.format, len(data.own), *columns.values(), data.faults.text()])
+            own = self.facts(data)
+            columns = [name.replace("_", " ") for name in own]
+            cells = [f"{100 * value:.1f} %" if isinstance(value, float) else value for value in own.values()]
+            rows.append([part, d.name, d.format, len(data.own), *cells, data.faults.text()])
             about = {"part": part, "name": d.name, "format": d.format, "images": len(data.own)}
-            facts.append(about | known | {"faults": dict(data.faults.counts)})
+            facts.append(about | own | {"faults": dict(data.faults.counts)})
             if data.faults.kept:
                 text = f"{data.title}: {sum(data.faults.counts.values())} faults, the first {SHOWN_FAULTS}"
                 folded.append(details(text, [str(f) for f in data.faults.kept[:SHOWN_FAULTS]]))

@@ -18,9 +18,8 @@ from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import mix
 from ddptrain.models.classifiers import build_classifier
 from ddptrain.structures import Batch
-from ddptrain.tasks.classification.inspect import inspect_classification
 from ddptrain.tasks.classification.view import ClassificationView, titled
-from ddptrain.tasks.inspection.base import DataSet, Inspection
+from ddptrain.tasks.inspection.base import DataSet
 from ddptrain.tasks.logits.task import LogitsTask, probabilities
 from ddptrain.tasks.tables import annotated
 
@@ -62,11 +61,10 @@ class ClassificationTask(LogitsTask):
             raise UserError(f"{table.name}: no image is left after its classes were mapped; check rename, ignore and drop")
         return [f"{data.title}: {len(data.own)} images, {len(data.own.names)} classes; {data.faults.text()}"]
 
-    def cells(self, data: DataSet) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self, data: DataSet) -> dict[str, Any]:
         counts = np.diff(data.table.offsets)
         none, several = int((counts == 0).sum()), int((counts > 1).sum())
-        cells = {"learned": len(counts), "without class": none, "several classes": several}
-        return cells, {name.replace(" ", "_"): n for name, n in cells.items()}
+        return {"learned": len(counts), "without_class": none, "several_classes": several}
 
     def build_model(self) -> nn.Module:
         model = self.config.model
@@ -102,6 +100,3 @@ class ClassificationTask(LogitsTask):
     @property
     def view(self) -> ClassificationView:
         return ClassificationView(self)
-
-    def inspect(self, images: int) -> Inspection:
-        return inspect_classification(self, images)

@@ -8,35 +8,17 @@ import numpy as np
 
 from ddptrain.config import LossConfig, RunConfig, YoloConfig
 from ddptrain.config.loss import SizeWeights
-from ddptrain.data.inspect.statistics import EDGES, Sizes, box_sizes, class_counts
+from ddptrain.data.inspect.statistics import EDGES, Sizes, box_sizes
 from ddptrain.reporting.page import Section, histogram
 from ddptrain.tasks.inspection.base import DataSet, Inspection
-from ddptrain.tasks.inspection.classes import report_classes
-from ddptrain.tasks.inspection.twins import report_duplicates
-from ddptrain.tasks.tables import TableTask
 
 SIZES = ("small", "medium", "large")
 MOST = 0.9
 """Part of the box loss that one size should not get by its weight."""
 
 
-def inspect_detection(task: TableTask, images: int) -> Inspection:
-    """Faults, classes without boxes, sizes of boxes, duplicates and leaks.
-
-    Args:
-        images: how many are opened to look for duplicates, over all datasets; 0 for all.
-    """
-    out = Inspection()
-    sets = task.inspect_datasets(out)
-    if sets:
-        report_classes(sets, task.classes, np.array([class_counts(s.table) for s in sets]), "box", out)
-        out.warnings += task.warnings(sets)
-        _report_sizes(task.config, sets, out)
-        report_duplicates(sets, images, out)
-    return out
-
-
-def _report_sizes(config: RunConfig, sets: Sequence[DataSet], out: Inspection) -> None:
+def report_sizes(config: RunConfig, sets: Sequence[DataSet], out: Inspection) -> None:
+    """Sections, facts and warnings on the sizes of boxes, and on what they mean for the loss and the head of YOLO."""
     side = config.data.image_size
     sizes = [box_sizes(s.table, side) for s in sets]
     section = Section("Sizes of boxes")

@@ -15,6 +15,7 @@ from ddptrain.data.augment.partners import Partners
 from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.depth import DepthMaps, depth_of_file, find_depth
 from ddptrain.data.images.read import BadImage
+from ddptrain.data.inspect.statistics import class_counts
 from ddptrain.data.samples.detection import DetectionSamples, Source, compose
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.contents import Contents
@@ -27,9 +28,10 @@ from ddptrain.models.detector import DetectorSettings
 from ddptrain.reporting import pictures
 from ddptrain.structures import Batch, Detections, LossSum, SampleKey
 from ddptrain.tasks.base import Prediction
-from ddptrain.tasks.detection.inspect import inspect_detection
+from ddptrain.tasks.detection.inspect import report_sizes
 from ddptrain.tasks.detection.view import DetectionView
 from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
+from ddptrain.tasks.inspection.classes import report_classes
 from ddptrain.tasks.stream import build_sampler
 from ddptrain.tasks.tables import TableTask, annotated
 
@@ -105,11 +107,10 @@ class DetectionTask(TableTask):
             notes.append(f"{data.title}: {', '.join(unknown)} not annotated: unknown there, not background")
         return notes
 
-    def cells(self, data: DataSet) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self, data: DataSet) -> dict[str, Any]:
         table: AnnotationTable = data.table
         ignored, crowds = int(table.ignore.sum()), int((table.crowd & ~table.ignore).sum())
-        cells = {"boxes": len(table.boxes) - ignored - crowds, "ignore regions": ignored, "crowds": crowds}
-        return cells, {name.replace(" ", "_"): n for name, n in cells.items()}
+        return {"boxes": len(table.boxes) - ignored - crowds, "ignore_regions": ignored, "crowds": crowds}
 
     def _refuse_missing(self, train: Sequence[DataSet]) -> None:
         """The models of torchvision cannot leave out what a dataset does not label."""
@@ -191,8 +192,10 @@ class DetectionTask(TableTask):
     def view(self) -> DetectionView:
         return DetectionView(self)
 
-    def inspect(self, images: int) -> Inspection:
-        return inspect_detection(self, images)
+    def inspect_labels(self, sets: Sequence[DataSet], out: Inspection) -> None:
+        report_classes(sets, self.classes, np.array([class_counts(s.table) for s in sets]), self.unit, out)
+        out.warnings += self.warnings(sets)
+        report_sizes(self.config, sets, out)
 
 
 def _truth(data: DataSet) -> GroundTruth:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ddptrain.config import DatasetConfig
+from ddptrain.data.tables.base import FileTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.reporting.page import Section
 
@@ -60,6 +61,11 @@ class DataSet(NamedTuple):
     def key(self) -> str:
         """Its place in the config: `data.train.0`."""
         return f"data.{self.part}.{self.number}"
+
+    @property
+    def images(self) -> Any:
+        """The table of its images: that of its samples, or where those are parts of images, `own`."""
+        return self.table if isinstance(self.table, FileTable) else self.own
 
     @property
     def used(self) -> bool:

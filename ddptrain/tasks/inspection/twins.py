@@ -18,7 +18,7 @@ from ddptrain.tasks.inspection.base import DataSet, Inspection
 def report_duplicates(sets: Sequence[DataSet], images: int, out: Inspection) -> None:
     """A section and warnings on images that appear twice or in both parts; a table has a `path` of each image."""
     chosen = _chosen(sets, images)
-    looked_at, total = sum(map(len, chosen)), sum(len(s.table) for s in sets)
+    looked_at, total = sum(map(len, chosen)), sum(len(s.images) for s in sets)
     undecoded: list[str] = []
     twins = find_twins([_images(s, which) for s, which in zip(sets, chosen)], undecoded=undecoded)
     section = Section("Duplicates and leaks", columns=("images of", "also in", "looked at", "equal files", "look the same"))
@@ -65,14 +65,14 @@ def report_twins(t: Twins, out: Inspection) -> None:
 
 
 def _images(s: DataSet, which: np.ndarray) -> Images:
-    pixels = getattr(s.table, "pixels", None) if isinstance(s.table, ImageTable) else None
-    return Images(s.title, [s.table.path(int(i)) for i in which], None if pixels is None else pixels[which])
+    pixels = getattr(s.images, "pixels", None) if isinstance(s.images, ImageTable) else None
+    return Images(s.title, [s.images.path(int(i)) for i in which], None if pixels is None else pixels[which])
 
 
 def _chosen(sets: Sequence[DataSet], images: int) -> list[np.ndarray]:
     """The images of each dataset that are opened: evenly spread, but first those whose file, or else whose size, is
     that of an image on the other side."""
-    sizes, val = [len(s.table) for s in sets], [s.part == "val" for s in sets]
+    sizes, val = [len(s.images) for s in sets], [s.part == "val" for s in sets]
     quota = _quota(sizes, val, images)
     if quota == sizes:
         return [np.arange(n) for n in sizes]

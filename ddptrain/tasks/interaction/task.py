@@ -21,8 +21,7 @@ from ddptrain.errors import UserError
 from ddptrain.models.interaction import CROPS, InteractionModel
 from ddptrain.reporting import panorama
 from ddptrain.structures import Batch
-from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
-from ddptrain.tasks.interaction.inspect import inspect_interaction
+from ddptrain.tasks.inspection.base import DataSet, Part
 from ddptrain.tasks.interaction.view import InteractionView
 from ddptrain.tasks.logits.task import LogitsTask, probabilities
 from ddptrain.tasks.tables import annotated
@@ -99,16 +98,15 @@ class InteractionTask(LogitsTask):
             f"{data.title}: {len(pairs)} pairs, {int(pairs.interacting.sum())} of them interacting",
         ]
 
-    def cells(self, data: DataSet) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self, data: DataSet) -> dict[str, Any]:
         people: PeopleTable = data.own
-        cells = {
+        return {
             "sequences": len(people.sequences),
             "people": len(people.boxes),
-            "unlabelled frames": int((~people.labelled).sum()),
+            "unlabelled_frames": int((~people.labelled).sum()),
             "pairs": len(data.table),
             "interacting": int(data.table.interacting.sum()),
         }
-        return cells, {name.replace(" ", "_"): n for name, n in cells.items()}
 
     def warnings(self, sets: Sequence[DataSet]) -> list[str]:
         return super().warnings(sets) if self.stage == 2 else []
@@ -190,9 +188,6 @@ class InteractionTask(LogitsTask):
     @property
     def view(self) -> InteractionView:
         return InteractionView(self)
-
-    def inspect(self, images: int) -> Inspection:
-        return inspect_interaction(self, images)
 
 
 def _one_answer(train: Sequence[PairTable], val: Sequence[PairTable]) -> list[str]:

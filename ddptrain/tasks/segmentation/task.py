@@ -27,8 +27,7 @@ from ddptrain.seeding import rng
 from ddptrain.structures import VOID, Batch, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
 from ddptrain.tasks.inspection.base import DataSet, Inspection
-from ddptrain.tasks.segmentation.inspect import inspect_segmentation
-from ddptrain.tasks.segmentation.mask_values import mask_warnings, values_text
+from ddptrain.tasks.segmentation.inspect import mask_warnings, report_pixels, values_text
 from ddptrain.tasks.segmentation.view import SegmentationView, confusion
 from ddptrain.tasks.stream import build_sampler
 from ddptrain.tasks.tables import TableTask, annotated
@@ -72,12 +71,12 @@ class SegmentationTask(TableTask):
             )
         return [f"{data.title}: {len(data.own)} images, {len(data.own.names)} classes; {data.faults.text()}"]
 
-    def cells(self, data: DataSet) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self, data: DataSet) -> dict[str, Any]:
         sizes, pixels = data.table.sizes, data.table.pixels
         order = np.argsort(sizes.astype(np.int64).prod(1), kind="stable")
         smallest, largest = (" x ".join(map(str, sizes[i].tolist())) for i in (order[0], order[-1]))
         void = float(pixels[:, -1].sum() / pixels.sum())
-        return {"smallest": smallest, "largest": largest, "void": f"{100 * void:.1f} %"}, {"void": round(void, 6)}
+        return {"smallest": smallest, "largest": largest, "void": round(void, 6)}
 
     def warnings(self, sets: Sequence[DataSet]) -> list[str]:
         return super().warnings(sets) + mask_warnings(self.classes, sets)
@@ -185,8 +184,9 @@ class SegmentationTask(TableTask):
     def view(self) -> SegmentationView:
         return SegmentationView(self)
 
-    def inspect(self, images: int) -> Inspection:
-        return inspect_segmentation(self, images)
+    def inspect_labels(self, sets: Sequence[DataSet], out: Inspection) -> None:
+        report_pixels(self.classes, sets, out)
+        out.warnings += self.warnings(sets)
 
 
 def _sums(parts: Mapping[str, Tensor], counts: Tensor) -> LossSum:

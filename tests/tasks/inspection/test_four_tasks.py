@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 from small_runs import RUNS, write_config
 
 from ddptrain.cli import main
-from ddptrain.config import load_config
+from ddptrain.config import DatasetConfig, load_config
 from ddptrain.data.inspect.duplicates import Twins
+from ddptrain.data.tables.faults import OnFault
+from ddptrain.tasks import build as tasks
 from ddptrain.tasks.build import new_task
 from ddptrain.tasks.inspection.base import Inspection
 from ddptrain.tasks.inspection.twins import report_twins
@@ -97,6 +100,25 @@ def test_every_fault_is_told_and_the_rest_is_inspected(task: str, data: Path, ch
     found = check(0, "data.on_fault=drop")
     assert found.errors == []
     assert sum("unreadable image" in w for w in found.warnings) == 2
+
+
+def test_check_reads_each_dataset_once(task: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it looks for the classes, inspects, and does all that training does before its first step."""
+    read, names = vars(tasks.TASKS[task])["read_table"].__func__, []
+
+    def counting(config: DatasetConfig, on_fault: OnFault) -> Any:
+        names.append((config.name, config.split))
+        return read(config, on_fault)
+
+    monkeypatch.setattr(tasks.TASKS[task], "read_table", staticmethod(counting))
+    auto = ["classes=auto", "data.pairs.max_negatives_per_frame=12"] if task == "interaction" else ["classes=auto"]
+    config = write_config(task, data, tmp_path)
+    assert main(["check", str(config), *auto, "--out", str(tmp_path / "c.html")]) == 0
+    assert (
+        len(names)
+        == len(set(names))
+        == sum(len(part) for part in (load_config(config).data.train, load_config(config).data.val))
+    )
 
 
 def test_the_same_set_as_train_and_val(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
