@@ -4,6 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 NPROC  ?= 2
 DEMO   := runs/demo-data
+# more than two cores: many tests wait for their processes
+WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest -q --dist worksteal
 
 .PHONY: help demo test-fast test test-learning test-slurm lint bench clean
 .DEFAULT_GOAL := help
@@ -35,16 +38,16 @@ demo: $(BIN)/.ready  ## Make two small datasets, train them jointly on 2 process
 	@echo "Predictions:          runs/demo/predictions/"
 
 test-fast: $(BIN)/.dev  ## After every save, under 2 minutes: whatever starts no process and trains nothing
-	$(BIN)/python -m pytest -q -n 2 -r fE --fast -m "not (learning or slurm)" $(ARGS)
+	$(PYTEST) -n 2 -r fE --fast -m "not (learning or slurm)" $(ARGS)
 
 test: $(BIN)/.dev  ## Before every push, about 12 minutes: all tests but test-learning and the slow ones on Slurm
-	$(BIN)/python -m pytest -q -n 2 -m "not (learning or (slurm and slow))" $(ARGS)
+	$(PYTEST) -n $(WORKERS) -m "not (learning or (slurm and slow))" $(ARGS)
 
 test-learning: $(BIN)/.dev  ## The tests that train until something is learned
-	$(BIN)/python -m pytest -q -n 2 -m learning $(ARGS)
+	$(PYTEST) -n 2 -m learning $(ARGS)
 
 test-slurm: $(BIN)/.dev  ## All tests on a private Slurm, slow ones too (apt-get install slurm-wlm munge)
-	$(BIN)/python -m pytest -q -n 2 -m slurm $(ARGS)
+	$(PYTEST) -n $(WORKERS) -m slurm $(ARGS)
 
 lint: $(BIN)/.dev  ## Check style, format and types
 	$(BIN)/ruff check .

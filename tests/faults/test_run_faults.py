@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import RUNS
 from support import Ranks, command_line, equal, final_state, largest_difference, summary, train
 
 from ddptrain.config import load_config
@@ -171,7 +172,7 @@ def test_no_rank_waits_for_ever(config: Path, tmp_path: Path, how: str, said: st
     assert "rank 0 waited" in status(tmp_path / "run")["reason"]
     if how == "sleep":
         assert time.monotonic() - started > 8
-        assert float(line.split("waited ")[1].split()[0]) == pytest.approx(8, abs=2)
+        assert 8 <= float(line.split("waited ")[1].split()[0]) < 60
 
 
 def test_a_killed_loader_worker_is_told_in_one_line(config: Path, tmp_path: Path) -> None:
@@ -230,9 +231,11 @@ def test_a_restart_before_the_first_checkpoint_keeps_the_start_that_was_given(co
 
 
 @pytest.mark.timeout(1200)
-def test_twenty_random_kills_end_where_the_calm_run_ends(config: Path, tmp_path: Path) -> None:
-    """kill -9 of one rank or both at any moment: starting, stepping, saving, evaluating."""
-    run = ("train.steps=120", "checkpoint.every_steps=3", "eval.every_steps=40", "data.workers=1")
+def test_twenty_random_kills_end_where_the_calm_run_ends(small_config: Callable[[str], Path], tmp_path: Path) -> None:
+    """kill -9 of one rank or both at any moment: starting, stepping, saving, evaluating. With the smallest network that has
+    running statistics."""
+    config, norms = small_config("classification"), RUNS["classification"].norms
+    run = ("train.steps=120", "checkpoint.every_steps=3", "eval.every_steps=40", "data.workers=1", *norms)
     train(2, config, "name=calm", *run)
     rng, broken, reached, span = random.Random(0), tmp_path / "broken", {0}, 0.6
     for _ in range(20):

@@ -108,7 +108,7 @@ class Ranks:
     def text(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def wait(self, timeout: float = 120) -> list[int]:
+    def wait(self, timeout: float = 300) -> list[int]:
         for p in self.processes:
             p.join(timeout)
         codes = [p.exitcode for p in self.processes]
@@ -126,7 +126,7 @@ def command_line(arguments: Sequence[str]) -> int:
     return main(list(arguments))
 
 
-def train(world_size: int, config: Path, *overrides: str, expect: int = 0, timeout: float = 180) -> str:
+def train(world_size: int, config: Path, *overrides: str, expect: int = 0, timeout: float = 300) -> str:
     """`ddptrain train` on so many ranks; returns what they said."""
     ranks = Ranks(world_size, command_line, ["train", str(config), *overrides])
     codes = ranks.wait(timeout)
