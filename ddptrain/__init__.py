@@ -1,3 +1,5 @@
 """ddptrain: train vision models on weighted mixtures of datasets. A run is a function of its config and its seed."""
 
-__version__ = "0.1.0"
+from ddptrain.version import __version__
+
+__all__ = ["__version__"]

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ddptrain import __version__
 from ddptrain.errors import RankFailed, RunFailed, UserError
 from ddptrain.system.limits import few_files, open_file_limit
 from ddptrain.system.printable import printable, say
+from ddptrain.version import __version__
 from launch.cli import add_commands
 
 

@@ -1,11 +1,9 @@
-"""The agent: one per machine. It starts the ranks (torchrun's elastic agent), passes stop signals on and waits for
-the save.
+"""The agent: one per machine. It starts the ranks (torchrun's elastic agent), forwards stop signals and waits for the save.
 
-Two threads. The main one takes the signals, for which it has handlers before torch is imported; the other runs
-torchrun's agent, with the signals blocked, so that neither it nor a rank that is starting can be ended by them.
-A stop signal goes on as USR1 to the ranks' main processes only, never to their groups: loader workers must outlive
-the save. Each rank is told once, for it takes a second signal as the wish to end unsaved; ranks that torchrun starts
-later are told too.
+Two threads. The main one receives the signals and has its handlers before torch is imported; the other runs torchrun's agent
+with the signals blocked, so that they can end neither it nor a rank that is starting. A stop signal is forwarded as USR1 to the
+ranks' main processes only, never to their groups: loader workers must outlive the save. Each rank gets it once, since a second
+signal means "end without saving"; ranks that torchrun starts later get it too.
 """
 
 from __future__ import annotations
@@ -25,39 +23,41 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ddptrain.system import temporary
+from ddptrain.system.files import write_text
 from launch import logs, rendezvous
 from launch.peers import Peers
-from launch.plan import STOP, Plan, node_name, threads_per_rank, write_atomic
+from launch.plan import STOP, Plan, node_name, threads_per_rank
 from launch.worker import SPEC, STOP_SIGNALS
 
-SAY_EVERY_S = 10.0
+REPORT_EVERY_S = 10.0
 NO_RANKS_S = 20.0
-"""Seconds after a stop signal in which ranks may still be starting, or ending."""
+"""Seconds without a rank after a stop signal: before them ranks may still be starting, or torchrun may be ending."""
 
 
 class Agent:
     """Runs a plan's ranks on this machine.
 
     Args:
-        report: file that tells the batch script how the pre-flight and the ranks ended; None where nobody asks.
-        asked: a stop was asked for before this process could hear a signal.
+        report: file in which the batch script finds how the pre-flight and the ranks ended; None without a batch script.
+        stopping: a stop was requested before this process could receive a signal.
     """
 
-    def __init__(self, plan: Plan, report: Path | None = None, *, asked: bool = False) -> None:
+    def __init__(self, plan: Plan, report: Path | None = None, *, stopping: bool = False) -> None:
         self.plan, self.report = plan, report
         self.node = node_name()
         self.code = 1
-        self._stops: list[tuple[float, int]] = [(time.monotonic(), signal.SIGUSR1)] if asked else []
-        self._told: set[int] = set()
+        self._stops: list[tuple[float, int]] = [(time.monotonic(), signal.SIGUSR1)] if stopping else []
+        self._signalled: set[int] = set()
         self._starts = ""
         self._peers: Peers | None = None
-        self._said = time.monotonic()
+        self._reported = time.monotonic()
+        self._ranks_seen = 0.0
 
     def run(self) -> int:
         """Start the ranks and wait for them.
 
         Returns:
-            0 when all ranks ended well (finished, or saved and stopped), 2 after a user's mistake, else 1.
+            0 when all ranks ended well (finished, or saved and stopped), 2 after a mistake of the user, else 1.
         """
         before = {s: signal.signal(s, self._on_signal) for s in STOP_SIGNALS}
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -78,17 +78,17 @@ class Agent:
         if self._stops:
             self._say(f"ranks ended {time.monotonic() - self._stops[0][0]:.1f} s after the signal")
         for number, handler in before.items():
-            # a job's agent is at its end: Python's own puts back the defaults of all but ignored signals, and a stop would kill
+            # Python's exit restores the default of all but ignored signals: a late stop would kill a job's agent
             signal.signal(number, signal.SIG_IGN if self.report else handler)
         self._note(code=self.code)
         return self.code
 
     def _note(self, **facts: Any) -> None:
-        """Tell the batch script, beside what the pre-flight told it."""
+        """Add facts for the batch script to those of the pre-flight."""
         if self.report:
             known = json.loads(self.report.read_text()) if self.report.exists() else {"node": self.node}
             by = {"signal": signal.Signals(self._stops[0][1]).name} if self._stops else {}
-            write_atomic(self.report, json.dumps(known | by | facts))
+            write_text(self.report, json.dumps(known | by | facts))
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self._stops.append((time.monotonic(), number))
@@ -96,31 +96,32 @@ class Agent:
     def _pass_on(self) -> None:
         first, number = self._stops[0]
         pids = worker_pids()
+        self._ranks_seen = time.monotonic() if pids else self._ranks_seen
         interrupts = sum(n == signal.SIGINT for _, n in self._stops)
-        if not pids and time.monotonic() - first > NO_RANKS_S:
-            self._end("no rank is there to save", pids)
+        if not pids and time.monotonic() - max(first, self._ranks_seen) > NO_RANKS_S:
+            self._end("there is no rank that could save", pids)
         if interrupts > 1 or time.monotonic() - first > self.plan.grace_s:
             why = "interrupted again" if interrupts > 1 else f"no save within {self.plan.grace_s:.0f} s"
             self._end(why, pids, 128 + signal.SIGINT if interrupts > 1 else 1)
-        if not self._told:  # Slurm may kill this process before the save is done
+        if not self._signalled:  # Slurm may kill this process before the save is done
             self._note()
-        new = [pid for pid in pids if pid not in self._told]
+        new = [pid for pid in pids if pid not in self._signalled]
         if new:
-            again = "; once more to end at once" if number == signal.SIGINT else ""
+            again = "; once more to end immediately" if number == signal.SIGINT else ""
             self._say(f"{signal.Signals(number).name}: asking processes {new} to save and stop{again}")
         for pid in new:
-            self._told.add(pid)
+            self._signalled.add(pid)
             _send(pid, signal.SIGUSR1)
 
     def _watch(self, peers: Peers) -> None:
-        """Say which machines are waited for; end where one was lost, for torchrun would wait for it in silence."""
+        """Report which machines are late; end where one was lost, since torchrun would wait for it in silence."""
         for seconds, came in ((self.plan.lost_s, True), (self.plan.late_s, False)):
             if lost := peers.silent(seconds, came=came):
                 self._note(lost=lost, code=1)
-                self._end(f"nothing was heard of {' '.join(lost)} for {seconds:.0f} s", worker_pids())
-        late = peers.silent(SAY_EVERY_S) + peers.silent(SAY_EVERY_S, came=False)
-        if late and time.monotonic() - self._said > SAY_EVERY_S:
-            self._said = time.monotonic()
+                self._end(f"{' '.join(lost)} was silent for {seconds:.0f} s", worker_pids())
+        late = peers.silent(REPORT_EVERY_S) + peers.silent(REPORT_EVERY_S, came=False)
+        if late and time.monotonic() - self._reported > REPORT_EVERY_S:
+            self._reported = time.monotonic()
             self._say(f"waiting for {' '.join(late)}")
 
     def _end(self, why: str, pids: list[int], status: int = 1) -> NoReturn:
@@ -148,8 +149,8 @@ class Agent:
 
     def _meet_and_run(self) -> None:
         plan = self.plan
-        # read when torch is imported: without it, restarting in place hangs on more than one machine, since rank 0
-        # may move to another machine while agents remember the first one's store
+        # read when torch is imported; otherwise a restart in place hangs on more than one machine, since rank 0 may move to
+        # another machine while agents remember the store of the first
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
         os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "15")
         from torch.distributed import TCPStore  # noqa: TID251
@@ -157,11 +158,11 @@ class Agent:
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: TID251
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch  # noqa: TID251
 
-        # what it says of the last failure, `_record` says in a line of its own; of those before a restart it alone speaks
+        # `_record` reports the last failure in a line of its own; those before a restart are reported by torchrun alone
         level = logging.ERROR if plan.max_restarts else logging.CRITICAL
         logging.getLogger("torch.distributed.elastic").setLevel(level)
         address, store, announced = plan.address, None, None
-        test = self._start_check() if plan.check else None
+        check = self._start_check() if plan.check else None
         configs: dict[str, Any] = {"join_timeout": 600, "read_timeout": 60}
         if plan.endpoint is not None:
             endpoint = plan.endpoint
@@ -177,8 +178,8 @@ class Agent:
                 self._say(f"meets at {endpoint}")
                 others = [node for node in plan.addresses if node != self.node]
                 self._peers = Peers(store, plan.host, self.node, others)
-        if test and test.wait():
-            self.code = test.returncode
+        if check and check.wait():
+            self.code = check.returncode
             return
         os.environ[SPEC] = json.dumps(self._worker_spec())
         config = LaunchConfig(
@@ -201,13 +202,13 @@ class Agent:
             self._record(e.failures)
         if self._peers:
             self._peers.close()
-        if store and plan.nnodes > 1 and self.code == 0:  # the machine that holds the store leaves last
+        if store and plan.nnodes > 1 and self.code == 0:  # the machine with the store leaves last
             rendezvous.leave(store, self.node, list(plan.addresses) if plan.host == self.node else [])
         if announced:
             announced.close()
 
     def _start_check(self) -> subprocess.Popen[bytes]:
-        """The pre-flight, in a process of its own: a GPU it touched must be free when the ranks come."""
+        """The pre-flight, in a process of its own, so that its GPUs are free again when the ranks start."""
         return subprocess.Popen([sys.executable, "-m", "launch.preflight", self.plan.dumps(), str(self.report)])
 
     def _worker_spec(self) -> dict[str, Any]:
@@ -226,13 +227,13 @@ class Agent:
         }
 
     def _record(self, failures: dict[int, Any]) -> None:
-        """Say which ranks failed and how, and leave a note beside the log of each."""
+        """Report which ranks failed and how, here and beside the log of each."""
         self.code = 2 if any(f.exitcode == 2 for f in failures.values()) else 1
         for rank, failure in sorted(failures.items()):
             how = f"status {failure.exitcode}"
             if failure.exitcode < 0:
                 how = f"killed by {signal.Signals(-failure.exitcode).name}"
-            if self.code != 2:  # a user's mistake was told by the rank that met it
+            if self.code != 2:  # a user's mistake was reported by the rank that met it
                 self._say(f"rank {rank} failed: {how}")
             if self.plan.logs:
                 logs.note_failure(Path(self.plan.logs), self.plan.restart, self.node, rank, how)
@@ -245,7 +246,7 @@ def _send(pid: int, number: signal.Signals) -> None:
 
 def worker_pids() -> list[int]:
     """Main processes of the ranks that this agent started: its children, not theirs."""
-    me, found = os.getpid(), []
+    me, pids = os.getpid(), []
     if not os.path.isdir("/proc/self"):
         table = subprocess.run(["ps", "-axo", "pid=,ppid=,command="], capture_output=True, text=True, check=True)
         rows = [line.split(None, 2) for line in table.stdout.splitlines()]
@@ -257,17 +258,17 @@ def worker_pids() -> list[int]:
             if parent == me:
                 with open(f"/proc/{pid}/cmdline", "rb") as b:
                     if b"launch.worker" in b.read():
-                        found.append(int(pid))
+                        pids.append(int(pid))
         except (OSError, ValueError):
             continue
-    return found
+    return pids
 
 
 def main(folder: Path) -> int:
     """The agent of one start of a Slurm job, on one of its machines."""
     restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     plan = Plan.loads((folder / f"plan.r{restart}.json").read_text(encoding="utf-8"))
-    return Agent(plan, folder / f"agent.r{restart}.{node_name()}.json", asked=(folder / STOP).exists()).run()
+    return Agent(plan, folder / f"agent.r{restart}.{node_name()}.json", stopping=(folder / STOP).exists()).run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the batch script does before and after srun, on the job's first machine, outside any container. No torch."""
+"""What the batch script does before and after srun, on the job's first machine, outside any container."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from typing import Any
 
 from ddptrain.config.slurm import no_room
 from ddptrain.errors import UserError
+from ddptrain.system.files import write_text
 from ddptrain.system.printable import printable
 from ddptrain.system.status import FAILED, FINISHED, STOPPED, USER_ERROR, read_status
 from launch import cluster, job, rendezvous
 from launch.job import Job
-from launch.plan import STOP, Plan, write_atomic
+from launch.plan import STOP, Plan
 
 # not DETAIL: with it DDP of torch 2.14 ends in a segmentation fault
 DEBUG = {"NCCL_DEBUG": "INFO", "TORCH_DISTRIBUTED_DEBUG": "INFO", "TORCH_CPP_LOG_LEVEL": "INFO"}
 CANCEL = "cancel"
-"""File in the job folder: the user wants the job to end once it is saved."""
+"""File in the job's folder: the user wants the job to end once it has saved."""
 
 
 def restart_count(environ: Mapping[str, str] = os.environ) -> int:
-    """How often Slurm has queued this job again."""
+    """How often Slurm has requeued this job."""
     return int(environ.get("SLURM_RESTART_COUNT") or 0)
 
 
@@ -37,7 +38,7 @@ def say(text: str) -> None:
 
 
 def plan_path(folder: Path, restart: int) -> Path:
-    """What the agents of a start do."""
+    """The plan that the agents of a start read."""
     return folder / f"plan.r{restart}.json"
 
 
@@ -46,7 +47,7 @@ def prepare(folder: Path) -> int:
     mine, restart, number = job.read(folder), restart_count(), os.environ["SLURM_JOB_ID"]
     slurm = mine.options
     state = cluster.job_state(number) if mine.arguments[:1] == ("train",) else None
-    if state and (why := no_room(state.limit_s, slurm.signal_s)):  # a script queued by hand has a limit of its own
+    if state and (why := no_room(state.limit_s, slurm.signal_s)):  # a script queued by hand has its own limit
         raise UserError(f"job {number}: {why}")
     if restart:
         signalled = any("signal" in a for a in reports(folder, restart - 1))
@@ -74,8 +75,8 @@ def prepare(folder: Path) -> int:
         check_command=slurm.check_command,
         gpus=slurm.gpus_per_node,
     )
-    write_atomic(plan_path(folder, restart), plan.dumps())
-    write_atomic(folder / f"status_before.r{restart}", _status_text(mine))
+    write_text(plan_path(folder, restart), plan.dumps())
+    write_text(folder / f"status_before.r{restart}", _status_text(mine))
     where = f"{len(nodes)} x {slurm.ranks} ranks, at {plan.address}:{plan.ports[0]}"
     say(f"start {restart} of job {number} on {' '.join(nodes)}, {where}")
     return 0
@@ -89,16 +90,16 @@ def _status_text(mine: Job) -> str:
 
 
 def step_of(mine: Job) -> int:
-    """Steps of the run that its newest status tells."""
+    """Steps of the run according to its newest status."""
     status = read_status(Path(mine.run))
     return status.step if status else 0
 
 
 def ends(folder: Path) -> dict[str, dict[str, Any]]:
-    """How each start ended: start number → kind, step, signal, bad nodes, time.
+    """How each start ended, by its number: kind, step, signal, bad nodes, time.
 
     Kinds: "stopped" (saved), "unsaved" (asked to stop, but ended before it could save), "crashed", "bad node", "lost" (it
-    had no time to say anything, or lost a machine).
+    had no time to report anything, or lost a machine).
     """
     try:
         return dict(json.loads((folder / "ends.json").read_text()))
@@ -107,37 +108,37 @@ def ends(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def note_end(folder: Path, restart: int, kind: str, step: int, bad: list[str] | None = None) -> None:
-    """Note how a start ended; the first note of a start stands."""
+    """Record how a start ended; the first record of a start counts."""
     known = ends(folder)
     signals = [a["signal"] for a in reports(folder, restart) if "signal" in a]
     end = {"kind": kind, "step": step, "signal": "".join(signals[:1]), "bad": bad or [], "time": time.time()}
     known.setdefault(str(restart), end)
-    write_atomic(folder / "ends.json", json.dumps(known, indent=1) + "\n")
+    write_text(folder / "ends.json", json.dumps(known, indent=1) + "\n")
 
 
 def reports(folder: Path, restart: int) -> list[dict[str, Any]]:
-    """What the agents of a start told: node, check (how the pre-flight ended), code, signal (the first that came)."""
+    """The reports of a start's agents: node, check (result of the pre-flight), code, signal (the first that came)."""
     return [json.loads(p.read_text()) for p in sorted(folder.glob(f"agent.r{restart}.*.json"))]
 
 
 def over_budget(mine: Job) -> str | None:
     """Why the job must not be queued again; None while it may.
 
-    Stops have a budget of their own. Crashes count from the last one that had a new checkpoint before it, so a run
-    that gets on is never ended by them, and one that does not, soon is. Bad machines count alike, on their own.
+    Stops have a budget of their own. Crashes are counted from the last one with a new checkpoint before it: a run that makes
+    progress is never ended by them, one that does not soon is. Bad machines have a budget of the same size.
     """
     slurm, known = mine.options, [e for _, e in sorted(ends(mine.path).items(), key=lambda x: int(x[0]))]
     stops = sum(e["kind"] == "stopped" for e in known)
     if stops > slurm.max_stops:
-        return f"{stops} stops, slurm.max_stops is {slurm.max_stops}"
+        return f"it was stopped {stops} times and slurm.max_stops is {slurm.max_stops}"
     crashes, before = 0, -1
     for end in known:
         if end["kind"] in ("crashed", "lost", "unsaved"):
             crashes, before = 1 if end["step"] > before else crashes + 1, end["step"]
     if crashes > slurm.max_crashes:
-        return f"{crashes} crashes without a new checkpoint, slurm.max_crashes is {slurm.max_crashes}"
+        return f"it crashed {crashes} times without a new checkpoint and slurm.max_crashes is {slurm.max_crashes}"
     bad = sum(e["kind"] == "bad node" for e in known)
-    return f"bad machines {bad} times, slurm.max_crashes is {slurm.max_crashes}" if bad > slurm.max_crashes else None
+    return f"it met bad machines {bad} times and slurm.max_crashes is {slurm.max_crashes}" if bad > slurm.max_crashes else None
 
 
 def judge(mine: Job, restart: int, code: int) -> tuple[str, int, list[str]]:
@@ -153,7 +154,7 @@ def judge(mine: Job, restart: int, code: int) -> tuple[str, int, list[str]]:
     asked = [a["signal"] for a in agents if "signal" in a]
     if mine.arguments[:1] != ("train",):
         return ("finished", FINISHED, []) if code == 0 else ("unsaved" if asked else "crashed", FAILED, [])
-    if code == STOPPED and not agents:  # the batch script heard a stop before it started any agent
+    if code == STOPPED and not agents:  # the batch script received a stop before it started any agent
         return "stopped", STOPPED, []
     before = (folder / f"status_before.r{restart}").read_text(encoding="utf-8")
     now = read_status(Path(mine.run)) if _status_text(mine) != before else None
@@ -162,23 +163,23 @@ def judge(mine: Job, restart: int, code: int) -> tuple[str, int, list[str]]:
     if now and now.state == "stopped":
         return "stopped", STOPPED, []
     plan = Plan.loads(plan_path(folder, restart).read_text(encoding="utf-8"))
-    # an agent that was killed after its report (Slurm's signal came at its end) takes nothing back
+    # an agent that was killed after its report (Slurm's signal came at its end) does not undo it
     if now and now.state == "finished" and {a["node"] for a in agents if a.get("code") == 0} == set(plan.addresses):
         return "finished", FINISHED, []
     bad = sorted(a["node"] for a in agents if a.get("check", "passed") != "passed")
     silent = sorted(set(plan.addresses) - {a["node"] for a in agents})
     if agents and not bad and plan.check and silent and not asked:
-        bad = silent  # the others passed and waited for them
+        bad = silent  # the others passed and waited for these
     if bad:
         return "bad node", FAILED, bad
     return "unsaved" if asked else "lost" if any("lost" in a for a in agents) else "crashed", FAILED, []
 
 
 def finish(folder: Path, code: int) -> int:
-    """After srun: end, or queue the job again where nobody else decided about it.
+    """After srun: end, or requeue the job where nobody else has decided about it.
 
     Returns:
-        The job's exit status: 0 only when the training is finished, so that `afterok` is true.
+        The job's exit status: 0 only when the training is finished, so that `afterok` holds.
     """
     mine, restart, number = job.read(folder), restart_count(), os.environ["SLURM_JOB_ID"]
     (folder / STOP).unlink(missing_ok=True)
@@ -200,46 +201,46 @@ def finish(folder: Path, code: int) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         cluster.call("scancel", number)  # from here on the job's state is CANCELLED, however this script ends
         return status
-    # scancel, the time limit, scontrol requeue and a lost machine all show COMPLETING: somebody else decided
+    # scancel, the time limit, scontrol requeue and a lost machine all show COMPLETING: someone else has decided
     if state != "RUNNING" or mine.arguments[:1] != ("train",):
         return status
     exclude = sorted({*bad, *cluster.hostnames(slurm_state.excluded)}) if bad and slurm_state else []
     why = over_budget(mine) or (too_few_left(mine, exclude, slurm_state.partition) if exclude and slurm_state else None)
     if why:
-        say(f"not queued again: {why}")
+        say(f"not requeued: {why}")
         return status
-    say("queued again" + (f", without {' '.join(exclude)}" if exclude else ""))
+    say("requeued" + (f", without {' '.join(exclude)}" if exclude else ""))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         cluster.requeue(number, exclude)  # ending now spares the job Slurm's KillWait
     except UserError as e:
-        say(f"not queued again: {e}")
+        say(f"not requeued: {e}")
     return status
 
 
 def too_few_left(mine: Job, exclude: list[str], partition: str) -> str | None:
-    """Why a job without these machines could never start; None where it can. The queue would keep it for ever."""
+    """Why a job without these machines could never start, and so would stay in the queue forever; None where it can."""
     try:
         left = len(cluster.machines(partition) - set(exclude))
     except UserError:
         return None
     if left >= mine.options.nodes:
         return None
-    return f"without {' '.join(exclude)} partition {partition} has {left} machines, {mine.options.nodes} are needed"
+    return f"without {' '.join(exclude)}, partition {partition} has {left} of the {mine.options.nodes} machines that are needed"
 
 
 def main(argv: list[str]) -> int:
-    """`prepare FOLDER` | `finish FOLDER CODE` | `create …` (see launch/sbatch.py)."""
+    """`prepare FOLDER` | `finish FOLDER CODE` | `create …` (see `launch.submission.create_here`)."""
     try:
         if argv[0] == "prepare":
             return prepare(Path(argv[1]))
         if argv[0] == "finish":
-            for number in (signal.SIGUSR1, signal.SIGUSR2):  # the run has ended: no stop can change how it did
+            for number in (signal.SIGUSR1, signal.SIGUSR2):  # the run has ended: a stop can no longer change how
                 signal.signal(number, signal.SIG_IGN)
             return finish(Path(argv[1]), int(argv[2]))
-        from launch import sbatch
+        from launch import submission
 
-        print(sbatch.create_here(argv[1:]).folder)
+        print(submission.create_here(argv[1:]).folder)
         return 0
     except UserError as e:
         print(f"ddptrain: error: {printable(str(e))}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What the launcher asks of Slurm, through its commands. Nothing here needs accounting."""
+"""What the launcher asks of Slurm, through its commands; accounting is not needed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 
 @dataclass(frozen=True)
 class JobState:
-    """What Slurm says of a job; empty where it does not say."""
+    """What Slurm reports about a job; empty strings where it does not."""
 
     state: str
     reason: str = ""
@@ -37,7 +37,7 @@ class JobState:
 
     @property
     def limit_s(self) -> float:
-        """The time limit in seconds; 0 for none, and where Slurm does not say."""
+        """The time limit in seconds; 0 where there is none or it is not known."""
         try:
             return minutes(self.limit) * 60
         except ValueError:
@@ -50,10 +50,10 @@ def present() -> bool:
 
 
 def call(*command: str, timeout_s: float = 60.0) -> str:
-    """Output of a Slurm command. Inside a job a busy controller is asked again for a minute: the job's future hangs on it.
+    """Output of a Slurm command. Inside a job a busy controller is asked again for a minute: the job's future depends on it.
 
     Raises:
-        UserError: it is not there, or failed; says what Slurm said.
+        UserError: the command does not exist or failed; with Slurm's own message.
     """
     end = time.monotonic() + (PATIENCE_S if "SLURM_JOB_ID" in os.environ else 0)
     while True:
@@ -62,25 +62,25 @@ def call(*command: str, timeout_s: float = 60.0) -> str:
         except FileNotFoundError:
             raise UserError(f"{command[0]}: not found; run this where Slurm's commands are, on a login node") from None
         except subprocess.TimeoutExpired:
-            said, again = f"no answer in {timeout_s:.0f} s; is the Slurm controller up?", True
+            message, again = f"no answer in {timeout_s:.0f} s; is the Slurm controller up?", True
         else:
             if done.returncode == 0:
                 return done.stdout
-            said = plain(done.stderr or done.stdout) or f"status {done.returncode}"
-            again = done.returncode < 0 or bool(_BUSY.search(said))
+            message = plain(done.stderr or done.stdout) or f"status {done.returncode}"
+            again = done.returncode < 0 or bool(_BUSY.search(message))
         if not again or time.monotonic() > end:
-            raise UserError(f"{command[0]}: {said}")
+            raise UserError(f"{command[0]}: {message}")
         time.sleep(1)
 
 
 def plain(text: str) -> str:
-    """What a Slurm command said, in one line, without its name before each sentence."""
+    """The message of a Slurm command in one line, without its name before each sentence."""
     lines = (re.sub(r"^\w+: (?:error: )?", "", line).strip() for line in text.splitlines())
     return "; ".join(line for line in lines if line)
 
 
 def inside_job(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Variables that a surrounding job or torchrun left and that must not reach a new one."""
+    """Variables of a surrounding job or torchrun that must not reach a new one."""
     return sorted(k for k in environ if _STRIPPED.match(k) and k not in _KEPT)
 
 
@@ -91,11 +91,11 @@ def clean(command: Sequence[str]) -> list[str]:
 
 
 def job_state(job: str) -> JobState | None:
-    """State of a job from scontrol, else sacct, else sacct's text file, else squeue; None where nobody knows it."""
+    """State of a job from scontrol, else sacct, else sacct's text file, else squeue; None where none of them knows it."""
     for ask in (_scontrol, _sacct, _squeue):
         try:
-            if found := ask(job):
-                return found
+            if state := ask(job):
+                return state
         except UserError:
             continue
     return None
@@ -152,7 +152,7 @@ def node_address(node: str) -> str:
 
 
 def requeue(job: str, exclude: Sequence[str] = ()) -> None:
-    """Queue a running job again; it is killed by that. Machines can only be excluded while it is held."""
+    """Requeue a running job, which kills it. Machines can be excluded only while it is held."""
     if not exclude:
         call("scontrol", "requeue", job)
         return

@@ -1,4 +1,4 @@
-"""The ranks' logs: follow them as they grow, merge them with the rank before each line, find the rank that failed."""
+"""The logs of the ranks: follow them as they grow, merge them with the rank before each line, find the rank that failed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KILLED = re.compile(r"killed by (?!SIGTERM|SIGUSR1|SIGINT)")
 
 @dataclass(frozen=True)
 class RankLog:
-    """One log file and what its name says."""
+    """One log file and the parts of its name."""
 
     path: Path
     restart: int
@@ -27,18 +27,18 @@ class RankLog:
 
 def rank_logs(folder: Path, suffix: str = ".log") -> list[RankLog]:
     """The logs of a job in the order of restarts, attempts and ranks."""
-    found = []
+    logs = []
     for path in folder.glob(f"r*{suffix}"):
         if m := _NAME.match(path.name.removesuffix(suffix)):
-            found.append(RankLog(path, int(m["restart"]), int(m["attempt"]), m["node"], int(m["rank"])))
-    return sorted(found, key=lambda x: (x.restart, x.attempt, x.rank))
+            logs.append(RankLog(path, int(m["restart"]), int(m["attempt"]), m["node"], int(m["rank"])))
+    return sorted(logs, key=lambda x: (x.restart, x.attempt, x.rank))
 
 
 class Tail:
-    """Reads what is added to the files of a folder."""
+    """Prints what is added to the files of a folder."""
 
     def __init__(self, folder: Path, pattern: str, skip: bool = False) -> None:
-        """`skip`: leave out what stands in the files now."""
+        """Args: skip: leave out the present content of the files."""
         self._folder, self._pattern = folder, pattern
         self._at: dict[Path, int] = {}
         self._open: dict[Path, bytes] = {}
@@ -46,7 +46,7 @@ class Tail:
             self._at = {p: p.stat().st_size for p in folder.glob(pattern)}
 
     def show(self, out: TextIO, end: bool = False) -> None:
-        """Print the new lines, the rank before each; `end` prints a last line that has no line end."""
+        """Print the new lines, the rank before each; with `end` also a last line without a line end."""
         for path in sorted(self._folder.glob(self._pattern)):
             match = _NAME.match(path.name.removesuffix(".log"))
             prefix = f"[{match['rank']}] " if match else ""
@@ -64,7 +64,7 @@ class Tail:
 
 
 def note_failure(folder: Path, restart: int, node: str, rank: int, how: str) -> None:
-    """Leave a note beside the newest log of a rank that failed; one the rank wrote itself keeps its time and error."""
+    """Leave a note beside the newest log of a rank that failed; a note of the rank itself keeps its time and error."""
     mine = [x for x in rank_logs(folder) if (x.restart, x.node, x.rank) == (restart, node, rank)]
     path = mine[-1].path.with_suffix(".failed") if mine else folder / f"r{restart}.a0.{node}.rank{rank}.failed"
     note = json.loads(path.read_text()) if path.exists() else {"time": time.time()}
@@ -72,10 +72,10 @@ def note_failure(folder: Path, restart: int, node: str, rank: int, how: str) -> 
 
 
 def root_failure(folder: Path) -> tuple[RankLog, str] | None:
-    """The rank whose end brought the others down in the newest start that failed, and how it ended.
+    """The rank whose end brought down the others in the newest start that failed, and how it ended.
 
-    A rank killed from outside comes before ranks that ended with an error (they lost their peer) and ranks that their
-    agent ended, then the earliest.
+    A rank that was killed from outside comes before ranks that ended with an error (since they lost a peer) and ranks that
+    their agent ended; of several, the earliest.
     """
     notes = rank_logs(folder, ".failed")
     if not notes:

@@ -1,4 +1,4 @@
-"""Which machines of a job still answer. Slurm may take minutes to find a lost one, and does not miss one that came back."""
+"""Which machines of a job still answer. Slurm may take minutes to notice a lost one, and never misses one that came back."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ BEAT_S = 2.0
 
 
 class Peers:
-    """Counts for the others in the job's store, and reads their counts; a machine whose count stands still is silent.
+    """Publishes a count in the job's store and reads those of the others; a machine whose count stands still is silent.
 
-    Silence is counted in this machine's own beats: a job that was suspended as a whole has missed nothing.
+    Silence is measured in this machine's own beats: a job that was suspended as a whole has missed nothing.
 
     Args:
-        host: the machine that holds the store. When the store does not answer, it alone is silent.
+        host: the machine with the store. When the store does not answer, that machine alone counts as silent.
         me, others: names of the machines.
     """
 
@@ -40,14 +40,14 @@ class Peers:
             try:
                 if not lost:
                     self._ask(count)
-            except RuntimeError:  # the machine that holds the store has gone; this connection stays broken
+            except RuntimeError:  # the machine with the store is gone; this connection stays broken
                 lost = True
             if lost:
                 self._quiet[self._host] = self._quiet.get(self._host, 0.0) + max(BEAT_S, time.monotonic() - self._asking)
             self._asking = None
 
     def close(self) -> None:
-        """Count no more: the store may go."""
+        """Stop counting: the store may go."""
         self._closed.set()
 
     def _ask(self, count: int) -> None:
@@ -60,7 +60,7 @@ class Peers:
             self._counts[other] = now
 
     def silent(self, seconds: float, *, came: bool = True) -> list[str]:
-        """Machines of which nothing was heard for so long, of those that came at all, or of those that did not."""
+        """Machines that have been silent for so long, of those that joined or (`came=False`) of those that did not."""
         since = self._asking
         if came and since is not None and time.monotonic() - since > seconds:
             return [self._host]

@@ -1,4 +1,4 @@
-"""What an agent has to do on its machine, as plain values: written once per start of a job, read by every machine."""
+"""What an agent does on its machine, as plain values: written once per start of a job, read by every machine."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 STOP = "stop"
-"""File in a job's folder: the user wants this start to end, also where nothing is there yet to hear a signal."""
+"""File in a job's folder: the user wants this start to end, even before any process can receive a signal."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +21,24 @@ class Plan:
         arguments: its arguments.
         nproc: ranks per machine.
         nnodes: machines.
-        cwd: working directory of the ranks; null for the agent's own.
+        cwd: working directory of the ranks; None for the agent's own.
         env: variables set in every rank before anything is imported.
-        logs: folder of one log per machine, rank and restart; null: the ranks write to the agent's own output.
+        logs: folder of one log per machine, rank and restart; None: the ranks write to the agent's own output.
         restart: how often the job was requeued before.
         max_restarts: restarts in place after a lost rank.
         grace_s: seconds the ranks have for their save after a stop signal.
-        lost_s: seconds without a word from another machine after which it is taken for lost.
-        late_s: seconds that a machine may take to come.
+        lost_s: seconds of silence after which another machine counts as lost.
+        late_s: seconds that a machine may take to join.
         run_id: name of the rendezvous.
-        token: secret by which an agent knows that a store is this job's.
+        token: secret by which an agent recognises the store of this job.
         address: address of the machine that holds the store.
         host: node name of that machine; empty for the machine of the agent itself.
-        ports: ports to try, in this order; 0 is any free one.
-        addresses: node name → address, for the machines of the job.
+        ports: ports to try, in this order; 0 for any free one.
+        addresses: address of each machine of the job, by node name.
         endpoint: `host:port` given by the user, for machines without Slurm; replaces address, host and ports.
         check: pre-flight of every machine before the ranks start.
-        check_command: further shell command of the pre-flight; a machine where it fails is bad.
-        gpus: GPUs every machine must have; 0 for none.
+        check_command: additional shell command of the pre-flight; a machine on which it fails is bad.
+        gpus: GPUs that every machine must have.
     """
 
     module: str
@@ -71,27 +70,20 @@ class Plan:
 
     @classmethod
     def loads(cls, text: str) -> Plan:
-        """The plan that `dumps` wrote."""
+        """The plan of a text that `dumps` made."""
         values: dict[str, Any] = json.loads(text)
         for key in ("arguments", "ports"):
             values[key] = tuple(values[key])
         return cls(**values)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a small file so that a reader on any machine sees the old or the new text, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def node_name(environ: Mapping[str, str] = os.environ) -> str:
-    """Slurm's name of this machine, else the host's."""
+    """Slurm's name for this machine, else its host name."""
     return environ.get("SLURMD_NODENAME") or os.uname().nodename.split(".")[0]
 
 
 def threads_per_rank(nproc: int, environ: Mapping[str, str] = os.environ) -> int:
-    """Cores of this machine (or of the Slurm task) shared out to its ranks, at least 1."""
+    """Cores of this machine (or of the Slurm task) for each of its ranks, at least 1."""
     cores = environ.get("SLURM_CPUS_PER_TASK", "")
     if cores.isdigit():
         total = int(cores)

@@ -9,8 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ddptrain.system.files import write_text
 from launch import rendezvous
-from launch.plan import Plan, node_name, write_atomic
+from launch.plan import Plan, node_name
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,7 @@ def check_machine(plan: Plan) -> str:
     """Test this machine alone.
 
     Returns:
-        "passed", or what is wrong with it.
+        "passed", or what is wrong with the machine.
     """
     import torch
 
@@ -31,14 +32,14 @@ def check_machine(plan: Plan) -> str:
         try:
             done = subprocess.run(plan.check_command, shell=True, capture_output=True, text=True, timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
-            return f"check_command: no end within {PATIENCE_S} s"
+            return f"check_command: did not end within {PATIENCE_S} s"
         if done.returncode:
-            said = " ".join((done.stderr or done.stdout).split())[:200]
-            return f"check_command: status {done.returncode} {said}".strip()
+            output = " ".join((done.stderr or done.stdout).split())[:200]
+            return f"check_command: status {done.returncode} {output}".strip()
     if plan.gpus:
-        seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if seen < plan.gpus:
-            return f"{seen} GPUs of {plan.gpus}"
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count < plan.gpus:
+            return f"{count} GPUs of {plan.gpus}"
     devices = [torch.device("cuda", i) for i in range(plan.gpus)] or [torch.device("cpu")]
     for device in devices:
         try:
@@ -50,7 +51,7 @@ def check_machine(plan: Plan) -> str:
 
 
 def product_is_right(device: torch.device) -> bool:
-    """Multiply two matrices of small whole numbers, whose product float32 holds exactly, and compare with int64."""
+    """Multiply two matrices of small integers, whose product float32 holds exactly, and compare with int64."""
     import torch
 
     a = torch.arange(256 * 256).reshape(256, 256) % 7
@@ -59,10 +60,10 @@ def product_is_right(device: torch.device) -> bool:
 
 
 def all_reduce(plan: Plan) -> None:
-    """Sum ones over the machines, on their first GPUs where they have some.
+    """Sum ones over the machines, on their first GPUs if they have any.
 
     Raises:
-        RuntimeError: a machine did not come, or the sum is wrong.
+        RuntimeError: a machine is missing, or the sum is wrong.
     """
     import torch
     import torch.distributed as dist  # noqa: TID251  # between machines, before any rank exists
@@ -87,11 +88,11 @@ def all_reduce(plan: Plan) -> None:
 
 
 def main(plan: Plan, report: Path) -> int:
-    """Test this machine, then the network; the report says who is to blame."""
-    found = check_machine(plan)
-    write_atomic(report, json.dumps({"node": node_name(), "check": found}))
-    if found != "passed":
-        print(f"[{node_name()}] pre-flight: bad machine: {found}", flush=True)
+    """Test this machine, then the network; the report names the bad machine."""
+    result = check_machine(plan)
+    write_text(report, json.dumps({"node": node_name(), "check": result}))
+    if result != "passed":
+        print(f"[{node_name()}] pre-flight: bad machine: {result}", flush=True)
         return BAD_NODE
     if plan.nnodes > 1:
         all_reduce(plan)

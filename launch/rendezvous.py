@@ -17,7 +17,7 @@ LOWEST_PORT = 20000
 
 
 def candidate_ports(seed: str, count: int = 16) -> tuple[int, ...]:
-    """Ports below the kernel's ephemeral range, in an order that depends on the seed only."""
+    """Ports below the kernel's ephemeral range, in an order that depends only on the seed."""
     try:
         with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
             end = int(f.read().split()[0])
@@ -29,7 +29,7 @@ def candidate_ports(seed: str, count: int = 16) -> tuple[int, ...]:
 
 
 def free_first(ports: tuple[int, ...]) -> tuple[int, ...]:
-    """The same ports, those that can be bound on this machine now before those that cannot."""
+    """The same ports, those that can now be bound on this machine first."""
 
     def taken(port: int) -> bool:
         with socket.socket() as s:
@@ -44,7 +44,7 @@ def free_first(ports: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def resolves(name: str) -> bool:
-    """Whether this machine can look the name up."""
+    """Whether this machine can resolve the name."""
     try:
         socket.getaddrinfo(name, None)
     except OSError:
@@ -53,9 +53,9 @@ def resolves(name: str) -> bool:
 
 
 def open_store(ports: Sequence[int]) -> tuple[TCPStore, int]:
-    """Open a store on the first port that can be bound; a taken one fails at once and the next is tried.
+    """Open a store on the first port that can be bound; a port in use fails immediately and the next is tried.
 
-    The store must be kept for as long as the agents meet in it.
+    The store must be kept as long as the agents use it.
     """
     from torch.distributed import TCPStore  # noqa: TID251
 
@@ -63,17 +63,17 @@ def open_store(ports: Sequence[int]) -> tuple[TCPStore, int]:
         try:
             store = TCPStore("localhost", port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
         except (RuntimeError, ValueError):
-            print(f"agent: port {port} is taken, trying the next", flush=True)
+            print(f"agent: port {port} is in use, trying the next", flush=True)
             continue
         return store, store.port
     raise RuntimeError(f"none of the ports {', '.join(map(str, ports))} can be bound on this machine")
 
 
 def announce(ports: Sequence[int], token: str, store_port: int) -> socket.socket:
-    """Tell everyone who connects to the first free one of the ports which job this is and where its store is.
+    """Tell whoever connects to the first free port which job this is and where its store is.
 
-    Agents look for the store this way since torch's own client waits for ever on a foreign service that says nothing,
-    and joins a foreign store without a word. The socket must be kept; closing it ends the announcement.
+    Agents find the store this way since torch's own client waits forever for a foreign service that stays silent, and joins
+    a foreign store without complaint. The socket must be kept; closing it ends the announcement.
     """
     for port in ports:
         try:
@@ -98,26 +98,26 @@ def _answer(server: socket.socket, line: bytes) -> None:
 def find_store(
     address: str, ports: Sequence[int], token: str, timeout_s: float = 600.0, say: Callable[[str], None] | None = None
 ) -> int:
-    """The port of the job's own store. Foreign stores and services on the candidate ports are passed over.
+    """The port of the job's own store. Foreign stores and services on the candidate ports are skipped.
 
     Args:
-        say: told every 10 s that the store is waited for.
+        say: takes a line every 10 s while the store is not there.
     """
-    began = told = time.monotonic()
+    began = reported = time.monotonic()
     while (now := time.monotonic()) < began + timeout_s:
-        if say and now > told + 10:
-            told = now
+        if say and now > reported + 10:
+            reported = now
             say(f"waiting for the store of this job on {address}, ports {', '.join(map(str, ports[:3]))} …")
         for port in ports:
-            said, _, store_port = _ask(address, port).strip().rpartition(" ")
-            if said == token and store_port.isdigit():
+            owner, _, store_port = _ask(address, port).strip().rpartition(" ")
+            if owner == token and store_port.isdigit():
                 return int(store_port)
         time.sleep(0.2)
-    raise RuntimeError(f"no store of this job on {address} after {timeout_s:.0f} s, ports {', '.join(map(str, ports))}")
+    raise RuntimeError(f"found no store of this job on {address} after {timeout_s:.0f} s, ports {', '.join(map(str, ports))}")
 
 
 def _ask(address: str, port: int) -> str:
-    """The line that a service says on its own within 2 s; empty where there is none."""
+    """The line that a service sends unasked within 2 s; empty where there is none."""
     try:
         with socket.create_connection((address, port), timeout=2) as connection:
             return connection.makefile(errors="replace").readline(200)
@@ -126,11 +126,11 @@ def _ask(address: str, port: int) -> str:
 
 
 def leave(store: TCPStore, me: str, wait_for: Sequence[str], timeout_s: float = 15.0) -> None:
-    """Say that this machine needs the store no more, and wait until the others in `wait_for` do not either."""
+    """Report that this machine no longer needs the store, and wait until the others in `wait_for` do not either."""
     try:
         store.set(f"left/{me}", "")
         end = time.monotonic() + timeout_s
         while time.monotonic() < end and not store.check([f"left/{other}" for other in wait_for]):
             time.sleep(0.1)
-    except RuntimeError:  # the machine that holds it has gone
+    except RuntimeError:  # the machine with the store is gone
         return

@@ -1,93 +1,123 @@
-"""Submission through sbatch alone: the same script, the same agent."""
+"""The batch script: prepare, one agent per machine, decide what comes next. Queued here by sbatch; submitit queues the same."""
 
 from __future__ import annotations
 
-import os
+import re
+import shlex
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from ddptrain.errors import UserError
-from launch import cluster, job, script
+from ddptrain.system.status import STOPPED, USER_ERROR
+from launch import cluster
 from launch.job import Job
+from launch.plan import STOP
+
+_PLAIN = re.compile(r"[\w./+=@:,-]+")
+
+
+def name_of(job: Job) -> str:
+    """The job's name for Slurm, with characters replaced that may break the tools of a cluster."""
+    return re.sub(r"[^\w.+=@:,-]", "_", job.name)
+
+
+def options(job: Job, signal: str = "USR1") -> dict[str, str | int | bool]:
+    """The sbatch parameters by their long names; True for one without a value.
+
+    Tasks and GPUs are counted per machine: GPUs bound to a task cannot reach each other.
+    """
+    slurm = job.options
+    given: dict[str, str | int | bool | None] = {
+        "job-name": name_of(job),
+        "nodes": slurm.nodes,
+        "ntasks-per-node": 1,
+        "gpus-per-node": slurm.gpus_per_node or None,
+        "cpus-per-task": job.cpus,
+        "mem": slurm.mem,
+        "time": slurm.time,
+        "partition": slurm.partition,
+        "account": slurm.account,
+        "qos": slurm.qos,
+        "constraint": slurm.constraint,
+        "exclude": slurm.exclude,
+        "signal": f"{signal}@{slurm.signal_s}",
+        "requeue": True,
+        "open-mode": "append",
+        # for failures before the script has opened its own log; Slurm reads % and other signs as patterns
+        "output": f"{job.folder}/slurm.txt" if _PLAIN.fullmatch(job.folder) else "/dev/null",
+    }
+    return {k: v for k, v in (given | slurm.extra).items() if v is not None and v is not False}
+
+
+def setup(lines: Sequence[str]) -> list[str]:
+    """The user's commands; a failing one ends the job, like any mistake of the user."""
+    script = []
+    for line in lines:
+        failure = f"ddptrain: error: slurm.setup: {' '.join(line.split())!r} failed with status"
+        remedy = "correct the command, or add '|| true' where its failure does no harm"
+        script += ["{", line, f'}} || {{ echo {shlex.quote(failure)} "$?; "{shlex.quote(remedy)} >&2; exit {USER_ERROR}; }}']
+    return script
+
+
+def head(job: Job) -> list[str]:
+    """The lines before srun."""
+    quote = shlex.quote
+    finish = f"{quote(job.python)} -m launch.batch finish {quote(job.folder)}"
+    return [
+        "stop=",
+        "trap stop=yes USR1 USR2 TERM  # the script outlives a stop: it decides what comes next",
+        f"exec >>{quote(job.folder + '/log.txt')} 2>&1",
+        *setup(job.options.setup),
+        f"cd {quote(job.folder + '/code')} || exit 1",
+        'export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"',
+        "export SLURM_EXPORT_ENV=ALL  # otherwise steps of a job submitted with --export=NONE find no program",
+        'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then',
+        '  export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"  # some releases of srun do not inherit it',
+        "fi",
+        f"{quote(job.python)} -m launch.batch prepare {quote(job.folder)} || exit",
+        f'if [ -n "$stop" ] || [ -e {quote(f"{job.folder}/{STOP}")} ]; then exec {finish} {STOPPED}; fi',
+    ]
+
+
+def srun(job: Job) -> list[str]:
+    """The arguments of srun: one task per machine, all ended when one fails, all output to the batch script."""
+    given = [f"--{k}" if v is True else f"--{k}={v}" for k, v in job.options.srun.items() if v is not False]
+    return ["--ntasks-per-node=1", "--kill-on-bad-exit=1", "--wait=30", "--unbuffered", *given]
+
+
+def python_command(job: Job) -> str:
+    """The command that runs Python on every machine, in the container if there is one."""
+    container = job.options.container
+    return f"{container} {shlex.quote(job.agent_python)}" if container else shlex.quote(job.agent_python)
+
+
+def tail(job: Job) -> list[str]:
+    """The lines after srun."""
+    return ["rc=$?", f'exec {shlex.quote(job.python)} -m launch.batch finish {shlex.quote(job.folder)} "$rc"']
+
+
+def text(job: Job) -> str:
+    """The whole script."""
+    agent = f"srun {shlex.join(srun(job))} {python_command(job)} -m launch.agent {shlex.quote(job.folder)}"
+    return "\n".join(["#!/bin/bash", *head(job), agent, *tail(job), ""])
 
 
 def arguments(mine: Job) -> list[str]:
-    """sbatch's options for a job, safe for any character."""
-    return [f"--{k}" if v is True else f"--{k}={v}" for k, v in sorted(script.options(mine).items())]
+    """The options of sbatch for a job, safe for any character."""
+    return [f"--{k}" if v is True else f"--{k}={v}" for k, v in sorted(options(mine).items())]
 
 
 def submit(mine: Job) -> str:
-    """Queue a job; returns Slurm's number."""
+    """Queue a job; returns its number."""
     path = mine.path / "script.sh"
-    path.write_text(script.render(mine))
+    path.write_text(text(mine))
     return queue([*arguments(mine), str(path)])
 
 
 def queue(arguments: Sequence[str]) -> str:
-    """Call sbatch without the variables of a surrounding job; returns Slurm's number."""
+    """Call sbatch without the variables of a surrounding job; returns the job number."""
     return cluster.call(*cluster.clean(["sbatch", "--parsable", *arguments])).strip().split(";")[0]
 
 
 def render(mine: Job) -> str:
-    """The batch script with its options, as text that sbatch would take."""
-    first, rest = script.render(mine).split("\n", 1)
+    """The batch script with its options, as sbatch would accept it."""
+    first, rest = text(mine).split("\n", 1)
     return "\n".join([first, *(f"#SBATCH {a}" for a in arguments(mine)), rest])
-
-
-def create_here(argv: Sequence[str]) -> Job:
-    """The job folder of the running job, for a script that was queued by hand (`slurm/train.sbatch`).
-
-    The code is taken at the job's first start; a requeued job finds its folder again and changes nothing.
-
-    Args:
-        argv: `train CONFIG key=value …` | `array FOLDER key=value …` (the config is FOLDER/<index>.yaml) |
-            `eval RUN key=value …`.
-    """
-    number = os.environ["SLURM_JOB_ID"]
-    if "SLURM_ARRAY_JOB_ID" in os.environ:  # as the user knows it
-        number = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    name = f"slurm-{number}"
-    if int(os.environ.get("SLURM_RESTART_COUNT") or 0):
-        found = job.find(number)
-        if found.path.name != name:  # another cluster's job of the same number
-            raise UserError(f"job {number}: its folder is not known any more; submit it again")
-        return found
-    if len(argv) < 2:
-        raise UserError("give a config (train), a folder of configs (array) or a run (eval) after the script")
-    kind, source, overrides = argv[0], argv[1], list(argv[2:])
-    gpus = os.environ.get("SLURM_GPUS_ON_NODE", "0")
-    here: dict[str, Any] = {
-        "nodes": int(os.environ["SLURM_JOB_NUM_NODES"]),
-        "gpus_per_node": int(gpus) if gpus.isdigit() else 0,
-    }
-    if kind == "eval":
-        made = _evaluation(Path(source), overrides, here, name)
-    else:
-        index = os.environ.get("SLURM_ARRAY_TASK_ID", "0")
-        config = f"{source}/{index}.yaml" if kind == "array" else source
-        table = source if kind == "array" and (Path(source) / "sweep.json").is_file() else None
-        made = job.create(config, overrides, here, table=table and str(Path(table).absolute()), folder_name=name, known=number)
-    (made.path / "script.sh").write_text(script.render(made))
-    job.register(made, number)
-    return made
-
-
-def _evaluation(run: Path, overrides: list[str], here: dict[str, Any], name: str) -> Job:
-    if not run.exists():
-        raise UserError(f"{run}: no such run; give a run folder or a checkpoint in it")
-    root = run if run.is_dir() else next((p for p in run.parents if (p / "config.yaml").is_file()), run.parent)
-    config = job.load(root / "config.yaml", overrides, here)
-    made = Job(
-        name=config.name,
-        folder=str(job.new_folder(root.absolute(), name)),
-        run=str(root.absolute()),
-        module="ddptrain.cli",
-        arguments=("eval", str(run.absolute()), *overrides),
-        cwd=str(Path.cwd()),
-        slurm=config.slurm.model_dump(mode="json"),
-        cpus=config.slurm.cpus_per_task or 1,
-        **job.pythons(config.slurm),
-    )
-    job.write(made)
-    return made

@@ -15,16 +15,16 @@ import yaml
 
 from ddptrain.config import load_config, no_line
 from ddptrain.errors import UserError
+from ddptrain.system.files import write_text
 from ddptrain.system.status import STOPPED
-from launch import job, script
+from launch import job, sbatch, submission
 from launch.job import Job
-from launch.plan import write_atomic
 
 METRICS = ("accuracy", "balanced_accuracy", "f1", "mIoU", "AP", "AP50", "AP75")
 
 
 def parse_grid(items: Sequence[str]) -> dict[str, list[str]]:
-    """`key=a,b` texts → key → its values, as YAML texts. Commas inside brackets do not separate.
+    """The values of each key in `key=a,b` texts, as YAML texts. Commas inside brackets do not separate.
 
     Raises:
         UserError: an item is not of this form.
@@ -33,7 +33,7 @@ def parse_grid(items: Sequence[str]) -> dict[str, list[str]]:
     for item in items:
         key, eq, text = item.partition("=")
         if not eq or not key or not text:
-            raise UserError(f"--grid {item!r}: write key=value,value such as optimizer.lr=0.01,0.02")
+            raise UserError(f"--grid {item!r}: write key=value,value, such as optimizer.lr=0.01,0.02")
         values, depth = [""], 0
         for character in text:
             depth += (character in "[{") - (character in "]}")
@@ -54,7 +54,7 @@ def lay_out(config_path: Path, overrides: Sequence[str], grid: Mapping[str, Sequ
         seeds: number of seeds for each combination: the config's own and those after it.
 
     Raises:
-        UserError: a combination is no valid config; nothing is written then.
+        UserError: a combination is not a valid config; nothing is written then.
     """
     base = load_config(config_path, overrides, tell=no_line)
     combinations = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
@@ -65,7 +65,7 @@ def lay_out(config_path: Path, overrides: Sequence[str], grid: Mapping[str, Sequ
     for i, (values, seed) in enumerate(runs):
         own = [*overrides, *(f"{k}={v}" for k, v in values.items()), f"seed={seed}", f"name={json.dumps(f'{name}-{i}')}"]
         config = load_config(config_path, own)
-        # what neither the file nor an override sets stays a default, so that options of the submission still count
+        # what neither the file nor an override sets stays unset, so that options of the submission still apply
         configs.append(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True))
         entries.append({"index": i, "values": values, "seed": seed, "run": str(config.folder.absolute())})
     folder = Path(base.output).absolute() / name
@@ -81,7 +81,7 @@ def table(folder: Path) -> str:
     try:
         described = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{folder}: no sweep.json; give the folder that ddptrain sweep wrote") from None
+        raise UserError(f"{folder}: holds no sweep.json; give the folder that ddptrain sweep wrote") from None
     groups: dict[str, list[dict[str, Any]]] = {}
     for run in described["runs"]:
         groups.setdefault(json.dumps(run["values"]), []).append(run)
@@ -96,8 +96,8 @@ def table(folder: Path) -> str:
 
 
 def write_table(folder: Path) -> None:
-    """Write the table to `table.md` in the sweep's folder, as far as the runs have come."""
-    write_atomic(folder / "table.md", table(folder) + "\n")
+    """Write the table of the runs so far to `table.md` in the sweep's folder."""
+    write_text(folder / "table.md", table(folder) + "\n")
 
 
 def _line(cells: Sequence[object]) -> str:
@@ -119,10 +119,10 @@ def _summary(run: Path) -> dict[str, Any] | None:
 
 
 def run_here(folder: Path, nproc: int) -> int:
-    """Train the runs of a sweep one after the other on this machine; those already finished are left as they are.
+    """Train the runs of a sweep one after the other on this machine; finished ones stay as they are.
 
     Returns:
-        The worst exit status: 0 when all are finished; a stop ends the sweep with 75.
+        The highest exit status: 0 when all have finished; a stop ends the sweep with 75.
     """
     from launch.torchrun import run
 
@@ -137,24 +137,22 @@ def run_here(folder: Path, nproc: int) -> int:
 
 
 def submit(folder: Path, options: Mapping[str, Any], parallel: int | None, *, check_data: bool = True) -> str:
-    """Queue the sweep as one array job; returns Slurm's number.
+    """Queue the sweep as one array job; returns its number.
 
     Args:
-        options: keys of the `slurm` section that come before those of the config.
-        parallel: runs at once; None for all.
-        check_data: refuse data folders that are not there.
+        options: keys of the `slurm` section that take precedence over those of the config.
+        parallel: runs at a time; None for all.
+        check_data: refuse data folders that do not exist.
     """
-    from launch import sbatch
-
     runs = json.loads((folder / "sweep.json").read_text())["runs"]
     (folder / "scripts").mkdir()
     made: list[Job] = []
     for run in runs:
         code = Path(made[0].folder) / "code" if made else None
         made.append(
-            job.create(folder / f"{run['index']}.yaml", [], options, check_data=check_data, table=str(folder), code=code)
+            submission.create(folder / f"{run['index']}.yaml", [], options, check_data=check_data, table=str(folder), code=code)
         )
-        (folder / "scripts" / f"{run['index']}.sh").write_text(script.render(made[-1]))
+        (folder / "scripts" / f"{run['index']}.sh").write_text(sbatch.text(made[-1]))
     lines = ["#!/bin/bash", f'exec bash {shlex.quote(str(folder))}/scripts/"$SLURM_ARRAY_TASK_ID".sh', ""]
     (folder / "array.sh").write_text("\n".join(lines))
     array = f"--array=0-{len(runs) - 1}" + (f"%{parallel}" if parallel else "")
@@ -163,7 +161,7 @@ def submit(folder: Path, options: Mapping[str, Any], parallel: int | None, *, ch
     except UserError:
         shutil.rmtree(folder)
         for mine in made:
-            job.discard(mine)
+            submission.discard(mine)
         raise
     for run, mine in zip(runs, made):
         job.register(mine, f"{number}_{run['index']}")

@@ -1,4 +1,4 @@
-"""Ranks on this machine, or on machines that the user starts by hand: `ddptrain train --nproc`, `ddptrain launch`."""
+"""Ranks on this machine, or on several that the user starts by hand: `ddptrain train --nproc`, `ddptrain launch`."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def run(
 
     Args:
         config_path, overrides: as for `ddptrain train`.
-        rdzv: `host:port` of one of the machines, the same on all; needed when `nnodes` > 1.
-        rdzv_id: name of the meeting, for several runs on the same machines.
+        rdzv: `host:port` of one of the machines, the same on all; required when `nnodes` > 1.
+        rdzv_id: name of the rendezvous, for several runs on the same machines.
         max_restarts: restarts of all ranks, from the newest checkpoint, after one was lost.
         grace_s: seconds for the save after a stop signal.
 
     Returns:
-        0 finished, 75 stopped by a signal with a checkpoint saved, 1 failed, 2 the user's mistake.
+        0 finished, 75 stopped by a signal with a saved checkpoint, 1 failed, 2 a mistake of the user.
 
     Raises:
         UserError: the config, the batch split or the arguments are wrong.
@@ -49,7 +49,7 @@ def run(
         max_restarts=max_restarts,
         grace_s=grace_s,
     )
-    if code or (nnodes > 1 and not config.folder.exists()):  # a machine that does not share the run's folder
+    if code or (nnodes > 1 and not config.folder.exists()):  # a machine that does not share the run folder
         return code
     return outcome(config.folder)
 
@@ -58,16 +58,16 @@ def start(arguments: Sequence[str], nproc: int, *, module: str = "ddptrain.cli",
     """Run any subcommand of ddptrain (`["eval", …]`) with `nproc` ranks; options are those of `run`.
 
     Returns:
-        0 when all ranks ended well, 2 after a user's mistake, else 1.
+        0 when all ranks ended well, 2 after a mistake of the user, else 1.
     """
     from launch.agent import Agent
     from launch.plan import Plan
 
     nnodes, rdzv = options.get("nnodes", 1), options.get("rdzv")
     if nproc < 1 or nnodes < 1:
-        raise UserError(f"--nproc {nproc} --nnodes {nnodes}: both must be 1 or more")
+        raise UserError(f"--nproc {nproc} --nnodes {nnodes}: both must be integers ≥ 1")
     if nnodes > 1 and not (rdzv and ":" in rdzv):
-        raise UserError(f"--nnodes {nnodes}: needs --rdzv HOST:PORT, the same on all machines")
+        raise UserError(f"--nnodes {nnodes}: requires --rdzv HOST:PORT, the same on all machines")
     plan = Plan(
         module=module,
         arguments=tuple(arguments),
@@ -82,6 +82,6 @@ def start(arguments: Sequence[str], nproc: int, *, module: str = "ddptrain.cli",
 
 
 def outcome(folder: Path) -> int:
-    """The exit status of a run whose ranks all ended well, from its status file."""
+    """The exit status of a run all of whose ranks ended well, from its status."""
     status = read_status(folder)
     return exit_status(status.state, "single") if status else FAILED

@@ -1,7 +1,7 @@
-"""One rank: what the agent starts. Stands between torchrun's environment and the module that trains.
+"""One rank, as the agent starts it: between torchrun's environment and the module that trains.
 
-The agent starts it with the stop signals blocked, so none can end a rank that is still importing torch. One that comes
-early is kept, and told to the training loop once that has its handlers.
+The agent starts it with the stop signals blocked, so that none can end a rank that is still importing torch. An early signal is
+kept until the training loop has its handlers.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ddptrain.system.status import USER_ERROR
 
 _SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STOP_SIGNALS = tuple(s for s in _SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN)
-"""nohup leaves SIGHUP ignored, and so it stays."""
+"""Under nohup SIGHUP is ignored, and stays so."""
 SPEC = "DDPTRAIN_WORKER"
 AFTER_S = 2.0
-"""How long a rank whose agent is gone may take to leave by itself, its lock released."""
+"""How long a rank whose agent is gone may take to release its lock and leave by itself."""
 
 
 class EarlySignals:
-    """Keeps stop signals until somebody else has handlers for them, then raises the first one again."""
+    """Keeps stop signals until the training loop has handlers for them, then raises the first one again."""
 
     def __init__(self) -> None:
         self._kept: int | None = None
@@ -43,7 +43,7 @@ class EarlySignals:
             self._kept = number
 
     def hand_over(self) -> None:
-        """To be called now and then."""
+        """Raise the kept signal again if its handler has been replaced; to be called now and then."""
         if self._kept is not None and signal.getsignal(self._kept) != self._keep:
             number, self._kept = self._kept, None
             os.kill(os.getpid(), number)
@@ -57,7 +57,7 @@ def main() -> int:
     early = EarlySignals() if trains else None  # other commands have nothing to save and simply end
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     attempt, mistake = count_starts(spec["starts"]), Path(spec["starts"] + ".mistake")
-    if mistake.exists():  # torchrun restarts whatever fails; a user's mistake is told once
+    if mistake.exists():  # torchrun restarts whatever fails; a user's mistake is reported once
         return USER_ERROR
     log = None
     if spec["logs"]:
@@ -82,25 +82,25 @@ def main() -> int:
             log.with_suffix(".failed").write_text(json.dumps({"time": time.time(), "error": repr(e)}))
         raise
     finally:
-        for number in STOP_SIGNALS:  # Python's own end puts back the defaults of all but ignored ones: a stop would kill
+        for number in STOP_SIGNALS:  # Python's exit restores the default of all but ignored signals: a stop would kill
             signal.signal(number, signal.SIG_IGN)
 
 
 def again(arguments: list[str]) -> list[str]:
-    """The arguments of a restart: it goes on from the run's own checkpoints, or as the run was told at first, which stands in
-    `start.json` once that start has read its checkpoint."""
+    """The arguments of a restart. It goes on from the run's own checkpoints, or from the start that the run was given first,
+    which `start.json` records once that start has read its checkpoint."""
     try:
         config = load_config(arguments[1], arguments[2:], tell=no_line)
         start = requested_start(config.resume)
         return arguments if start and read_start(config.folder) != start else [*arguments, "resume=auto"]
-    except UserError:  # told by the start itself, where it reads a config
+    except UserError:  # reported by the start itself, which reads the config again
         return [*arguments, "resume=auto"]
 
 
 def count_starts(path: str) -> int:
-    """How often this rank of the machine was started before by its agent, which counts in files that begin so.
+    """How often the agent has started this rank of its machine before.
 
-    torchrun's own count does not grow on machines that only lost a peer.
+    Counted in files whose paths begin with `path`, since torchrun's own count does not grow on machines that only lost a peer.
     """
     with open(f"{path}.{os.environ['LOCAL_RANK']}", "ab") as f:
         f.write(b".")
@@ -108,12 +108,12 @@ def count_starts(path: str) -> int:
 
 
 def log_path(folder: Path, restart: int, attempt: int, node: str, rank: int) -> Path:
-    """The log of one rank of one start: restart counts requeues of the job, attempt restarts in place."""
+    """The log of one rank of one start; `restart` counts requeues of the job, `attempt` restarts in place."""
     return folder / f"r{restart}.a{attempt}.{node}.rank{rank}.log"
 
 
 def _write_to(path: Path) -> None:
-    """Send everything that this process and its libraries print to a file, after what stands there."""
+    """Append everything that this process and its libraries print to a file."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -121,9 +121,9 @@ def _write_to(path: Path) -> None:
 
 
 def _watch(parent: int, early: EarlySignals | None) -> None:
-    """Hand early signals over; end this process once its agent is gone: one killed outright cannot stop its ranks.
+    """Hand over early signals; end this process once its agent is gone, since a killed agent cannot stop its ranks.
 
-    The agent says its own number, so that its end is seen also where it comes before this process looks.
+    The parent is the one that the agent named, so that its end is noticed even before this process first looks.
     """
     while os.getppid() == parent:
         if early:

@@ -169,7 +169,7 @@ def test_every_command_and_option_that_is_named_is_there() -> None:
     known, found = commands(), 0
     every = {"--version", *(o for options in known.values() for o in options)}
     for where, text in spoken():
-        if where.startswith("launch/script.py"):  # a batch script, for sbatch and srun
+        if where.startswith("launch/sbatch.py"):  # a batch script, for sbatch and srun
             continue
         for command, options in re.findall(r"`ddptrain ([a-z]+)([^`]*)`", text) + re.findall(
             r"(?:or use|see|\() ?ddptrain ([a-z]+)([^;)]*)", text

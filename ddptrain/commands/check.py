@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ddptrain import __version__
 from ddptrain.checkpoint.weights import load_initial
 from ddptrain.config import RunConfig
 from ddptrain.config.batch import split_batch
@@ -27,6 +26,7 @@ from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import new_task
 from ddptrain.tasks.inspection.base import Inspection
 from ddptrain.tasks.stream import run_length
+from ddptrain.version import __version__
 
 PICTURES = 4
 """Samples of each training dataset that are shown."""

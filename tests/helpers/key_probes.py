@@ -33,8 +33,9 @@ from ddptrain.optim.schedule import Schedule
 from ddptrain.structures import Batch, SampleKey
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task, new_task
-from launch import batch, job, script
+from launch import batch, job, sbatch
 from launch.job import Job
+from launch.submission import pythons
 
 STEPS = 12
 """Length of a run in a probe of rates."""
@@ -218,7 +219,7 @@ def submission(config: RunConfig, tmp: Path) -> Any:
     cpus = slurm.cpus_per_task or slurm.ranks * (config.data.workers + 1)
     mine = Job(
         name=config.name, folder=str(tmp), run=str(tmp), module="m", arguments=("train",), cwd=str(tmp),
-        slurm=slurm.model_dump(mode="json"), cpus=cpus, **job.pythons(slurm),
+        slurm=slurm.model_dump(mode="json"), cpus=cpus, **pythons(slurm),
     )  # fmt: skip
     job.write(mine)
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()):
@@ -235,4 +236,4 @@ def submission(config: RunConfig, tmp: Path) -> Any:
         (tmp / "ends.json").write_text(json.dumps(ends))
         budgets.append(batch.over_budget(mine))
     (tmp / "ends.json").unlink()
-    return [script.render(mine), script.options(mine), plan, budgets]
+    return [sbatch.text(mine), sbatch.options(mine), plan, budgets]

@@ -15,8 +15,7 @@ from private_slurm import PrivateSlurm, missing, wait_for
 
 from ddptrain.config import SlurmConfig
 from ddptrain.system.status import read_status
-from launch import job, sbatch, snapshot
-from launch import slurm as submitit
+from launch import job, sbatch, source, submission, submitit
 from launch.job import Job
 
 HERE = Path(__file__).parent
@@ -39,7 +38,7 @@ class Jobs:
             monkeypatch.setenv(key, value)
         monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
         monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "no-config"))
-        monkeypatch.setenv("PYTHONPATH", f"{snapshot.source_root()}:{HERE}")
+        monkeypatch.setenv("PYTHONPATH", f"{source.source_root()}:{HERE}")
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         monkeypatch.chdir(folder)
 
@@ -58,7 +57,7 @@ class Jobs:
         options = ["train", str(folder), *(f"{k}={v}" for k, v in (run or {}).items()), "resume=auto"]
         given = {"nodes": nodes, "gpus_per_node": 0, "ranks_per_node": ranks, "time": "20:00", "check": False} | slurm
         mine = Job(
-            name=Path(name).name, folder=str(job.new_folder(folder, code=self.code)), run=str(folder), module="gloo_run",
+            name=Path(name).name, folder=str(submission.new_folder(folder, code=self.code)), run=str(folder), module="gloo_run",
             arguments=tuple(options), cwd=str(self.folder), slurm=SlurmConfig.model_validate(given).model_dump(mode="json"),
             cpus=2, python=sys.executable, agent_python=sys.executable,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is decided without Slurm and without ranks: budgets, refusals, snapshots, logs, grids."""
+"""What is decided without Slurm and without ranks: budgets, refusals, copies of the code, logs, grids."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ddptrain.config import SlurmConfig, resolve
 from ddptrain.config.slurm import RESERVED, minutes
 from ddptrain.errors import UserError
 from ddptrain.system.status import write_status
-from launch import batch, checks, cluster, job, jobs, logs, sbatch, script, snapshot, sweep
+from launch import batch, cluster, control, job, logs, sbatch, source, submission, sweep
 from launch.job import Job
 from launch.plan import Plan, threads_per_rank
 
@@ -98,15 +98,15 @@ def test_a_time_limit_leaves_time_to_train(time: str, signal_s: int, said: str |
 def test_options_come_before_config_before_user_file(config: Path, tmp_path: Path) -> None:
     (tmp_path / "home" / "ddptrain").mkdir(parents=True)
     (tmp_path / "home" / "ddptrain" / "slurm.yaml").write_text("partition: users\nnodes: 7\naccount: users\n")
-    slurm = job.load(config, ["slurm.partition=overridden"], {"account": "option"}).slurm
+    slurm = submission.load(config, ["slurm.partition=overridden"], {"account": "option"}).slurm
     assert (slurm.partition, slurm.nodes, slurm.account) == ("overridden", 1, "option")
     (tmp_path / "home" / "ddptrain" / "slurm.yaml").write_text("partitions: users\n")
     with pytest.raises(UserError, match="did you mean partition"):
-        job.load(config, [], {})
+        submission.load(config, [], {})
 
 
 def test_job_folder_holds_all_a_start_needs(config: Path) -> None:
-    mine = job.create(config, ["train.steps=8"], {"nodes": 3})
+    mine = submission.create(config, ["train.steps=8"], {"nodes": 3})
     config.write_text("broken: after submission")
     assert job.read(mine.path) == mine
     assert mine.arguments == ("train", f"{mine.folder}/config.yaml", "train.steps=8", "resume=auto")
@@ -123,29 +123,29 @@ def test_job_folder_holds_all_a_start_needs(config: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["data.val.0.root=elsewhere"], r"data\.val\.0\.root: d: .*/elsewhere is not there"),
+        (["data.val.0.root=elsewhere"], r"data\.val\.0\.root: d: .*/elsewhere does not exist"),
         (["train.global_batch=7", "slurm.nodes=2"], "set it to 6 or 8, the nearest that do"),
         (["optimiser.lr=1"], "did you mean optimizer"),
-        (["data.train.0.depth=maps"], r"data\.train\.0\.depth: d: .*/data/maps is not there"),
-        (["init_from=runs/before"], r"init_from: .*/runs/before is not there; give a run folder"),
-        (["resume=gone.pt"], r"resume: .*/gone\.pt is not there"),
+        (["data.train.0.depth=maps"], r"data\.train\.0\.depth: d: .*/data/maps does not exist"),
+        (["init_from=runs/before"], r"init_from: .*/runs/before does not exist; give a run folder"),
+        (["resume=gone.pt"], r"resume: .*/gone\.pt does not exist"),
         (["slurm.setup=['if true; then', 'fi']"], r"slurm\.setup\.0: 'if true; then' is not a complete shell command"),
-        (["slurm.setup=['true', 'echo \"a']"], r"slurm\.setup\.1: .* give one command an entry"),
+        (["slurm.setup=['true', 'echo \"a']"], r"slurm\.setup\.1: .* give each command an entry"),
     ],
 )
 def test_refusals_leave_nothing_behind(config: Path, overrides: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        job.create(config, overrides)
+        submission.create(config, overrides)
     assert not Path("runs").exists()
 
 
 def test_a_run_that_goes_on_needs_no_init_from(config: Path, tmp_path: Path) -> None:
     loaded = resolve(SMALL, ["init_from=gone", "resume=auto"])
     with pytest.raises(UserError, match="init_from"):
-        checks.check_data(loaded, Path())
+        submission.check_starts(loaded.resume, loaded.init_from, loaded.folder)
     (loaded.folder / "checkpoints").mkdir(parents=True)
     (loaded.folder / "checkpoints" / "step_1.pt").touch()
-    checks.check_data(loaded, Path())
+    submission.check_starts(loaded.resume, loaded.init_from, loaded.folder)
 
 
 def test_budgets(tmp_path: Path) -> None:
@@ -208,16 +208,16 @@ def test_the_first_note_of_a_start_stands(tmp_path: Path) -> None:
 
 
 def test_jobs_tell_how_a_run_ended_that_had_no_time_to(config: Path) -> None:
-    mine = job.create(config)
+    mine = submission.create(config)
     job.register(mine, "17")
     write_status(Path(mine.run), "running", 4, 8)
-    assert jobs.table().splitlines()[1].split()[:5] == ["17", "small", "running", "4/8", "unknown"]
+    assert control.table().splitlines()[1].split()[:5] == ["17", "small", "running", "4/8", "unknown"]
     batch.note_end(mine.path, 0, "bad node", 4, ["n3"])
-    assert re.match(r"17 +small +bad node +4/8 +unknown +0 .* n3$", jobs.table().splitlines()[1])
+    assert re.match(r"17 +small +bad node +4/8 +unknown +0 .* n3$", control.table().splitlines()[1])
     write_status(Path(mine.run), "stopped", 5, 8, "SIGUSR1")
     (mine.path / "agent.r1.n3.json").write_text(json.dumps({"node": "n3", "signal": "SIGTERM", "code": 0}))
     batch.note_end(mine.path, 1, "stopped", 5)
-    assert jobs.table().splitlines()[1].endswith("SIGTERM")
+    assert control.table().splitlines()[1].endswith("SIGTERM")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_jobs_tell_how_a_run_ended_that_had_no_time_to(config: Path) -> None:
     ],
 )
 def test_a_setup_line_that_fails_ends_the_job(lines: list[str], status: int, said: str) -> None:
-    program = "\n".join([*script.setup(lines), 'echo "went on: $SET_UP"'])
+    program = "\n".join([*sbatch.setup(lines), 'echo "went on: $SET_UP"'])
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
     assert done.returncode == status
     assert said in done.stdout + done.stderr
@@ -241,19 +241,19 @@ def test_script_has_no_unsafe_word(tmp_path: Path) -> None:
     """bash parses the script as meant whatever stands in the paths."""
     nasty = "a b'c\"d$HOME;touch x`y`\n&|>#é%j\\"
     mine = replace(made(tmp_path / nasty), python=f"/{nasty}/python", agent_python=f"/{nasty}/python")
-    text = script.render(mine)
+    text = sbatch.text(mine)
     shown = text.replace("exec ", "printf '%s\\0' exec ").replace(" || exit", "")
     last = shown.split("\nrc=$?\n")[1]
     done = subprocess.run(["bash", "-c", f"rc=3\n{last}"], capture_output=True, check=True)
     expected = ["exec", mine.python, "-m", "launch.batch", "finish", mine.folder, "3"]
     assert done.stdout.decode().split("\0")[:-1] == expected
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
-    assert script.options(mine)["output"] == "/dev/null"
+    assert sbatch.options(mine)["output"] == "/dev/null"
 
 
 def test_scripts_pass_shellcheck(tmp_path: Path) -> None:
     rendered = tmp_path / "script.sh"
-    rendered.write_text(script.render(made(tmp_path / "j")))
+    rendered.write_text(sbatch.text(made(tmp_path / "j")))
     try:
         done = subprocess.run(
             ["shellcheck", *map(str, sorted((ROOT / "slurm").glob("*.sbatch"))), str(rendered)], capture_output=True
@@ -264,7 +264,7 @@ def test_scripts_pass_shellcheck(tmp_path: Path) -> None:
 
 
 def test_one_task_and_all_gpus_per_machine(tmp_path: Path) -> None:
-    given = script.options(made(tmp_path, nodes=2, gpus_per_node=8, extra={"reservation": "r", "exclusive": True}))
+    given = sbatch.options(made(tmp_path, nodes=2, gpus_per_node=8, extra={"reservation": "r", "exclusive": True}))
     assert (given["ntasks-per-node"], given["gpus-per-node"], given["nodes"]) == (1, 8, 2)
     assert not {"gpus-per-task", "gpus"} & set(given)
     assert (given["reservation"], given["exclusive"]) == ("r", True)
@@ -317,7 +317,7 @@ def test_plan_survives_its_file() -> None:
     assert Plan.loads(plan.dumps()) == plan
 
 
-def test_snapshot_takes_what_git_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_copy_of_the_code_holds_what_git_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repo, out = tmp_path / "a repo", tmp_path / "out"
     for name in ("ddptrain/a.py", "launch/b.py", "ignored/c.py", "new/ü n.py"):
         (repo / name).parent.mkdir(parents=True, exist_ok=True)
@@ -329,7 +329,7 @@ def test_snapshot_takes_what_git_would(tmp_path: Path, monkeypatch: pytest.Monke
     (repo / "ddptrain" / "a.py").write_text("edited")
     monkeypatch.setenv("MY_API_KEY", "hidden")
     out.mkdir()
-    snapshot.take(out, repo)
+    source.copy(out, repo)
     found = {str(p.relative_to(out / "code")) for p in (out / "code").rglob("*") if p.is_file()}
     assert found == {"ddptrain/a.py", "launch/b.py", "new/ü n.py", ".gitignore"}
     assert (out / "code" / "ddptrain" / "a.py").read_text() == "edited"
@@ -340,13 +340,13 @@ def test_snapshot_takes_what_git_would(tmp_path: Path, monkeypatch: pytest.Monke
     assert (out / "environment.json").stat().st_mode & 0o077 == 0
 
 
-def test_snapshot_without_git_takes_the_packages(tmp_path: Path) -> None:
+def test_the_copy_without_git_holds_the_packages(tmp_path: Path) -> None:
     (tmp_path / "site" / "ddptrain").mkdir(parents=True)
     (tmp_path / "site" / "launch").mkdir()
     (tmp_path / "site" / "ddptrain" / "a.py").write_text("a")
     (tmp_path / "site" / "other.py").write_text("b")
     (tmp_path / "out").mkdir()
-    assert snapshot.take(tmp_path / "out", tmp_path / "site") == 1
+    assert source.copy(tmp_path / "out", tmp_path / "site") == 1
     assert json.loads((tmp_path / "out" / "code.json").read_text())["commit"] is None
 
 

@@ -10,7 +10,7 @@ import pytest
 from private_slurm import PrivateSlurm, trackers
 from slurm_jobs import Jobs, need_slurm
 
-from launch import snapshot
+from launch import source
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def start(choice: list[str]) -> PrivateSlurm:
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One copy of the code for all jobs that do not test copying."""
     folder = tmp_path_factory.mktemp("code")
-    snapshot.take(folder)
+    source.copy(folder)
     return folder / "code"
 
 

@@ -15,8 +15,7 @@ import pytest
 from private_slurm import PrivateSlurm, trackers, wait_for
 from slurm_jobs import ENDED, Jobs, Submitted, need_slurm
 
-from launch import cluster, jobs, logs, rendezvous, snapshot
-from launch import slurm as submitit
+from launch import cluster, control, logs, rendezvous, source, submitit
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -29,7 +28,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("calm") / "run"
     arguments = ["train", str(folder), f"steps={STEPS}", "dt=0"]
     program = f"import sys; from launch.torchrun import start; sys.exit(start({arguments!r}, 2, module='gloo_run'))"
-    environ = dict(os.environ, PYTHONPATH=f"{snapshot.source_root()}:{HELPERS}", OMP_NUM_THREADS="1")
+    environ = dict(os.environ, PYTHONPATH=f"{source.source_root()}:{HELPERS}", OMP_NUM_THREADS="1")
     subprocess.run([sys.executable, "-c", program], check=True, env=environ, capture_output=True)
     return (folder / "weights").read_text()
 
@@ -88,7 +87,7 @@ def preempt(slurm: Jobs) -> None:
 def test_requeue_and_preemption_save_and_go_on(slurm: Jobs, calm: str) -> None:
     both = slurm.both(partition="low", run={"steps": STEPS, "workers": 1, "every": 1000, "hold": 2})
     by_sbatch, by_submitit = both
-    assert "queued again" in jobs.requeue(by_sbatch.training().id)
+    assert "is requeued" in control.requeue(by_sbatch.training().id)
     # what Slurm sends when the time limit is near; submitit then calls checkpoint
     slurm.cluster.run("scancel", "--signal=USR2", by_submitit.training().id)
     for job in both:
@@ -132,10 +131,10 @@ def test_cancel_waits_for_a_slow_save(code: Path, tmp_path: Path, monkeypatch: p
     need_slurm()
     with PrivateSlurm(kill_wait=2) as own, Jobs(own, code, tmp_path, monkeypatch) as place:
         job = place.gloo(way=submitit, run={"steps": 1000, "save_s": 5, "every": 1000}).training()
-        assert "saves" in jobs.cancel(job.id)
+        assert "saves" in control.cancel(job.id)
         assert job.end() == ("CANCELLED", 0), job.log
         assert job.status == "stopped"
-        assert "ended already (CANCELLED)" in jobs.cancel(job.id)
+        assert "ended already (CANCELLED)" in control.cancel(job.id)
         slow = place.gloo("slow", nodes=1, run={"steps": 1000, "save_s": 600, "every": 1000}).training()
         own.run("scontrol", "requeue", slow.id)
         slow.until("start 1 of job")
@@ -148,8 +147,8 @@ def test_a_stop_before_any_rank_is_heard(slurm: Jobs) -> None:
     both = slurm.both(nodes=1, setup=("sleep 5",), run={"steps": 3})
     for job in both:
         wait_for("start", lambda job=job: job.show()["JobState"] == "RUNNING")
-    assert "queued again" in jobs.requeue(both[0].id)
-    assert "is cancelled" in jobs.cancel(both[1].id)
+    assert "is requeued" in control.requeue(both[0].id)
+    assert "is cancelled" in control.cancel(both[1].id)
     assert both[1].end() == ("CANCELLED", 0), both[1].log
     assert both[0].end() == ("COMPLETED", 1), both[0].log
     assert both[0].log.count("start rank=0") == 1
@@ -214,7 +213,7 @@ def test_crash_loop_ends_and_chains_are_true(slurm: Jobs) -> None:
 def test_exit_statuses_of_a_stop_and_a_mistake(slurm: Jobs) -> None:
     stopped = slurm.gloo("stopped", max_stops=0, run={"steps": 1000})
     mistake = slurm.gloo("mistake", run={"mistake": 1})
-    jobs.requeue(stopped.training().id)
+    control.requeue(stopped.training().id)
     assert stopped.end() == ("FAILED", 0), stopped.log
     assert (stopped.status, stopped.show()["ExitCode"]) == ("stopped", "75:0")
     assert "1 stops, slurm.max_stops is 0" in stopped.log
@@ -227,10 +226,10 @@ def test_exit_statuses_of_a_stop_and_a_mistake(slurm: Jobs) -> None:
 def test_ended_job_goes_on_when_it_is_queued_again(slurm: Jobs, calm: str) -> None:
     both = [job.training() for job in slurm.both(max_stops=0, run={"steps": STEPS, "hold": 1, "every": 1000})]
     for job in both:
-        jobs.requeue(job.id)
+        control.requeue(job.id)
     for job in both:
         assert job.end()[0] == "FAILED", job.log
-        assert "is queued again" in jobs.requeue(job.id)
+        assert "is requeued" in control.requeue(job.id)
         wait_for("queue", lambda job=job: job.show()["JobState"] not in ENDED)
     for job in both:
         went_on(job, calm)

@@ -19,12 +19,11 @@ import yaml
 from private_slurm import wait_for
 from slurm_jobs import Jobs, Submitted
 
-from launch import job, sbatch, snapshot
-from launch import slurm as submitit
+from launch import job, sbatch, source, submitit
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 WAYS = pytest.mark.parametrize("way", [sbatch, submitit], ids=["sbatch", "submitit"])
-ROOT = snapshot.source_root()
+ROOT = source.source_root()
 
 
 def ddptrain(*arguments: object, code: int = 0) -> str:
@@ -184,7 +183,7 @@ def test_edit_after_submission_does_not_arrive(slurm: Jobs, way: ModuleType) -> 
     (repo / "launch" / "words.py").write_text("def main(argv):\n    print('the old words')\n    return 0\n")
     mine = slurm.prepare("run", nodes=1)
     (mine.path / "code").unlink()
-    snapshot.take(mine.path, repo)
+    source.copy(mine.path, repo)
     mine = replace(
         mine, module="launch.words", arguments=("say",), slurm=mine.slurm | {"extra": {"begin": "now+3"}}, cwd=str(repo)
     )

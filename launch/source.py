@@ -1,4 +1,4 @@
-"""The code a job runs: copied at submission, so that a later edit does not reach a queued or requeued job."""
+"""The copy of the code that a job runs, made at submission, so that a later edit does not reach a queued or requeued job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGEST = 256 * 2**20
 
 
 def source_root() -> Path:
-    """Folder that holds the packages `ddptrain` and `launch`."""
+    """The folder with the packages `ddptrain` and `launch`."""
     return Path(__file__).resolve().parents[1]
 
 
@@ -31,27 +31,27 @@ def _git(root: Path, *arguments: str) -> bytes | None:
 
 
 def _files(root: Path) -> list[str]:
-    """Tracked and untracked files that are not ignored; without git the two packages."""
+    """Tracked and untracked files that git does not ignore; without git the two packages."""
     listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     top = _git(root, "rev-parse", "--show-toplevel")
     if listed is not None and top is not None and Path(os.fsdecode(top.rstrip(b"\n"))).resolve() == root:
         names = {os.fsdecode(n) for n in listed.split(b"\0") if n}
         return sorted(n for n in names if (root / n).is_file())
-    found = [p for package in ("ddptrain", "launch") for p in (root / package).rglob("*") if p.is_file()]
-    return sorted(str(p.relative_to(root)) for p in found if "__pycache__" not in p.parts)
+    files = [p for package in ("ddptrain", "launch") for p in (root / package).rglob("*") if p.is_file()]
+    return sorted(str(p.relative_to(root)) for p in files if "__pycache__" not in p.parts)
 
 
-def take(folder: Path, root: Path | None = None) -> int:
-    """Copy the code to `folder/code` and note where it comes from.
+def copy(folder: Path, root: Path | None = None) -> int:
+    """Copy the code to `folder/code` and record where it comes from.
 
-    Beside it: `code.json` (git commit, whether it was edited), `diff.patch` (tracked edits against that commit),
-    `environment.json` (Python, packages, variables; the values of secrets left out).
+    Beside it: `code.json` (git commit, whether it was edited), `diff.patch` (tracked edits since that commit),
+    `environment.json` (Python, packages, variables; without the values of secrets).
 
     Returns:
-        How many files were copied.
+        The number of files.
 
     Raises:
-        UserError: the code is larger than 256 MiB, so something is in it that should be ignored.
+        UserError: the code is larger than 256 MiB, so it holds something that git should ignore.
     """
     root = root or source_root()
     files = _files(root)
@@ -60,7 +60,7 @@ def take(folder: Path, root: Path | None = None) -> int:
         largest = max(sizes, key=lambda n: sizes[n])
         raise UserError(
             f"{root}: {sum(sizes.values()) >> 20} MiB of files that git does not ignore, {largest} the largest; "
-            f"add what is no code to .gitignore"
+            f"add to .gitignore what is not code"
         )
     for name in files:
         target = folder / "code" / name
@@ -70,11 +70,11 @@ def take(folder: Path, root: Path | None = None) -> int:
     (folder / "diff.patch").write_bytes(diff or b"")
     described = {"root": str(root), "commit": commit.decode().strip() if commit else None, "edited": bool(diff)}
     (folder / "code.json").write_text(json.dumps(described, indent=1) + "\n")
-    _note_environment(folder / "environment.json")
+    _record_environment(folder / "environment.json")
     return len(files)
 
 
-def _note_environment(path: Path) -> None:
+def _record_environment(path: Path) -> None:
     packages = {d.metadata["Name"]: d.version for d in metadata.distributions()}
     variables = {k: "(left out)" if _SECRET.search(k) else v for k, v in sorted(os.environ.items())}
     path.touch(mode=0o600)

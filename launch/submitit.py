@@ -18,21 +18,21 @@ from typing import Any
 from ddptrain.config.slurm import minutes
 from ddptrain.errors import UserError
 from ddptrain.system.status import read_status
-from launch import batch, cluster, job, script
+from launch import batch, cluster, job, sbatch
 from launch.job import Job
 
 
 class Task:
     """What submitit runs on each machine: the agent, as a process of its own.
 
-    submitit hears USR2 (the time limit is near) and then calls `checkpoint` on the first machine. Pre-emption and
-    scancel come as TERM, `ddptrain requeue` and `cancel` as USR1: the task passes these on to its agent, and the batch
-    script decides what comes next, as it does without submitit.
+    On USR2 (the time limit is near) submitit calls `checkpoint` on the first machine. Pre-emption and scancel arrive as TERM,
+    `ddptrain requeue` and `cancel` as USR1: the task forwards these to its agent, and the batch script decides what comes
+    next, as it does without submitit.
     """
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._ended: list[int] = []  # the agent's exit status, once it has one; a list, for threads and handlers share it
+        self._ended: list[int] = []  # the agent's exit status, once it has one; a list, since threads and handlers share it
 
     def __call__(self) -> str:
         """Run the agent to its end.
@@ -41,10 +41,10 @@ class Task:
             "finished".
 
         Raises:
-            SystemExit: with status 75 where the run was stopped and saved, else with the agent's.
+            SystemExit: the run did not finish: the agent failed (with its status), or was stopped and has saved (with 0).
         """
-        logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns of every signal; agent and batch script tell enough
-        # the agent must not be ended by a signal that comes before it has its handlers
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns of every signal; agent and batch script report enough
+        # a signal must not end the agent before it has its handlers
         stops = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_BLOCK, stops)
         self._agent = subprocess.Popen([sys.executable, "-m", "launch.agent", self.folder])
@@ -54,13 +54,13 @@ class Task:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
         while not self._ended:  # no lock is held here: checkpoint runs inside a signal handler of this thread
             time.sleep(0.2)
-        for number in stops:  # nothing is left that a stop could change; submitit would answer it with a traceback
+        for number in stops:  # a stop can no longer change anything; submitit would answer it with a traceback
             signal.signal(number, signal.SIG_IGN)
         if self._ended[0]:
             sys.exit(self._ended[0])
         status = read_status(Path(job.read(Path(self.folder)).run))
         if status and status.state == "stopped":
-            sys.exit(0)  # the batch script queues the job again
+            sys.exit(0)  # the batch script requeues the job
         return "finished"
 
     def _wait(self) -> None:
@@ -71,11 +71,11 @@ class Task:
             self._agent.send_signal(number)
 
     def checkpoint(self) -> Any:
-        """Ask the ranks to save, wait until they have, and let submitit queue the job again.
+        """Ask the ranks to save, wait until they have, and let submitit requeue the job.
 
         Returns:
-            The delayed submission of a fresh task; None where nothing was saved, where somebody else decided about the
-            job (scancel, scontrol requeue), or where the budget of stops is spent.
+            The delayed submission of a new task; None where nothing was saved, where someone else decided about the job
+            (scancel, scontrol requeue), or where the budget of stops is spent.
         """
         from submitit.helpers import DelayedSubmission
 
@@ -111,21 +111,21 @@ def executor(mine: Job, folder: Path) -> Any:
             return cluster.clean(super()._make_submission_command(submission_file_path))
 
     slurm = mine.options
-    # submitit's own spelling of the keys, so that none stands there twice
-    given = {k if k == "open-mode" else k.replace("-", "_"): v for k, v in script.options(mine, signal="USR2").items()}
-    made = Executor(folder, max_num_timeout=slurm.max_stops, python=script.python_command(mine))
+    # submitit's own spelling of the keys, so that none is listed twice
+    given = {k if k == "open-mode" else k.replace("-", "_"): v for k, v in sbatch.options(mine, signal="USR2").items()}
+    made = Executor(folder, max_num_timeout=slurm.max_stops, python=sbatch.python_command(mine))
     made.update_parameters(
-        job_name=script.name_of(mine),
+        job_name=sbatch.name_of(mine),
         time=max(1, int(minutes(slurm.time))),
         wckey=None,
         nodes=slurm.nodes,
         ntasks_per_node=1,
         signal_delay_s=slurm.signal_s,
-        setup=script.head(mine),
-        teardown=script.tail(mine),
+        setup=sbatch.head(mine),
+        teardown=sbatch.tail(mine),
         # "all": the tasks' output goes to the batch script's, which knows where to; the pattern that submitit
         # would give is not safe for every path
-        srun_args=["--output=all", "--error=all", *script.srun(mine)],
+        srun_args=["--output=all", "--error=all", *sbatch.srun(mine)],
         stderr_to_stdout=True,
         additional_parameters=given,
     )
@@ -133,10 +133,10 @@ def executor(mine: Job, folder: Path) -> Any:
 
 
 def submit(mine: Job) -> str:
-    """Queue a job; returns Slurm's number.
+    """Queue a job; returns its number.
 
     Raises:
-        UserError: Slurm refused it; says what Slurm said.
+        UserError: Slurm refused it; with Slurm's own message.
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 

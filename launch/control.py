@@ -1,4 +1,4 @@
-"""Jobs after submission: list them, read their logs, cancel, queue again. Works without Slurm's accounting."""
+"""Jobs after submission: list them, read their logs, cancel and requeue them. Works without Slurm's accounting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from launch.plan import STOP
 
 
 def table(limit: int = 20) -> str:
-    """The newest jobs, one a line: what the run's own status says, then what Slurm says."""
+    """The newest jobs, one a line: the run's own status, then Slurm's."""
     rows: list[tuple[str, ...]] = [("JOB", "NAME", "RUN", "STEP", "SLURM", "STARTS", "MACHINES", "AGE", "REASON")]
     rows += [tuple(map(printable, _row(mine))) for mine in job.all_jobs()[-limit:]]
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
@@ -29,19 +29,19 @@ def _row(mine: Job) -> tuple[str, ...]:
     number = mine.id or "?"
     slurm = cluster.job_state(number)
     status = read_status(Path(mine.run))
-    # a status from before this job was submitted is another job's
+    # a status from before this submission is another job's
     if status and datetime.fromisoformat(status.time).timestamp() < (mine.path / "job.json").stat().st_mtime - 1:
         status = None
     starts = len(list(mine.path.glob("plan.r*.json")))
     ends = [end for _, end in sorted(batch.ends(mine.path).items(), key=lambda x: int(x[0]))]
     state, reason = (status.state, status.reason) if status else ("-", "")
     running = slurm is not None and slurm.state == "RUNNING"
-    if ends and not running and state in ("-", "running"):  # it had no time to say so itself
+    if ends and not running and state in ("-", "running"):  # it had no time to report it itself
         state, reason = ends[-1]["kind"], " ".join(ends[-1]["bad"]) or ends[-1].get("signal", "")
     elif state == "-" and slurm is not None and slurm.state == "FAILED":
         reason = _last_error(mine)
     elif ends and state == "stopped":
-        reason = ends[-1].get("signal") or reason  # what the agent was told; the ranks only know what it told them
+        reason = ends[-1].get("signal") or reason  # the ranks only know what the agent forwards
     return (
         number,
         mine.name,
@@ -56,20 +56,20 @@ def _row(mine: Job) -> tuple[str, ...]:
 
 
 def _newest_step(mine: Job) -> str:
-    """The step that a running job's log told last; its status knows the last checkpoint's."""
+    """The last step in the log of a running job; its status only knows that of the last checkpoint."""
     try:
         with open(mine.path / "log.txt", "rb") as f:
             f.seek(max(0, f.seek(0, os.SEEK_END) - 4096))
-            found = re.findall(rb"\bstep (\d+/\d+)", f.read())
+            steps = re.findall(rb"\bstep (\d+/\d+)", f.read())
     except FileNotFoundError:
         return ""
-    return found[-1].decode() if found else ""
+    return steps[-1].decode() if steps else ""
 
 
 def _last_error(mine: Job) -> str:
-    """The last mistake that the job's log tells; empty where there is none."""
-    found = [line for line in _last(mine.path / "log.txt", 200) if "ddptrain: error: " in line]
-    return found[-1].partition("ddptrain: error: ")[2] if found else ""
+    """The last mistake reported in the job's log; empty where there is none."""
+    errors = [line for line in _last(mine.path / "log.txt", 200) if "ddptrain: error: " in line]
+    return errors[-1].partition("ddptrain: error: ")[2] if errors else ""
 
 
 def _age(seconds: float) -> str:
@@ -80,18 +80,18 @@ def _age(seconds: float) -> str:
 
 
 def show_logs(number: str, *, rank: int | None = None, follow: bool = False, lines: int = 40) -> int:
-    """Print a job's log: first how the failing rank ended, then the last lines of all ranks or of one.
+    """Print a job's log: first how the failing rank ended, then the last lines of all ranks, or of one.
 
     Args:
-        rank: only this rank's logs, those of all starts in their order.
-        follow: go on printing until the job has ended, or Ctrl-C.
+        rank: only the logs of this rank, from all starts in order.
+        follow: go on printing until the job has ended, or until Ctrl-C.
     """
     mine = job.find(number)
     folder = mine.path / "logs"
     if rank is not None:
         files = [x for x in logs.rank_logs(folder) if x.rank == rank]
         if not files and not follow:
-            raise UserError(f"job {number}: no log of rank {rank} in {folder}")
+            raise UserError(f"job {number}: there is no log of rank {rank} in {folder}")
         for x in files:
             print(f"==> start {x.restart}.{x.attempt}, {x.node}, rank {x.rank}")
             print(*_last(x.path, lines) or ["(nothing)"], sep="\n")
@@ -110,7 +110,7 @@ def show_logs(number: str, *, rank: int | None = None, follow: bool = False, lin
 
 
 def _show_failure(mine: Job) -> None:
-    """The last lines of the rank that failed first, but for a job that got over it and has finished."""
+    """The last lines of the rank that failed first, unless the job recovered and has finished."""
     status, failure = read_status(Path(mine.run)), logs.root_failure(mine.path / "logs")
     if failure and not (status and status.state == "finished"):
         who, how = failure
@@ -127,12 +127,12 @@ def _last(path: Path, count: int) -> list[str]:
 
 
 def _follow(mine: Job, tail: logs.Tail) -> None:
-    asked = time.monotonic()
+    polled = time.monotonic()
     try:
         while True:
             tail.show(sys.stdout)
-            if time.monotonic() - asked > 5:
-                asked = time.monotonic()
+            if time.monotonic() - polled > 5:
+                polled = time.monotonic()
                 state = cluster.job_state(mine.id or "")
                 if state is None or state.state in cluster.ENDED:
                     tail.show(sys.stdout, end=True)
@@ -143,7 +143,7 @@ def _follow(mine: Job, tail: logs.Tail) -> None:
 
 
 def cancel(number: str, *, now: bool = False) -> str:
-    """End a job: a running one saves first; `now` leaves it only the seconds that Slurm's own cancel leaves."""
+    """End a job; a running one saves first, unless `now` leaves it only the seconds that Slurm itself grants."""
     mine = job.find(number)
     slurm_id = mine.id or number
     state = cluster.job_state(slurm_id)
@@ -158,25 +158,23 @@ def cancel(number: str, *, now: bool = False) -> str:
 
 
 def _stop(mine: Job, slurm_id: str) -> None:
-    (mine.path / STOP).touch()  # Slurm delivers a signal only to steps that run already
+    (mine.path / STOP).touch()  # Slurm delivers a signal only to running steps
     cluster.call("scancel", "--signal=USR1", slurm_id)
 
 
 def requeue(number: str) -> str:
-    """Queue a job again: a running one saves first; one that has ended goes on from its newest checkpoint."""
+    """Requeue a job; a running one saves first, one that has ended goes on from its newest checkpoint."""
     mine = job.find(number)
     slurm_id = mine.id or number
     state = cluster.job_state(slurm_id)
     if state and state.state == "RUNNING":
         _stop(mine, slurm_id)
-        return f"job {slurm_id} saves, then it is queued again"
+        return f"job {slurm_id} saves, then it is requeued"
     if state and state.state == "PENDING":
         return f"job {slurm_id} is in the queue already"
     (mine.path / batch.CANCEL).unlink(missing_ok=True)
     try:
         cluster.call("scontrol", "requeue", slurm_id)
     except UserError as e:
-        raise UserError(
-            f"job {slurm_id}: {e}; submit it again with resume=auto, it goes on from its newest checkpoint"
-        ) from None
-    return f"job {slurm_id} is queued again"
+        raise UserError(f"job {slurm_id}: {e}; submit it again with resume=auto to go on from its newest checkpoint") from None
+    return f"job {slurm_id} is requeued"
