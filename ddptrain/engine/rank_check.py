@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import ddptrain
-from ddptrain import distributed
+from ddptrain import distributed, version
 from ddptrain.distributed import World
 from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
@@ -19,10 +18,10 @@ from ddptrain.structures import Batch
 def code_version() -> str:
     """Version and a hash of the package's source, so that an edited copy on one machine is noticed."""
     digest = hashlib.blake2b(digest_size=6)
-    root = Path(ddptrain.__file__).parent
+    root = Path(version.__file__).parent
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    return f"{ddptrain.__version__}+{digest.hexdigest()}"
+    return f"{version.__version__}+{digest.hexdigest()}"
 
 
 def check_ranks(config: str, world: World, state: RunState, batches: Sequence[Batch]) -> None:

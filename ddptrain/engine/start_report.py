@@ -7,7 +7,7 @@ from math import exp
 
 import torch
 
-from ddptrain import __version__, distributed
+from ddptrain import distributed
 from ddptrain.config import RunConfig
 from ddptrain.config.section import Section
 from ddptrain.distributed import World
@@ -16,6 +16,7 @@ from ddptrain.engine.state import RunState
 from ddptrain.optim.build import used_decay
 from ddptrain.reporting import ledger
 from ddptrain.tasks.base import Task
+from ddptrain.version import __version__
 
 COLUMNS = ("parameters", "tensors", "values", "peak lr", "decay")
 """Of the table of parameter groups."""
