@@ -58,7 +58,7 @@ class ClassificationSamples(ImageSamples[ImageTable]):
     def _classes(self, key: SampleKey) -> np.ndarray:
         table = self.tables[key.dataset]
         classes = np.zeros(len(table.names), np.float32)
-        classes[table.labels[table.offsets[key.index] : table.offsets[key.index + 1]]] = 1
+        classes[table.labels[table.rows(key.index)]] = 1
         return classes
 
     def _partner(self, key: SampleKey, augment: AugmentConfig, partners: Partners) -> dict[str, np.ndarray]:
