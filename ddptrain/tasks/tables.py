@@ -21,6 +21,7 @@ from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.labels import LabelSpace, classes_of
 from ddptrain.errors import UserError
 from ddptrain.reporting.page import Section, details
+from ddptrain.system.printable import counted
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
 from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth, report_classes
@@ -58,9 +59,10 @@ class TableTask(Task):
         """What is learned or scored of a table, with classes of the run; and what was left out, in words."""
         return space.apply(table), ""
 
-    @abstractmethod
     def notes_on(self, data: DataSet) -> list[str]:
         """Lines for the log about a dataset; raises `UserError` where nothing of it can be learned or scored."""
+        size = f"{counted(len(data.own), 'image')}, {counted(len(data.own.names), 'class', 'classes')}"
+        return [f"{data.title}: {size}; {data.faults.text()}"]
 
     @abstractmethod
     def facts(self, data: DataSet) -> dict[str, Any]:

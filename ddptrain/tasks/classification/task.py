@@ -18,6 +18,7 @@ from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import mix
 from ddptrain.models.classifiers import build_classifier
 from ddptrain.structures import Batch
+from ddptrain.system.printable import counted
 from ddptrain.tasks.classification.view import ClassificationView, titled
 from ddptrain.tasks.inspection.base import DataSet
 from ddptrain.tasks.logits.task import LogitsTask, probabilities
@@ -54,12 +55,13 @@ class ClassificationTask(LogitsTask):
         wrong = np.flatnonzero(counts != 1)
         if len(wrong) and not self.several:
             raise UserError(
-                f"{table.name}: {table.path(int(wrong[0]))} has {counts[wrong[0]]} classes, and {len(wrong)} images like it "
-                "have not one; correct the labels, or learn several classes with loss.name=bce"
+                f"{table.name}: {counted(len(wrong), 'image does', 'images do')} not have exactly one class; the first, "
+                f"{table.path(int(wrong[0]))}, has {counts[wrong[0]]}; correct the labels, or learn several classes with "
+                "loss.name=bce"
             )
         if not len(table):
             raise UserError(f"{table.name}: no image is left after its classes were mapped; check rename, ignore and drop")
-        return [f"{data.title}: {len(data.own)} images, {len(data.own.names)} classes; {data.faults.text()}"]
+        return super().notes_on(data)
 
     def facts(self, data: DataSet) -> dict[str, Any]:
         counts = np.diff(data.table.offsets)

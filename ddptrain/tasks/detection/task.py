@@ -27,6 +27,7 @@ from ddptrain.models.build import DETECTORS
 from ddptrain.models.detector import DetectorSettings
 from ddptrain.reporting import pictures
 from ddptrain.structures import Batch, Detections, LossSum, SampleKey
+from ddptrain.system.printable import counted
 from ddptrain.tasks.base import Prediction
 from ddptrain.tasks.detection.inspect import report_sizes
 from ddptrain.tasks.detection.view import DetectionView
@@ -90,15 +91,15 @@ class DetectionTask(TableTask):
     def apply(self, space: LabelSpace, table: AnnotationTable, part: Part) -> tuple[AnnotationTable, str]:
         mapped = space.apply(table)
         dropped = len(table.boxes) - len(mapped.boxes)
-        return mapped, f"{dropped} boxes of dropped classes" if dropped else ""
+        return mapped, f"{counted(dropped, 'box', 'boxes')} of dropped classes" if dropped else ""
 
     def notes_on(self, data: DataSet) -> list[str]:
         table: AnnotationTable = data.table
         ignored, empty = int(table.ignore.sum()), int((np.diff(table.offsets) == 0).sum())
         notes = [
-            f"{data.title}: {len(table)} images, {len(table.boxes) - ignored} boxes"
-            + (f" ({empty} images without a box)" if empty else "")
-            + (f", {ignored} ignore region{'s'[: ignored - 1]}" if ignored else "")
+            f"{data.title}: {counted(len(table), 'image')}, {counted(len(table.boxes) - ignored, 'box', 'boxes')}"
+            + (f" ({counted(empty, 'image')} without a box)" if empty else "")
+            + (f", {counted(ignored, 'ignore region')}" if ignored else "")
             + (f", {data.left_out} left out" if data.left_out else "")
             + f"; {data.faults.text()}"
         ]

@@ -12,6 +12,7 @@ from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.inspect.duplicates import Images, Twins, find_twins
 from ddptrain.data.tables.images import ImageTable
 from ddptrain.reporting.page import Section, details
+from ddptrain.system.printable import counted
 from ddptrain.tasks.inspection.base import DataSet, Inspection
 
 
@@ -36,7 +37,7 @@ def report_duplicates(sets: Sequence[DataSet], images: int, out: Inspection) -> 
         report_twins(t, out)
     bad = [line for path in undecoded if (line := _why_not(path))]
     if bad:
-        which = "1 image cannot" if len(bad) == 1 else f"{len(bad)} images cannot"
+        which = counted(len(bad), "image cannot", "images cannot")
         limits = "data.max_bad_samples and eval.max_bad_images say how many may be"
         out.warnings.append(f"{which} be decoded, and would be replaced ({limits}); correct the files; the first: {bad[0]}")
 
@@ -55,13 +56,12 @@ def report_twins(t: Twins, out: Inspection) -> None:
     example = " = ".join(t.examples[0][::-1])
     what = f"{t.equal} equal and {t.alike} that look the same, such as {example}"
     if t.first.startswith("train ") and t.second.startswith("val "):
-        both = t.equal + t.alike
-        stand = "stands" if both == 1 else "stand"
-        out.warnings.append(f"leak: of {t.looked_at} images of {t.second}, {both} {stand} in {t.first}: {what}")
+        leaked = counted(t.equal + t.alike, "is", "are")
+        out.warnings.append(f"leak: of {t.looked_at} images of {t.second}, {leaked} also in {t.first}: {what}")
     elif t.equal:
-        copies = "is a copy" if t.equal == 1 else "are copies"
+        copies = counted(t.equal, "is a copy", "are copies")
         where = "of others in it" if t.first == t.second else f"of images of {t.first}"
-        out.warnings.append(f"duplicates: {t.equal} of {t.looked_at} images of {t.second} {copies} {where}, such as {example}")
+        out.warnings.append(f"duplicates: of {t.looked_at} images of {t.second}, {copies} {where}, such as {example}")
 
 
 def _images(s: DataSet, which: np.ndarray) -> Images:

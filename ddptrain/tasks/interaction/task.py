@@ -21,6 +21,7 @@ from ddptrain.errors import UserError
 from ddptrain.models.interaction import CROPS, InteractionModel
 from ddptrain.reporting import panorama
 from ddptrain.structures import Batch
+from ddptrain.system.printable import counted
 from ddptrain.tasks.inspection.base import DataSet, Part
 from ddptrain.tasks.interaction.view import InteractionView
 from ddptrain.tasks.logits.task import LogitsTask, probabilities
@@ -85,17 +86,18 @@ class InteractionTask(LogitsTask):
         unlabelled = int((~people.labelled).sum())
         if unlabelled == len(people):
             raise UserError(
-                f"{data.config.name}: none of its {len(people)} frames tells who interacts, neither by H-interaction nor by "
+                f"{data.config.name}: none of its {len(people)} frames says who interacts, neither by H-interaction nor by "
                 "social_group; learn from labels_2d_activity_social_stitched"
             )
         if not len(pairs):
             rules = f"(interacting + other pairs: {data.left_out})"
             raise UserError(f"{data.config.name}: no pair is left {rules}; check data.pairs and drop")
         return [
-            f"{data.title}: {len(people)} frames of {len(people.sequences)} sequences, {len(people.boxes)} people; "
-            f"{unlabelled} frames without social labels; {data.faults.text()}",
+            f"{data.title}: {counted(len(people), 'frame')} of {counted(len(people.sequences), 'sequence')}, "
+            f"{counted(len(people.boxes), 'person', 'people')}; {counted(unlabelled, 'frame')} without social labels; "
+            f"{data.faults.text()}",
             f"{data.title}: left out (interacting + other pairs): {data.left_out}",
-            f"{data.title}: {len(pairs)} pairs, {int(pairs.interacting.sum())} of them interacting",
+            f"{data.title}: {counted(len(pairs), 'pair')}, {int(pairs.interacting.sum())} of them interacting",
         ]
 
     def facts(self, data: DataSet) -> dict[str, Any]:

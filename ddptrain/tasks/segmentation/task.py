@@ -47,7 +47,7 @@ class SegmentationTask(TableTask):
         super().__init__(config)
         self.slides = config.eval.window == "slide"
         if len(self.classes) > VOID:
-            raise UserError(f"classes: {len(self.classes)} classes; a mask has room for {VOID}")
+            raise UserError(f"classes: {len(self.classes)} are listed, and a mask has room for {VOID}")
         weights = config.loss.class_weights if isinstance(config.loss, PixelLossConfig) else "none"
         if weights != "balanced":  # which `read` counts
             self._weights = class_weights(weights, np.zeros(len(self.classes), np.int64))
@@ -69,7 +69,7 @@ class SegmentationTask(TableTask):
                 f"{data.config.name}: no pixel is left after its classes were mapped; its masks hold "
                 f"{values_text(self.classes, data.table)}; check values, void, rename and ignore"
             )
-        return [f"{data.title}: {len(data.own)} images, {len(data.own.names)} classes; {data.faults.text()}"]
+        return super().notes_on(data)
 
     def facts(self, data: DataSet) -> dict[str, Any]:
         sizes, pixels = data.table.sizes, data.table.pixels

@@ -125,7 +125,7 @@ def test_the_same_set_as_train_and_val(tmp_path: Path, capsys: pytest.CaptureFix
     RUNS["classification"].write(tmp_path)
     config = write_config("classification", tmp_path, tmp_path)
     assert main(["check", str(config), "data.val.0.split=train", "--out", str(tmp_path / "c.html")]) == 0
-    assert "leak: of 27 images of val shapes, 27 stand in train shapes: 27 equal" in capsys.readouterr().out
+    assert "leak: of 27 images of val shapes, 27 are also in train shapes: 27 equal" in capsys.readouterr().out
 
 
 def test_a_task_of_the_users_own_says_that_it_is_not_inspected(
@@ -158,10 +158,10 @@ def test_one_image_and_several_are_told_in_sentences() -> None:
     ):
         report_twins(Twins(first, second, count, 0, 3, (("x.png", "y.png"),)), out)
     assert out.warnings == [
-        "duplicates: 1 of 3 images of train a is a copy of others in it, such as y.png = x.png",
-        "duplicates: 2 of 3 images of train b are copies of images of train a, such as y.png = x.png",
-        "leak: of 3 images of val a, 1 stands in train a: 1 equal and 0 that look the same, such as y.png = x.png",
-        "leak: of 3 images of val b, 2 stand in train a: 2 equal and 0 that look the same, such as y.png = x.png",
+        "duplicates: of 3 images of train a, 1 is a copy of others in it, such as y.png = x.png",
+        "duplicates: of 3 images of train b, 2 are copies of images of train a, such as y.png = x.png",
+        "leak: of 3 images of val a, 1 is also in train a: 1 equal and 0 that look the same, such as y.png = x.png",
+        "leak: of 3 images of val b, 2 are also in train a: 2 equal and 0 that look the same, such as y.png = x.png",
     ]
 
 
