@@ -35,6 +35,6 @@ def seed_torch(seed: int, step: int, rank: int) -> None:
     """Seed torch's generators (dropout, stochastic depth) as a function of the step, so that no state needs saving."""
     value = stream_key(seed, f"torch/{step}/{rank}") >> 1
     torch.default_generator.manual_seed(value)
-    # torch.cuda.manual_seed queues a callback for ever while CUDA is not initialised
+    # torch.cuda.manual_seed queues callbacks forever while CUDA is not initialised
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(value)

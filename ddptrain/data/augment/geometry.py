@@ -1,7 +1,7 @@
 """Geometry as one matrix: an image is warped once, from its native pixels to the network's, and its boxes with it.
 
 Coordinates are continuous: pixel `i` covers `[i, i + 1)`, so boxes and matrices need no half-pixel corrections; `warp`
-makes the one that OpenCV wants (there pixel `i` is the point `i`).
+makes the one that OpenCV needs (there pixel `i` is the point `i`).
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from ddptrain.data.images.headers import inspect_images
 from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.errors import UserError
 from ddptrain.structures import Batch, Sample, SampleKey
+from ddptrain.system.printable import counted
 
 MAX_TRIES = 100
 """Unreadable images in a row after which the disk, not an image, is at fault."""
@@ -65,7 +66,7 @@ class FileList:
         return self.paths[image]
 
 
-Table = TypeVar("Table", bound=Files)
+F = TypeVar("F", bound=Files)
 
 
 class Loaded(NamedTuple):
@@ -82,7 +83,7 @@ class Loaded(NamedTuple):
     fault: str | None = None
 
 
-class ImageSamples(ABC, Generic[Table]):
+class ImageSamples(ABC, Generic[F]):
     """Samples of a mixture by `SampleKey`; a pure function of (tables, augmentation, seed, key).
 
     An image that cannot be read is reported in `Sample.replaced`. In training the next readable one of its dataset takes
@@ -90,7 +91,7 @@ class ImageSamples(ABC, Generic[Table]):
     """
 
     def __init__(
-        self, tables: Sequence[Table], annotated: np.ndarray, image_size: int, augment: AugmentConfig | None, seed: int = 0
+        self, tables: Sequence[F], annotated: np.ndarray, image_size: int, augment: AugmentConfig | None, seed: int = 0
     ) -> None:
         """
         Args:
@@ -172,7 +173,7 @@ class ImageSamples(ABC, Generic[Table]):
                 return Loaded(other, self.load(other), f"{why}; {self.source(other)} takes its place")
             except BadImage:
                 continue
-        raise UserError(f"{why}; nor can any of {tries} images in a row be read: is the disk still there?")
+        raise UserError(f"{why}; {counted(tries, 'image')} in a row cannot be read: check that their disk is still mounted")
 
     @classmethod
     def collate(cls, samples: Sequence[Sample]) -> Batch:
@@ -198,12 +199,12 @@ class ImageSamples(ABC, Generic[Table]):
 
 
 def read_sized(files: Files, image: int) -> np.ndarray:
-    """Decode an image, uint8 `[H, W, 3]` RGB; raises `BadImage`, also where its size is not the one known."""
+    """Decode an image, uint8 `[H, W, 3]` RGB; raises `BadImage`, also where its size has changed."""
     path, (expected_width, expected_height) = files.path(image), files.sizes[image].tolist()
     pixels = read_image(path, files.exif)
     height, width = pixels.shape[:2]
     if (width, height) != (expected_width, expected_height):
-        raise BadImage(f"{path}: {width} x {height} pixels, but {expected_width} x {expected_height} at the start")
+        raise BadImage(f"{path}: {width} x {height} pixels, but {expected_width} x {expected_height} when the dataset was read")
     return pixels
 
 

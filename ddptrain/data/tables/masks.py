@@ -60,12 +60,14 @@ class MaskTable(Table):
         """uint8 `[H, W]`: class of each pixel, `VOID` where there is none.
 
         Raises:
-            BadImage: the mask cannot be read any more, or has another size than at the start.
+            BadImage: the mask can no longer be read, or its size has changed.
         """
         path, (width, height) = self.masks[image], self.sizes[image].tolist()
         values = read_mask(path, self.exif, len(self.classes) == WIDE)
         if values.shape != (height, width):
-            raise BadImage(f"{path}: {values.shape[1]} x {values.shape[0]} pixels, but {width} x {height} at the start")
+            raise BadImage(
+                f"{path}: {values.shape[1]} x {values.shape[0]} pixels, but {width} x {height} when the dataset was read"
+            )
         return self.classes[values]
 
     def hash_contents(self) -> U64:

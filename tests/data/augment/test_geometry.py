@@ -25,7 +25,7 @@ def painted(width: int, height: int, box: tuple[int, int, int, int]) -> np.ndarr
     return image
 
 
-def found(image: np.ndarray) -> np.ndarray:
+def painted_box(image: np.ndarray) -> np.ndarray:
     """Box around what was painted, to a fraction of a pixel: a border pixel counts as far as it is covered."""
     bright = image[..., 0].astype(float) / 255
     spans = []
@@ -72,7 +72,7 @@ def test_a_painted_box_is_found_where_its_box_went(size: int, config: AugmentCon
             continue
         seen += 1
         turned = 1.0 if matrix[0, 1] == 0 else 1.6  # a sharp corner covers little of the outermost pixels
-        assert np.abs(found(image) - boxes[0]).max() <= turned
+        assert np.abs(painted_box(image) - boxes[0]).max() <= turned
     assert seen >= 8
 
 

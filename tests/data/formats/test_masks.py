@@ -266,7 +266,7 @@ def test_a_mask_that_changed_since_the_start_is_a_bad_image(tmp_path: Path) -> N
     pair(tmp_path)
     table, _ = read_masks(dataset(tmp_path, **MASKS))
     put(tmp_path / "masks/train", "a", VALUES[:2])
-    with pytest.raises(BadImage, match="4 x 2 pixels, but 4 x 3 at the start"):
+    with pytest.raises(BadImage, match="4 x 2 pixels, but 4 x 3 when the dataset was read"):
         table.labels(0)
     with pytest.raises(BadImage, match="no such file"):
         read_mask(tmp_path / "none.png")

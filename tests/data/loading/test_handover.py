@@ -28,8 +28,8 @@ class Large(Numbers):
 
 
 def load_both_ways(shared_memory: str, files: int) -> None:
-    """In a process of its own: load the same batches with workers and without, and print how many workers there were, and what
-    was told."""
+    """In a process of its own: load the same batches with workers and without, and print the number of workers and what was
+    reported."""
     if shared_memory:
         clone_newns = 0x00020000
         if ctypes.CDLL(None).unshare(clone_newns):
@@ -39,33 +39,33 @@ def load_both_ways(shared_memory: str, files: int) -> None:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={shared_memory}", "tmpfs", "/dev/shm"], check=True)
     if files:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    told: list[str] = []
-    with stream(Large(), workers=3, wait=Wait(report=told.append)) as helped, stream(Large()) as alone:
+    lines: list[str] = []
+    with stream(Large(), workers=3, wait=Wait(report=lines.append)) as helped, stream(Large()) as alone:
         for a, b in zip(islice(helped, 12), alone):
             assert_equal(a, b)
-        print(len(helped.processes), *told, sep="\n")
+        print(len(helped.processes), *lines, sep="\n")
 
 
 def look(shared_memory: str = "", files: int = 0) -> list[str]:
     ranks = Ranks(1, load_both_ways, shared_memory, files)
     assert ranks.wait() == [0], ranks.text
-    said = ranks.text.splitlines()
-    if said == ["not permitted"]:
+    lines = ranks.text.splitlines()
+    if lines == ["not permitted"]:
         pytest.skip("this user may not mount a file system of its own")
-    return said
+    return lines
 
 
 def test_a_batch_that_does_not_fit_into_shared_memory_comes_through_the_pipe() -> None:
-    workers, told = look("300k")
+    workers, line = look("300k")
     assert workers == "3"
-    assert "shared memory is too small: /dev/shm has" in told
-    assert "of 0.3 MB free, 3 workers with batches of 1.0 MB need 8.6 MB; enlarge it (docker: --shm-size)" in told
+    assert "shared memory is too small: /dev/shm has" in line
+    assert "of 0.3 MB free, 3 workers with batches of 1.0 MB need 8.6 MB; enlarge it (docker: --shm-size)" in line
 
 
 def test_without_any_shared_memory_images_are_read_in_the_trainer() -> None:
-    workers, told = look("4k")
+    workers, line = look("4k")
     assert workers == "0"
-    assert "no loader processes (No space left on device): images are read in this process" in told
+    assert "no loader processes (No space left on device): images are read in this process" in line
 
 
 def test_few_open_files() -> None:
@@ -73,9 +73,9 @@ def test_few_open_files() -> None:
         "3",
         "batches come through pipes, which is slower: only 64 files may be open at once; raise the limit (ulimit -n 1024)",
     ]
-    workers, told = look(files=24)
+    workers, line = look(files=24)
     assert workers == "0"
-    assert "(Too many open files): images are read in this process, which is slower; only 24 files may be open" in told
+    assert "(Too many open files): images are read in this process, which is slower; only 24 files may be open" in line
 
 
 def test_the_limit_of_open_files_is_raised_to_what_is_granted() -> None:
@@ -92,15 +92,15 @@ def test_the_limit_of_open_files_is_raised_to_what_is_granted() -> None:
 def test_no_wait_is_without_end(monkeypatch: pytest.MonkeyPatch, asked: bool) -> None:
     for name, seconds in (("_LOOK_S", 0.1), ("_STOP_S", 4), ("_PATIENCE_S", 0.3)):
         monkeypatch.setattr(f"ddptrain.data.loading.loader.{name}", seconds)
-    told: list[str] = []
-    wait = Wait(timeout_s=600 if asked else 4, stopped=lambda: asked, report=told.append)
+    lines: list[str] = []
+    wait = Wait(timeout_s=600 if asked else 4, stopped=lambda: asked, report=lines.append)
     loader = stream(Numbers(at=11, action="hang"), workers=1, wait=wait)
     next(loader)
     start = time.perf_counter()
     with pytest.raises(LoaderError, match=r"^no batch came for \d+ s.*check their disk, or raise train.timeout_s \("):
         next(loader)
     assert time.perf_counter() - start < 60
-    assert told[0].startswith("waiting for a batch for ")
+    assert lines[0].startswith("waiting for a batch for ")
     assert not any(p.is_alive() for p in loader.processes)
 
 

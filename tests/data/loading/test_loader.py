@@ -182,7 +182,7 @@ def test_a_worker_that_hangs_is_ended_by_force(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("when", ["waiting", "between"])
-def test_a_killed_worker_is_told_in_one_line(when: str) -> None:
+def test_a_killed_worker_is_reported_in_one_line(when: str) -> None:
     loader = stream(Numbers(at=8 * 3, action="die" if when == "waiting" else "none"), workers=2)
     if when == "between":
         next(loader)
@@ -263,7 +263,7 @@ def test_workers_end_with_their_process_however_it_ends() -> None:
             assert len(process.stdout.readline().split()) == 2
         killed.kill()
         # the workers hold the pipe too, so its end comes when the last of them is gone; one that ignores SIGTERM would
-        # keep the process that leaves without closing its loader waiting for ever
+        # keep the process that leaves without closing its loader waiting forever
         for process, status in ((killed, -signal.SIGKILL), (leaves, 3)):
             assert process.communicate(timeout=60) == ("", None)
             assert process.returncode == status

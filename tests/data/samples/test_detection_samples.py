@@ -1,4 +1,4 @@
-"""From a key to a sample: pixels and boxes travel together, faults are replaced and told."""
+"""From a key to a sample: pixels and boxes travel together, what cannot be read is replaced and reported."""
 
 from __future__ import annotations
 

@@ -87,8 +87,7 @@ def test_a_sample_is_a_function_of_seed_and_position(make) -> None:  # type: ign
 @pytest.mark.parametrize("native", [False, True])
 def test_evaluation_keeps_the_truth_of_the_file(make, native: bool) -> None:  # type: ignore[no-untyped-def]
     samples = make(None, native=native)
-    found = [samples[SampleKey(0, 0, i)] for i in range(3)]
-    batch = samples.collate(found)
+    batch = samples.collate([samples[SampleKey(0, 0, i)] for i in range(3)])
     assert batch.targets["native_mask"].shape == (3, 200, 300)
     for i, (width, height) in enumerate(SIZES):
         assert batch.native_size[i].tolist() == [width, height]
