@@ -5,31 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
+from ddptrain.data.tables.base import R
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
 SPLITS = ("train", "val")
-
-
-class Table(Protocol):
-    """A table of images, of any task."""
-
-    def __len__(self) -> int: ...
-
-    def path(self, image: int) -> str:
-        """Path of one image."""
-
-    def keep_images(self: Kept, keep: npt.NDArray[np.bool_]) -> Kept:
-        """The table with only the images where `keep`."""
-
-
-Kept = TypeVar("Kept", bound=Table)
 
 
 def whole(config: DatasetConfig, parts: Sequence[str | None]) -> DatasetConfig:
@@ -66,11 +50,10 @@ def _held_out(groups: Mapping[str, str], part: float, root: str) -> Collection[s
     return {p for paths in members.values() for p in sorted(paths, key=mixed)[: round(part * len(paths))]}
 
 
-def keep_split(config: DatasetConfig, table: Kept, faults: Faults) -> Kept:
+def keep_split(config: DatasetConfig, table: R, faults: Faults) -> R:
     """The images of the split that `holdout` makes of a whole table."""
-    paths = [table.path(i) for i in range(len(table))]
-    in_split = of_split(config, dict.fromkeys(paths, ""))
-    keep = np.array([in_split(p) for p in paths], bool)
+    in_split = of_split(config, dict.fromkeys(table.paths, ""))
+    keep = np.array([in_split(p) for p in table.paths], bool)
     if len(keep) and not keep.any():
         other = "raise" if config.split == "val" else "lower"
         raise UserError(

@@ -11,7 +11,7 @@ from ddptrain.data.formats.collect import IGNORE, Box, Collector
 from ddptrain.data.formats.fields import to_integer, to_number
 from ddptrain.data.formats.files import dataset_root, files_below, find_folder, folders_in, frames_by_number, no_split, visible
 from ddptrain.data.formats.texts import listed_names
-from ddptrain.data.formats.visdrone import NAMES, add_visdrone_row, split_fields, split_folder
+from ddptrain.data.formats.visdrone import NAMES, add_visdrone_row, numbered_rows, split_folder
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 
@@ -33,12 +33,9 @@ class _Sequence:
     def rows(self, file: Path, fields: int) -> Iterator[tuple[int, int, int, list[str]]]:
         """(image, source, line, fields) of each row whose frame is there; counts one fault for each absent frame."""
         faults, source = self.collector.faults, self.collector.source(str(file))
-        for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
-            values = split_fields(line)
-            if not values:
-                continue
+        for number, values in numbered_rows(file):
             if len(values) != fields or not values[0].isdecimal():
-                what = f"{line.strip()}; a row must have {fields} fields and begin with the frame"
+                what = f"{','.join(values)}; a row must have {fields} fields and begin with the frame"
                 faults.add("malformed row", f"{file}:{number}", what)
                 continue
             frame = int(values[0])

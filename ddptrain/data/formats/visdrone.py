@@ -75,11 +75,6 @@ def add_visdrone_row(collector: Collector, image: int, source: int, line: int, f
     collector.row(image, source, line, box, category - 1, IGNORE if ignored else 0)
 
 
-def split_fields(line: str) -> list[str]:
-    """The fields of a row without the trailing comma; empty for a blank line."""
-    return [f.strip() for f in line.strip().rstrip(",").split(",")] if line.strip() else []
-
-
 def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     """Read one split. An image without its text file and a text file without its image are faults."""
     names = class_names(config, NAMES, "VisDrone-DET", faults)
@@ -91,7 +86,7 @@ def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     texts = {stem: Path(p) for stem, p in files_by_stem(annotations, {".txt"}, faults, deep=False).items()}
     for stem in sorted(texts.keys() - images.keys()):
         faults.add("label without image", str(texts[stem]), f"no image {stem} in {images_folder}")
-        for number, _ in _rows(texts[stem]):
+        for number, _ in numbered_rows(texts[stem]):
             faults.add("box of an image left out", f"{texts[stem]}:{number}", f"no image {stem}")
     for stem, path in images.items():
         if stem not in texts:
@@ -105,16 +100,15 @@ def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
 
 def _add_file(collector: Collector, image: int, path: Path) -> None:
     source = collector.source(str(path))
-    for number, fields in _rows(path):
+    for number, fields in numbered_rows(path):
         if len(fields) != 8:
             collector.faults.add("malformed row", f"{path}:{number}", f"{len(fields)} fields; a row must have 8")
         else:
             add_visdrone_row(collector, image, source, number, fields)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line, fields) of each row that is not blank."""
+def numbered_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, fields) of each row that is not blank, without its trailing comma."""
     for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
-        fields = split_fields(line)
-        if fields:
-            yield number, fields
+        if line.strip():
+            yield number, [f.strip() for f in line.strip().rstrip(",").split(",")]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.tables.base import DROP, IGNORE, T
+from ddptrain.data.tables.base import DROP, IGNORE, T, Table
 from ddptrain.errors import UserError
 
 OTHERS = "*"  # in `rename`, `ignore` or `drop`: all own classes that nothing else says anything about
@@ -23,22 +22,6 @@ _REGION = re.compile(r"(ignored?|dontcare|donotcare|void|unlabell?ed|nolabels?)(
 def named_like_regions(classes: Sequence[str]) -> list[str]:
     """Those of some class names that say of a place that nothing is right or wrong there."""
     return [c for c in classes if _REGION.fullmatch(re.sub(r"[\W\d_]", "", c.casefold()))]
-
-
-class Named(Protocol):
-    """A table as it was read, of any task."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The dataset's own classes."""
-
-    @property
-    def ignored_names(self) -> tuple[str, ...]:
-        """Those that its benchmark ignores."""
-
-    def samples_by_class(self) -> npt.NDArray[np.int64]:
-        """int64 `[classes]`: in how many samples each class is labelled."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +41,7 @@ class LabelSpace:
     annotated: npt.NDArray[np.bool_]
 
     @classmethod
-    def build(cls, classes: Sequence[str], configs: Sequence[DatasetConfig], tables: Sequence[Named]) -> LabelSpace:
+    def build(cls, classes: Sequence[str], configs: Sequence[DatasetConfig], tables: Sequence[Table]) -> LabelSpace:
         """The label space of tables as they were read, one per config. `UserError` where an own class would vanish in
         silence, or where a config names a class that does not exist."""
         maps = [_map(tuple(classes), c, t) for c, t in zip(configs, tables, strict=True)]
@@ -71,7 +54,7 @@ class LabelSpace:
         return table.to_classes(self.classes, self.maps[self.datasets.index(table.name)])
 
 
-def classes_of(configs: Sequence[DatasetConfig], tables: Sequence[Named]) -> tuple[str, ...]:
+def classes_of(configs: Sequence[DatasetConfig], tables: Sequence[Table]) -> tuple[str, ...]:
     """The classes that the datasets have: one dataset after the other, each in the order of its own ids, by their names
     after `rename`, without those that are ignored or dropped."""
     classes: dict[str, None] = {}
@@ -85,7 +68,7 @@ def classes_of(configs: Sequence[DatasetConfig], tables: Sequence[Named]) -> tup
     return tuple(classes)
 
 
-def _map(classes: tuple[str, ...], config: DatasetConfig, table: Named) -> npt.NDArray[np.int32]:
+def _map(classes: tuple[str, ...], config: DatasetConfig, table: Table) -> npt.NDArray[np.int32]:
     own = table.names
     for key, named in (("rename", config.rename), ("ignore", config.ignore), ("drop", config.drop)):
         for name in named:
@@ -128,7 +111,7 @@ def _unmapped_line(classes: tuple[str, ...], config: DatasetConfig, unmapped: li
 
 
 def _annotated(
-    classes: tuple[str, ...], config: DatasetConfig, mapping: npt.NDArray[np.int32], table: Named
+    classes: tuple[str, ...], config: DatasetConfig, mapping: npt.NDArray[np.int32], table: Table
 ) -> npt.NDArray[np.bool_]:
     if config.annotated is None:
         return np.isin(np.arange(len(classes)), mapping)
