@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -42,3 +43,9 @@ def unguarded(cell: str) -> str:
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """`1 image`, `3 images`; `plural` is the noun with an s where it is not given."""
     return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def first_few(names: Sequence[str], noun: str = "", separator: str = ", ", most: int = 8) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - most} more {noun}".rstrip() if len(names) > most else ""
+    return separator.join(names[:most]) + more

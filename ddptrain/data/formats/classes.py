@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
+from ddptrain.system.printable import counted, first_few
 
 SHOWN = 40
 _NUMBER = re.compile(r"((class|category|label|cls|id|n)?[-_ ]?\d+)?", re.IGNORECASE)
@@ -33,15 +34,18 @@ def _given(name: str, given: tuple[str, ...], stored: tuple[str, ...], where: st
     ordered = _in_order_of(stored, given)
     if ordered is not None:
         if ordered != given:
-            faults.note(f"the ids follow the order of {where}, not that of names: {_shown(ordered)}")
+            faults.note(f"the ids follow the order of {where}, not that of names: {first_few(ordered, most=SHOWN)}")
         return ordered
     if not all(map(_NUMBER.fullmatch, stored)):
+        given_few, stored_few = first_few(given, most=SHOWN), first_few(stored, most=SHOWN)
         raise UserError(
-            f"{name}: names ({_shown(given)}) are not the classes of {where} ({_shown(stored)}); take names out; in a run,"
-            " rename gives classes other names"
+            f"{name}: names ({given_few}) are not the classes of {where} ({stored_few}); take names out; in a run, rename gives"
+            " classes other names"
         )
     if len(given) != len(stored):
-        raise UserError(f"{name}: names has {len(given)} classes and {where} has {len(stored)}; give one name for each")
+        raise UserError(
+            f"{name}: names has {counted(len(given), 'class', 'classes')} and {where} has {len(stored)}; give one name for each"
+        )
     return given
 
 
@@ -53,7 +57,3 @@ def _in_order_of(stored: Sequence[str], given: Sequence[str]) -> tuple[str, ...]
         if len(spelled) == len(given) == len(stored) and set(spelled) == {plain(n).strip() for n in stored}:
             return tuple(spelled[plain(n).strip()] for n in stored)
     return None
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

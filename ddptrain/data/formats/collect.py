@@ -202,7 +202,7 @@ class Collector(ImageCollector):
             self.faults.counts[kind] += len(rows_at_fault) - KEPT_PER_KIND
 
     def _exif_hint(self, image: int, box: npt.NDArray[np.float64], limit: npt.NDArray[np.float64]) -> str:
-        """What to say where a box lies outside of an image and would not if width and height changed places."""
+        """What to add where a box lies outside of an image and would not if width and height changed places."""
         if (box < -1).any() or (box > limit[[1, 0, 1, 0]] + 1).any():
             return ""
         header = read_header(self.paths[image], self.exif)

@@ -21,7 +21,7 @@ from ddptrain.data.formats.named_files import image_folders, image_path, report_
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
-from ddptrain.system.printable import unguarded
+from ddptrain.system.printable import counted, unguarded
 
 ENDS = ("path", "class")
 CORNERS = {k: v for k, v in COLUMNS.items() if k not in ENDS}
@@ -85,7 +85,7 @@ def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[Row]:
         if not path:
             faults.add("malformed row", f"{file}:{line}", "no path")
         elif short or (any(values[due:]) and (headed or is_number(values[places[5]]))):
-            faults.add("malformed row", f"{file}:{line}", f"{len(values)} fields; a row must have {due}")
+            faults.add("malformed row", f"{file}:{line}", f"{counted(len(values), 'field')}; a row must have {due}")
         else:
             padded = values + [""] * (due - len(values))
             numbers = itemgetter(*places[1:5])(padded)

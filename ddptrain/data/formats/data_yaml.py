@@ -10,6 +10,7 @@ from typing import Any
 from ddptrain.config.text import parse_yaml
 from ddptrain.data.formats.texts import listed_names
 from ddptrain.errors import UserError
+from ddptrain.system.printable import counted
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """Each split and the keys that may name it."""
@@ -55,7 +56,7 @@ def load_data_yaml(file: Path) -> DataYaml:
     if count is not None and (_whole(count) is None or not _whole(count)):
         raise UserError(f"{file}: nc is {count!r}; it must be an integer ≥ 1, the number of classes")
     if names is not None and count is not None and _whole(count) != len(names):
-        raise UserError(f"{file}: nc is {count} and names has {len(names)} classes; correct one of them")
+        raise UserError(f"{file}: nc is {count} and names has {counted(len(names), 'class', 'classes')}; correct one of them")
     splits = {}
     for split, keys in SPLITS.items():
         given = [k for k in keys if content.get(k)]

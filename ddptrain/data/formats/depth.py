@@ -17,6 +17,7 @@ from ddptrain.data.tables.base import FileTable, Paths
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.errors import UserError
+from ddptrain.system.printable import counted
 
 SUFFIXES = (".png", ".tif", ".tiff")
 COLOUR_WORDS = ("color", "colour", "rgb")
@@ -151,7 +152,7 @@ def _maps_of(d: DatasetConfig, table: AnnotationTable, on_fault: OnFault) -> tup
     has_map = maps.there()
     missing = int((~has_map).sum())
     if not missing:
-        return table, maps, f"{d.name}: {len(table)} depth maps{maps.left_out()}"
+        return table, maps, f"{d.name}: {counted(len(table), 'depth map')}{maps.left_out()}"
     first = table.path(int(has_map.argmin()))
     line = f"{d.name}: {missing} of {len(table)} images have no depth map, the first is {first}{maps.left_out()}"
     if d.depth_missing == "zeros":

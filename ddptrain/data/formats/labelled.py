@@ -23,7 +23,7 @@ from ddptrain.data.tables.base import Paths, to_offsets
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.images import ImageTable
 from ddptrain.errors import UserError
-from ddptrain.system.printable import unguarded
+from ddptrain.system.printable import counted, unguarded
 
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """Folders of these names alone are splits, not classes."""
@@ -152,13 +152,17 @@ def read_mnist(config: DatasetConfig, faults: Faults) -> ImageTable:
     pixels, file = _read_idx(config, f"{split}-images", 3)
     labels, label_file = _read_idx(config, f"{split}-labels", 1)
     if len(pixels) != len(labels):
-        raise UserError(f"{config.name}: {file} has {len(pixels)} images and {label_file} {len(labels)} labels")
+        raise UserError(
+            f"{config.name}: {file} has {counted(len(pixels), 'image')} and {label_file} {counted(len(labels), 'label')}"
+        )
     faults.looked_in.add(str(file.parent))
     highest = int(labels.max(initial=0))
     count = max(10, highest + 1) if config.names is None else len(config.names)
     names = class_names(config, map(str, range(count)), str(label_file), faults)
     if highest >= len(names):
-        raise UserError(f"{config.name}: {label_file} has the label {highest}, names has {len(names)} classes")
+        raise UserError(
+            f"{config.name}: {label_file} has the label {highest}, names has {counted(len(names), 'class', 'classes')}"
+        )
     return ImageTable(
         name=config.name,
         root=str(file),

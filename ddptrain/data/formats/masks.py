@@ -20,6 +20,7 @@ from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.masks import MaskTable, read_mask
 from ddptrain.structures import VOID
+from ddptrain.system.printable import counted, first_few
 
 SHOWN = 5  # unknown values named for a mask
 
@@ -120,7 +121,6 @@ def _is_sound(image: str, mask: str, scan: Scan, meaning: Meaning, faults: Fault
         faults.add("image turned by EXIF", image, f"orientation {scan.orientation}")
     strange = [(v, n) for v, n in zip(scan.values.tolist(), scan.counts.tolist()) if not meaning.known[v]]
     if strange:
-        shown = ", ".join(f"{v} ({n} pixels)" for v, n in strange[:SHOWN])
-        more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
-        faults.add("unknown label in a mask", mask, f"{shown}{more}; {meaning.allowed(strange[0][0])}")
+        shown = first_few([f"{v} ({counted(n, 'pixel')})" for v, n in strange], most=SHOWN)
+        faults.add("unknown label in a mask", mask, f"{shown}; {meaning.allowed(strange[0][0])}")
     return True

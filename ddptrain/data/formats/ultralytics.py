@@ -20,9 +20,10 @@ from ddptrain.data.formats.data_yaml import DataYaml, load_data_yaml, resolve_pa
 from ddptrain.data.formats.files import images_below
 from ddptrain.data.formats.texts import listed_names
 from ddptrain.data.formats.yolo_folders import joined_folders
-from ddptrain.data.inspect.missed import FOLDERS, first_few
+from ddptrain.data.inspect.missed import FOLDERS
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
+from ddptrain.system.printable import counted, first_few
 
 Weights = Literal["share", "multiplier"]
 GENERIC = ("images", "train", "val", "valid", "test", "..", ".", "/")  # parts of a path that name no dataset
@@ -110,7 +111,9 @@ def _depths(data: DataYaml, key: str, count: int) -> list[Path]:
     if not all(isinstance(e, str) for e in entries):
         raise UserError(f"{data.file}: {key}_depth must be a path or a list of paths")
     if len(entries) != count:
-        raise UserError(f"{data.file}: {key}_depth has {len(entries)} folders and {key} has {count}; give one for each")
+        raise UserError(
+            f"{data.file}: {key}_depth has {counted(len(entries), 'folder')} and {key} has {count}; give one for each"
+        )
     return resolve_paths(data, f"{key}_depth", entries)
 
 
@@ -124,9 +127,8 @@ def _shares(data: DataYaml, weights: Weights | None) -> list[float]:
         raise UserError(f"{data.file}: train_weights must be a list of numbers that are 0 or above")
     sources = resolve_split(data, "train")
     if len(numbers) != len(sources):
-        raise UserError(
-            f"{data.file}: train_weights has {len(numbers)} numbers and train has {len(sources)} folders; give one each"
-        )
+        both = counted(len(numbers), "number"), counted(len(sources), "folder")
+        raise UserError(f"{data.file}: train_weights has {both[0]} and train has {both[1]}; give one each")
     if not any(numbers):
         raise UserError(f"{data.file}: all train_weights are 0; at least one must be above")
     counts = [len(images_below(s, Faults())) if s.is_dir() else len(listed_names(s)) for s in sources]

@@ -17,6 +17,7 @@ from ddptrain.data.formats.fields import to_integer, to_number
 from ddptrain.data.formats.files import dataset_root, files_by_stem, find_folder, images_by_stem, no_split, visible
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
+from ddptrain.system.printable import counted
 
 NAMES = (
     "pedestrian",
@@ -102,7 +103,7 @@ def _add_file(collector: Collector, image: int, path: Path) -> None:
     source = collector.source(str(path))
     for number, fields in numbered_rows(path):
         if len(fields) != 8:
-            collector.faults.add("malformed row", f"{path}:{number}", f"{len(fields)} fields; a row must have 8")
+            collector.faults.add("malformed row", f"{path}:{number}", f"{counted(len(fields), 'field')}; a row must have 8")
         else:
             add_visdrone_row(collector, image, source, number, fields)
 

@@ -25,6 +25,7 @@ from ddptrain.data.formats.yolo_labels import LabelFiles, LabelRows, label_path
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
+from ddptrain.system.printable import counted
 
 NAMES_FILES = ("classes.txt", "obj.names", "data.names")
 
@@ -99,11 +100,11 @@ def _listed_images(source: Path, base: Path, faults: Faults, seen: set[str]) -> 
             dropped[located.dropped] += 1
         images.append((located.path if located else str(source.parent / entry), where, located is not None))
     for folders, count in dropped.items():
-        faults.note(f"{count} paths of {source} are found below {bases[0]} without {folders}/ in front")
+        faults.note(f"{counted(count, 'path')} of {source} found below {bases[0]} without {folders}/ in front")
     if images and not any(exists for _, _, exists in images):
         looked = " and ".join(str(b / listed_names(source)[0][0]) for b in bases)
         raise UserError(
-            f"{images[0][1]}: none of the {len(images)} images that it lists is there; looked for {looked}; give paths relative"
+            f"{images[0][1]}: none of the {len(images)} images that it lists exists; looked for {looked}; give paths relative"
             f" to {bases[0]}, or put the images there"
         )
     return images

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.yolo import description, image_sources
-from ddptrain.data.inspect.missed import FOLDERS, first_few, strangely_missed
+from ddptrain.data.inspect.missed import FOLDERS, strangely_missed
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
+from ddptrain.system.printable import first_few
 
 
 class Folders(NamedTuple):

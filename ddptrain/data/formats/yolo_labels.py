@@ -11,6 +11,7 @@ from ddptrain.data.formats.collect import Box, Collector
 from ddptrain.data.formats.files import files_by_stem
 from ddptrain.data.formats.texts import text_lines
 from ddptrain.data.tables.faults import Faults
+from ddptrain.system.printable import counted
 
 KEY_POINTS = "rows with key points, read as the box in front of them"
 CORNERS = "rows of four points (rotated boxes or polygons), read as their bounding boxes"
@@ -97,7 +98,9 @@ class LabelRows:
                 faults.add("malformed row", f"{path}:{number}", line.strip())
                 continue
             if not self._is_due(len(values)):
-                faults.add("malformed row", f"{path}:{number}", f"{len(values)} fields; a row must have {self._due()}")
+                faults.add(
+                    "malformed row", f"{path}:{number}", f"{counted(len(values), 'field')}; a row must have {self._due()}"
+                )
             elif values[0] - self.first not in range(self.classes):
                 what = f"{fields[0]}; allowed are {self.first} to {self.first + self.classes - 1}"
                 faults.add("unknown class", f"{path}:{number}", what)

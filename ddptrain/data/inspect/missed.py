@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 EXPECTED = 2.0
 """Samples with classes that a set never shows, by the rate of the others, from which on that is strange."""
 DEVIATIONS = 2.0
 """By how many standard deviations they must be above what chance alone leaves out of a small part of the same images."""
-SHOWN = 8
-"""Names in a line; of folders and their classes, a line has `FOLDERS` each."""
 FOLDERS = 3
+"""Folders, and classes of each, that a line names."""
 
 
 def strangely_missed(samples: int, shown: np.ndarray, elsewhere: np.ndarray, of: np.ndarray) -> np.ndarray:
@@ -31,9 +28,3 @@ def strangely_missed(samples: int, shown: np.ndarray, elsewhere: np.ndarray, of:
     if expected[missed].sum() < max(EXPECTED, usual):
         return missed[:0]
     return missed[np.argsort(-expected[missed], kind="stable")]
-
-
-def first_few(names: Sequence[str], noun: str = "", separator: str = ", ", most: int = SHOWN) -> str:
-    """The first names of a list, and how many more there are."""
-    more = f" and {len(names) - most} more {noun}".rstrip() if len(names) > most else ""
-    return separator.join(names[:most]) + more

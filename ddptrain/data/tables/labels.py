@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.tables.base import DROP, IGNORE, T, Table
 from ddptrain.errors import UserError
+from ddptrain.system.printable import first_few
 
 OTHERS = "*"  # in `rename`, `ignore` or `drop`: all own classes that nothing else says anything about
 
@@ -100,7 +101,7 @@ def _map(classes: tuple[str, ...], config: DatasetConfig, table: Table) -> npt.N
 
 
 def _unmapped_line(classes: tuple[str, ...], config: DatasetConfig, unmapped: list[str]) -> str:
-    shown = ", ".join(unmapped[:20]) + (f" and {len(unmapped) - 20} more" if len(unmapped) > 20 else "")
+    shown = first_few(unmapped, most=20)
     lower = {c.lower(): c for c in classes}
     near = [f"{n}: {lower[n.lower()]}" for n in unmapped if n.lower() in lower]
     hint = f" (rename: {{{', '.join(near)}}} fits)" if near else ""

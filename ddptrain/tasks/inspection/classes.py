@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from ddptrain.config.text import dump_inline
-from ddptrain.data.inspect.missed import first_few, strangely_missed
+from ddptrain.data.inspect.missed import strangely_missed
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.labels import named_like_regions
 from ddptrain.errors import UserError
 from ddptrain.reporting.page import UNKNOWN, Section, histogram
+from ddptrain.system.printable import first_few
 from ddptrain.tasks.inspection.base import DataSet, Inspection
 from ddptrain.tasks.inspection.folders import folder_warnings
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddptrain.config.text import dump_inline
-from ddptrain.data.inspect.missed import first_few
 from ddptrain.data.tables.masks import WIDE, MaskTable
 from ddptrain.structures import VOID
+from ddptrain.system.printable import first_few
 from ddptrain.tasks.inspection.base import DataSet, Inspection
 from ddptrain.tasks.inspection.classes import report_classes, unlabelled_way
 

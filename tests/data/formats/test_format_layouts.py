@@ -93,7 +93,7 @@ def test_order_does_not_depend_on_the_file_system(yolo_set: Make) -> None:
         ("names: {0: car, 2: bus}\n", {}, "without a gap"),
         ("names: [car, car]\n", {}, "car is listed twice"),
         ("names: [car, bus]\n", {"names": ("car",)}, "names (car) are not the classes of"),
-        ("nc: 2\n", {"names": ("car",)}, "names has 1 classes and nc of"),
+        ("nc: 2\n", {"names": ("car",)}, "names has 1 class and nc of"),
         ("nc: 2\n", {}, "give names"),
         ("names: [car\n", {}, "data.yaml:2: not valid YAML"),
         ("names: car\n", {}, "names must be a list"),

@@ -124,7 +124,7 @@ def test_weights_that_mean_the_same_either_way_are_taken(mixture: Make) -> None:
         ({"train_weights": [1, -1]}, "numbers that are 0 or above"),
         ({"train_weights": [1, "2"]}, "numbers that are 0 or above"),
         ({"train_weights": [0, 0.0]}, "all train_weights are 0"),
-        ({"train_depth": "uavdt"}, "train_depth has 1 folders and train has 2"),
+        ({"train_depth": "uavdt"}, "train_depth has 1 folder and train has 2"),
         ({"val_depth": ["uavdt", "visdrone"]}, "val_depth has 2 folders and val has 1"),
         ({"train_depth": [1, 2]}, "train_depth must be a path or a list of paths"),
         ({"val_depth": "gone"}, "val_depth: "),

@@ -177,13 +177,13 @@ def test_lists_made_below_another_root(tmp_path: Path, save_image: Save, entry: 
     table, faults = read(listed(tmp_path, save_image, entry))
     assert len(table.boxes) == 2
     root = tmp_path / "set"
-    assert faults.text() == f"no faults; 2 paths of {root}/train.txt are found below {root} without {dropped}/ in front"
+    assert faults.text() == f"no faults; 2 paths of {root}/train.txt found below {root} without {dropped}/ in front"
 
 
 def test_lists_of_images_that_are_not_there(tmp_path: Path, save_image: Save) -> None:
     config = listed(tmp_path, save_image, "pictures/{}.jpg")
     message = refused(config)
-    assert f"train.txt:1: none of the 2 images that it lists is there; looked for {config.root}/pictures/a.jpg;" in message
+    assert f"train.txt:1: none of the 2 images that it lists exists; looked for {config.root}/pictures/a.jpg;" in message
     (Path(config.root) / "train.txt").write_text("images/train/a.jpg\npictures/b.jpg\n")
     assert "train.txt:2: missing image" in refused(config)
     table, faults = read(config, "drop")
