@@ -120,7 +120,7 @@ def test_weights_that_mean_the_same_either_way_are_taken(mixture: Make) -> None:
     [
         ({"nc": 3}, "nc is 3 and names has 2 classes"),
         ({"train_weights": [1, 2, 3]}, "train_weights has 3 numbers and train has 2 folders"),
-        ({"train_weights": 2}, "train_weights has 1 numbers and train has 2 folders"),
+        ({"train_weights": 2}, "train_weights has 1 number and train has 2 folders"),
         ({"train_weights": [1, -1]}, "numbers that are 0 or above"),
         ({"train_weights": [1, "2"]}, "numbers that are 0 or above"),
         ({"train_weights": [0, 0.0]}, "all train_weights are 0"),
