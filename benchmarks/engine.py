@@ -166,13 +166,14 @@ def ours(feed: Feed) -> None:
             }
         )
         task: Any = TinyTask()
+        task.config = config
         world = distributed.discover("cpu")
-        state = build_state(config, task, world, split_batch(BATCH, BATCH, 1))
+        state = build_state(task, world, split_batch(BATCH, BATCH, 1))
         lock = RunLock(config.folder, print)
-        run_folder = RunFolder(config, world, state, task, lock)
+        run_folder = RunFolder(task, world, state, lock)
         run_folder.open()
         with StopFlag() as stop, RunReporter(config.folder, config.monitor, None, task, world, state) as reporter:
-            run_steps(Run(config, task, world, state, run_folder, reporter, stop, lock), feed)
+            run_steps(Run(task, world, state, run_folder, reporter, stop, lock), feed)
 
 
 def with_accelerate(feed: Feed) -> None:

@@ -47,82 +47,82 @@ def check_run(config: RunConfig, source: str, out: Path, as_json: bool, images: 
     """
     try:
         task = new_task(config).with_classes()
-        config, found = task.config, task.inspect(images)
+        config, inspection = task.config, task.inspect(images)
     except UserError as e:  # of the classes; faults of datasets are gathered
-        found = Inspection(errors=[str(e)])
-    if not found.errors:
-        _look_at_task(config, task, found)
+        inspection = Inspection(errors=[str(e)])
+    if not inspection.errors:
+        _add_run(task, inspection)
     title = f"{config.name}: {config.task}, {len(config.classes)} classes"
     subtitle = f"ddptrain {__version__} check {source}"
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, page(title, subtitle, found.errors, found.warnings, found.sections))
+    write_text(out, page(title, subtitle, inspection.errors, inspection.warnings, inspection.sections))
     if as_json:
-        print(
-            json.dumps({"errors": found.errors, "warnings": found.warnings, "page": str(out), **plain(found.facts)}, indent=1)
-        )
+        facts = {"errors": inspection.errors, "warnings": inspection.warnings, "page": str(out), **plain(inspection.facts)}
+        print(json.dumps(facts, indent=1))
     else:
-        _say(found, out)
-    return 1 if found.errors else 0
+        _print(inspection, out)
+    return 1 if inspection.errors else 0
 
 
-def _say(found: Inspection, out: Path) -> None:
+def _print(inspection: Inspection, out: Path) -> None:
     with Console(None, total_steps=0, steps_per_epoch=1, stream=sys.stdout) as console:
-        for section in found.sections:
+        for section in inspection.sections:
             if section.rows:
                 console.table(section.title, section.columns, section.rows)
             elif section.lines:
                 console.line(section.title)
             for line in section.lines:
                 console.line(line)
-        for kind, lines in (("error", found.errors), ("warning", found.warnings)):
+        for kind, lines in (("error", inspection.errors), ("warning", inspection.warnings)):
             for line in lines:
                 console.line(f"{kind}: {line}")
-        console.line(f"{_counted(found.errors, 'error')}, {_counted(found.warnings, 'warning')}; the page: {out}")
+        console.line(f"{_counted(inspection.errors, 'error')}, {_counted(inspection.warnings, 'warning')}; the page: {out}")
 
 
 def _counted(lines: Sequence[str], noun: str) -> str:
     return f"{len(lines)} {noun}" + ("" if len(lines) == 1 else "s")
 
 
-def _look_at_task(config: RunConfig, task: Task, found: Inspection) -> None:
-    """Sections that every task has: mixture, pictures, split, memory."""
+def _add_run(task: Task, inspection: Inspection) -> None:
+    """Sections that every task has: mixture, memory and split, weights, pictures."""
     try:
         task.read()
-        _mixture(config, task.sampler.plan(), task.sampler.mixture.samples_per_epoch, found)
-        found.warnings += task.sampler.mixture.warnings()
-        noted = [n.removeprefix("warning: ") for n in task.notes if n.startswith("warning: ")]
-        found.warnings += [n for n in noted if n not in found.warnings]
-        _split_and_memory(config, task, found)
-        _look_at_weights(config, task, found)
-        found.sections.append(_pictures(task))
+        _add_mixture(task, inspection)
+        inspection.warnings += task.sampler.mixture.warnings()
+        warnings = [n.removeprefix("warning: ") for n in task.notes if n.startswith("warning: ")]
+        inspection.warnings += [w for w in warnings if w not in inspection.warnings]
+        _add_memory(task, inspection)
+        _add_weights(task, inspection)
+        inspection.sections.append(_pictures(task))
     except UserError as e:
-        found.errors.append(str(e))
+        inspection.errors.append(str(e))
 
 
-def _look_at_weights(config: RunConfig, task: Task, found: Inspection) -> None:
-    """What would be taken of `init_from`, where the run would begin with it."""
+def _add_weights(task: Task, inspection: Inspection) -> None:
+    """The part of `init_from` that a new run would take."""
+    config = task.config
     if config.init_from is None or config.resume is not None:
         return
     lines = load_initial(task.build_model(), Path(config.init_from), config.classes, config.init_strict)
-    found.warnings += [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")]
-    found.sections.append(Section("Weights", [line for line in lines if not line.startswith("warning: ")]))
+    inspection.warnings += [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")]
+    inspection.sections.append(Section("Weights", [line for line in lines if not line.startswith("warning: ")]))
 
 
-def _mixture(config: RunConfig, plan: Sequence[PlanRow], samples: int, found: Inspection) -> None:
-    steps = run_length(config.train, samples)
-    epochs = steps * config.train.global_batch / samples
+def _add_mixture(task: Task, inspection: Inspection) -> None:
+    train, plan, samples = task.config.train, task.sampler.plan(), task.sampler.mixture.samples_per_epoch
+    steps = run_length(train, samples)
+    epochs = steps * train.global_batch / samples
     noun = "step" if steps == 1 else "steps"
-    line = f"{steps} {noun} of {config.train.global_batch} samples, {epochs:.4g} epochs of {samples} samples."
-    found.sections.append(Section("Mixture", [line], ledger.COLUMNS, ledger.plan_table(plan)))
-    found.facts["mixture"] = [row._asdict() for row in plan]
-    found.facts["steps"] = steps
+    line = f"{steps} {noun} of {train.global_batch} samples, {epochs:.4g} epochs of {samples} samples."
+    inspection.sections.append(Section("Mixture", [line], ledger.COLUMNS, ledger.plan_table(plan)))
+    inspection.facts["mixture"] = [row._asdict() for row in plan]
+    inspection.facts["steps"] = steps
 
 
-def _split_and_memory(config: RunConfig, task: Task, found: Inspection) -> None:
+def _add_memory(task: Task, inspection: Inspection) -> None:
+    config = task.config
     batch, micro = config.train.global_batch, config.train.micro_batch
-    memory = estimate(
-        task, config.seed, config.optimizer.name, averaged=config.ema.enabled, mixed=config.train.precision != "none"
-    )
+    memory = estimate(task)
     rows: list[list[object]] = []
     for ranks in RANKS:
         try:
@@ -140,9 +140,9 @@ def _split_and_memory(config: RunConfig, task: Task, found: Inspection) -> None:
         f"The untrained model's loss on two samples is {memory.loss:.4g}.",
     ]
     if not math.isfinite(memory.loss):
-        found.errors.append(f"the loss of the untrained model is {memory.loss}")
-    found.sections.append(section)
-    found.facts["memory"] = memory._asdict()
+        inspection.errors.append(f"the loss of the untrained model is {memory.loss}")
+    inspection.sections.append(section)
+    inspection.facts["memory"] = memory._asdict()
 
 
 def _pictures(task: Task) -> Section:

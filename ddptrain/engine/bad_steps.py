@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from ddptrain import distributed
-from ddptrain.config import RunConfig
 from ddptrain.data.loading.workers import Samples
 from ddptrain.distributed import World
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step import StepReport
 from ddptrain.errors import RunFailed
 from ddptrain.structures import Batch, SampleKey
+from ddptrain.tasks.base import Task
 
 NAMED = 8
 """Samples of a bad step that are named in the log; its file has all."""
@@ -30,14 +30,13 @@ WITH_WEIGHTS = 3
 class BadSteps:
     """Looks at every step's report; all ranks call it alike."""
 
-    def __init__(self, config: RunConfig, samples: Samples, world: World, say: Callable[[str], None]) -> None:
+    def __init__(self, task: Task, world: World, say: Callable[[str], None]) -> None:
         """
         Args:
-            config: kept whole with the evidence.
-            samples: the training samples, for the names of files.
+            task: for the names of files, and its config for the evidence and the limits.
             say: reports a line, on rank 0.
         """
-        self._config, self._samples, self._world, self._say = config, samples, world, say
+        self._config, self._samples, self._world, self._say = task.config, task.train, world, say
         self._bad_in_a_row, self._with_weights = 0, WITH_WEIGHTS
 
     def after_step(self, state: RunState, report: StepReport, batches: Sequence[Batch]) -> None:
@@ -97,7 +96,7 @@ class BadSteps:
         if self._bad_in_a_row > most:
             raise RunFailed(
                 f"{self._bad_in_a_row} steps in a row had no finite loss and gradient, more than train.max_bad_steps={most}; "
-                f"{ways_out(self._config)}"
+                f"{self._ways_out()}"
             )
 
     @staticmethod
@@ -115,22 +114,22 @@ class BadSteps:
         lines = [f"loss {losses[i]:.4g}: {names[known['keys'][i][1]].name}: {known['files'][i]}" for i in chosen[:NAMED]]
         return lines + [f"and {len(bad) - NAMED} more"] * (len(bad) > NAMED)
 
-
-def ways_out(config: RunConfig) -> str:
-    """How to start again after too many bad steps, as overrides that can be given as they stand."""
-    last = config.folder / "checkpoints" / "last.pt"
-    changes = [f"optimizer.lr={config.optimizer.lr / 10:g}", f"train.clip_norm={(config.train.clip_norm or 10) / 10:g}"]
-    if config.train.precision != "none":
-        changes.append("train.precision=none")
-    if not last.exists():
+    def _ways_out(self) -> str:
+        """How to start again after too many bad steps, as overrides that can be given as they stand."""
+        config = self._config
+        last = config.folder / "checkpoints" / "last.pt"
+        changes = [f"optimizer.lr={config.optimizer.lr / 10:g}", f"train.clip_norm={(config.train.clip_norm or 10) / 10:g}"]
+        if config.train.precision != "none":
+            changes.append("train.precision=none")
+        if not last.exists():
+            return (
+                f"no checkpoint was saved yet: start again with resume=null name={config.name}-2 and one of "
+                f"{', '.join(changes)}, or seed={config.seed + 1}"
+            )
         return (
-            f"no checkpoint was saved yet: start again with resume=null name={config.name}-2 and one of {', '.join(changes)}, "
-            f"or seed={config.seed + 1}"
+            f"go back to {last}, or to an older checkpoint beside it, with resume={last} and one of {', '.join(changes)}, or "
+            f"seed={config.seed + 1} resume.allow=[seed]"
         )
-    return (
-        f"go back to {last}, or to an older checkpoint beside it, with resume={last} and one of {', '.join(changes)}, or "
-        f"seed={config.seed + 1} resume.allow=[seed]"
-    )
 
 
 def evidence(report: StepReport, batches: Sequence[Batch], samples: Samples) -> dict[str, list[Any]]:

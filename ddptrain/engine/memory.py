@@ -31,19 +31,13 @@ class Memory(NamedTuple):
     loss: float
 
 
-def estimate(task: Task, seed: int, optimizer: str, averaged: bool, mixed: bool) -> Memory:
-    """Build the model and run the loss once on the first two samples of the stream.
-
-    Args:
-        seed: of the model's weights.
-        optimizer: its name in the config.
-        averaged: an average of the weights is kept, too.
-        mixed: the forward pass will be in 16 bits.
-    """
-    torch.manual_seed(seed)
+def estimate(task: Task) -> Memory:
+    """Build the model and run the loss once on the first two samples of the stream."""
+    config = task.config
+    torch.manual_seed(config.seed)
     model = task.build_model()
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    copies = 2 + _OPTIMIZER_COPIES[optimizer] + int(averaged)
+    copies = 2 + _OPTIMIZER_COPIES[config.optimizer.name] + int(config.ema.enabled)
     keys = task.sampler.keys(torch.arange(2).numpy())
     batch = task.train.collate([task.train[SampleKey(i, int(d), int(n))] for i, (d, n) in enumerate(zip(*keys))])
     held = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -53,7 +47,7 @@ def estimate(task: Task, seed: int, optimizer: str, averaged: bool, mixed: bool)
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in held:
-            halved = mixed and tensor.dtype == torch.float32
+            halved = config.train.precision != "none" and tensor.dtype == torch.float32
             kept[storage.data_ptr()] = storage.nbytes() // (2 if halved else 1)
             alive.append(tensor)  # a freed address would come again
         return tensor

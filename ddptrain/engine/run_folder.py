@@ -15,7 +15,6 @@ from ddptrain import distributed
 from ddptrain.checkpoint.files import carry, set_aside
 from ddptrain.checkpoint.load import Checkpoint, load_checkpoint
 from ddptrain.checkpoint.writer import CheckpointWriter
-from ddptrain.config import RunConfig
 from ddptrain.config.docs import to_yaml
 from ddptrain.config.moved import nothing_found
 from ddptrain.distributed import World
@@ -33,10 +32,10 @@ from ddptrain.tasks.base import Task
 class RunFolder:
     """The folder of one run. Rank 0 reads and writes; every rank calls every method."""
 
-    def __init__(self, config: RunConfig, world: World, state: RunState, task: Task, lock: RunLock) -> None:
+    def __init__(self, task: Task, world: World, state: RunState, lock: RunLock) -> None:
         """Args: lock: of the run folder, held by rank 0."""
-        self._config, self._world, self._state, self._lock = config, world, state, lock
-        self._identity = identity(config, list(task.sampler.mixture.sizes))
+        self._config, self._world, self._state, self._lock = task.config, world, state, lock
+        self._identity = identity(task.config, list(task.sampler.mixture.sizes))
         self._contents = [_plain(c.state()) for c in task.contents] if world.main else []
         self._origin = Origin()
         self._writer: CheckpointWriter | None = None

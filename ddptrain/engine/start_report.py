@@ -22,9 +22,9 @@ COLUMNS = ("parameters", "tensors", "values", "peak lr", "decay")
 """Of the table of parameter groups."""
 
 
-def report_start(config: RunConfig, task: Task, world: World, state: RunState, reporter: RunReporter) -> None:
+def report_start(task: Task, world: World, state: RunState, reporter: RunReporter) -> None:
     """Write the start of the log; the mixture also to TensorBoard."""
-    line, split = reporter.console.line, state.split
+    config, line, split = task.config, reporter.console.line, state.split
     start = f"from step {state.step}" if state.step else "from the start"
     line(f"ddptrain {__version__}  run {config.folder}  seed {config.seed}  {start} to step {state.steps}")
     line(

@@ -13,7 +13,6 @@ from torch import nn
 
 from ddptrain import distributed
 from ddptrain.checkpoint.weights import load_initial
-from ddptrain.config import RunConfig
 from ddptrain.config.batch import Split
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.distributed import World
@@ -203,8 +202,9 @@ class RunState:
             setattr(self, key, [known.get(name, 0.0) for name in self.sampler.mixture.names])
 
 
-def build_state(config: RunConfig, task: Task, world: World, split: Split) -> RunState:
+def build_state(task: Task, world: World, split: Split) -> RunState:
     """A fresh state: weights from the seed, step 0; those of `init_from` are taken by `RunState.start_from`."""
+    config = task.config
     torch.manual_seed(config.seed)
     model = task.build_model()
     frozen = freeze(model, config.freeze)

@@ -36,7 +36,6 @@ from ddptrain.tasks.build import build_task
 class Run:
     """What a run is made of."""
 
-    config: RunConfig
     task: Task
     world: World
     state: RunState
@@ -44,6 +43,11 @@ class Run:
     reporter: RunReporter
     stop: StopFlag
     lock: RunLock
+
+    @property
+    def config(self) -> RunConfig:
+        """The task's, which lists its classes."""
+        return self.task.config
 
     @property
     def wait(self) -> Wait:
@@ -75,8 +79,8 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         distributed.agree(lambda: lock.acquire() if world.main else None, "the lock of the run folder")
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
         config = task.config  # which lists the classes, where they were auto
-        state = distributed.agree(lambda: build_state(config, task, world, split), "building the model")
-        folder = stack.enter_context(RunFolder(config, world, state, task, lock))
+        state = distributed.agree(lambda: build_state(task, world, split), "building the model")
+        folder = stack.enter_context(RunFolder(task, world, state, lock))
         folder.open()
         state.notes[:0] = notes
         reporter = stack.enter_context(
@@ -84,8 +88,8 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
                 lambda: RunReporter(config.folder, config.monitor, config.resume, task, world, state), "opening the logs"
             )
         )
-        distributed.agree(lambda: report_start(config, task, world, state, reporter), "opening the logs")
-        run = Run(config, task, world, state, folder, reporter, stop, lock)
+        distributed.agree(lambda: report_start(task, world, state, reporter), "opening the logs")
+        run = Run(task, world, state, folder, reporter, stop, lock)
         loader = stack.enter_context(
             train_loader(
                 task.train,
@@ -112,7 +116,7 @@ def run_steps(run: Run, loader: Iterable[Batch]) -> str:
     """Step to the end of the run or to a stop; returns the reason of the stop, or an empty string."""
     config, world, state, folder, reporter, stop = run.config, run.world, run.state, run.folder, run.reporter, run.stop
     batches = reporter.timing.wait_for(loader)
-    bad_steps = BadSteps(config, run.task.train, world, reporter.console.line)
+    bad_steps = BadSteps(run.task, world, reporter.console.line)
     if state.unjudged:  # the evaluation after this checkpoint did not come to its end
         state.schedule.apply(state.optimizer, max(state.step - 1, 0))  # the rates that the checkpoint was written with
         _judge(run, save=True)

@@ -168,7 +168,7 @@ def _a_rank_without_boxes(config: str, whose: int) -> None:
     with distributed.process_group(world, 30):
         cfg = load_config(config, ["train.global_batch=4", "train.micro_batch=2", "model.norm=none"])
         task = build_task(cfg)
-        run = build_state(cfg, task, world, split_batch(4, 4, world.size))
+        run = build_state(task, world, split_batch(4, 4, world.size))
         for step in range(3):
             run.schedule.apply(run.optimizer, 50)
             micro = []

@@ -23,7 +23,7 @@ def shapes(small_config: object) -> Path:
 def built(path: Path, *overrides: str) -> tuple[RunConfig, RunState]:
     config = load_config(path, overrides)
     split = split_batch(config.train.global_batch, config.train.micro_batch, 1)
-    return config, build_state(config, build_task(config), distributed.discover("cpu"), split)
+    return config, build_state(build_task(config), distributed.discover("cpu"), split)
 
 
 def test_what_is_used_is_said(shapes: Path) -> None:

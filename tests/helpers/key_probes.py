@@ -159,7 +159,7 @@ def state(config: RunConfig) -> Any:
     """Length, split, rules and layout of a run's state."""
     world = distributed.discover("cpu")
     split = split_batch(config.train.global_batch, config.train.micro_batch, 1)
-    found: RunState = build_state(config, task_of(config), world, split)
+    found: RunState = build_state(task_of(config), world, split)
     if config.init_from is not None:
         found.start_from(Path(config.init_from), config.classes, config.init_strict)
     stepper = found.stepper

@@ -13,4 +13,4 @@ from ddptrain.tasks.build import build_task
 
 def state_of(config: Path, *overrides: str) -> RunState:
     run = load_config(config, ["train.steps=null", "train.epochs=10", *overrides])
-    return build_state(run, build_task(run), distributed.discover("cpu", {}), split_batch(run.train.global_batch, 12, 1))
+    return build_state(build_task(run), distributed.discover("cpu", {}), split_batch(run.train.global_batch, 12, 1))
