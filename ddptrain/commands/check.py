@@ -20,7 +20,7 @@ from ddptrain.reporting.console import Console
 from ddptrain.reporting.history import plain
 from ddptrain.reporting.page import Section, page, picture
 from ddptrain.reporting.pictures import grid
-from ddptrain.structures import PlanRow, SampleKey
+from ddptrain.structures import SampleKey
 from ddptrain.system.files import write_text
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import new_task
