@@ -40,18 +40,22 @@ class StopFlag:
         on_leave: called when the process ends at once, for what must not be left behind; they have 2 s.
     """
 
-    def __init__(self, grace_s: float = 1.0, *, last: bool = False, after: int | None = None) -> None:
+    def __init__(
+        self, grace_s: float = 1.0, *, last: bool = False, after: int | None = None, interactive: bool = False
+    ) -> None:
         """
         Args:
             grace_s: seconds after the first signal in which another one counts as the same request.
             after: steps of this process after which the run stops as if a signal had come.
             last: the process ends afterwards: from there on signals are ignored, since the run can no more be stopped and a
                 default handler would make a failure of one that is complete.
+            interactive: a second SIGINT raises KeyboardInterrupt; the process, such as a notebook's, goes on.
         """
         self.signal: int | None = None
         self.saves = False
         self.on_leave: list[Callable[[], None]] = []
         self._grace_s, self._last, self._after = grace_s, last, after
+        self._interactive, self._since = interactive, 0.0
         self._before: dict[int, Any] = {}
 
     @property
@@ -107,7 +111,9 @@ class StopFlag:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
-            self.signal = number
+            self.signal, self._since = number, time.monotonic()
+        elif self._interactive and number == signal.SIGINT and time.monotonic() - self._since > self._grace_s:
+            raise KeyboardInterrupt
 
     def _watch(self) -> None:
         first = None
@@ -121,7 +127,7 @@ class StopFlag:
                 self._handle(number, None)  # the main thread may be stuck: then nothing else notes it
                 if os.isatty(2):
                     _write(f"\n{name}: finishing this step, then saving; once more to leave at once\n")
-            elif now - first > self._grace_s:
+            elif now - first > self._grace_s and not (self._interactive and number == signal.SIGINT):
                 _write(f"{name}, the second signal: leaving at once, unsaved\n")
                 self.leave(128 + number)
 

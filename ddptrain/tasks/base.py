@@ -109,6 +109,17 @@ class Task(ABC):
         """Metrics from the predictions of each validation dataset, by sample index. Flat names, `dataset/<name>/…` for those
         of one dataset; all of `monitors` must be among them."""
 
+    def predict_image(
+        self, model: nn.Module, image: np.ndarray, device: device, path: Path | None = None
+    ) -> Mapping[str, np.ndarray]:
+        """The prediction for one image in flat arrays by name, as `ddptrain.load(…).predict` returns it.
+
+        Args:
+            image: uint8 `[H, W, 3]`, RGB.
+            path: the file of the image if it comes from one, for depth maps or labels beside it.
+        """
+        raise UserError(f"predict: {type(self).__name__} has no predict_image; write one")
+
     def predict_file(self, model: nn.Module, path: Path, device: device, score: float) -> tuple[dict[str, Any], np.ndarray]:
         """The prediction for an image file: plain values for JSON, and a picture that shows what has at least `score`. A value
         of type bytes is a PNG, which is written beside the picture and named in the JSON."""

@@ -86,14 +86,20 @@ class ClassificationTask(LogitsTask):
         images, classes = mix(images, t["classes"], partner, t["partner_classes"], t["part"], t["box"])
         return model(images), classes
 
+    def predict_image(
+        self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None
+    ) -> dict[str, np.ndarray]:
+        """`probabilities` float32 `[classes]`."""
+        seen, _ = View.still(self.config.data.image_size).show(image)
+        logits = model(torch.from_numpy(seen).permute(2, 0, 1)[None].to(device).float() / 255).float().cpu().numpy()
+        return {"probabilities": probabilities(logits, self.several)[0]}
+
     def predict_file(
         self, model: nn.Module, path: Path, device: torch.device, score: float
     ) -> tuple[dict[str, Any], np.ndarray]:
         """The probability of every class, most probable first, and the picture with those of at least `score`."""
         image = self.read_file(path)
-        seen, _ = View.still(self.config.data.image_size).show(image)
-        logits = model(torch.from_numpy(seen).permute(2, 0, 1)[None].to(device).float() / 255).float().cpu().numpy()
-        p = probabilities(logits, self.several)[0]
+        p = self.predict_image(model, image, device)["probabilities"]
         order = np.argsort(-p, kind="stable").tolist()
         rows = [{"class": self.classes[k], "probability": round(float(p[k]), 5)} for k in order]
         title = "  ".join(f"{self.classes[k]} {p[k]:.2f}" for k in order[:5] if p[k] >= score)

@@ -147,22 +147,40 @@ class DetectionTask(TableTask):
             out.append({k: v.cpu().numpy() for k, v in (("boxes", boxes), ("scores", d.scores.float()), ("labels", d.labels))})
         return out
 
+    def predict_image(
+        self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None
+    ) -> dict[str, np.ndarray]:
+        """As in `predict`; the depth of an image without a path is unknown everywhere."""
+        return self._detect(model, image, None if path is None else self._depth(path, image), device)
+
+    def _depth(self, path: Path, image: np.ndarray) -> np.ndarray | None:
+        """The depth map of an image file; None for a model that takes none."""
+        if self.channels == 3:
+            return None
+        data = self.config.data
+        try:
+            return depth_of_file(str(path), (image.shape[1], image.shape[0]), [*data.val, *data.train], self.channels)
+        except BadImage as e:
+            raise UserError(str(e)) from None
+
+    def _detect(
+        self, model: nn.Module, image: np.ndarray, depth: np.ndarray | None, device: torch.device
+    ) -> dict[str, np.ndarray]:
+        none = np.zeros((0, 4), np.float32)
+        source = Source(image, none, np.zeros(0, np.int64), none, np.ones(len(self.classes), bool), depth)
+        sample = compose(SampleKey(0, 0, 0), [[source]], self.config.data.image_size, channels=self.channels)
+        batch = DetectionSamples.collate([sample]).to(device)
+        (detected,) = self._in_files(self.detector.detect(model, batch), batch)
+        return detected
+
     def predict_file(
         self, model: nn.Module, path: Path, device: torch.device, score: float
     ) -> tuple[dict[str, Any], np.ndarray]:
         """Boxes in pixels of the image as it is read (`DataConfig.exif`), best first, and the picture; of a model that takes
         depth also whether anything is known of it."""
-        image, data, depth = self.read_file(path), self.config.data, None
-        if self.channels > 3:
-            try:
-                depth = depth_of_file(str(path), (image.shape[1], image.shape[0]), [*data.val, *data.train], self.channels)
-            except BadImage as e:
-                raise UserError(str(e)) from None
-        none = np.zeros((0, 4), np.float32)
-        source = Source(image, none, np.zeros(0, np.int64), none, np.ones(len(self.classes), bool), depth)
-        sample = compose(SampleKey(0, 0, 0), [[source]], data.image_size, channels=self.channels)
-        batch = DetectionSamples.collate([sample]).to(device)
-        (detected,) = self._in_files(self.detector.detect(model, batch), batch)
+        image = self.read_file(path)
+        depth = self._depth(path, image)
+        detected = self._detect(model, image, depth, device)
         shown = detected["scores"] >= score
         picture = pictures.draw(
             image, detected["boxes"][shown], detected["labels"][shown], self.classes, scores=detected["scores"][shown]

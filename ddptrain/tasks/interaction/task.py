@@ -135,6 +135,24 @@ class InteractionTask(LogitsTask):
         out: dict[str, Tensor] = model(batch.images.float() / 255, batch.targets["geometry"])
         return out["interacting" if self.stage == 1 else "kind"]
 
+    def predict_image(
+        self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None
+    ) -> dict[str, np.ndarray]:
+        """`people` float32 `[p, 4]`, and of their candidate pairs `pairs` int64 `[n, 2]`, `interacting` float32 `[n]` (nan
+        where it is not known) and `kinds` float32 `[n, classes]` (stage 1: no columns)."""
+        if path is None:
+            raise UserError("predict: the people of a panorama are read beside its file; give the path of the image")
+        people, _ = people_of(path)
+        boxes = around_the_seam(np.array([p.box for p in people]), image.shape[1], image.shape[0])
+        answers = list(self._pairs(model, image, boxes, device))
+        columns = 0 if self.stage == 1 else len(self.classes)
+        return {
+            "people": boxes.astype(np.float32).reshape(-1, 4),
+            "pairs": np.array([pair for pair, _, _ in answers], np.int64).reshape(-1, 2),
+            "interacting": np.array([np.nan if p is None else p for _, p, _ in answers], np.float32),
+            "kinds": np.array([kinds[:columns] for _, _, kinds in answers], np.float32).reshape(len(answers), columns),
+        }
+
     def predict_file(
         self, model: nn.Module, path: Path, device: torch.device, score: float
     ) -> tuple[dict[str, Any], np.ndarray]:
@@ -150,7 +168,8 @@ class InteractionTask(LogitsTask):
         boxes = around_the_seam(np.array([p.box for p in people]), *size)
         tracks = [p.track for p in people]
         rows, lines = [], []
-        for (i, j), answer in sorted(self._pairs(model, image, boxes, device), key=lambda pair: -pair[1]["probability"]):
+        answers = [(pair, self._answer(p, kinds)) for pair, p, kinds in self._pairs(model, image, boxes, device)]
+        for (i, j), answer in sorted(answers, key=lambda pair: -pair[1]["probability"]):
             rows.append({"pair": [tracks[i], tracks[j]], **answer})
             if answer["probability"] >= score:
                 lines.append((i, j, f"{answer.get('class', '')} {answer['probability']:.2f}".strip()))
@@ -160,8 +179,8 @@ class InteractionTask(LogitsTask):
 
     def _pairs(
         self, model: nn.Module, image: np.ndarray, boxes: np.ndarray, device: torch.device
-    ) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
-        """(places of the two, the answer for them) of all candidates."""
+    ) -> Iterator[tuple[tuple[int, int], float | None, np.ndarray]]:
+        """Of all candidates (rows of the two, probability that they interact or None, probabilities of the kinds)."""
         i, j = np.triu_indices(len(boxes), 1)
         a, b = boxes[i].astype(np.float64), boxes[j].astype(np.float64)
         size, view = (image.shape[1], image.shape[0]), View.still(self.config.data.image_size)
@@ -176,7 +195,7 @@ class InteractionTask(LogitsTask):
             interacting = np.exp(logits["interacting"] - np.logaddexp.reduce(logits["interacting"], 1)[:, None])[:, 1]
             kinds = probabilities(logits["kind"], self.several)
             for n, k in enumerate(part):
-                yield (int(i[k]), int(j[k])), self._answer(interacting[n] if both else None, kinds[n])
+                yield (int(i[k]), int(j[k])), interacting[n] if both else None, kinds[n]
 
     def _answer(self, interacting: float | None, kinds: np.ndarray) -> dict[str, Any]:
         if self.stage == 1:

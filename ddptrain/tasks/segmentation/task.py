@@ -148,23 +148,30 @@ class SegmentationTask(TableTask):
             out.append({"cells": cells, "pixels": pixels, "loss": loss, "preview": preview})
         return out
 
+    def predict_image(
+        self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None
+    ) -> dict[str, np.ndarray]:
+        """`mask` uint8 `[H, W]`, the class of each pixel, and `probabilities` float32 `[H, W]` of it."""
+        seen, back = eval_view(image, self.config.data.image_size, self.slides)
+        size = (image.shape[1], image.shape[0])
+        sample = Sample(SampleKey(0, 0, 0), seen, {}, np.ones(len(self.classes), bool), back, size)
+        (logits,) = self.logits(model, SegmentationSamples.collate([sample]).to(device))
+        p, classes = logits.softmax(0).max(0)
+        return {"mask": classes.to(torch.uint8).cpu().numpy(), "probabilities": p.float().cpu().numpy()}
+
     def predict_file(
         self, model: nn.Module, path: Path, device: torch.device, score: float
     ) -> tuple[dict[str, Any], np.ndarray]:
         """`mask`, the class of each pixel, and the part of the pixels that each class has; the picture shows the pixels whose
         class has at least the probability `score`."""
         image = self.read_file(path)
-        seen, back = eval_view(image, self.config.data.image_size, self.slides)
-        size = (image.shape[1], image.shape[0])
-        sample = Sample(SampleKey(0, 0, 0), seen, {}, np.ones(len(self.classes), bool), back, size)
-        (logits,) = self.logits(model, SegmentationSamples.collate([sample]).to(device))
-        p, classes = logits.softmax(0).max(0)
-        labels = classes.to(torch.uint8).cpu().numpy()
+        labels, p = self.predict_image(model, image, device).values()
         counts = np.bincount(labels.ravel(), minlength=len(self.classes)) / labels.size
         parts = {self.classes[k]: round(float(counts[k]), 5) for k in np.argsort(-counts, kind="stable") if counts[k]}
-        shown = np.where(p.cpu().numpy() >= score, labels, VOID).astype(np.uint8)
+        shown = np.where(p >= score, labels, VOID).astype(np.uint8)
         mask = masks.encode_labels(labels, len(self.classes))
-        return {"width": size[0], "height": size[1], "mask": mask, "classes": parts}, masks.overlay(image, shown, self.classes)
+        entry = {"width": image.shape[1], "height": image.shape[0], "mask": mask, "classes": parts}
+        return entry, masks.overlay(image, shown, self.classes)
 
     def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
         """See `metrics.miou`; in all, and of each dataset; `loss` is the mean cross entropy of a pixel."""
