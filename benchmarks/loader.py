@@ -15,7 +15,7 @@ import time
 import cv2
 import numpy as np
 
-from ddptrain.config.data import AugmentConfig, DatasetConfig
+from ddptrain.config.detection import DetectionAugment, DetectionDataset
 from ddptrain.data.formats.build import read
 from ddptrain.data.loading.batches import train_loader
 from ddptrain.data.samples.detection import DetectionSamples
@@ -43,7 +43,7 @@ def bare(table: AnnotationTable, size: int, images: int) -> float:
 
 def loaded(table: AnnotationTable, size: int, images: int, workers: int) -> float:
     """Images per second of the training loader, from its first batch on."""
-    samples = DetectionSamples([table], np.ones((1, len(table.names)), bool), size, AugmentConfig())
+    samples = DetectionSamples([table], np.ones((1, len(table.names)), bool), size, DetectionAugment())
 
     def keys_of(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros_like(positions), positions % len(table)
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--split", default="trainval", help="its split")
     parser.add_argument("--images", type=int, default=800, help="images per measurement")
     args = parser.parse_args()
-    table, _ = read(DatasetConfig(name="benchmark", format="voc", root=args.root, split=args.split), "drop")
+    table, _ = read(DetectionDataset(name="benchmark", format="voc", root=args.root, split=args.split), "drop")
     print(f"images per second, {len(table)} files of {args.root}, batches of {BATCH}, {os.cpu_count()} cores")
     print(f"{'size':>5} {'OpenCV alone':>13} {'0 workers':>10} {'1 worker':>10} {'2 workers':>10}")
     for size in (320, 640):

@@ -260,9 +260,10 @@ def config(args: argparse.Namespace) -> int:
     import json
 
     from ddptrain.config import docs, load_config
+    from ddptrain.config.schema import schema
 
     if args.schema:
-        print(json.dumps(docs.schema(), indent=2))
+        print(json.dumps(schema(), indent=2))
     elif args.data:
         import yaml
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import key_probes as probe
 import pytest
@@ -18,6 +18,9 @@ from small_runs import COMMON, RUNS
 
 from ddptrain.config import RunConfig, resolve
 from ddptrain.config.docs import to_yaml
+from ddptrain.config.places import sections_in
+from ddptrain.config.section import NamedSection
+from ddptrain.config.tasks import every_run
 from ddptrain.config.text import dump_inline, parse_yaml
 from ddptrain.config.unused import unused
 from ddptrain.errors import UserError
@@ -39,16 +42,16 @@ KEYS: dict[str, dict[str, Key]] = {
         "name": Key("other", probe.folder),
         "output": Key("elsewhere", probe.folder),
         "task": Key("detection", "tests/config/test_tasks.py"),
-        "options": Key({"a": 1}, "tests/tasks/test_docs_tasks.py"),
         "seed": Key(9, probe.samples),
         "resume": Key("auto", "tests/distributed/test_resume.py"),
         "init_from": Key("nowhere", probe.state),
-        "init_strict": Key(True, "tests/engine/test_initial.py"),
+        "init_strict": Key(True, "tests/checkpoint/test_initial.py"),
         "freeze": Key(["nothing"], probe.state),
         "classes": Key(lambda value: [*value, "one more"], probe.network),
     },
+    "OwnRun": {"options": Key({"a": 1}, "tests/tasks/test_docs_tasks.py")},
     "ResumeConfig": {
-        "source": Key("nowhere", "tests/engine/test_checkpoint.py"),
+        "source": Key("nowhere", "tests/checkpoint/test_initial.py"),
         "allow": Key(["seed"], "tests/distributed/test_resume.py"),
     },
     "DatasetConfig": {
@@ -64,28 +67,33 @@ KEYS: dict[str, dict[str, Key]] = {
         "ignore": Key(["nobody"], probe.samples),
         "drop": Key(["nobody"], probe.samples),
         "annotated": Key("all", probe.samples),
-        "values": Key({2: 1}, "tests/data/test_masks.py"),
-        "exif": Key("ignore", "tests/data/test_orientation.py"),
+        "exif": Key("ignore", "tests/data/images/test_orientation.py"),
+    },
+    "DetectionDataset": {
         "depth": Key("depth", probe.samples),
         "depth_range": Key([0, 9], probe.samples),
         "depth_invalid": Key([1], probe.samples),
         "depth_missing": Key(lambda value: "zeros" if value == "error" else "error", probe.samples),
-        "holdout": Key(0.5, "tests/data/formats/test_holdout.py"),
-        "void": Key(2, probe.samples),
-        "sequences": Key(["nowhere"], probe.samples),
     },
+    "HoldoutDataset": {"holdout": Key(0.5, "tests/data/formats/test_holdout.py")},
+    "SegmentationDataset": {
+        "void": Key(2, probe.samples),
+        "values": Key({2: 1}, "tests/data/formats/test_masks.py"),
+    },
+    "InteractionDataset": {"sequences": Key(["nowhere"], probe.samples)},
     "AugmentConfig": {
         **{k: Key(0.25, probe.samples) for k in ("scale", "translate", "hflip", "hsv_h", "hsv_s", "hsv_v")},
         **{k: Key(30, probe.samples) for k in ("rotate", "shear")},
-        **{k: Key(0.7, probe.samples) for k in ("vflip", "mosaic", "mixup", "cutmix")},
-        "mix_alpha": Key(0.2, probe.samples),
-        "crop": Key(True, probe.samples),
-        "close_epochs": Key(200, probe.samples),
+        "vflip": Key(0.7, probe.samples),
     },
+    "MixingAugment": {"mixup": Key(0.7, probe.samples), "close_epochs": Key(200, probe.samples)},
+    "DetectionAugment": {"mosaic": Key(0.7, probe.samples)},
+    "ClassificationAugment": {"cutmix": Key(0.7, probe.samples), "mix_alpha": Key(0.2, probe.samples)},
+    "SegmentationAugment": {"crop": Key(True, probe.samples)},
     "PairsConfig": {
         "distance_multiplier": Key(1.5, probe.samples),
-        "max_difficulty": Key(1, "tests/data/test_pairs.py"),
-        "use_group_sampling": Key(lambda value: not value, "tests/data/test_pairs.py"),
+        "max_difficulty": Key(1, "tests/data/tables/test_pairs.py"),
+        "use_group_sampling": Key(lambda value: not value, "tests/data/tables/test_pairs.py"),
         "max_group_samples_ratio": Key(0.3, probe.samples),
         "max_negatives_per_frame": Key(1, probe.samples),
         "balance_ratio": Key(0.3, probe.samples),
@@ -93,12 +101,12 @@ KEYS: dict[str, dict[str, Key]] = {
     "DataConfig": {
         "image_size": Key(96, probe.samples),
         "samples_per_epoch": Key(7, probe.samples),
-        "workers": Key(1, "tests/data/test_loader.py"),
-        "on_fault": Key("drop", "tests/engine/test_check.py"),
+        "workers": Key(1, "tests/data/loading/test_loader.py"),
+        "on_fault": Key("drop", "tests/commands/test_check.py"),
         "max_bad_samples": Key(1, "tests/faults/test_run_faults.py"),
-        "allow_missing_annotations": Key(lambda value: not value, probe.samples),
-        "balance": Key("undersample", probe.samples),
     },
+    "DetectionData": {"allow_missing_annotations": Key(lambda value: not value, probe.samples)},
+    "BalancedData": {"balance": Key("undersample", probe.samples)},
     "YoloConfig": {
         "name": Key("fcos_resnet50_fpn", probe.network),
         "size": Key("s", probe.network),
@@ -174,7 +182,7 @@ KEYS: dict[str, dict[str, Key]] = {
     },
     "SizeWeights": {
         "small": Key(3, probe.loss),
-        **{k: Key(3, "tests/losses/test_partial_labels.py") for k in ("medium", "large")},
+        **{k: Key(3, "tests/models/yolo/test_partial_labels.py") for k in ("medium", "large")},
     },
     "ImageLossConfig": {
         "name": Key(lambda value: {"focal": "cross_entropy"}.get(value, "focal"), probe.loss),
@@ -216,14 +224,18 @@ KEYS: dict[str, dict[str, Key]] = {
     "EvalConfig": {
         "every_epochs": Key(2, probe.due),
         "every_steps": Key(3, probe.due),
+        "batch": Key(3, probe.evaluation),
+        "max_bad_images": Key(1, probe.evaluation),
+    },
+    "DetectionEval": {
         "max_detections": Key(3, probe.predictions),
         "score_threshold": Key(0.5, probe.predictions),
         "nms_iou": Key(0.2, probe.predictions),
-        "batch": Key(3, probe.evaluation),
-        "max_bad_images": Key(1, probe.evaluation),
+        "protocols": Key(["coco", "voc"], probe.predictions),
+    },
+    "SegmentationEval": {
         "window": Key(lambda value: "slide" if value == "whole" else "whole", probe.predictions),
         "overlap": Key(0.1, probe.predictions),
-        "protocols": Key(["coco", "voc"], probe.predictions),
     },
     "CheckpointConfig": {
         "every_epochs": Key(2, probe.due),
@@ -340,19 +352,22 @@ RUNS_TRIED: dict[str, Tried] = {
 }  # fmt: skip
 
 
-def sections(kind: Any = RunConfig) -> Iterator[type[BaseModel]]:
-    """All sections that a config may have."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        yield kind
-        for field in kind.model_fields.values():
-            yield from sections(field.annotation)
-    else:
-        for inner in get_args(kind):
+def sections(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """A section and all below it."""
+    yield section
+    for field in section.model_fields.values():
+        for inner in sections_in(field.annotation):
             yield from sections(inner)
 
 
+def owner(section: type[BaseModel], key: str) -> str:
+    """The section that a key is listed under: the one that first knows it; a name is of each kind of model and loss."""
+    bases = [s for s in section.__mro__ if key in getattr(s, "model_fields", ()) and s is not NamedSection]
+    return bases[-1].__name__
+
+
 def keys_of(section: BaseModel, path: str = "") -> Iterator[tuple[str, str, str, Any]]:
-    """(dotted path, section, key, value) of every key; of a list of sections those of the last."""
+    """(dotted path, owner, key, value) of every key; of a list of sections those of the last."""
     for name in type(section).model_fields:
         value = getattr(section, name)
         if isinstance(value, BaseModel):
@@ -360,21 +375,22 @@ def keys_of(section: BaseModel, path: str = "") -> Iterator[tuple[str, str, str,
         elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
             yield from keys_of(value[-1], f"{path}{name}.{len(value) - 1}.")
         else:
-            yield f"{path}{name}", type(section).__name__, name, value
+            yield f"{path}{name}", owner(type(section), name), name, value
 
 
 def test_every_key_has_a_line() -> None:
-    found = {s.__name__: set(s.model_fields) for s in sections()}
-    inner = {
-        s.__name__: {n for n, f in s.model_fields.items() if any(True for _ in sections(f.annotation))} for s in sections()
-    }
-    for section, names in found.items():
-        lines = set(KEYS.get(section, ()))
-        missing, gone = names - inner[section] - lines, lines - names
+    names: dict[str, set[str]] = {}
+    for section in (s for run in every_run().values() for s in sections(run)):
+        for key, field in section.model_fields.items():
+            if not sections_in(field.annotation) or key == "resume":
+                names.setdefault(owner(section, key), set()).add(key)
+    for section in names.keys() | KEYS.keys():
+        known, listed = names.get(section, set()), set(KEYS.get(section, ()))
+        missing, gone = known - listed, listed - known
         assert not missing, f"{section}: {missing}: add a line to KEYS: another value, and the probe in which it matters"
         assert not gone, f"{section}: {gone}: no such key any more"
     tried = {section for name in RUNS_TRIED for _, section, _, _ in keys_of(base_of(name, Path("data"), Path("out")))}
-    assert set(found) - tried == {"ResumeConfig"}
+    assert set(names) - tried == {"ResumeConfig", "OwnRun"}
 
 
 def base_of(name: str, data: Path, out: Path, *overrides: str) -> RunConfig:

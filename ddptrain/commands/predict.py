@@ -14,7 +14,7 @@ import torch
 from ddptrain import distributed
 from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.commands.image_files import Skipped, distinct, find_images, refuse_overwriting
-from ddptrain.config import RunConfig
+from ddptrain.config import DetectionRun, OwnRun, RunConfig
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 from ddptrain.reporting.pictures import save
@@ -84,7 +84,7 @@ def predict_run(
 
 def _with_depth(config: RunConfig, folder: Path) -> RunConfig:
     """The config with this folder of depth maps, read as those of the run's first dataset that has any."""
-    if getattr(config.model, "in_channels", 3) == 3:
+    if not isinstance(config, DetectionRun | OwnRun) or getattr(config.model, "in_channels", 3) == 3:
         raise UserError("--depth: the run's model takes no depth (its model.in_channels is 3); leave --depth out")
     if not folder.is_dir():
         raise UserError(f"--depth: {folder} is not a directory; name that of the images' depth maps")

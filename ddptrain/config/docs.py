@@ -1,15 +1,20 @@
-"""The config as text: all keys with their docs, a JSON Schema for editors, and a resolved config. No torch here."""
+"""The config as text: all keys with their documentation, and a resolved config."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from ddptrain.config.aliases import VALUES, aliases_of
+from ddptrain.config.places import listing, sections_in
 from ddptrain.config.run import RunConfig
+from ddptrain.config.section import bound, documentation
+from ddptrain.config.tasks import OWN, every_run
 from ddptrain.config.text import dump_inline, dump_yaml
 
 WIDTH = 98  # and two for the comment signs before an alternative
@@ -17,30 +22,27 @@ WIDTH = 98  # and two for the comment signs before an alternative
 _EXAMPLES = {"classes": ["car", "van"], "name": "my_dataset", "root": "path/to/dataset"}
 _GLUE = "\xa0"  # a space at which no line is broken
 _LIMITS = {
-    "ge": ">= {}",
+    "ge": "≥ {}",
     "gt": "> {}",
-    "le": "<= {}",
+    "le": "≤ {}",
     "lt": "< {}",
     "multiple_of": "a multiple of {}",
-    "min_length": "not empty",
     "pattern": "pattern {}",
 }
 _HEAD = """
     All keys with their defaults, a config to start from: set classes, data.train and data.val, and leave out what is
-    as you want it. Any string may hold ${VAR} or ${VAR:-default}, from the environment; any key can be set on the
-    command line: ddptrain train my.yaml train.epochs=10 data.train.0.share=2
+    as you want it. It is a config of detection, the default task; the keys of other tasks are comments that name them. Any
+    string may hold ${VAR} or ${VAR:-default}, from the environment; any key can be set on the command line:
+    ddptrain train my.yaml train.epochs=10 data.train.0.share=2
 """
+Places = Mapping[str, type[BaseModel]]
+"""By task, the section that stands at one place of its config; the first task is the one that is printed, the others are
+comments."""
 
 
 def describe() -> str:
-    """Every key with its documentation, type, allowed values and default: a YAML config that loads."""
-    return "\n".join([*_comment(" ".join(_HEAD.split()), 0), "", *_section(RunConfig, 0)]) + "\n"
-
-
-def schema() -> dict[str, Any]:
-    """JSON Schema of a config file, for editors and for checks without this package."""
-    out = RunConfig.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **out, "title": "ddptrain run"}
+    """Every key with its task, documentation, type, allowed values and default: a YAML config that loads."""
+    return "\n".join([*_comment(" ".join(_HEAD.split()), 0), "", *_section(every_run(), "", 0)]) + "\n"
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -48,59 +50,96 @@ def to_yaml(config: RunConfig) -> str:
     return dump_yaml(config.model_dump(mode="json"))
 
 
-def _section(section: type[BaseModel], depth: int, only_required: bool = False) -> list[str]:
+def _section(places: Places, path: str, depth: int, only_required: bool = False) -> list[str]:
     lines: list[str] = []
-    lists: set[type[BaseModel]] = set()
-    for name, field in section.model_fields.items():
-        inner = _inner(field.annotation)
+    first = next(iter(places))
+    for key in dict.fromkeys(key for section in places.values() for key in section.model_fields):
+        knows = {task: section for task, section in places.items() if key in section.model_fields}
+        fields = {task: section.model_fields[key] for task, section in knows.items()}
+        field = next(iter(fields.values()))
+        inner = {task: sections_in(f.annotation) for task, f in fields.items()}
         if only_required and not field.is_required():
             continue
-        if depth == 0 and inner:
+        text = _only(knows, places) + documentation(next(iter(knows.values())), key)
+        if depth == 0 and any(inner.values()):
             lines.append("")
-        if not inner:
-            lines += _key(name, field, depth)
+        if not any(inner.values()):
+            new = _key(key, fields, text, path, depth)
         elif get_origin(field.annotation) is tuple:
-            lines += _list(name, field, inner[0], depth, brief=inner[0] in lists)
-            lists.add(inner[0])
+            items = {task: sections[0] for task, sections in inner.items()}
+            new = _list(key, items, text, path, depth, brief=key == "val")
         else:
-            lines += _branches(name, field, inner, depth)
+            new = _branches(key, inner, field, text, path, depth)
+        lines += new if first in knows else [_commented(line, depth) for line in new]
     return lines
 
 
-def _branches(name: str, field: FieldInfo, inner: list[type[BaseModel]], depth: int) -> list[str]:
+def _only(knows: Places, places: Places) -> str:
+    """For which tasks a key is, where it is not for all of a place."""
+    return "" if set(places) - set(knows) <= {OWN} else f"Only for {listing(list(knows))}: "
+
+
+def _commented(line: str, depth: int) -> str:
+    pad = "  " * depth
+    return line if line.startswith(f"{pad}#") else f"{pad}# {line[len(pad) :]}"
+
+
+def _branches(
+    key: str, inner: Mapping[str, list[type[BaseModel]]], field: FieldInfo, text: str, path: str, depth: int
+) -> list[str]:
     """A section; where there is a choice, the default in full and the others as comments."""
     pad = "  " * depth
-    lines = _comment(field.description or "", depth)
+    lines = _comment(text, depth)
+    chosen = {task: sections[0] for task, sections in inner.items() if not _is_choice(inner) or task == next(iter(inner))}
     if not field.is_required() and field.get_default() is None:
-        lines.append(f"{pad}{name}: null")
+        lines.append(f"{pad}{key}: null")
+        others = {section: [""] for section in chosen.values()}
     else:
-        lines += [f"{pad}{name}:", *_section(inner.pop(0), depth + 1)]
-    for other in inner:
-        lines += _comment(f"Or: {other.__doc__}", depth)
-        lines += [f"{pad}# {line}" for line in (f"{name}:", *_section(other, 1))]
+        lines += [f"{pad}{key}:", *_section(chosen, f"{path}{key}.", depth + 1)]
+        others = {}
+        for task, sections in inner.items():
+            for section in sections:
+                if section not in chosen.values() and task != OWN:
+                    others.setdefault(section, []).append(task)
+    for section, tasks in others.items():
+        lines += _comment(f"Or{', for ' if any(tasks) else ''}{listing(tasks) if any(tasks) else ''}: {section.__doc__}", depth)
+        body = _section(dict.fromkeys(tasks, section), f"{path}{key}.", 1)
+        lines += [f"{pad}# {line}" for line in (f"{key}:", *body)]
     return lines
 
 
-def _key(name: str, field: FieldInfo, depth: int) -> list[str]:
-    value = _example(name, field) if field.is_required() else field.get_default()
-    about = _comment(f"{field.description} [{_allowed(field)}]", depth)
-    return [*about, f"{'  ' * depth}{name}: {dump_inline(list(value) if isinstance(value, tuple) else value)}"]
+def _is_choice(inner: Mapping[str, list[type[BaseModel]]]) -> bool:
+    """True where a name chooses the section, as of the models and the losses."""
+    return any(len(sections) > 1 for sections in inner.values())
 
 
-def _list(name: str, field: FieldInfo, item: type[BaseModel], depth: int, brief: bool) -> list[str]:
+def _key(key: str, fields: Mapping[str, FieldInfo], text: str, path: str, depth: int) -> list[str]:
+    field = next(iter(fields.values()))
+    value = _example(key, field) if field.is_required() else field.get_default()
+    allowed: dict[str, list[str]] = {}
+    for task, f in fields.items():
+        allowed.setdefault(_allowed(f, VALUES.get(path + key, {})), []).append(task)
+    kinds = [kind if len(allowed) == 1 else f"{listing(tasks)}: {kind}" for kind, tasks in allowed.items()]
+    names = aliases_of(path + key)
+    other = f" Another name of it is {names[0]}." if names else ""
+    about = _comment(f"{text}{other} [{'; '.join(kinds)}{'; must be given' if field.is_required() else ''}]", depth)
+    return [*about, f"{'  ' * depth}{key}: {dump_inline(list(value) if isinstance(value, tuple) else value)}"]
+
+
+def _list(key: str, items: Places, text: str, path: str, depth: int, brief: bool) -> list[str]:
     """A list of sections with one item; `brief`: the keys of the item are documented further up."""
     pad = "  " * depth
-    body = _section(item, depth + 2, only_required=brief)
+    body = _section(items, f"{path}{key}.", depth + 2, only_required=brief)
     if brief:
         body = [line for line in body if not line.lstrip().startswith("#")]
     first = next(i for i, line in enumerate(body) if not line.lstrip().startswith("#"))
     body[first] = f"{pad}  - {body[first].lstrip()}"
-    about = f"{field.description} A list; " + ("keys as above." if brief else "the keys of each:")
-    return [*_comment(about, depth), f"{pad}{name}:", *body]
+    about = f"{text} A list; " + ("keys as above." if brief else "the keys of each:")
+    return [*_comment(about, depth), f"{pad}{key}:", *body]
 
 
-def _example(name: str, field: FieldInfo) -> Any:
-    return get_args(field.annotation)[0] if get_origin(field.annotation) is Literal else _EXAMPLES[name]
+def _example(key: str, field: FieldInfo) -> Any:
+    return get_args(field.annotation)[0] if get_origin(field.annotation) is Literal else _EXAMPLES[key]
 
 
 def _comment(text: str, depth: int) -> list[str]:
@@ -109,30 +148,21 @@ def _comment(text: str, depth: int) -> list[str]:
     return [line.replace(_GLUE, " ") for line in lines]
 
 
-def _inner(annotation: Any) -> list[type[BaseModel]]:
-    """The sections inside an annotation, in their order."""
-    # Python 3.10 takes tuple[int, ...] for a type
-    if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [s for a in get_args(annotation) for s in _inner(a)]
-
-
-def _allowed(field: FieldInfo) -> str:
-    """`number, 0 <= value < 1`, `n | s | m | l`, `list of text, not empty; must be given`."""
+def _allowed(field: FieldInfo, aliases: Mapping[str, str]) -> str:
+    """`number, 0 ≤ value < 1`, `n | s | m | l`, `list of text, not empty`."""
     meta = {key: getattr(m, key) for m in field.metadata for key in _LIMITS if getattr(m, key, None) is not None}
-    limits = [_LIMITS[key].format(_bound(value)) for key, value in meta.items()]
-    return ", ".join([_type(field.annotation), *(limit.replace(" ", _GLUE) for limit in limits)]) + (
-        "; must be given" if field.is_required() else ""
-    )
-
-
-def _bound(value: Any) -> str:
-    return f"2**{value.bit_length() - 1}" if isinstance(value, int) and value > 2**31 else str(value)
+    limits = [_LIMITS[key].format(bound(value)) for key, value in meta.items()]
+    least = next((m.min_length for m in field.metadata if hasattr(m, "min_length")), 0)
+    limits += ["not empty"] if least == 1 else [f"{least} of them"] if least else []
+    kind = _type(field.annotation)
+    for alias, value in aliases.items():
+        kind = kind.replace(value, f"{value} (or {alias})")
+    return ", ".join([kind, *(limit.replace(" ", _GLUE) for limit in limits)])
 
 
 def _type(annotation: Any) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
-    simple = {bool: "true | false", int: "whole number", float: "number", str: "text", NoneType: "null", Any: "anything"}
+    simple = {bool: "true | false", int: "integer", float: "number", str: "text", NoneType: "null", Any: "anything"}
     if annotation in simple:
         return simple[annotation]
     if origin is Literal:

@@ -1,16 +1,19 @@
-"""What pydantic found wrong in a config, in one line: file, dotted path, value, what is allowed."""
+"""What pydantic finds wrong in a config, in one line: file, dotted path, value, what is allowed."""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
-from typing import Annotated, Any, get_args, get_origin
+import re
+from typing import Any, get_args
 
-from pydantic import BaseModel, Tag, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from ddptrain.config.places import names_of, only_for, other_tasks, sections_at
 from ddptrain.config.run import RunConfig
+from ddptrain.config.section import bound
+from ddptrain.config.tasks import every_run
 
 # pydantic speaks of Python's and JSON's types, a config has YAML's
 _WORDS = {
@@ -19,61 +22,106 @@ _WORDS = {
     "model_type": "must be a mapping of keys",
     "model_attributes_type": "must be a mapping of keys",
     "dict_type": "must be a mapping, such as {a: b}",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
     "float_type": "must be a number",
     "bool_type": "must be true or false",
     "finite_number": "must be a finite number",
 }
+_LIMITS = {"greater_than_equal": "≥", "greater_than": ">", "less_than_equal": "≤", "less_than": "<"}
 # a wrong model makes all its other keys wrong, an unknown key may be why another is missing
-_FIRST = {"unknown_model": 0, "extra_forbidden": 1}
+_FIRST = {"union_tag_invalid": 0, "extra_forbidden": 1}
 
 
-def explain(error: ValidationError, data: Any, source: str) -> str:
+def explain(error: ValidationError, data: Any, source: str, run: type[RunConfig]) -> str:
     """The first mistake in one line and the number of further ones.
 
     Args:
-        error: of `RunConfig`.
+        error: of the validation.
         data: what was validated.
         source: the file, or where else the config comes from.
+        run: the class that it was validated by.
     """
     lines: dict[str, str] = {}  # one for each place: every branch of a union reports its own
     for e in sorted(error.errors(include_url=False), key=lambda e: _FIRST.get(e["type"], 2)):
-        path = ".".join(str(part) for part in _real_path(e, data))
         if e["type"] == "too_short" and e["input"]:
             continue  # pydantic counts the faulty items as absent
-        if path in lines:
-            lines[path] += f" or {_message(e)}" if _message(e) not in lines[path] else ""
-        lines.setdefault(path, _line(path, e))
+        line = _Mistake(e, data, run)
+        if line.path in lines:
+            lines[line.path] += f" or {line.allowed()}" if line.allowed() not in lines[line.path] else ""
+        lines.setdefault(line.path, line.text())
     first, *more = lines.values()
     return f"{source}: {first}" + (f" (and {len(more)} more)" if more else "")
 
 
-def _line(path: str, e: ErrorDetails) -> str:
-    if e["type"] == "extra_forbidden":
-        known = known_keys(e["loc"][:-1])
-        near = difflib.get_close_matches(str(e["loc"][-1]), known, n=1, cutoff=0.6)
-        return f"{path}: unknown key; " + (f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}")
-    if e["type"] == "missing":
-        return f"{path}: missing; it has no default"
-    if not path:
-        return _message(e)
-    line = f"{path}: {_shown(e['input'])}: {_message(e)}"
-    if e["type"] == "string_type" and isinstance(e["input"], (bool, int, float)):
-        line += f"; put it in quotes, in a shell {path}='\"{_shown(e['input'])}\"'"
-    return line
+class _Mistake:
+    """One error of pydantic and the place in the config that it is about."""
+
+    def __init__(self, error: ErrorDetails, data: Any, run: type[RunConfig]) -> None:
+        self.error, self.data, self.run = error, data, run
+        self.value = error["input"]
+        self.loc = _real_path(error, data)
+        if error["type"] == "union_tag_invalid":
+            self.loc, self.value = [*self.loc, "name"], self.value["name"]
+        self.path = ".".join(str(part) for part in self.loc)
+
+    def text(self) -> str:
+        """Path, value, what is allowed."""
+        e = self.error
+        if e["type"] == "extra_forbidden":
+            return f"{self.path}: {self._unknown()}"
+        if e["type"] == "missing":
+            return f"{self.path}: missing; it has no default"
+        # what a section says of its keys begins with the key
+        if e["type"] == "value_error" and isinstance(self.value, dict) and re.match(r"[\w.]+: ", self.allowed()):
+            return f"{self.path}.{self.allowed()}".lstrip(".")
+        line = f"{self.path}: {_shown(self.value)}: {self.allowed()}"
+        if e["type"] == "string_type" and isinstance(self.value, (bool, int, float)):
+            line += f"; put it in quotes, in a shell {self.path}='\"{_shown(self.value)}\"'"
+        return line
+
+    def allowed(self) -> str:
+        """What is allowed in the place of the value."""
+        e = self.error
+        kind, limits = e["type"], e.get("ctx", {})
+        if kind == "dict_type" and sections_at(self.run, self.loc):
+            return _WORDS["model_type"]
+        if kind in _WORDS:
+            return _WORDS[kind]
+        if kind in _LIMITS:
+            (limit,) = limits.values()
+            return f"must be {'an integer' if isinstance(limit, int) else 'a number'} {_LIMITS[kind]} {bound(limit)}"
+        if kind == "literal_error":
+            return f"{self._of_others()}allowed: {limits['expected'].replace(chr(39), '')}"
+        if kind == "union_tag_invalid":
+            return f"{self._of_others()}allowed: {limits['expected_tags'].replace(chr(39), '')}"
+        if kind == "too_short":
+            return f"must have at least {limits['min_length']} item{'s'[: limits['min_length'] - 1]}"
+        if kind == "string_pattern_mismatch":
+            return f"must match the pattern {limits['pattern']}"
+        return e["msg"].removeprefix("Value error, ").replace("Input should", "must").replace("String should", "must")
+
+    def _unknown(self) -> str:
+        of_another_kind = any(self.loc[-1] in s.model_fields for s in sections_at(self.run, self.loc[:-1]))
+        tasks = other_tasks(self.run, self.loc)
+        if tasks and not of_another_kind:
+            return f"{only_for(tasks, self.data.get('task', 'detection'))}; take it out"
+        known = sorted({key for s in sections_at(self.run, self.loc[:-1], self.data) for key in s.model_fields})
+        near = difflib.get_close_matches(str(self.loc[-1]), known, n=1, cutoff=0.6)
+        return "unknown key; " + (f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}")
+
+    def _of_others(self) -> str:
+        """Which other tasks the value is for, if it is a word of theirs."""
+        *outer, key = self.loc
+        others = {task: run for task, run in every_run().items() if run is not self.run}
+        tasks = [task for task, run in others.items() if self.value in _words(run, outer, str(key))]
+        return f"{only_for(tasks, self.data.get('task', 'detection'))}; " if tasks else ""
 
 
-def _message(e: ErrorDetails) -> str:
-    if e["type"] in _WORDS:
-        return _WORDS[e["type"]]
-    if e["type"] == "literal_error":
-        return f"allowed: {e['ctx']['expected'].replace(chr(39), '')}"
-    if e["type"] == "too_short":
-        return f"must have at least {e['ctx']['min_length']} item"
-    if e["type"] == "string_pattern_mismatch":
-        return f"must match the pattern {e['ctx']['pattern']}"
-    return e["msg"].removeprefix("Value error, ").replace("Input should", "must").replace("String should", "must")
+def _words(run: type[RunConfig], outer: list[str | int], key: str) -> list[Any]:
+    """The words that may stand at a key, in any section of that place."""
+    sections = [s for s in sections_at(run, outer) if key in s.model_fields]
+    return [word for s in sections for word in (names_of(s) if key == "name" else get_args(s.model_fields[key].annotation))]
 
 
 def _shown(value: Any) -> str:
@@ -94,25 +142,3 @@ def _real_path(e: ErrorDetails, data: Any) -> list[str | int]:
             continue
         path.append(part)
     return path
-
-
-def known_keys(loc: Sequence[str | int]) -> list[str]:
-    """The keys that the section at a pydantic location knows; tags of a union choose its branch."""
-    sections: list[tuple[str | None, type[BaseModel]]] = [(None, RunConfig)]
-    for part in loc:
-        if any(part == tag for tag, _ in sections):
-            sections = [(None, s) for tag, s in sections if tag == part]
-        elif any(part in s.model_fields for _, s in sections):
-            sections = [t for _, s in sections for t in _sections(s.model_fields[str(part)].annotation)]
-    return sorted({key for _, s in sections for key in s.model_fields})
-
-
-def _sections(annotation: Any, tag: str | None = None) -> list[tuple[str | None, type[BaseModel]]]:
-    """The section classes inside an annotation, `tuple[DatasetConfig, ...]` or a tagged union included."""
-    # Python 3.10 takes tuple[int, ...] for a type
-    if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [(tag, annotation)]
-    if get_origin(annotation) is Annotated:
-        tag = next((m.tag for m in annotation.__metadata__ if isinstance(m, Tag)), tag)
-        return _sections(annotation.__origin__, tag)
-    return [s for a in get_args(annotation) for s in _sections(a, tag)]

@@ -1,4 +1,4 @@
-"""YAML files and `a.b.c=value` overrides → `RunConfig`, every mistake told in one line."""
+"""YAML files and `a.b.c=value` overrides → the `RunConfig` of the task; every mistake is reported in one line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ddptrain.config.aliases import canonical_key, spell_out
 from ddptrain.config.explain import explain
+from ddptrain.config.places import without_defaults_of_others
 from ddptrain.config.run import RunConfig
-from ddptrain.config.tasks import fill_in
+from ddptrain.config.tasks import run_of
 from ddptrain.config.text import dump_inline, parse_yaml
 from ddptrain.config.unused import split_unused
 from ddptrain.errors import UserError
@@ -25,7 +27,7 @@ SHORT = {"resume": "source"}
 
 
 def no_line(line: str) -> None:
-    """Tell nothing: another process does, or has."""
+    """Report nothing, since another process does or has done so."""
 
 
 def _note(line: str) -> None:
@@ -45,6 +47,9 @@ def load_config(
         overrides: `a.b.c=value` strings, applied in order; list indices are numbers, values are YAML.
         environ: where `${VAR}` and `${VAR:-default}` in strings are looked up.
         tell: takes a line about keys that are left out, see `resolve`.
+
+    Returns:
+        The config of the class of its task, such as `DetectionRun`.
 
     Raises:
         UserError: any mistake, in one line with file, dotted path, value and what is allowed.
@@ -71,18 +76,22 @@ def resolve(
     """The same for a config that is already a dictionary; one that is `stored` in a checkpoint cannot be corrected any
     more: it may set what nothing uses, overrides may not.
 
-    Keys whose reader an override has switched off (`ema.enabled=false` beside the file's `ema.decay`) are left out, and told.
+    Keys whose reader an override has switched off (`ema.enabled=false` beside the file's `ema.decay`) are left out, and
+    reported.
     """
     if data is None:
         data = {}
     if not isinstance(data, dict):
         raise UserError(f"{source}: a config is a mapping of keys, this is a {type(data).__name__}")
-    data = json.loads(json.dumps(data, default=str))
+    data = _spelled_out(json.loads(json.dumps(data, default=str)), source)
+    if stored:
+        data = without_defaults_of_others(data, _run_of(data, source), stored=True)
     for override in overrides:
         _apply(data, override)
-    data = _expand(data, environ, source, "")
+        _spelled_out(data, f"override {override!r}")
+    data = _spelled_out(_expand(data, environ, source, ""), source)
     config = _validated(data, source)
-    given = [override.partition("=")[0] for override in overrides]
+    given = [canonical_key(override.partition("=")[0]) for override in overrides]
     refused, left_out = split_unused(config, given)
     if stored:
         refused, left_out = [key for key in refused if key.is_given(given)], []
@@ -91,20 +100,39 @@ def resolve(
         raise UserError(f"{source}: {refused[0].line()}{more}")
     if not left_out:
         return config
-    told = ", ".join(f"{key.key}={dump_inline(key.value)} (only {key.user} uses it)" for key in left_out)
+    keys = ", ".join(f"{key.key}={dump_inline(key.value)} (only {key.user} uses it)" for key in left_out)
     which = "1 key is" if len(left_out) == 1 else f"{len(left_out)} keys are"
-    tell(f"{source}: {which} left out, without effect beside the overrides: {told}")
+    tell(f"{source}: {which} left out, without effect beside the overrides: {keys}")
     for key in left_out:
         _take_out(data, key.key)
     return _validated(data, source)
 
 
-def _validated(data: dict[str, Any], source: str) -> RunConfig:
-    data = fill_in(data)
+def _spelled_out(data: Any, source: str) -> Any:
     try:
-        return RunConfig.model_validate_json(json.dumps(data))
+        return spell_out(data)
+    except ValueError as e:
+        raise UserError(f"{source}: {e}") from None
+
+
+def _run_of(data: Mapping[str, Any], source: str) -> type[RunConfig]:
+    try:
+        return run_of(data.get("task", "detection"))
+    except ValueError as e:
+        raise UserError(f"{source}: {e}") from None
+
+
+def _validated(data: dict[str, Any], source: str) -> RunConfig:
+    run = _run_of(data, source)
+    data = without_defaults_of_others(data, run)
+    for key, name in run.default_names(data).items():
+        section = data.setdefault(key, {})
+        if isinstance(section, dict) and "name" not in section:
+            data[key] = {"name": name, **section}
+    try:
+        return run.model_validate_json(json.dumps(data))
     except ValidationError as e:
-        raise UserError(explain(e, data, source)) from None
+        raise UserError(explain(e, data, source, run)) from None
 
 
 def _take_out(data: Any, key: str) -> None:
@@ -116,6 +144,7 @@ def _take_out(data: Any, key: str) -> None:
 
 def _apply(data: dict[str, Any], override: str) -> None:
     key, eq, text = override.partition("=")
+    key = canonical_key(key)
     if not eq or not all(key.split(".")):
         raise UserError(f"override {override!r}: write key=value, such as train.epochs=10")
     value = json.loads(json.dumps(parse_yaml(text, f"override {override!r}"), default=str))

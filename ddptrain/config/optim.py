@@ -58,7 +58,7 @@ class ScheduleConfig(Section):
     @model_validator(mode="after")
     def _milestones(self) -> "ScheduleConfig":
         if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < m < 1 for m in self.milestones):
-            raise ValueError("milestones: allowed are rising fractions between 0 and 1, such as [0.7, 0.9]")
+            raise ValueError("milestones: must be rising fractions between 0 and 1, such as [0.7, 0.9]")
         return self
 
 

@@ -1,24 +1,20 @@
-"""Which keys are read by nothing beside which values of other keys: the tables of `unused`."""
+"""When keys are read by nothing beside the values of other keys: the rules of every task, checked by `unused`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
-
-from ddptrain.config.data import DatasetConfig
-from ddptrain.config.model import InteractionConfig, SegmenterConfig, TorchvisionConfig, YoloConfig
-from ddptrain.config.run import RunConfig
+from typing import Any, NamedTuple
 
 
 class Rule(NamedTuple):
     """When some keys are read by nothing; they may then only have their defaults.
 
     Attributes:
-        keys: dotted, from the config (or from the dataset).
-        idle: of the config (or of config, list and dataset): True where nothing reads them.
-        user: what would use them.
+        keys: dotted, from the run (or from the dataset).
+        idle: of the run (or of the run, `train` or `val`, and the dataset): True where nothing reads the keys.
+        user: what would read them.
         switches: keys, named like `keys`, by which the command line can switch off what would read them. Empty where that would
-            change what is learned otherwise than whoever set the keys wants it.
+            change what is learned in another way than whoever set the keys wants.
     """
 
     keys: tuple[str, ...]
@@ -27,53 +23,27 @@ class Rule(NamedTuple):
     switches: tuple[str, ...] = ()
 
 
-def _loss(*names: str) -> Callable[[RunConfig], bool]:
-    return lambda c: c.loss.name not in names
+def _schedule(*names: str) -> Callable[[Any], bool]:
+    return lambda run: run.schedule.name not in names
 
 
-def _schedule(*names: str) -> Callable[[RunConfig], bool]:
-    return lambda c: c.schedule.name not in names
-
-
-def _torchvision(c: RunConfig) -> bool:
-    return isinstance(c.model, TorchvisionConfig)
-
-
-def _stage(c: RunConfig) -> int:
-    return c.model.stage if isinstance(c.model, InteractionConfig) else 0
-
-
-def _mixes(c: RunConfig, *keys: str) -> bool:
-    return any(getattr(c.data.augment, key) for key in keys)
-
-
-def _own_layers(c: RunConfig) -> bool:
-    return isinstance(c.model, InteractionConfig) and c.model.backbone == "small_resnet"
-
-
-def _placed(d: DatasetConfig) -> bool:
-    """True where images and annotations are said to be in places that the split has no part in."""
-    both = d.images is not None and d.annotations is not None
-    return d.holdout is None and both and d.format in ("coco", "csv", "masks", "camvid", "ade20k")
-
-
-ENGINE: tuple[Rule, ...] = (
-    Rule(("init_strict",), lambda c: c.init_from is None, "init_from", ("init_from",)),
+RUN_RULES: tuple[Rule, ...] = (
+    Rule(("init_strict",), lambda run: run.init_from is None, "init_from", ("init_from",)),
     Rule(
         ("optimizer.momentum",),
-        lambda c: c.optimizer.name == "adagrad",
+        lambda run: run.optimizer.name == "adagrad",
         "optimizer.name=sgd, rmsprop, adam or adamw",
         ("optimizer.name",),
     ),
     Rule(
         ("optimizer.nominal_batch",),
-        lambda c: not c.optimizer.scale_weight_decay,
+        lambda run: not run.optimizer.scale_weight_decay,
         "optimizer.scale_weight_decay=true or yolo",
         ("optimizer.scale_weight_decay",),
     ),
     Rule(
         ("optimizer.nominal_batch", "optimizer.scale_weight_decay"),
-        lambda c: not c.optimizer.weight_decay,
+        lambda run: not run.optimizer.weight_decay,
         "optimizer.weight_decay above 0",
         ("optimizer.weight_decay",),
     ),
@@ -90,144 +60,72 @@ ENGINE: tuple[Rule, ...] = (
         "schedule.name=one_cycle_3",
         ("schedule.name",),
     ),
-    Rule(("schedule.warmup_bias_lr",), lambda c: c.optimizer.name != "sgd", "optimizer.name=sgd", ("optimizer.name",)),
+    Rule(("schedule.warmup_bias_lr",), lambda run: run.optimizer.name != "sgd", "optimizer.name=sgd", ("optimizer.name",)),
     Rule(
         ("schedule.warmup_momentum",),
-        lambda c: c.optimizer.name == "adagrad",
+        lambda run: run.optimizer.name == "adagrad",
         "optimizer.name=sgd, rmsprop, adam or adamw",
         ("optimizer.name",),
     ),
     Rule(
         ("schedule.warmup_momentum",),
-        lambda c: c.schedule.warmup_momentum > c.optimizer.momentum,
+        lambda run: run.schedule.warmup_momentum > run.optimizer.momentum,
         "an optimizer.momentum that is not below it",
         ("optimizer.momentum",),
     ),
     Rule(
         ("schedule.warmup_bias_lr", "schedule.warmup_momentum"),
-        lambda c: c.schedule.warmup_epochs == 0,
+        lambda run: run.schedule.warmup_epochs == 0,
         "schedule.warmup_epochs above 0",
         ("schedule.warmup_epochs",),
     ),
-    Rule(("ema.decay", "ema.tau"), lambda c: not c.ema.enabled, "ema.enabled=true", ("ema.enabled",)),
-    Rule(("ema.tau",), lambda c: not c.ema.decay, "ema.decay above 0", ("ema.decay",)),
+    Rule(("ema.decay", "ema.tau"), lambda run: not run.ema.enabled, "ema.enabled=true", ("ema.enabled",)),
+    Rule(("ema.tau",), lambda run: not run.ema.decay, "ema.decay above 0", ("ema.decay",)),
     Rule(
         ("train.patience",),
-        lambda c: c.eval.every_epochs is None and c.eval.every_steps is None,
+        lambda run: run.eval.every_epochs is None and run.eval.every_steps is None,
         "eval.every_epochs or eval.every_steps (without them there is one evaluation, at the end)",
     ),
-    Rule(("slurm.check_command",), lambda c: not c.slurm.check, "slurm.check=true", ("slurm.check",)),
+    Rule(("slurm.check_command",), lambda run: not run.slurm.check, "slurm.check=true", ("slurm.check",)),
     # no pictures is what there is without TensorBoard
     Rule(
         ("monitor.images",),
-        lambda c: not c.monitor.tensorboard and c.monitor.images > 0,
+        lambda run: not run.monitor.tensorboard and run.monitor.images > 0,
         "monitor.tensorboard=true",
         ("monitor.tensorboard",),
     ),
 )
 """Of what the engine reads, whatever the task."""
-TASKS: tuple[Rule, ...] = (
-    Rule(("loss.gamma",), _loss("focal"), "loss.name=focal"),
-    Rule(("loss.pos_weight",), _loss("bce"), "loss.name=bce"),
-    Rule(("loss.label_smoothing",), _loss("cross_entropy", "focal"), "loss.name=cross_entropy or focal"),
-    Rule(
-        ("loss.class_weights",),
-        lambda c: c.loss.name == "bce",
-        "loss.name=cross_entropy or focal (bce has loss.pos_weight)",
-    ),
-    Rule(
-        tuple(f"loss.{key}" for key in ("box", "cls", "dfl", "topk", "alpha", "beta", "size_weights")),
-        _torchvision,
-        "model.name=yolo (torchvision's detectors bring their own loss)",
-        ("model.name",),
-    ),
-    Rule(
-        ("loss.dfl",),
-        lambda c: isinstance(c.model, YoloConfig) and c.model.reg_max == 1,
-        "model.reg_max above 1",
-        ("model.reg_max",),
-    ),
-    Rule(("loss.aux",), lambda c: isinstance(c.model, SegmenterConfig) and not c.model.aux, "model.aux=true", ("model.aux",)),
-    Rule(
-        ("loss.oversample",), lambda c: getattr(c.loss, "importance", 1) == 0, "loss.importance above 0", ("loss.importance",)
-    ),
-    Rule(("model.pretrained",), lambda c: isinstance(c.model, YoloConfig) and c.model.backbone is None, "model.backbone"),
-    Rule(
-        ("model.fusion",), lambda c: getattr(c.model, "in_channels", 4) <= 3, "model.in_channels=4 or 5", ("model.in_channels",)
-    ),
-    Rule(
-        ("model.pretrained_backbone",),
-        lambda c: getattr(c.model, "pretrained", False),
-        "model.pretrained=false",
-        ("model.pretrained",),
-    ),
-    Rule(
-        ("model.blocks", "model.width", "model.norm"),
-        lambda c: isinstance(c.model, InteractionConfig) and not _own_layers(c),
-        "model.backbone=small_resnet",
-        ("model.backbone",),
-    ),
-    Rule(("model.pretrained", "model.weights"), _own_layers, "a model.backbone of torchvision, such as resnet18"),
-    Rule(("eval.nms_iou",), _torchvision, "model.name=yolo (torchvision's detectors keep their own)", ("model.name",)),
-    Rule(("eval.overlap",), lambda c: c.eval.window != "slide", "eval.window=slide", ("eval.window",)),
-    Rule(("eval.protocols",), lambda c: c.task != "detection", "task=detection"),
-    Rule(("data.allow_missing_annotations",), lambda c: not _torchvision(c), "a detector of torchvision", ("model.name",)),
-    Rule(
-        ("data.augment.mix_alpha",),
-        lambda c: not _mixes(c, "mixup", "cutmix"),
-        "data.augment.mixup or cutmix above 0",
-        ("data.augment.mixup", "data.augment.cutmix"),
-    ),
-    Rule(
-        ("data.augment.close_epochs",),
-        lambda c: not _mixes(c, "mosaic", "mixup", "cutmix"),
-        "data.augment.mosaic, mixup or cutmix above 0",
-        ("data.augment.mosaic", "data.augment.mixup", "data.augment.cutmix"),
-    ),
-    Rule(
-        ("data.pairs.max_group_samples_ratio",),
-        lambda c: not c.data.pairs.use_group_sampling,
-        "data.pairs.use_group_sampling=true",
-        ("data.pairs.use_group_sampling",),
-    ),
-    Rule(
-        ("data.pairs.max_negatives_per_frame", "data.pairs.balance_ratio"),
-        lambda c: _stage(c) == 2,
-        "model.stage=1 (stage 2 looks at interacting pairs only)",
-        ("model.stage",),
-    ),
-)
-"""Of what the package's own tasks read; a task of the user's own may read anything."""
-DATASETS: tuple[Rule, ...] = (
-    Rule(("share",), lambda c, part, d: part == "val", "data.train (every image of data.val is evaluated)"),
-    Rule(
-        ("annotated",),
-        lambda c, part, d: c.task in ("classification", "interaction") and c.loss.name != "bce",
-        "loss.name=bce (the other losses take one class of all for each sample)",
-    ),
-    Rule(("depth_range", "depth_invalid"), lambda c, part, d: d.depth is None, "depth: FOLDER beside it", ("depth",)),
-    Rule(
-        ("depth_missing",),
-        lambda c, part, d: getattr(c.model, "in_channels", 3) <= 3,
-        "model.in_channels=5",
-        ("model.in_channels",),
-    ),
-    Rule(
-        ("annotations", "images"),
-        lambda c, part, d: d.format in ("folder", "mnist"),
-        "a format that keeps annotations beside images (these two have usual places only)",
-    ),
-    Rule(
-        ("holdout",),
-        lambda c, part, d: d.format in ("mnist", "camvid", "ade20k", "visdrone-vid", "uavdt", "uavdt-xml", "auair"),
-        "a format that has no splits of its own and no videos, whose frames would stand in both",
-    ),
-    Rule(
+
+
+def split_rule(*formats: str) -> Rule:
+    """Of a dataset that says where both its images and its annotations are, in formats whose split has no other part."""
+    return Rule(
         ("split",),
-        lambda c, part, d: _placed(d),
+        lambda run, part, d: None not in (d.images, d.annotations) and d.holdout is None and d.format in formats,
         "a dataset that does not say where both its images and annotations are",
         ("images", "annotations"),
-    ),
-    Rule(("exif",), lambda c, part, d: d.format == "mnist", "a format with image files"),
-)
-"""Of a dataset: `idle` is given the config, `train` or `val`, and the dataset."""
+    )
+
+
+def holdout_rule(*formats: str) -> Rule:
+    """Of formats with splits of their own, or videos."""
+    return Rule(
+        ("holdout",),
+        lambda run, part, d: d.format in formats,
+        "a format that has no splits of its own and no videos, whose frames would be in both",
+    )
+
+
+SHARE = Rule(("share",), lambda run, part, d: part == "val", "data.train (every image of data.val is evaluated)")
+"""Of the datasets of the package's own tasks; a task of the user's own may read any key."""
+
+
+def mixing_rule(key: str, *kinds: str) -> Rule:
+    """Of a key of `data.augment` that only some kinds of mixing read."""
+    return Rule(
+        (f"data.augment.{key}",),
+        lambda run: not any(getattr(run.data.augment, kind) for kind in kinds),
+        f"data.augment.{' or '.join(kinds)} above 0",
+        tuple(f"data.augment.{kind}" for kind in kinds),
+    )

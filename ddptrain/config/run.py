@@ -1,31 +1,29 @@
-"""`RunConfig`: everything a run is a function of."""
+"""`RunConfig`: what the runs of every task have in common. The module of a task derives its own run from it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from ddptrain.config.data import DataConfig
-from ddptrain.config.loss import AnyLossConfig, LossConfig
-from ddptrain.config.model import ModelConfig, YoloConfig
 from ddptrain.config.optim import EmaConfig, OptimizerConfig, ScheduleConfig
-from ddptrain.config.section import FileName, Section, Switch
+from ddptrain.config.rules import RUN_RULES, Rule
+from ddptrain.config.section import FileName, NamedSection, Section, Switch
 from ddptrain.config.slurm import SlurmConfig
-from ddptrain.config.tasks import TaskName, check_task
 from ddptrain.config.train import CheckpointConfig, EvalConfig, MonitorConfig, TrainConfig
 
 
 class ResumeConfig(Section):
-    """Going on from a checkpoint; `resume: auto` and `resume: PATH` are short for `resume: {source: …}`."""
+    """How to go on from a checkpoint; `resume: auto` and `resume: PATH` are short for `resume: {source: …}`."""
 
     source: str = Field(default="auto", min_length=1)
-    """`auto` goes on from the newest checkpoint of this run (or starts it), a path from that checkpoint or run."""
-    # not strict: behind the validator below a YAML list is a Python list, which is no tuple
+    """`auto` goes on from the newest checkpoint of this run (or starts it); a path goes on from that checkpoint or run."""
+    # not strict: behind the validator below a YAML list is a Python list, which is not a tuple
     allow: tuple[Literal["datasets", "classes", "global_batch", "seed", "fresh"], ...] = Field(default=(), strict=False)
     """Differences from the checkpoint that are accepted. `datasets`: other datasets, shares, images or labels. With another
-    global batch the steps so far are counted anew in batches of the new size. `fresh`: start anew where no checkpoint of the
+    global batch, the steps so far are counted anew in batches of the new size. `fresh`: start anew where no checkpoint of the
     run can be read any more; what is left of them is put aside."""
 
     @model_validator(mode="before")
@@ -58,40 +56,38 @@ Classes = Annotated[
 
 
 class RunConfig(Section):
-    """One run, whole. Only `classes`, `data.train` and `data.val` must be given."""
+    """One whole run. Only `classes`, `data.train` and `data.val` must be given."""
 
     name: FileName = "run"
-    """Name of the run, a plain file name; its folder is output/name."""
+    """Name of the run, a plain file name. The run's folder is output/name."""
     output: str = Field(default="runs", min_length=1)
     """Folder that holds the runs."""
-    task: TaskName = "detection"
-    """What is learned; it decides which formats, models and losses there are. Or `module:Class`, a task of your own (see
-    docs/tasks.md)."""
-    options: dict[str, Any] = {}
-    """Whatever a task of your own wants to be told."""
+    task: str
+    """What is learned: it decides which formats, models, losses and further keys there are. `module:Class` is a task of your
+    own (see docs/tasks.md)."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Seed of everything random: weights, order, augmentation."""
+    """Seed of everything random: weights, order and augmentation."""
     resume: ResumeConfig | None = Field(default=None, json_schema_extra=_or_text)
     """Go on from a checkpoint: `auto`, a path, or the keys below."""
     init_from: str | None = None
     """Run or checkpoint whose weights this run starts from: what fits by name and shape, and of the layers of the classes the
-    rows of those with the same name, whatever their order; the rest starts anew. The log says what was taken, made new and
-    left; where less than half of the model's values is in it, it is refused."""
+    rows of the classes with the same name, whatever their order; the rest starts anew. The log reports what was taken, made
+    new and left. A source that holds less than half of the model's values is refused."""
     init_strict: Switch = False
-    """Refuse an `init_from` with other classes, or of which any tensor does not fit."""
+    """Refuse an `init_from` that has other classes, or of which any tensor does not fit."""
     freeze: tuple[str, ...] = ()
-    """Parts of the model that stay as they are, by the beginning of their parameters' names: [backbone]."""
+    """Parts of the model that stay as they are, by the beginning of their parameters' names, such as [backbone]."""
     # not strict: as in ResumeConfig.allow; in Python () stands for auto
     classes: Classes = Field(strict=False, json_schema_extra=_or_auto)
     """The classes that the model learns, in the order of their numbers; or `auto`: those of the training datasets, one dataset
     after the other, each in the order of its own ids, by their names after rename, without those that are ignored or
     dropped. The run folder's config.yaml and the checkpoints hold the list."""
     data: DataConfig
-    """Datasets, sizes and augmentation."""
-    model: ModelConfig = YoloConfig()
+    """Datasets, image size, loading and augmentation."""
+    model: NamedSection
     """The network."""
-    loss: AnyLossConfig = LossConfig()
-    """Gains of the loss."""
+    loss: NamedSection
+    """The loss: its gains and weights."""
     train: TrainConfig = TrainConfig()
     """Length, batch and precision."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -109,33 +105,32 @@ class RunConfig(Section):
     slurm: SlurmConfig = SlurmConfig()
     """Defaults of a Slurm submission."""
 
+    rules: ClassVar[tuple[Rule, ...]] = RUN_RULES
+    """When which of its keys are read by nothing."""
+    dataset_rules: ClassVar[tuple[Rule, ...]] = ()
+    """The same for the keys of a dataset."""
+
     @property
     def folder(self) -> Path:
         """The run folder, output/name."""
         return Path(self.output) / self.name
 
+    @classmethod
+    def default_names(cls, data: dict[str, Any]) -> dict[str, str]:
+        """The names of the model and the loss of a config that does not name them."""
+        return {key: cls.model_fields[key].get_default().name for key in ("model", "loss")}
+
     @model_validator(mode="after")
-    def _consistent(self) -> RunConfig:
-        if len(set(self.classes)) != len(self.classes):
-            twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
-            raise ValueError(f"classes: {', '.join(twice)} is listed twice; name each class once")
-        for part in ("train", "val"):
-            names = [d.name for d in getattr(self.data, part)]
+    def _classes(self) -> RunConfig:
+        twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
+        if twice:
+            both = "is" if len(twice) == 1 else "are"
+            raise ValueError(f"classes: {', '.join(twice)} {both} listed twice; name each class once")
+        for part in ("train", "val") if self.classes else ():
             for i, d in enumerate(getattr(self.data, part)):
-                where = f"data.{part}.{i}"
-                if names.count(d.name) > 1:
-                    raise ValueError(f"{where}.name: {d.name} is listed twice; give each dataset its own name")
-                named = [*d.rename.values(), *(d.annotated if isinstance(d.annotated, tuple) else ())]
-                unknown = [c for c in named if c not in self.classes]
-                if unknown and self.classes:
-                    raise ValueError(
-                        f"{where}: {unknown[0]!r} is not a class of the run; classes are {', '.join(self.classes)}"
-                    )
-        given = [d.name for d in self.data.train if d.share is not None]
-        if given and len(given) < len(self.data.train):
-            lacking = next(d.name for d in self.data.train if d.share is None)
-            raise ValueError(f"data.train: {given[0]} has a share and {lacking} has none; give every dataset a share, or none")
-        if given and not any(d.share for d in self.data.train):
-            raise ValueError("data.train: all shares are 0; at least one must be above")
-        check_task(self)
+                for name in (*d.rename.values(), *(d.annotated if isinstance(d.annotated, tuple) else ())):
+                    if name not in self.classes:
+                        raise ValueError(
+                            f"data.{part}.{i}: {name!r} is not a class of the run; classes are {', '.join(self.classes)}"
+                        )
         return self

@@ -1,29 +1,61 @@
 """What every section of the config shares: strict, frozen, documented."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
 _WORDS = {"yes": True, "on": True, "no": False, "off": False}
 Switch = Annotated[bool, BeforeValidator(lambda v: _WORDS.get(v.lower(), v) if isinstance(v, str) else v)]
-"""true or false; `yes`, `no`, `on` and `off` are text in a config, for they may be names, and are taken here all the same."""
+"""true or false; `yes`, `no`, `on` and `off` are text in a config, since they may be names, and are accepted here as well."""
 LONGEST_NAME = 200
-"""Bytes of a name in UTF-8: a file system takes 255, and names of files are made from it."""
+"""In bytes of UTF-8: a file system takes 255, and names of files are made from it."""
+
+
+def documentation(section: type[BaseModel], key: str) -> str:
+    """The text below a key; of a key that a task only narrows, the text in the section that it derives from."""
+    fields = (base.model_fields.get(key) for base in section.__mro__ if issubclass(base, BaseModel))
+    return next((field.description for field in fields if field and field.description), "")
+
+
+def _document(schema: dict[str, Any], section: type[BaseModel]) -> None:
+    for key, value in schema.get("properties", {}).items():
+        value.setdefault("description", documentation(section, key))
 
 
 class Section(BaseModel):
     """A frozen section that refuses unknown keys and silent conversions; the text below a field is its
     documentation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        defer_build=True,
+        json_schema_extra=_document,
+    )
+
+
+def bound(value: Any) -> str:
+    """A limit as people write it: `0.5`, `1`, `2**63`."""
+    if isinstance(value, int) and value > 2**31:
+        return f"2**{value.bit_length() - 1}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class NamedSection(Section):
+    """A section of several kinds, such as the models: its `name` says which one it is."""
+
+    name: str
 
 
 def _plain_file_name(value: str) -> str:
     plain = value.isprintable() and not any(c.isspace() or c in "/\\" for c in value) and not value.endswith(".")
     if not (plain and 1 <= len(value.encode()) <= LONGEST_NAME):
         raise ValueError(
-            f"must be a plain file name: 1 to {LONGEST_NAME} bytes, without white space, slashes, backslashes and control "
-            "characters, and no dot at its end"
+            f"must be a plain file name: 1 to {LONGEST_NAME} bytes, without white space, slashes, backslashes or control "
+            "characters, and without a dot at its end"
         )
     return value
 
@@ -33,4 +65,4 @@ FileName = Annotated[
     AfterValidator(_plain_file_name),
     WithJsonSchema({"type": "string", "maxLength": LONGEST_NAME, "pattern": r"^[^/\\\s]*[^/\\\s.]$"}),
 ]
-"""A name that files and folders can have, and nothing else than that: no path leads out of it."""
+"""A name that files and folders can have and that contains no path."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from ddptrain.config.section import Section, Switch
 
@@ -42,33 +42,11 @@ class EvalConfig(Section):
     """Evaluate every so many epochs; null for only at the end."""
     every_steps: int | None = Field(default=None, ge=1)
     """Evaluate every so many steps, instead of epochs."""
-    max_detections: int = Field(default=300, ge=1)
-    """Detections kept per image; COCO's AP counts the best 100 of each class among them."""
-    score_threshold: float = Field(default=0.001, ge=0, lt=1)
-    """Detections below this score are dropped before the non-maximum suppression."""
-    nms_iou: float = Field(default=0.7, gt=0, le=1)
-    """Intersection over union above which the lower of two boxes of one class is suppressed; torchvision's
-    detectors keep their own."""
     batch: int | None = Field(default=None, ge=1)
     """Images forwarded at once. Default: train.micro_batch."""
     max_bad_images: int | None = Field(default=None, ge=0)
     """Validation images that may turn out unreadable, each one replaced by a grey one, before an evaluation fails. Default:
     one in a hundred, and one in any case."""
-    window: Literal["whole", "slide"] = "whole"
-    """Segmentation: predict the whole image scaled to image_size, or its native pixels in windows of image_size."""
-    overlap: float = Field(default=0.5, ge=0, lt=1)
-    """Segmentation: overlap of neighbouring windows, as a fraction of their side."""
-
-    protocols: tuple[Literal["coco", "visdrone", "voc"], ...] = ("coco",)
-    """Detection metrics: `coco` (always: AP is by its rules), and as `visdrone/AP` … and `voc/AP` … the means over the
-    datasets by the rules of the VisDrone-DET and PASCAL VOC benchmarks."""
-
-    @field_validator("protocols")
-    @classmethod
-    def _with_coco(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if "coco" not in value:
-            raise ValueError("coco must be among them, the best checkpoint is chosen by its AP")
-        return value
 
 
 class CheckpointConfig(Section):

@@ -1,5 +1,5 @@
-"""Keys that nothing would read beside the values of other keys: refused, so that no setting is taken and then ignored; or left
-out and told, where it is the command line that has switched off what would read them."""
+"""Keys that nothing would read beside the values of other keys: refused, so that no setting is accepted and then ignored; or
+left out and reported, where it is the command line that has switched off what would read them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from ddptrain.config.data import DatasetConfig
-from ddptrain.config.rules import DATASETS, ENGINE, TASKS, Rule
+from ddptrain.config.rules import Rule
 from ddptrain.config.run import RunConfig
-from ddptrain.config.tasks import KITS
 from ddptrain.config.text import dump_inline
 
 
@@ -25,7 +23,7 @@ class Unused(NamedTuple):
     switches: tuple[str, ...]
 
     def line(self) -> str:
-        """What to tell the user, with the way out."""
+        """What the user is shown, with the way out."""
         value, default = dump_inline(self.value), dump_inline(self.default)
         way = f"take it out, or set {self.key}={default}"
         return f"{self.key}: {value} has no effect here, only {self.user} uses it; {way}"
@@ -37,15 +35,13 @@ class Unused(NamedTuple):
 
 def unused(config: RunConfig) -> Iterator[Unused]:
     """The keys that are set to something, and that nothing would read beside the other keys' values."""
-    own = config.task in KITS
     seen: set[str] = set()
-    for rule in (*ENGINE, *(TASKS if own else ())):
+    for rule in config.rules:
         if rule.idle(config):
             yield from _set(config, rule, "", seen)
-    for part in ("train", "val") if own else ():
-        datasets: tuple[DatasetConfig, ...] = getattr(config.data, part)
-        for i, dataset in enumerate(datasets):
-            for rule in DATASETS:
+    for part in ("train", "val"):
+        for i, dataset in enumerate(getattr(config.data, part)):
+            for rule in config.dataset_rules:
                 if rule.idle(config, part, dataset):
                     yield from _set(dataset, rule, f"data.{part}.{i}.", seen)
 
@@ -71,22 +67,22 @@ def _touches(given: str, key: str) -> bool:
 
 def _set(section: BaseModel, rule: Rule, prefix: str, seen: set[str]) -> Iterator[Unused]:
     for key in rule.keys:
-        found = _look_up(section, key)
+        value, default = _value_and_default(section, key)
         name = prefix + key
-        if found is None or found[0] == found[1] or name in seen:
+        if value == default or name in seen:
             continue
         seen.add(name)
         switches = tuple(s if s.startswith(("model.", "data.")) else prefix + s for s in rule.switches)
-        yield Unused(name, _plain(found[0]), _plain(found[1]), rule.user, switches)
+        yield Unused(name, _plain(value), _plain(default), rule.user, switches)
 
 
-def _look_up(section: Any, key: str) -> tuple[Any, Any] | None:
-    """Value and default of a dotted key; None where there is no such key."""
+def _value_and_default(section: Any, key: str) -> tuple[Any, Any]:
+    """Of a dotted key; None twice where the section, of several kinds, has no such key."""
     *path, last = key.split(".")
     for part in path:
         section = getattr(section, part)
     field = type(section).model_fields.get(last)
-    return None if field is None else (getattr(section, last), field.get_default())
+    return (None, None) if field is None else (getattr(section, last), field.get_default())
 
 
 def _plain(value: Any) -> Any:

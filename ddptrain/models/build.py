@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ddptrain.config.model import TORCHVISION_DETECTORS
+from ddptrain.config.detection import TORCHVISION_DETECTORS
 from ddptrain.models.detector import Detector, DetectorSettings
 from ddptrain.models.torchvision_detectors import TorchvisionDetector
 from ddptrain.models.yolo.detector import YoloDetector

@@ -7,7 +7,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from ddptrain.config import EvalConfig, LossConfig
+from ddptrain.config import LossConfig
+from ddptrain.config.detection import DetectionEval
 from ddptrain.structures import Batch, Detections, LossSum
 
 
@@ -24,7 +25,7 @@ class DetectorSettings(NamedTuple):
     num_classes: int
     image_size: int
     loss: LossConfig
-    evaluation: EvalConfig
+    evaluation: DetectionEval
     global_batch: int
 
 

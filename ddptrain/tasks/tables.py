@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ddptrain.config import DatasetConfig, RunConfig, resolve
+from ddptrain.config.data import MixingAugment
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.formats.build import check
 from ddptrain.data.images.read import BadImage, read_image
@@ -52,7 +53,7 @@ class TableTask(Task):
 
     @staticmethod
     @abstractmethod
-    def read_table(config: DatasetConfig, on_fault: OnFault) -> tuple[Any, Faults]:
+    def read_table(config: Any, on_fault: OnFault) -> tuple[Any, Faults]:
         """The table of one dataset with its own classes, and its faults."""
 
     def apply(self, space: LabelSpace, table: Any, part: Part) -> tuple[Any, str]:
@@ -113,10 +114,10 @@ class TableTask(Task):
         refuse_no_truth(self.config.train.patience, sets, self.unit)
         self.notes += [f"warning: {line}" for line in self.warnings(sets)]
 
-    def partners(self, *kinds: str) -> Partners | None:
+    def partners(self, augment: MixingAugment, *kinds: str) -> Partners | None:
         """Where augmentations that mix images (keys of `data.augment`) take the others from, with a note on how long they do;
         None where none is asked for."""
-        augment, epoch = self.config.data.augment, self.sampler.mixture.samples_per_epoch
+        epoch = self.sampler.mixture.samples_per_epoch
         chances = {kind: getattr(augment, kind) for kind in kinds}
         if not sum(chances.values()):
             return None

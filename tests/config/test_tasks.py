@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from bare_config import bare as run
 
 from ddptrain.config import ImageLossConfig, LossConfig, resolve
-from ddptrain.config.tasks import KITS
 from ddptrain.errors import UserError
-
-
-def run(task: str, **keys: Any) -> dict[str, Any]:
-    data = [{"name": "d", "format": KITS[task].formats[0], "root": "r"}]
-    return {"task": task, "classes": ["a", "b"], "data": {"train": data, "val": data}, **keys}
 
 
 def test_defaults_follow_the_task() -> None:
@@ -27,18 +20,30 @@ def test_defaults_follow_the_task() -> None:
 @pytest.mark.parametrize(
     ("task", "override", "line"),
     [
-        ("classification", "model.name=yolo", "model.name: yolo does not do classification; allowed: resnet18"),
-        ("detection", "model.name=resnet18", "model.name: resnet18 does not do detection; allowed: yolo"),
-        ("classification", "loss.box=7", "loss.box: unknown key; known keys: class_weights, gamma"),
+        (
+            "classification",
+            "model.name=yolo",
+            'model.name: "yolo": only for detection, not for classification; allowed: ',
+        ),
+        (
+            "detection",
+            "model.name=resnet18",
+            'model.name: "resnet18": only for classification, not for detection; allowed: ',
+        ),
+        ("classification", "loss.box=7", "loss.box: only for detection, not for classification; take it out"),
         ("classification", "loss.smoothing=0.1", "loss.smoothing: unknown key; did you mean label_smoothing"),
-        ("interaction", "data.train.0.holdout=0.1", "data.train.0.holdout: only for classification and detection and seg"),
+        ("interaction", "data.train.0.holdout=0.1", "data.train.0.holdout: only for detection, classification and seg"),
         ("detection", "data.augment.cutmix=1", "data.augment.cutmix: only for classification"),
         ("classification", "eval.nms_iou=0.5", "eval.nms_iou: only for detection"),
-        ("classification", "data.val.0.format=coco", "data.val.0.format: coco does not do classification; allowed: folder"),
+        (
+            "classification",
+            "data.val.0.format=coco",
+            'data.val.0.format: "coco": only for detection, not for classification; allowed: folder',
+        ),
         (
             "classification",
             "loss.class_weights=[1, 2, 3]",
-            "loss.class_weights: give one number >= 0 for each of the 2 classes",
+            "loss.class_weights: give one number ≥ 0 for each of the 2 classes",
         ),
         ("detection", "task=dance", 'task: "dance": allowed: detection'),
     ],

@@ -6,17 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from bare_config import bare as run
 
 from ddptrain.config import resolve
 from ddptrain.config.docs import to_yaml
-from ddptrain.config.tasks import KITS
 from ddptrain.config.text import parse_yaml
 from ddptrain.errors import UserError
-
-
-def run(task: str, **keys: Any) -> dict[str, Any]:
-    data = [{"name": "d", "format": KITS.get(task, KITS["detection"]).formats[0], "root": "r"}]
-    return {"task": task, "classes": ["a", "b"], "data": {"train": data, "val": data}, **keys}
 
 
 @pytest.mark.parametrize(
@@ -49,7 +44,7 @@ def run(task: str, **keys: Any) -> dict[str, Any]:
         ("detection", "data.train.0.depth_range=[0, 1]", "only depth: FOLDER beside it uses it"),
         ("detection", "eval={overlap: 0.2}", "eval.overlap"),
         ("segmentation", "eval={overlap: 0.2}", "only eval.window=slide uses it"),
-        ("segmentation", "eval={protocols: [coco, voc]}", "only task=detection uses it"),
+        ("segmentation", "eval={protocols: [coco, voc]}", "only for detection, not for segmentation"),
         ("segmentation", "loss={aux: 0.2}", "only model.aux=true uses it"),
         ("detection", "optimizer={name: adagrad, momentum: 0.5}", "only optimizer.name=sgd, rmsprop, adam or adamw uses it"),
         ("detection", "schedule={warmup_bias_lr: 0.2}", "only optimizer.name=sgd uses it"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.detection import DetectionDataset
 
 
 @pytest.fixture
@@ -24,10 +24,10 @@ def save_image() -> Callable[..., Path]:
 
 
 @pytest.fixture
-def voc_set(tmp_path: Path, save_image: Callable[..., Path]) -> Callable[..., DatasetConfig]:
+def voc_set(tmp_path: Path, save_image: Callable[..., Path]) -> Callable[..., DetectionDataset]:
     """Writes a VOC set of two images of 100×80 pixels; `objects` is the XML of those in a, b has one car."""
 
-    def make(objects: str, split: str = "a\nb\n", **config: object) -> DatasetConfig:
+    def make(objects: str, split: str = "a\nb\n", **config: object) -> DetectionDataset:
         root = tmp_path / "voc"
         for name in ("Annotations", "ImageSets/Main"):
             (root / name).mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def voc_set(tmp_path: Path, save_image: Callable[..., Path]) -> Callable[..., Da
             text = f"<annotation>\n<filename>{stem}.jpg</filename>{size}\n{body}</annotation>\n"
             (root / "Annotations" / f"{stem}.xml").write_text(text)
         (root / "ImageSets/Main/train.txt").write_text(split)
-        return DatasetConfig(name="v", format="voc", root=str(root), **{"split": "train", **config})
+        return DetectionDataset(name="v", format="voc", root=str(root), **{"split": "train", **config})
 
     return make
 
@@ -54,11 +54,11 @@ def _voc_object() -> Callable[..., str]:
 
 
 @pytest.fixture
-def yolo_set(tmp_path: Path, save_image: Callable[..., Path]) -> Callable[..., DatasetConfig]:
+def yolo_set(tmp_path: Path, save_image: Callable[..., Path]) -> Callable[..., DetectionDataset]:
     """Writes a YOLO set with folders `<split>/images` and a data.yaml of two classes; `files` maps a stem to the text
     of its label file, or None for none."""
 
-    def make(files: dict[str, str | None], yaml: str = "names: [car, bus]\nnc: 2\n", **config: object) -> DatasetConfig:
+    def make(files: dict[str, str | None], yaml: str = "names: [car, bus]\nnc: 2\n", **config: object) -> DetectionDataset:
         root = tmp_path / "yolo"
         (root / "train" / "labels").mkdir(parents=True)
         for stem, text in files.items():
@@ -66,6 +66,6 @@ def yolo_set(tmp_path: Path, save_image: Callable[..., Path]) -> Callable[..., D
             if text is not None:
                 (root / "train" / "labels" / f"{stem}.txt").write_text(text)
         (root / "data.yaml").write_text(yaml)
-        return DatasetConfig(name="y", format="yolo", root=str(root), **{"split": "train", **config})
+        return DetectionDataset(name="y", format="yolo", root=str(root), **{"split": "train", **config})
 
     return make

@@ -31,7 +31,7 @@ def test_each_changed_key_is_a_line(config: Path) -> None:
         "loss.box: 7.5 → 1.0",
         "optimizer.lr: 0.01 → 0.02",
     ]
-    del before["ema"], before["data"]["augment"]["crop"]  # of a version that did not know them
+    del before["ema"], before["data"]["augment"]["mosaic"]  # of a version that did not know them
     before["gone"] = 1
     assert list(changes(before, of(config, "ema.decay=0.5")))[-3:] == [
         "ema.decay: absent → 0.5",

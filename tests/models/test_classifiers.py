@@ -9,7 +9,7 @@ import torch
 from torchvision.models import get_model, list_models
 
 from ddptrain.config import ClassifierConfig, LeNetConfig, SmallResNetConfig
-from ddptrain.config.model import TORCHVISION_CLASSIFIERS
+from ddptrain.config.labels import TORCHVISION_CLASSIFIERS
 from ddptrain.errors import UserError
 from ddptrain.models.classifiers import build_classifier
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ddptrain.config import TorchvisionConfig
-from ddptrain.config.model import TORCHVISION_DETECTORS
+from ddptrain.config.detection import TORCHVISION_DETECTORS
 from ddptrain.errors import UserError
 from ddptrain.models.torchvision_detectors import TorchvisionNetwork
 

@@ -13,8 +13,8 @@ import yaml
 from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.cli import main
 from ddptrain.config import load_config, resolve
-from ddptrain.config.data import DatasetConfig
 from ddptrain.config.docs import to_yaml
+from ddptrain.config.own import OwnDataset
 from ddptrain.data.tables.labels import classes_of
 from ddptrain.errors import UserError
 from ddptrain.tasks.build import build_task, new_task
@@ -28,8 +28,8 @@ class Names:
         return np.ones(len(self.names), np.int64)
 
 
-def dataset(name: str = "d", **keys: Any) -> DatasetConfig:
-    return DatasetConfig(name=name, format="voc", root=".", **keys)
+def dataset(name: str = "d", **keys: Any) -> OwnDataset:
+    return OwnDataset(name=name, format="voc", root=".", **keys)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config import DetectionDataset
 from ddptrain.data.formats.files import files_by_stem
 from ddptrain.data.images.read import BadImage, read_levels
 from ddptrain.data.tables.base import FileTable, Paths
@@ -38,7 +38,7 @@ class DepthMaps:
         UserError: there is no such folder.
     """
 
-    def __init__(self, config: DatasetConfig, paths: Sequence[str]) -> None:
+    def __init__(self, config: DetectionDataset, paths: Sequence[str]) -> None:
         self._name, self._root = config.name, Path(config.root)
         self._folder = self._root / str(config.depth)
         if not self._folder.is_dir():
@@ -110,7 +110,7 @@ class DepthMaps:
 
 
 def find_depth(
-    datasets: Sequence[DatasetConfig], tables: Sequence[AnnotationTable], channels: int, on_fault: OnFault
+    datasets: Sequence[DetectionDataset], tables: Sequence[AnnotationTable], channels: int, on_fault: OnFault
 ) -> tuple[list[AnnotationTable], list[DepthMaps | None], list[str]]:
     """The depth maps of a run's datasets.
 
@@ -143,7 +143,7 @@ def find_depth(
     return kept, maps, notes
 
 
-def _maps_of(d: DatasetConfig, table: AnnotationTable, on_fault: OnFault) -> tuple[AnnotationTable, DepthMaps | None, str]:
+def _maps_of(d: DetectionDataset, table: AnnotationTable, on_fault: OnFault) -> tuple[AnnotationTable, DepthMaps | None, str]:
     if d.depth is None:
         if d.depth_missing == "error":
             raise UserError(f"{d.name}: no depth, and the model takes it; give depth: FOLDER, or depth_missing: zeros")
@@ -163,7 +163,7 @@ def _maps_of(d: DatasetConfig, table: AnnotationTable, on_fault: OnFault) -> tup
     return left, DepthMaps(d, [left.path(i) for i in range(len(left))]), f"warning: {line}; left out"
 
 
-def depth_of_file(path: str, size: tuple[int, int], datasets: Sequence[DatasetConfig], channels: int) -> np.ndarray:
+def depth_of_file(path: str, size: tuple[int, int], datasets: Sequence[DetectionDataset], channels: int) -> np.ndarray:
     """The depth of any image file, uint8 `[H, W]`, from the depth folder of the first dataset that has a map for it.
 
     Raises:
@@ -183,7 +183,7 @@ def depth_of_file(path: str, size: tuple[int, int], datasets: Sequence[DatasetCo
     return np.zeros(size[::-1], np.uint8)
 
 
-def _levels(config: DatasetConfig, bits: int) -> npt.NDArray[np.uint8]:
+def _levels(config: DetectionDataset, bits: int) -> npt.NDArray[np.uint8]:
     """uint8 `[2 ** bits]`: what each value of a file becomes."""
     near, far = config.depth_range or (0.0, 2.0**bits - 1)
     values = np.arange(2**bits)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config import SegmentationDataset
 from ddptrain.data.formats.ade20k import INDEX, class_number, object_names, short_names
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.files import dataset_root, files_by_stem, find_folder, folders_in, images_by_stem, no_split
@@ -75,7 +75,7 @@ class Meaning:
     known: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, config: DatasetConfig, layout: Layout) -> Meaning:
+    def of(cls, config: SegmentationDataset, layout: Layout) -> Meaning:
         """`UserError` where `values` and `void` contradict each other, or `values` a layout."""
         size = WIDE if layout.wide else 256
         given = config.values
@@ -101,7 +101,7 @@ class Meaning:
         )
 
 
-def _check_values(config: DatasetConfig, layout: Layout, size: int) -> None:
+def _check_values(config: SegmentationDataset, layout: Layout, size: int) -> None:
     for value, number in config.values.items():
         if value >= size:
             raise UserError(f"{config.name}: values: {value} cannot stand in its masks; their values are 0 to {size - 1}")
@@ -121,7 +121,7 @@ def _ranges(values: Iterable[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends))
 
 
-def _masks(config: DatasetConfig, faults: Faults) -> Layout:
+def _masks(config: SegmentationDataset, faults: Faults) -> Layout:
     root, split = dataset_root(config), config.split
     if config.names is None:
         raise UserError(f"{config.name}: masks hold no class names; give names: [...] in the order of the values 0, 1, ...")
@@ -133,7 +133,7 @@ def _masks(config: DatasetConfig, faults: Faults) -> Layout:
     return Layout(images, masks, names, _from(0, names), (VOID,))
 
 
-def _part(config: DatasetConfig, given: str | None, usual: Iterable[str], key: str) -> Path:
+def _part(config: SegmentationDataset, given: str | None, usual: Iterable[str], key: str) -> Path:
     """The folder of images or masks: `<folder>/<split>` or `<split>/<folder>`; without a split `<folder>`."""
     bases = [given] if given is not None else list(usual)
     if config.split is None:
@@ -143,7 +143,7 @@ def _part(config: DatasetConfig, given: str | None, usual: Iterable[str], key: s
     return find_folder(config, None, key, tried)
 
 
-def _camvid(config: DatasetConfig, faults: Faults) -> Layout:
+def _camvid(config: SegmentationDataset, faults: Faults) -> Layout:
     root = dataset_root(config)
     splits = [name.removesuffix("annot") for name in folders_in(root) if name.endswith("annot")]
     if config.split not in splits and (config.images is None or config.annotations is None):
@@ -158,7 +158,7 @@ def _from(first: int, names: tuple[str, ...]) -> dict[int, int]:
     return {first + i: i for i in range(len(names))}
 
 
-def _ade20k(config: DatasetConfig, faults: Faults) -> Layout:
+def _ade20k(config: SegmentationDataset, faults: Faults) -> Layout:
     root = dataset_root(config)
     split = {"train": "training", "val": "validation"}.get(str(config.split), config.split)
     if (root / FULL_IMAGES).is_dir() or (root / INDEX).is_file():
@@ -172,7 +172,7 @@ def _ade20k(config: DatasetConfig, faults: Faults) -> Layout:
     return Layout(images, masks, names, _from(1, names), (0,))
 
 
-def _ade20k_names(config: DatasetConfig, file: Path, faults: Faults) -> tuple[str, ...]:
+def _ade20k_names(config: SegmentationDataset, file: Path, faults: Faults) -> tuple[str, ...]:
     if file.is_file():
         given = {n.casefold() for n in config.names or ()}
         stored = [next((s for s in many if s.casefold() in given), many[0]) for many in _object_info(file)]
@@ -193,7 +193,7 @@ def _object_info(file: Path) -> list[list[str]]:
     return [[s.strip() for s in row[-1].split(",")] for row in rows if row[0].strip().isdecimal()]
 
 
-def _full_ade20k(config: DatasetConfig, split: str | None, faults: Faults) -> Layout:
+def _full_ade20k(config: SegmentationDataset, split: str | None, faults: Faults) -> Layout:
     """ADE20K_2021_17_01: images and masks side by side below a folder for each kind of scene."""
     root = dataset_root(config)
     splits = folders_in(root / FULL_IMAGES)
@@ -216,4 +216,4 @@ def _full_ade20k(config: DatasetConfig, split: str | None, faults: Faults) -> La
     return Layout(folder, folder, names, values, void, "_seg")
 
 
-LAYOUTS: dict[str, Callable[[DatasetConfig, Faults], Layout]] = {"ade20k": _ade20k, "camvid": _camvid, "masks": _masks}
+LAYOUTS: dict[str, Callable[[SegmentationDataset, Faults], Layout]] = {"ade20k": _ade20k, "camvid": _camvid, "masks": _masks}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ddptrain.config.data import PairsConfig
+from ddptrain.config import PairsConfig
 from ddptrain.data.tables.people import PeopleTable
 from ddptrain.seeding import rng
 

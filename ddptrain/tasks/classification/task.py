@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import ClassifierConfig, LeNetConfig, RunConfig, SmallResNetConfig
+from ddptrain.config import ClassificationRun, ClassifierConfig, LeNetConfig, SmallResNetConfig
 from ddptrain.data.augment.view import View
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.samples.classification import ClassificationSamples
@@ -28,11 +28,12 @@ from ddptrain.tasks.tables import annotated
 class ClassificationTask(LogitsTask):
     """See `tasks.base.Task`."""
 
+    config: ClassificationRun
     noun = "images"
     unit = "image"
     read_table = staticmethod(read_labelled)
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: ClassificationRun) -> None:
         super().__init__(config)
         self.monitors = ("AP" if self.several else "accuracy", "loss", "f1", "balanced_accuracy", "auc", "AP", "accuracy")
 
@@ -44,7 +45,7 @@ class ClassificationTask(LogitsTask):
         truth = [t.truth() for t in tables]
         self._weigh(truth)
         self.sampler = self._sample(truth)
-        partners = self.partners("mixup", "cutmix")
+        partners = self.partners(data.augment, "mixup", "cutmix")
         self.val_truth, self.val_annotated = [t.truth() for t in val_tables], annotated(val)
         self.train = ClassificationSamples(tables, annotated(train), data.image_size, data.augment, self.config.seed, partners)
         self.val_samples = ClassificationSamples(val_tables, self.val_annotated, data.image_size, None)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import AugmentConfig, LossConfig, RunConfig
+from ddptrain.config import DetectionRun
+from ddptrain.config.detection import DetectionAugment
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.depth import DepthMaps, depth_of_file, find_depth
@@ -44,15 +45,15 @@ class DetectionTask(TableTask):
         val_sets: the validation datasets.
     """
 
+    config: DetectionRun
     unit = "box"
     read_table = staticmethod(read_cached)
     monitors = ("AP", "AP50", "AP75", "loss")
     train: DetectionSamples
     val_sets: list[DataSet]
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: DetectionRun) -> None:
         super().__init__(config)
-        assert isinstance(config.loss, LossConfig)
         settings = DetectorSettings(
             len(config.classes), config.data.image_size, config.loss, config.eval, config.train.global_batch
         )
@@ -67,14 +68,14 @@ class DetectionTask(TableTask):
         if not self.detector.partial_labels and any((s.table.ignore | s.table.crowd).any() for s in train):
             self.notes.append(f"warning: {config.model.name} learns what is in ignore regions and crowds as background")
         self.sampler = build_sampler(config, [len(s.table) for s in train])
-        self.train = self._samples(train, depth, config.data.augment, self.partners("mosaic", "mixup"))
+        self.train = self._samples(train, depth, config.data.augment, self.partners(config.data.augment, "mosaic", "mixup"))
         self.val_samples = self._samples(self.val_sets, val_depth)
 
     def _samples(
         self,
         sets: Sequence[DataSet],
         depth: Sequence[DepthMaps | None],
-        augment: AugmentConfig | None = None,
+        augment: DetectionAugment | None = None,
         partners: Partners | None = None,
     ) -> DetectionSamples:
         tables, size, seed = [s.table for s in sets], self.config.data.image_size, self.config.seed

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import InteractionConfig, RunConfig
+from ddptrain.config import InteractionRun
 from ddptrain.data.augment.view import View
 from ddptrain.data.formats.jrdb import around_the_seam, people_of, read_jrdb
 from ddptrain.data.samples.interaction import PairSamples, crops
@@ -35,15 +35,15 @@ CHUNK = 64
 class InteractionTask(LogitsTask):
     """See `tasks.base.Task`. A sample is a pair of people."""
 
+    config: InteractionRun
     noun = "pairs"
     unit = "pair"
     read_table = staticmethod(read_jrdb)
     monitors = ("f1", "loss", "accuracy", "AP", "balanced_accuracy", "auc")
     channels = 3 * CROPS
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: InteractionRun) -> None:
         super().__init__(config)
-        assert isinstance(config.model, InteractionConfig)
         self.model_config = config.model
         self.stage = config.model.stage
         if self.stage == 1:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import ImageLossConfig, RunConfig
+from ddptrain.config import ClassificationRun, InteractionRun
 from ddptrain.data.stream.balance import balanced_weights
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.errors import UserError
@@ -31,13 +31,13 @@ class LogitsTask(TableTask):
         val_annotated: bool `[datasets, C]`: the classes that each of them labels.
     """
 
+    config: ClassificationRun | InteractionRun
     noun = "samples"
     val_truth: list[np.ndarray]
     val_annotated: np.ndarray
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: ClassificationRun | InteractionRun) -> None:
         super().__init__(config)
-        assert isinstance(config.loss, ImageLossConfig)
         self.loss_config = config.loss
         self.several = self.masked = config.loss.name == "bce"
         if "balanced" not in (config.loss.class_weights, config.loss.pos_weight):  # which `read` counts

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import Mask2FormerConfig, MaskLossConfig, PixelLossConfig, RunConfig, SegmenterConfig
+from ddptrain.config import Mask2FormerConfig, MaskLossConfig, PixelLossConfig, SegmentationRun, SegmenterConfig
 from ddptrain.data.augment.geometry import BORDER
 from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.samples.segmentation import SegmentationSamples, eval_view
@@ -39,11 +39,12 @@ PREVIEW = 256
 class SegmentationTask(TableTask):
     """See `tasks.base.Task`."""
 
+    config: SegmentationRun
     unit = "pixel"
     read_table = staticmethod(read_masks)
     monitors = ("mIoU", "pixel_accuracy", "mean_accuracy", "loss")
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: SegmentationRun) -> None:
         super().__init__(config)
         self.slides = config.eval.window == "slide"
         if len(self.classes) > VOID:

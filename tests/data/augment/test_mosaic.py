@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ddptrain.config.data import AugmentConfig
+from ddptrain.config.detection import DetectionAugment
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.samples.detection import Source, compose
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
@@ -35,7 +35,7 @@ def source(number: int, annotated: tuple[bool, ...] = (True, True)) -> Source:
 
 
 def mosaic(position: int, sources: list[Source], **config: float) -> Sample:
-    return compose(SampleKey(position, 0, 0), [sources], SIZE, AugmentConfig(**STILL | config), seed=1)
+    return compose(SampleKey(position, 0, 0), [sources], SIZE, DetectionAugment(**STILL | config), seed=1)
 
 
 @pytest.mark.parametrize("turn", [0.0, 30.0])
@@ -91,7 +91,7 @@ def test_images_that_label_the_same_need_no_tiles() -> None:
 
 
 def test_mixup_keeps_the_first_image_where_it_is_and_all_boxes() -> None:
-    config = AugmentConfig(**STILL)
+    config = DetectionAugment(**STILL)
     a, b = source(0, (True, False)), source(1, (False, True))
     alone = compose(SampleKey(5, 0, 0), [[a]], SIZE, config, seed=2)
     both = compose(SampleKey(5, 0, 0), [[a], [b]], SIZE, config, seed=2)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.segmentation import SegmentationDataset
 from ddptrain.data.formats.masks import read_masks
 from ddptrain.errors import UserError
 
@@ -46,7 +46,7 @@ def index(root: Path, objects: Any) -> None:
 
 def read(root: Path, **keys: Any) -> Any:
     given = {"name": "d", "format": "ade20k", "root": str(root), "split": "train"} | keys
-    return read_masks(DatasetConfig.model_validate(given), folder=root / "cache")
+    return read_masks(SegmentationDataset.model_validate(given), folder=root / "cache")
 
 
 def test_the_classes_that_are_wanted_and_void_for_the_rest(root: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.own import OwnDataset
 from ddptrain.data.formats.build import read
 from ddptrain.errors import UserError
 
@@ -45,7 +45,7 @@ def test_one_line(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError) as caught:
-        read(DatasetConfig(name="d", format=fmt, root=str(tmp_path), split=split))
+        read(OwnDataset(name="d", format=fmt, root=str(tmp_path), split=split))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -65,7 +65,7 @@ def test_harmless_oddities(tmp_path: Path, save_image: Callable[..., Path], fmt:
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    table, faults = read(DatasetConfig(name="d", format=fmt, root=str(tmp_path)))
+    table, faults = read(OwnDataset(name="d", format=fmt, root=str(tmp_path)))
     assert len(table.boxes) == 1
     assert table.names[table.labels[0]] == "car"
     assert faults.text() == "no faults"

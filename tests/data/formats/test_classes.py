@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ddptrain.commands.convert import convert
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.own import OwnDataset
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.formats.mask_layouts import CAMVID
@@ -100,7 +100,7 @@ def test_names_are_those_of_the_format(
     layout = make(tmp_path, save_image)
 
     def named(*names: str) -> tuple[str, Faults]:
-        table, faults = read(DatasetConfig(name="d", root=str(tmp_path), names=names or None, **layout))
+        table, faults = read(OwnDataset(name="d", root=str(tmp_path), names=names or None, **layout))
         return table.names[table.labels[0]], faults
 
     car, faults = named()
@@ -132,17 +132,17 @@ def test_convert_refuses_shifted_names(tmp_path: Path, save_image: Save) -> None
 
 def test_mere_numbers_are_given_a_meaning(tmp_path: Path, save_image: Save) -> None:
     layout = coco(tmp_path, save_image, "0", "class_1")
-    table, faults = read(DatasetConfig(name="d", root=str(tmp_path), names=("dog", "car"), **layout))
+    table, faults = read(OwnDataset(name="d", root=str(tmp_path), names=("dog", "car"), **layout))
     assert table.names[table.labels[0]] == "car"
     assert faults.text() == "no faults"
     with pytest.raises(UserError, match=r"names has 3 classes and .*x\.json has 2"):
-        read(DatasetConfig(name="d", root=str(tmp_path), names=("dog", "car", "bus"), **layout))
+        read(OwnDataset(name="d", root=str(tmp_path), names=("dog", "car", "bus"), **layout))
 
 
 def test_folders_of_classes(tmp_path: Path, save_image: Save) -> None:
     for folder in ("cat", "dog"):
         save_image(tmp_path / f"train/{folder}/a.jpg")
-    config = DatasetConfig(name="d", format="folder", root=str(tmp_path), split="train", names=("Dog", "Cat"))
+    config = OwnDataset(name="d", format="folder", root=str(tmp_path), split="train", names=("Dog", "Cat"))
     table, faults = read_labelled(config)
     assert table.names == ("Cat", "Dog")
     assert len(faults.notes) == 1
@@ -154,7 +154,7 @@ def test_mnist_digits(tmp_path: Path) -> None:
     pixels = struct.pack(">4B3I", 0, 0, 8, 3, 1, 2, 2) + bytes(4)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(pixels))
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, 1) + b"\1")
-    config = DatasetConfig(name="d", format="mnist", root=str(tmp_path), split="train", names=tuple("1234567890"))
+    config = OwnDataset(name="d", format="mnist", root=str(tmp_path), split="train", names=tuple("1234567890"))
     table, faults = read_labelled(config)
     assert table.names[table.labels[0]] == "1"
     assert len(faults.notes) == 1
@@ -166,7 +166,7 @@ def test_masks_of_known_classes(tmp_path: Path, save_image: Save) -> None:
     save_image(tmp_path / "train/a.png", (4, 4))
     (tmp_path / "trainannot").mkdir()
     Image.fromarray(np.full((4, 4), 3, np.uint8)).save(tmp_path / "trainannot/a.png")
-    config = DatasetConfig(name="d", format="camvid", root=str(tmp_path), split="train", names=CAMVID[::-1])
+    config = OwnDataset(name="d", format="camvid", root=str(tmp_path), split="train", names=CAMVID[::-1])
     table, faults = read_masks(config, folder=tmp_path / "cache")
     assert table.names == CAMVID
     assert len(faults.notes) == 1
@@ -180,7 +180,7 @@ def test_ade20k_without_its_list(tmp_path: Path, save_image: Save) -> None:
     (tmp_path / "annotations/training").mkdir(parents=True)
     Image.fromarray(np.full((4, 4), 1, np.uint8)).save(tmp_path / "annotations/training/a.png")
     names = ("wall", *(f"thing {i}" for i in range(149)))
-    config = DatasetConfig(name="d", format="ade20k", root=str(tmp_path), split="train", names=names)
+    config = OwnDataset(name="d", format="ade20k", root=str(tmp_path), split="train", names=names)
     assert read_masks(config, folder=tmp_path / "cache")[0].names == names
     for shifted in (("background", *names), ("background", *names[:-1])):
         with pytest.raises(UserError, match="classes from background on and ADE20K 150 from wall on"):

@@ -10,7 +10,7 @@ import pytest
 from pycocotools.mask import encode, toBbox
 
 from ddptrain.commands.convert import convert
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.rle import rle_box
 from ddptrain.data.tables.boxes import AnnotationTable
@@ -26,34 +26,34 @@ TRIANGLE = [10, 10, 30, 12, 20.5, 40]
 
 
 @pytest.fixture
-def coco(tmp_path: Path, save_image: Save) -> Callable[..., DatasetConfig]:
+def coco(tmp_path: Path, save_image: Save) -> Callable[..., DetectionDataset]:
     """Writes a COCO set of two images of 100×80 pixels; keyword arguments replace its lists."""
     for name in ("a", "b"):
         save_image(tmp_path / f"set/images/{name}.png")
 
-    def make(**changes: Any) -> DatasetConfig:
+    def make(**changes: Any) -> DetectionDataset:
         content = {"images": IMAGES, "annotations": [BOX, OTHER], "categories": CATEGORIES, **changes}
         (tmp_path / "set/x.json").write_text(json.dumps(content))
-        return DatasetConfig(name="c", format="coco", root=str(tmp_path / "set"), annotations="x.json")
+        return DetectionDataset(name="c", format="coco", root=str(tmp_path / "set"), annotations="x.json")
 
     return make
 
 
-def refused(config: DatasetConfig) -> str:
+def refused(config: DetectionDataset) -> str:
     with pytest.raises(UserError) as caught:
         read(config)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def dropped(config: DatasetConfig, **counts: int) -> tuple[AnnotationTable, Faults]:
+def dropped(config: DetectionDataset, **counts: int) -> tuple[AnnotationTable, Faults]:
     """The table under `drop`, whose faults are these (with `_` for blanks) and no others."""
     table, faults = read(config, "drop")
     assert dict(faults.counts) == {k.replace("_", " "): n for k, n in counts.items()}
     return table, faults
 
 
-def test_an_id_of_two_images(coco: Callable[..., DatasetConfig]) -> None:
+def test_an_id_of_two_images(coco: Callable[..., DetectionDataset]) -> None:
     config = coco(images=[*IMAGES, {"id": 1, "file_name": "b.png"}])
     message = refused(config)
     assert "x.json: image 1: duplicate image id" in message
@@ -64,19 +64,19 @@ def test_an_id_of_two_images(coco: Callable[..., DatasetConfig]) -> None:
     assert len(table.boxes) == 1
 
 
-def test_an_image_that_is_listed_twice_alike(coco: Callable[..., DatasetConfig]) -> None:
+def test_an_image_that_is_listed_twice_alike(coco: Callable[..., DetectionDataset]) -> None:
     table, _ = dropped(coco(images=[*IMAGES, {"id": 1, "file_name": "./a.png"}]), duplicate_image=1)
     assert len(table.boxes) == 2
 
 
-def test_a_file_under_two_ids_keeps_all_its_boxes(coco: Callable[..., DatasetConfig]) -> None:
+def test_a_file_under_two_ids_keeps_all_its_boxes(coco: Callable[..., DetectionDataset]) -> None:
     config = coco(images=[*IMAGES, {"id": 3, "file_name": "a.png"}], annotations=[BOX, {**OTHER, "image_id": 3}])
     assert "x.json: image 3: repeated entry of an image" in refused(config)
     table, _ = dropped(config, repeated_entry_of_an_image=1)
     assert table.offsets.tolist() == [0, 2, 2]
 
 
-def test_annotation_ids_twice(coco: Callable[..., DatasetConfig]) -> None:
+def test_annotation_ids_twice(coco: Callable[..., DetectionDataset]) -> None:
     config = coco(annotations=[BOX, {**OTHER, "id": 7}, {**OTHER, "id": 9}, {**BOX, "id": 7, "image_id": 2}])
     message = refused(config)
     assert "x.json: annotation 7: duplicate annotation id: entries 0 and 1 of annotations have this id" in message
@@ -86,7 +86,7 @@ def test_annotation_ids_twice(coco: Callable[..., DatasetConfig]) -> None:
 
 
 @pytest.mark.parametrize("key", ["iscrowd", "ignore", "ignore_region"])
-def test_flags(coco: Callable[..., DatasetConfig], key: str) -> None:
+def test_flags(coco: Callable[..., DetectionDataset], key: str) -> None:
     for value in ("0", "1", "false", 2, [], 0.5):
         message = refused(coco(annotations=[OTHER, {**BOX, key: value}]))
         assert f"annotation 7: malformed row: {key} is {value!r}; must be 0, 1, true or false" in message
@@ -127,7 +127,7 @@ def test_flags(coco: Callable[..., DatasetConfig], key: str) -> None:
         ({"bbox": [0.1, 0.125, 0.5, 0.25]}, "box in fractions: must be in pixels: 0.1 0.125 0.6 0.375"),
     ],
 )
-def test_a_field_of_another_type(coco: Callable[..., DatasetConfig], change: dict[str, Any], words: str) -> None:
+def test_a_field_of_another_type(coco: Callable[..., DetectionDataset], change: dict[str, Any], words: str) -> None:
     config = coco(annotations=[OTHER, {**BOX, **change}])
     message = refused(config)
     assert f"x.json: annotation 7: {words}" in message
@@ -136,7 +136,7 @@ def test_a_field_of_another_type(coco: Callable[..., DatasetConfig], change: dic
 
 
 @pytest.mark.parametrize("bbox", [[], None, "missing", [0, 0, 0, 0]])
-def test_the_box_of_a_polygon(coco: Callable[..., DatasetConfig], bbox: Any) -> None:
+def test_the_box_of_a_polygon(coco: Callable[..., DetectionDataset], bbox: Any) -> None:
     annotation: dict[str, Any] = {**BOX, "bbox": bbox, "segmentation": [TRIANGLE, [5, 20, 6, 20, 5, 21]], "area": None}
     if bbox == "missing":
         del annotation["bbox"]
@@ -161,7 +161,7 @@ def test_the_box_of_a_polygon(coco: Callable[..., DatasetConfig], bbox: Any) -> 
     ],
 )
 def test_an_image_left_out_takes_its_boxes_into_a_count(
-    coco: Callable[..., DatasetConfig], image: dict[str, Any], words: str
+    coco: Callable[..., DetectionDataset], image: dict[str, Any], words: str
 ) -> None:
     config = coco(images=[{**IMAGES[0], **image}, IMAGES[1]])
     assert f"x.json: image 1: {words}" in refused(config)
@@ -179,20 +179,20 @@ def test_an_image_left_out_takes_its_boxes_into_a_count(
         ([*CATEGORIES, "van"], "categories[2]: malformed row: the entry is 'van'; must be a mapping"),
     ],
 )
-def test_categories(coco: Callable[..., DatasetConfig], categories: list[Any], words: str) -> None:
+def test_categories(coco: Callable[..., DetectionDataset], categories: list[Any], words: str) -> None:
     config = coco(categories=categories)
     assert words in refused(config)
     with pytest.raises(UserError):
         read(config, "drop")  # without one of its classes the others would mislead
 
 
-def test_a_region_that_stands_there_for_some_classes_only(coco: Callable[..., DatasetConfig]) -> None:
+def test_a_region_that_stands_there_for_some_classes_only(coco: Callable[..., DetectionDataset]) -> None:
     region = {**OTHER, "ignore_region": 1, "ignore": 1, "iscrowd": 1}
     table, _ = dropped(coco(annotations=[BOX, region, {**region, "id": 9}]))
     assert table.labels.tolist() == [0, -1]
 
 
-def test_a_key_given_twice(coco: Callable[..., DatasetConfig]) -> None:
+def test_a_key_given_twice(coco: Callable[..., DetectionDataset]) -> None:
     config = coco()
     file = Path(config.root) / "x.json"
     file.write_text(file.read_text().replace('"id": 7', '"id": 7, "id": 8'))
@@ -201,13 +201,13 @@ def test_a_key_given_twice(coco: Callable[..., DatasetConfig]) -> None:
     assert "is not valid JSON" in refused(config)
 
 
-def test_the_remedies_are_told(coco: Callable[..., DatasetConfig]) -> None:
+def test_the_remedies_are_told(coco: Callable[..., DetectionDataset]) -> None:
     config = coco(annotations=[{**BOX, "bbox": [], "segmentation": [TRIANGLE]}, OTHER])
     assert read(config)[1].text() == "1 segmentation without box (box taken from the segmentation)"
 
 
 @pytest.mark.parametrize("as_text", [True, False])
-def test_the_box_of_run_lengths(coco: Callable[..., DatasetConfig], as_text: bool) -> None:
+def test_the_box_of_run_lengths(coco: Callable[..., DetectionDataset], as_text: bool) -> None:
     pixels = np.zeros((80, 100), np.uint8, order="F")
     pixels[20:30, 10:40] = pixels[25:40, 60:61] = 1
     counts: Any = np.diff(np.flatnonzero(np.diff(pixels.ravel("F"), prepend=0, append=0)), prepend=0).tolist()
@@ -236,7 +236,7 @@ def test_the_box_of_run_lengths(coco: Callable[..., DatasetConfig], as_text: boo
         ({"counts": []}, "its size must be [height, width]"),
     ],
 )
-def test_run_lengths_that_are_none(coco: Callable[..., DatasetConfig], mask: dict[str, Any], wrong: str) -> None:
+def test_run_lengths_that_are_none(coco: Callable[..., DetectionDataset], mask: dict[str, Any], wrong: str) -> None:
     row = {"id": 7, "image_id": 1, "category_id": 1, "segmentation": mask}
     images = [{**IMAGES[0], "width": 100, "height": 80}, IMAGES[1]]
     assert f"annotation 7: malformed row: segmentation: {wrong}" in refused(coco(images=images, annotations=[row, OTHER]))
@@ -253,7 +253,7 @@ def test_random_masks_have_the_boxes_of_pycocotools() -> None:
             assert box == (width, height, toBbox(mask).astype(int).tolist())
 
 
-def test_the_boxes_of_a_malformed_image_are_counted_as_that(coco: Callable[..., DatasetConfig]) -> None:
+def test_the_boxes_of_a_malformed_image_are_counted_as_that(coco: Callable[..., DetectionDataset]) -> None:
     config = coco(images=[{**IMAGES[0], "width": "100"}, IMAGES[1]])
     assert "image 1: malformed row: width is '100'; must be an integer ≥ 0" in refused(config)
     dropped(config, malformed_row=1, box_of_an_image_left_out=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ddptrain.commands.convert import convert
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.tables.boxes import AnnotationTable
@@ -20,18 +20,18 @@ Save = Callable[..., Path]
 
 
 @pytest.fixture
-def csv_set(tmp_path: Path, save_image: Save) -> Callable[..., DatasetConfig]:
+def csv_set(tmp_path: Path, save_image: Save) -> Callable[..., DetectionDataset]:
     """Writes a CSV beside an image a.jpg of 100×80 pixels."""
     save_image(tmp_path / "a.jpg")
 
-    def make(text: str | bytes, **config: object) -> DatasetConfig:
+    def make(text: str | bytes, **config: object) -> DetectionDataset:
         (tmp_path / "train.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-        return DatasetConfig(**{"name": "c", "format": "csv", "root": str(tmp_path), "split": "train", **config})
+        return DetectionDataset(**{"name": "c", "format": "csv", "root": str(tmp_path), "split": "train", **config})
 
     return make
 
 
-def refused(config: DatasetConfig, reader: Callable[[DatasetConfig], tuple[object, Faults]] = read) -> str:
+def refused(config: DetectionDataset, reader: Callable[[DetectionDataset], tuple[object, Faults]] = read) -> str:
     with pytest.raises(UserError) as caught:
         reader(config)
     assert "\n" not in str(caught.value)
@@ -54,7 +54,7 @@ def refused(config: DatasetConfig, reader: Callable[[DatasetConfig], tuple[objec
         "sep=;\r\na.jpg;10;20.5;30;40;car\r\n",
     ],
 )
-def test_one_table_in_many_spellings(csv_set: Callable[..., DatasetConfig], text: str) -> None:
+def test_one_table_in_many_spellings(csv_set: Callable[..., DetectionDataset], text: str) -> None:
     table, _ = read(csv_set(text))
     assert table.boxes.tolist() == [[10, 20.5, 30, 40]]
     assert table.names == ("car",)
@@ -82,16 +82,16 @@ def test_one_table_in_many_spellings(csv_set: Callable[..., DatasetConfig], text
         ("a.jpg,1,2,30,40,car".encode("utf-16"), "train.csv is not a CSV in UTF-8"),
     ],
 )  # fmt: skip
-def test_one_line_says_what_is_wrong(csv_set: Callable[..., DatasetConfig], text: str | bytes, words: str) -> None:
+def test_one_line_says_what_is_wrong(csv_set: Callable[..., DetectionDataset], text: str | bytes, words: str) -> None:
     assert words in refused(csv_set(text))
 
 
-def test_two_columns_that_may_be_the_path_are_told(csv_set: Callable[..., DatasetConfig]) -> None:
+def test_two_columns_that_may_be_the_path_are_told(csv_set: Callable[..., DetectionDataset]) -> None:
     _, faults = read(csv_set("image,filename,x1,y1,x2,y2,class\nb.jpg,a.jpg,1,2,30,40,car\n"))
     assert "of the columns filename, image the first is taken" in faults.text()
 
 
-def test_labels_of_whole_images(csv_set: Callable[..., DatasetConfig]) -> None:
+def test_labels_of_whole_images(csv_set: Callable[..., DetectionDataset]) -> None:
     for text in ("a.jpg;cat\n", "label\tpath\ncat\ta.jpg\n", "a.jpg,cat\n./a.jpg,cat\n"):
         table, _ = read_labelled(csv_set(text))
         assert (table.names, table.labels.tolist()) == (("cat",), [0])
@@ -118,7 +118,7 @@ def test_converted_names_are_no_formulas(tmp_path: Path, save_image: Save) -> No
     assert "2 names written with ' in front" in done.text()
     with (tmp_path / "out/all.csv").open() as file:
         assert [r[0][0] + r[5][0] for r in csv.reader(file)][1:] == ["''"]
-    table: AnnotationTable = read(DatasetConfig(name="c", format="csv", root=str(tmp_path / "out")))[0]
+    table: AnnotationTable = read(DetectionDataset(name="c", format="csv", root=str(tmp_path / "out")))[0]
     assert table.names == ('=HYPERLINK("x")',)
     assert table.path(0).endswith("/=a.jpg")
 

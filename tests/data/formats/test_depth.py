@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ddptrain.config.data import AugmentConfig, DatasetConfig
+from ddptrain.config.detection import DetectionAugment, DetectionDataset
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.formats.depth import DepthMaps, _index, depth_of_file, find_depth
 from ddptrain.data.images.read import BadImage
@@ -23,8 +23,8 @@ from ddptrain.structures import SampleKey
 SIZE = 96
 
 
-def dataset(root: Path, **changes: object) -> DatasetConfig:
-    return DatasetConfig.model_validate({"name": "d", "format": "csv", "root": str(root), "depth": "depth"} | changes)
+def dataset(root: Path, **changes: object) -> DetectionDataset:
+    return DetectionDataset.model_validate({"name": "d", "format": "csv", "root": str(root), "depth": "depth"} | changes)
 
 
 def make_table(root: Path, images: int = 4) -> AnnotationTable:
@@ -65,9 +65,10 @@ RANGE = {"depth_range": (100.0, 25500.0), "depth_invalid": (65535,)}
 
 
 @pytest.mark.parametrize(
-    "augment", [None, AugmentConfig(hsv_h=0, hsv_s=0, hsv_v=0, rotate=20), AugmentConfig(mosaic=1, hsv_h=0, hsv_s=0, hsv_v=0)]
+    "augment",
+    [None, *(DetectionAugment(hsv_h=0, hsv_s=0, hsv_v=0, **keys) for keys in ({"rotate": 20}, {"mosaic": 1}))],
 )
-def test_depth_travels_with_the_image(tmp_path: Path, augment: AugmentConfig | None) -> None:
+def test_depth_travels_with_the_image(tmp_path: Path, augment: DetectionAugment | None) -> None:
     table = make_table(tmp_path)
     config = dataset(tmp_path, **RANGE)
     tables, maps, _ = find_depth([config], [table], 5, "error")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats.build import read
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.errors import UserError
@@ -16,7 +16,7 @@ from ddptrain.errors import UserError
 Save = Callable[..., Path]
 
 
-def refused(config: DatasetConfig, on_fault: str = "error") -> str:
+def refused(config: DetectionDataset, on_fault: str = "error") -> str:
     with pytest.raises(UserError) as caught:
         read(config, on_fault)
     assert "\n" not in str(caught.value)
@@ -30,7 +30,7 @@ def sizes(tables: list[AnnotationTable]) -> list[int]:
 
 def test_visdrone_vid(data_root: Path) -> None:
     root = str(data_root / "visdrone_native")
-    config = DatasetConfig(name="v", format="visdrone-vid", root=root, split="train")
+    config = DetectionDataset(name="v", format="visdrone-vid", root=root, split="train")
     table, faults = read(config, "drop")
     assert (len(table), len(table.boxes)) == (12, 432)
     assert dict(faults.counts) == {"label without image": 464 - 12, "box of an image left out": 23_445}
@@ -45,12 +45,12 @@ def test_visdrone_vid(data_root: Path) -> None:
     assert "VID" not in refused(config.model_copy(update={"format": "visdrone", "split": "val"}))
 
 
-def vid_set(root: Path, save_image: Save, text: str) -> DatasetConfig:
+def vid_set(root: Path, save_image: Save, text: str) -> DetectionDataset:
     (root / "annotations").mkdir()
     (root / "annotations/s1.txt").write_text(text)
     for frame in (1, 2):
         save_image(root / f"sequences/s1/{frame:07d}.jpg")
-    return DatasetConfig(name="v", format="visdrone-vid", root=str(root))
+    return DetectionDataset(name="v", format="visdrone-vid", root=str(root))
 
 
 def test_frames_without_rows_are_background(tmp_path: Path, save_image: Save) -> None:
@@ -102,7 +102,7 @@ def test_a_sequence_without_annotations(tmp_path: Path, save_image: Save) -> Non
 
 
 @pytest.fixture
-def uavdt(tmp_path: Path, data_root: Path, save_image: Save) -> DatasetConfig:
+def uavdt(tmp_path: Path, data_root: Path, save_image: Save) -> DetectionDataset:
     """The real annotations of three sequences, with pictures of the right size and number behind them."""
     shutil.copytree(data_root / "uavdt_gt/GT", tmp_path / "GT")
     picture = save_image(tmp_path / "picture.png", (1024, 540))
@@ -110,10 +110,10 @@ def uavdt(tmp_path: Path, data_root: Path, save_image: Save) -> DatasetConfig:
         (tmp_path / name).mkdir()
         for frame in range(1, frames + 1):
             (tmp_path / name / f"img{frame:06d}.png").symlink_to(picture)
-    return DatasetConfig(name="u", format="uavdt", root=str(tmp_path))
+    return DetectionDataset(name="u", format="uavdt", root=str(tmp_path))
 
 
-def test_uavdt(uavdt: DatasetConfig) -> None:
+def test_uavdt(uavdt: DetectionDataset) -> None:
     table = read(uavdt)[0]
     assert len(table) == 571 + 265 + 347
     assert int((~table.ignore).sum()) == 3481
@@ -125,7 +125,7 @@ def test_uavdt(uavdt: DatasetConfig) -> None:
     assert table.boxes[table.rows(first)][0].tolist() == [0, 243, 38, 284]
 
 
-def test_uavdt_splits_by_sequence(uavdt: DatasetConfig) -> None:
+def test_uavdt_splits_by_sequence(uavdt: DetectionDataset) -> None:
     root = Path(uavdt.root)
     for split, names in (("train", ["M0207", "M0301"]), ("test", ["M0208"])):
         for name in names:
@@ -141,7 +141,7 @@ def test_uavdt_splits_by_sequence(uavdt: DatasetConfig) -> None:
     assert message.endswith("mine, test, train; set split to one of them")
 
 
-def test_uavdt_faults(uavdt: DatasetConfig) -> None:
+def test_uavdt_faults(uavdt: DetectionDataset) -> None:
     root = Path(uavdt.root)
     (root / "GT/M0208_gt_whole.txt").write_text("1,1,5,5,10,10,1,1,4\n")
     assert "M0208_gt_whole.txt:1: unknown class: category 4" in refused(uavdt)
@@ -170,7 +170,7 @@ def test_uavdt_xml(tmp_path: Path, save_image: Save, voc_object: Callable[..., s
         path = tmp_path / "Annotations" / f"{stem}.xml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"<annotation>\n{body}</annotation>")
-    config = DatasetConfig(name="u", format="uavdt-xml", root=str(tmp_path))
+    config = DetectionDataset(name="u", format="uavdt-xml", root=str(tmp_path))
     table = read(config)[0]
     assert table.names == ("car", "truck", "bus")
     assert table.offsets.tolist() == [0, 1, 1, 3]
@@ -187,7 +187,7 @@ def test_uavdt_xml(tmp_path: Path, save_image: Save, voc_object: Callable[..., s
 
 
 def test_auair(data_root: Path) -> None:
-    table, faults = read(DatasetConfig(name="a", format="auair", root=str(data_root / "auair_subset")))
+    table, faults = read(DetectionDataset(name="a", format="auair", root=str(data_root / "auair_subset")))
     assert (len(table), len(table.boxes)) == (80, 335)
     assert sizes([table]) == [30, 160, 145]
     assert table.names == ("Human", "Car", "Truck", "Van", "Motorbike", "Bicycle", "Bus", "Trailer")
@@ -195,12 +195,12 @@ def test_auair(data_root: Path) -> None:
     assert faults.text() == "no faults"
 
 
-def auair_set(root: Path, save_image: Save, *boxes: object, **size: float) -> DatasetConfig:
+def auair_set(root: Path, save_image: Save, *boxes: object, **size: float) -> DetectionDataset:
     for name in ("a", "b"):
         save_image(root / "images" / f"{name}.jpg")
     entries = [{"image_name": "a.jpg", "bbox": list(boxes), **size}, {"image_name": "b.jpg", "bbox": []}]
     (root / "annotations.json").write_text(json.dumps({"categories": ["Human", "Car"], "annotations": entries}))
-    return DatasetConfig(name="a", format="auair", root=str(root))
+    return DetectionDataset(name="a", format="auair", root=str(root))
 
 
 BOX = {"top": 1, "left": 2, "height": 30, "width": 40, "class": 1}
@@ -242,7 +242,7 @@ def test_auair_claims(tmp_path: Path, save_image: Save) -> None:
 
 
 def test_wind_turbines(data_root: Path) -> None:
-    config = DatasetConfig(name="w", format="csv", root=str(data_root / "wind_turbines"), split="train")
+    config = DetectionDataset(name="w", format="csv", root=str(data_root / "wind_turbines"), split="train")
     tables = [read(config.model_copy(update={"split": s}))[0] for s in ("train", "test")]
     assert [len(t) for t in tables] == [392, 80]
     assert sum(len(t.boxes) for t in tables) == 476
@@ -252,11 +252,11 @@ def test_wind_turbines(data_root: Path) -> None:
     assert message.endswith("test, train; set split to one of them")
 
 
-def csv_set(root: Path, save_image: Save, text: str) -> DatasetConfig:
+def csv_set(root: Path, save_image: Save, text: str) -> DetectionDataset:
     for name in ("a", "b"):
         save_image(root / "images" / f"{name}.jpg")
     (root / "train.csv").write_text(text)
-    return DatasetConfig(name="c", format="csv", root=str(root), split="train")
+    return DetectionDataset(name="c", format="csv", root=str(root), split="train")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ddptrain.commands.convert import convert
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.own import OwnDataset
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.jrdb import read_jrdb
 from ddptrain.errors import UserError
@@ -64,16 +64,16 @@ WRITERS: dict[str, Callable[[Path, str, float, float, float, float], None]] = {
 }  # fmt: skip
 
 
-def made(root: Path, save_image: Save, fmt: str, image: str = "a.png", box: Numbers = (10, 20, 30, 40)) -> DatasetConfig:
+def made(root: Path, save_image: Save, fmt: str, image: str = "a.png", box: Numbers = (10, 20, 30, 40)) -> OwnDataset:
     kept = {"visdrone": ["images/a.png"], "voc": ["images/a.png"], "uavdt": ["images/s/img000001.png"]}
     for path in ("../outside.png", *kept.get(fmt, ["images/a.png", "images/b.png"])):
         save_image(root / path)
     WRITERS[fmt](root, image, *box)
     split = "train" if fmt == "yolo" else None
-    return DatasetConfig(name="d", format=fmt, root=str(root), split=split)  # type: ignore[arg-type]
+    return OwnDataset(name="d", format=fmt, root=str(root), split=split)  # type: ignore[arg-type]
 
 
-def refused(config: DatasetConfig, reader: Callable[..., Any] = read) -> str:
+def refused(config: OwnDataset, reader: Callable[..., Any] = read) -> str:
     with pytest.raises(UserError) as caught:
         reader(config)
     assert "\n" not in str(caught.value)
@@ -108,7 +108,7 @@ def test_a_frame_outside_of_the_root(tmp_path: Path, save_image: Save) -> None:
     content = {"labels": {"0.png": [person], "../../../../outside.png": [person], "deep/1.png": [person]}}
     (tmp_path / "set/labels_2d_stitched/s.json").write_text(json.dumps(content))
     save_image(tmp_path / "set/images/image_stitched/s/deep/1.png")
-    config = DatasetConfig(name="d", format="jrdb", root=str(tmp_path / "set"))
+    config = OwnDataset(name="d", format="jrdb", root=str(tmp_path / "set"))
     assert "s.json: image outside root: " in refused(config, read_jrdb)
     table, faults = read_jrdb(config, "drop")
     assert dict(faults.counts) == {"image outside root": 1, "box of an image left out": 1}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ddptrain.config import resolve
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.own import OwnDataset
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.masks import read_masks
@@ -30,7 +30,7 @@ FILES: dict[str, dict[str, str]] = {
 }
 
 
-def dataset(root: Path, fmt: str, **keys: object) -> DatasetConfig:
+def dataset(root: Path, fmt: str, **keys: object) -> OwnDataset:
     """20 images, each with one box."""
     for stem in STEMS:
         (root / "images").mkdir(parents=True, exist_ok=True)
@@ -38,10 +38,10 @@ def dataset(root: Path, fmt: str, **keys: object) -> DatasetConfig:
     for name, text in FILES.get(fmt, {}).items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
-    return DatasetConfig.model_validate({"name": "d", "format": fmt, "root": str(root), "holdout": 0.25, **keys})
+    return OwnDataset.model_validate({"name": "d", "format": fmt, "root": str(root), "holdout": 0.25, **keys})
 
 
-def of(config: DatasetConfig, split: str) -> DatasetConfig:
+def of(config: OwnDataset, split: str) -> OwnDataset:
     return config.model_copy(update={"split": split})
 
 

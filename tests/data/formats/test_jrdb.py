@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 import pytest
 
-from ddptrain.config import DatasetConfig
+from ddptrain.config.interaction import InteractionDataset
 from ddptrain.data.formats.jrdb import people_of, read_jrdb
 from ddptrain.data.tables.faults import Faults
 from ddptrain.data.tables.people import PeopleTable
 from ddptrain.errors import UserError
 
 W, H = 200, 40
-Make = Callable[..., DatasetConfig]
+Make = Callable[..., InteractionDataset]
 
 
 def person(track: int, x: float = 10, **more: Any) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def jrdb(tmp_path: Path) -> Make:
 
     def make(
         sequences: dict[str, Any], folder: str = "labels/labels_2d_activity_social_stitched", **keys: Any
-    ) -> DatasetConfig:
+    ) -> InteractionDataset:
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         for name, frames in sequences.items():
             images = tmp_path / "images/image_stitched" / name
@@ -48,12 +48,12 @@ def jrdb(tmp_path: Path) -> Make:
             for frame in frames:
                 cv2.imwrite(str(images / frame), np.zeros((H, W, 3), np.uint8))
             (tmp_path / folder / f"{name}.json").write_text(json.dumps({"labels": frames}))
-        return DatasetConfig(name="d", format="jrdb", root=str(tmp_path), **keys)
+        return InteractionDataset(name="d", format="jrdb", root=str(tmp_path), **keys)
 
     return make
 
 
-def read(config: DatasetConfig) -> PeopleTable:
+def read(config: InteractionDataset) -> PeopleTable:
     table, faults = read_jrdb(config)
     assert not faults.counts, faults.text()
     return table
@@ -221,7 +221,7 @@ def test_people_of_a_panorama(jrdb: Make, tmp_path: Path) -> None:
 
 
 def test_the_real_sequence(data_root: Path) -> None:
-    config = DatasetConfig(name="gates", format="jrdb", root=str(data_root / "jrdb_social"))
+    config = InteractionDataset(name="gates", format="jrdb", root=str(data_root / "jrdb_social"))
     table, faults = read_jrdb(config, "drop")
     assert isinstance(faults, Faults)
     assert faults.counts == {"missing image": 25, "box of an image left out": 500}

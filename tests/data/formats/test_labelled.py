@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 import pytest
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.classification import ClassificationDataset
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.tables.images import ImageTable
 from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.errors import UserError
 
 
-def dataset(root: Path, **keys: object) -> DatasetConfig:
-    return DatasetConfig.model_validate({"name": "d", "root": str(root), **keys})
+def dataset(root: Path, **keys: object) -> ClassificationDataset:
+    return ClassificationDataset.model_validate({"name": "d", "root": str(root), **keys})
 
 
 def images(folder: Path, count: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.segmentation import SegmentationDataset
 from ddptrain.data.formats.mask_layouts import CAMVID
 from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.images.read import BadImage
@@ -22,8 +22,8 @@ from ddptrain.errors import UserError
 VALUES = np.array([[0, 1, 2, 2], [0, 1, 255, 2], [0, 0, 0, 1]], np.uint8)
 
 
-def dataset(root: Path, **keys: object) -> DatasetConfig:
-    return DatasetConfig.model_validate({"name": "d", "root": str(root), **keys})
+def dataset(root: Path, **keys: object) -> SegmentationDataset:
+    return SegmentationDataset.model_validate({"name": "d", "root": str(root), **keys})
 
 
 def put(folder: Path, stem: str, values: np.ndarray, mode: str = "L") -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats.build import read
 from ddptrain.data.tables.boxes import AnnotationTable
 
@@ -19,7 +19,7 @@ def read_splits(data_root: Path) -> Read:
 
     def reader(folder: str, fmt: str, splits: tuple[str | None, ...] = (None,), **config: object) -> list:
         root = str(data_root / folder)
-        configs = [DatasetConfig(name=folder, format=fmt, root=root, split=s, **config) for s in splits]
+        configs = [DetectionDataset(name=folder, format=fmt, root=root, split=s, **config) for s in splits]
         return [read(c)[0] for c in configs]
 
     return reader
@@ -53,7 +53,7 @@ def test_bccd(read_splits: Read, data_root: Path) -> None:
     assert total(tables) == (292 + 72, 4886)
     assert sizes(tables) == (41 - 2, 1524, 3323)
     assert {t.names for t in tables} == {("Platelets", "RBC", "WBC")}
-    config = DatasetConfig(name="b", format="voc", root=str(data_root / "bccd"), split="trainval")
+    config = DetectionDataset(name="b", format="voc", root=str(data_root / "bccd"), split="trainval")
     assert dict(read(config)[1].counts) == {"zero-area box": 2}
 
 

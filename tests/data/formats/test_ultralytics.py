@@ -9,7 +9,7 @@ import yaml
 
 from ddptrain.cli import main
 from ddptrain.config import load_config
-from ddptrain.config.data import DataConfig, DatasetConfig
+from ddptrain.config.detection import DetectionData, DetectionDataset
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.ultralytics import data_section
 from ddptrain.errors import UserError
@@ -36,8 +36,8 @@ def mixture(tmp_path: Path, save_image: Callable[..., Path]) -> Make:
     return make
 
 
-def datasets(section: dict[str, Any], part: str) -> list[DatasetConfig]:
-    return list(getattr(DataConfig.model_validate(section["data"], strict=False), part))
+def datasets(section: dict[str, Any], part: str) -> list[DetectionDataset]:
+    return list(getattr(DetectionData.model_validate(section["data"], strict=False), part))
 
 
 def refused(file: Path, weights: Any = None) -> str:
@@ -145,5 +145,5 @@ def test_depth_folders_go_with_their_images(mixture: Make) -> None:
 def test_one_dataset_cannot_hold_weights(mixture: Make) -> None:
     root = str(mixture(train_weights=[2, 1]).parent)
     with pytest.raises(UserError, match="train_weights, which belong to a mixture"):
-        read(DatasetConfig(name="m", format="yolo", root=root, split="train"))
-    assert len(read(DatasetConfig(name="m", format="yolo", root=root, split="val"))[0]) == 1
+        read(DetectionDataset(name="m", format="yolo", root=root, split="train"))
+    assert len(read(DetectionDataset(name="m", format="yolo", root=root, split="val"))[0]) == 1

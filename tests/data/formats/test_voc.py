@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from ddptrain.commands.convert import convert
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats.build import read
 from ddptrain.errors import UserError
 
-Make = Callable[..., DatasetConfig]
+Make = Callable[..., DetectionDataset]
 Save = Callable[..., Path]
 
 
@@ -28,11 +28,11 @@ def put(root: Path, save_image: Save, name: str, text: str | bytes = xml(), imag
     return file
 
 
-def voc(root: Path, split: str | None = None) -> DatasetConfig:
-    return DatasetConfig(name="v", format="voc", root=str(root), split=split)
+def voc(root: Path, split: str | None = None) -> DetectionDataset:
+    return DetectionDataset(name="v", format="voc", root=str(root), split=split)
 
 
-def refused(config: DatasetConfig) -> str:
+def refused(config: DetectionDataset) -> str:
     with pytest.raises(UserError) as caught:
         read(config)
     assert "\n" not in str(caught.value)

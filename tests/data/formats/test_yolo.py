@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 
 from ddptrain.commands.convert import convert
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats.build import read, splits_of
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
-Make = Callable[..., DatasetConfig]
+Make = Callable[..., DetectionDataset]
 Save = Callable[..., Path]
 GOOD = "0 0.5 0.5 0.2 0.2"
 NAMES = "names: [car, bus]\n"
 
 
-def refused(config: DatasetConfig) -> str:
+def refused(config: DetectionDataset) -> str:
     with pytest.raises(UserError) as caught:
         read(config)
     assert "\n" not in str(caught.value)
@@ -145,7 +145,7 @@ def test_several_yaml_files_are_named(yolo_set: Make) -> None:
 # lists of images
 
 
-def listed(tmp_path: Path, save_image: Save, entry: str) -> DatasetConfig:
+def listed(tmp_path: Path, save_image: Save, entry: str) -> DetectionDataset:
     """A set whose train.txt names its two images as `entry` says, with CRLF."""
     root = tmp_path / "set"
     for stem in ("a", "b"):
@@ -154,7 +154,7 @@ def listed(tmp_path: Path, save_image: Save, entry: str) -> DatasetConfig:
         (root / f"labels/train/{stem}.txt").write_text(GOOD)
     (root / "train.txt").write_bytes("\r\n".join([entry.format(stem) for stem in "ab"] + [""]).encode())
     (root / "data.yaml").write_text(f"{NAMES}train: train.txt\n")
-    return DatasetConfig(name="y", format="yolo", root=str(root), split="train")
+    return DetectionDataset(name="y", format="yolo", root=str(root), split="train")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_cvat_yolo(tmp_path: Path, save_image: Save, prefix: str, described: boo
     if described:
         files = f"train = {prefix}train.txt\nnames = {prefix}obj.names\nbackup = backup/\n"
         (root / "obj.data").write_text(f"classes = 2\n{files}")
-    config = DatasetConfig(name="y", format="yolo", root=str(root))
+    config = DetectionDataset(name="y", format="yolo", root=str(root))
     assert splits_of(config) == ("train",)
     table, faults = read(config.model_copy(update={"split": "train"}))
     assert (table.names, table.labels.tolist(), faults.counts) == (("car", "bus"), [1, 1], {})
@@ -222,7 +222,7 @@ def test_cvat_yolo_that_contradicts_itself(tmp_path: Path, text: str, words: str
     (tmp_path / "obj.names").write_text("car\n")
     (tmp_path / "obj.data").write_text(text)
     with pytest.raises(UserError, match=words):
-        read(DatasetConfig(name="y", format="yolo", root=str(tmp_path), split="train"))
+        read(DetectionDataset(name="y", format="yolo", root=str(tmp_path), split="train"))
 
 
 def test_a_list_beside_the_folder_of_a_split_is_told(tmp_path: Path, save_image: Save) -> None:
@@ -232,7 +232,7 @@ def test_a_list_beside_the_folder_of_a_split_is_told(tmp_path: Path, save_image:
         (tmp_path / f"labels/train/{name}.txt").write_text(GOOD)
     (tmp_path / "train.txt").write_text("images/train/a.jpg\n")
     (tmp_path / "classes.txt").write_text("car\n")
-    config = DatasetConfig(name="y", format="yolo", root=str(tmp_path), split="train")
+    config = DetectionDataset(name="y", format="yolo", root=str(tmp_path), split="train")
     table, faults = read(config)
     assert len(table) == 2
     assert f"{tmp_path}/images/train is read, and not {tmp_path}/train.txt; set images to that" in faults.text()
@@ -253,7 +253,7 @@ def test_class_names_beside_the_labels_of_a_split(tmp_path: Path, save_image: Sa
     (tmp_path / "labels/train").mkdir(parents=True)
     (tmp_path / "labels/train/a.txt").write_text(GOOD)
     (tmp_path / "labels/train/classes.txt").write_text("car\nbus\n")
-    table, _ = read(DatasetConfig(name="y", format="yolo", root=str(tmp_path), split="train"))
+    table, _ = read(DetectionDataset(name="y", format="yolo", root=str(tmp_path), split="train"))
     assert table.names == ("car", "bus")
 
 

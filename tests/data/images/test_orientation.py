@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from ddptrain.cli import main
-from ddptrain.config.data import DatasetConfig, Exif
+from ddptrain.config.data import Exif
+from ddptrain.config.own import OwnDataset
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.collect import ImageCollector
@@ -84,14 +85,14 @@ def test_masks_and_depth_maps_agree_with_them(tmp_path: Path, suffix: str, exif:
         palette.save(path, exif=header(orientation), **KINDS[suffix])
         np.testing.assert_array_equal(read_mask(path, exif), as_read(np.array(palette), orientation, exif))
         save(tmp_path / f"depth/a.{suffix}", grey, orientation, **KINDS[suffix])
-        d = DatasetConfig(name="d", format="yolo", root=str(tmp_path), depth="depth", exif=exif, depth_invalid=())
+        d = OwnDataset(name="d", format="yolo", root=str(tmp_path), depth="depth", exif=exif, depth_invalid=())
         levels = DepthMaps(d, []).read(path, (expected.shape[1], expected.shape[0]))
         np.testing.assert_allclose(levels, expected, atol=1)
 
 
 def test_a_depth_map_on_its_side_is_no_depth_map(tmp_path: Path) -> None:
     path = save(tmp_path / "depth/a.png", STORED[::2, ::2, 0], 1)
-    maps = DepthMaps(DatasetConfig(name="d", format="yolo", root=str(tmp_path), depth="depth"), [])
+    maps = DepthMaps(OwnDataset(name="d", format="yolo", root=str(tmp_path), depth="depth"), [])
     assert maps.read(path, (48, 32)).shape == (32, 48)
     assert maps.read(path, (50, 32)).shape == (32, 50)  # another resolution is not yet another side
     with pytest.raises(BadImage, match=r"24 x 16 pixels, its image has 32 x 48: one of them lies on its side.*exif: ignore"):
@@ -164,12 +165,12 @@ def test_turned_images_are_counted(tmp_path: Path) -> None:
     assert not faults.counts
 
 
-def yolo(root: Path, suffix: str, orientation: int, exif: Exif) -> DatasetConfig:
+def yolo(root: Path, suffix: str, orientation: int, exif: Exif) -> OwnDataset:
     """One image; a box over its upper left quarter, in fractions."""
     save(root / f"images/train/a.{suffix}", STORED, orientation, **KINDS[suffix])
     (root / "labels/train").mkdir(parents=True)
     (root / "labels/train/a.txt").write_text("0 0.25 0.25 0.5 0.5\n")
-    return DatasetConfig(name="y", format="yolo", root=str(root), split="train", names=("car",), exif=exif)
+    return OwnDataset(name="y", format="yolo", root=str(root), split="train", names=("car",), exif=exif)
 
 
 @pytest.mark.parametrize("suffix", KINDS)
@@ -202,7 +203,7 @@ def test_a_size_that_was_told_of_the_stored_pixels_names_exif(tmp_path: Path) ->
         "<annotation><size><width>48</width><height>32</height></size>"
         f"<object><name>car</name><bndbox>{box}</bndbox></object></annotation>"
     )
-    d = DatasetConfig(name="v", format="voc", root=str(tmp_path))
+    d = OwnDataset(name="v", format="voc", root=str(tmp_path))
     with pytest.raises(UserError, match=r"48×32 where .*a.jpg has 32×48 pixels; its EXIF orientation is 6 .* set exif: ignore"):
         read(d)
     table, _ = read(d.model_copy(update={"exif": "ignore"}))
@@ -214,7 +215,7 @@ def test_a_box_that_fits_the_stored_pixels_only_names_exif(tmp_path: Path, orien
     pixels = STORED if orientation == 6 else STORED.swapaxes(0, 1)
     save(tmp_path / "a.jpg", np.ascontiguousarray(pixels), orientation)
     (tmp_path / "train.csv").write_text("path,x1,y1,x2,y2,class\na.jpg,1,1,47,20,car\n")
-    d = DatasetConfig(name="c", format="csv", root=str(tmp_path), split="train")
+    d = OwnDataset(name="c", format="csv", root=str(tmp_path), split="train")
     with pytest.raises(UserError, match="box outside image: 1 1 47 20 in 32×48 pixels") as caught:
         read(d)
     assert ("set exif: ignore" in str(caught.value)) == said
@@ -226,7 +227,7 @@ def test_masks_of_turned_images(tmp_path: Path) -> None:
         root = tmp_path / name
         save(root / "images/train/a.jpg", STORED, 6)
         save(root / "masks/train/a.png", STORED[..., 0] // 128, orientation)
-        d = DatasetConfig(name="m", format="masks", root=str(root), split="train", names=("a", "b"))
+        d = OwnDataset(name="m", format="masks", root=str(root), split="train", names=("a", "b"))
         if name == "stored":
             with pytest.raises(UserError, match="48 x 32 pixels, its image has 32 x 48; its EXIF orientation is 6"):
                 read_masks(d)
@@ -240,7 +241,7 @@ def test_masks_of_turned_images(tmp_path: Path) -> None:
 def test_classification_reads_either_way(tmp_path: Path) -> None:
     save(tmp_path / "train/cat/a.jpg", STORED, 6)
     for exif, size in (("apply", [32, 48]), ("ignore", [48, 32])):
-        d = DatasetConfig(name="f", format="folder", root=str(tmp_path), split="train", exif=exif)
+        d = OwnDataset(name="f", format="folder", root=str(tmp_path), split="train", exif=exif)
         table, _ = read_labelled(d)
         assert table.sizes.tolist() == [size]
         assert table.exif == exif

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loader_streams import Numbers, assert_equal, keys_of, stream
 
-from ddptrain.config.data import AugmentConfig, DatasetConfig
+from ddptrain.config.detection import DetectionAugment, DetectionDataset
 from ddptrain.data.formats.build import read
 from ddptrain.data.loading.batches import eval_loader
 from ddptrain.data.loading.loader import LoaderError
@@ -47,14 +47,14 @@ def positions(batches: Iterator[Batch], count: int | None = None) -> list[list[i
 def tables(scenes: Path) -> list[AnnotationTable]:
     out = []
     for name, layout in (("skyview", "visdrone"), ("streets", "voc")):
-        config = DatasetConfig(name=name, format=layout, root=str(scenes / name), split="train")  # type: ignore[arg-type]
+        config = DetectionDataset(name=name, format=layout, root=str(scenes / name), split="train")  # type: ignore[arg-type]
         out.append(read(config)[0])
     return out
 
 
 @pytest.fixture
 def pictures(tables: list[AnnotationTable]) -> DetectionSamples:
-    return DetectionSamples(tables, np.ones((2, 12), bool), 96, AugmentConfig(rotate=5, shear=2), seed=4)
+    return DetectionSamples(tables, np.ones((2, 12), bool), 96, DetectionAugment(rotate=5, shear=2), seed=4)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -270,7 +270,7 @@ def test_workers_end_with_their_process_however_it_ends() -> None:
 
 
 def test_real_images_through_workers(data_root: Path) -> None:
-    config = DatasetConfig(name="bccd", format="voc", root=str(data_root / "bccd"), split="test")
+    config = DetectionDataset(name="bccd", format="voc", root=str(data_root / "bccd"), split="test")
     table, _ = read(config, "drop")
     samples = DetectionSamples([table], np.ones((1, 3), bool), 320, None)
     with eval_loader(samples, [len(table)], batch=16, rank=0, world_size=1, workers=2) as loader:

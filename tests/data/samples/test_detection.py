@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddptrain.config.data import AugmentConfig
+from ddptrain.config.detection import DetectionAugment
 from ddptrain.data.samples.detection import DetectionSamples, Source, compose
 from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.boxes import AnnotationTable
@@ -17,7 +17,7 @@ from ddptrain.errors import UserError
 from ddptrain.structures import SampleKey
 
 TRUTH, IGNORED, CROWD = (255, 255, 0), (0, 255, 255), (255, 0, 255)
-AUGMENT = AugmentConfig(rotate=0, vflip=0.3, hsv_h=0, hsv_s=0, hsv_v=0)
+AUGMENT = DetectionAugment(rotate=0, vflip=0.3, hsv_h=0, hsv_s=0, hsv_v=0)
 
 
 def make_table(folder: Path, images: int = 6) -> AnnotationTable:
@@ -56,7 +56,7 @@ def table(tmp_path: Path) -> AnnotationTable:
     return make_table(tmp_path / "a")
 
 
-def samples(table: AnnotationTable, augment: AugmentConfig | None = AUGMENT, seed: int = 0) -> DetectionSamples:
+def samples(table: AnnotationTable, augment: DetectionAugment | None = AUGMENT, seed: int = 0) -> DetectionSamples:
     return DetectionSamples([table], np.ones((1, 1), bool), 160, augment, seed)
 
 
@@ -67,7 +67,7 @@ def painted(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray | Non
 
 
 @pytest.mark.parametrize("augment", [None, AUGMENT])
-def test_pixels_and_boxes_travel_together(table: AnnotationTable, augment: AugmentConfig | None) -> None:
+def test_pixels_and_boxes_travel_together(table: AnnotationTable, augment: DetectionAugment | None) -> None:
     seen = 0
     for position in range(60):
         sample = samples(table, augment)[SampleKey(position, 0, position % 6)]
@@ -98,7 +98,7 @@ def test_to_native_leads_back_to_the_file(table: AnnotationTable) -> None:
 
 
 def test_without_ranges_augmentation_is_the_letterbox(table: AnnotationTable) -> None:
-    still = AugmentConfig(scale=0, translate=0, hflip=0, hsv_h=0, hsv_s=0, hsv_v=0)
+    still = DetectionAugment(scale=0, translate=0, hflip=0, hsv_h=0, hsv_s=0, hsv_v=0)
     for index in range(6):
         key = SampleKey(100 + index, 0, index)
         plain, augmented = samples(table, None)[key], samples(table, still)[key]
@@ -107,7 +107,7 @@ def test_without_ranges_augmentation_is_the_letterbox(table: AnnotationTable) ->
 
 
 def test_a_sample_is_a_function_of_seed_and_position(table: AnnotationTable) -> None:
-    colourful = AugmentConfig(rotate=10)
+    colourful = DetectionAugment(rotate=10)
     key = SampleKey(5, 0, 1)
     first = samples(table, colourful, seed=1)[key]
     np.random.seed(3)
@@ -122,7 +122,7 @@ def test_one_option_does_not_change_the_draws_of_another(table: AnnotationTable)
     image = np.zeros((90, 120, 3), np.uint8)
     nothing = np.zeros((0, 4), np.float32)
     shifts = []
-    for config in (AugmentConfig(hflip=0, scale=0), AugmentConfig(hflip=0, scale=0, hsv_v=0, vflip=0, shear=0)):
+    for config in (DetectionAugment(hflip=0, scale=0), DetectionAugment(hflip=0, scale=0, hsv_v=0, vflip=0, shear=0)):
         source = Source(image, nothing, np.zeros(0, np.int32), nothing, np.ones(1, bool))
         shifts.append(compose(SampleKey(9, 0, 0), [[source]], 64, config).to_native[:, 2].tolist())
     assert shifts[0] == shifts[1]

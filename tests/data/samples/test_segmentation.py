@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddptrain.config.data import AugmentConfig, DatasetConfig
+from ddptrain.config.segmentation import SegmentationAugment, SegmentationDataset
 from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.samples.segmentation import SegmentationSamples
 from ddptrain.structures import VOID, SampleKey
@@ -31,9 +31,9 @@ def make(tmp_path: Path):  # type: ignore[no-untyped-def]
         grey = np.where(mask == VOID, 250, mask * 60 + 20).astype(np.uint8)
         Image.fromarray(mask).save(tmp_path / "masks" / f"{i}.png")
         Image.fromarray(np.repeat(grey[..., None], 3, 2)).save(tmp_path / "images" / f"{i}.png")
-    config = DatasetConfig(name="d", format="masks", root=str(tmp_path), names=("a", "b", "c"))
+    config = SegmentationDataset(name="d", format="masks", root=str(tmp_path), names=("a", "b", "c"))
 
-    def build(augment: AugmentConfig | None, seed: int = 1, native: bool = False) -> SegmentationSamples:
+    def build(augment: SegmentationAugment | None, seed: int = 1, native: bool = False) -> SegmentationSamples:
         table, _ = read_masks(config)
         return SegmentationSamples([table], np.ones((1, 3), bool), 64, augment, seed, native)
 
@@ -43,7 +43,7 @@ def make(tmp_path: Path):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("crop", [False, True])
 @pytest.mark.parametrize("turn", [0.0, 20.0])
 def test_image_and_mask_stay_on_each_other(make, crop: bool, turn: float) -> None:  # type: ignore[no-untyped-def]
-    samples = make(AugmentConfig(rotate=turn, shear=turn / 4, vflip=0.5, crop=crop, **STILL))
+    samples = make(SegmentationAugment(rotate=turn, shear=turn / 4, vflip=0.5, crop=crop, **STILL))
     seen = set()
     for position in range(60):
         sample = samples[SampleKey(position, 0, position % 3)]
@@ -61,7 +61,7 @@ def test_image_and_mask_stay_on_each_other(make, crop: bool, turn: float) -> Non
 
 
 def test_a_crop_keeps_the_scale(make) -> None:  # type: ignore[no-untyped-def]
-    samples = make(AugmentConfig(crop=True, scale=0, translate=0, hflip=0, **STILL))
+    samples = make(SegmentationAugment(crop=True, scale=0, translate=0, hflip=0, **STILL))
     corners = set()
     for position in range(30):
         sample = samples[SampleKey(position, 0, 2)]
@@ -76,12 +76,12 @@ def test_a_crop_keeps_the_scale(make) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_a_sample_is_a_function_of_seed_and_position(make) -> None:  # type: ignore[no-untyped-def]
-    one, other = make(AugmentConfig()), make(AugmentConfig())
+    one, other = make(SegmentationAugment()), make(SegmentationAugment())
     for key in (SampleKey(5, 0, 1), SampleKey(6, 0, 1)):
         np.testing.assert_array_equal(one[key].image, other[key].image)
         np.testing.assert_array_equal(one[key].targets["mask"], other[key].targets["mask"])
     assert not np.array_equal(one[SampleKey(5, 0, 1)].image, one[SampleKey(6, 0, 1)].image)
-    assert not np.array_equal(one[SampleKey(5, 0, 1)].image, make(AugmentConfig(), seed=2)[SampleKey(5, 0, 1)].image)
+    assert not np.array_equal(one[SampleKey(5, 0, 1)].image, make(SegmentationAugment(), seed=2)[SampleKey(5, 0, 1)].image)
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -99,7 +99,7 @@ def test_evaluation_keeps_the_truth_of_the_file(make, native: bool) -> None:  # 
 
 
 def test_a_mask_that_vanishes_is_replaced_in_training_and_void_in_evaluation(make) -> None:  # type: ignore[no-untyped-def]
-    train, val = make(AugmentConfig()), make(None)
+    train, val = make(SegmentationAugment()), make(None)
     Path(train.tables[0].masks[1]).unlink()
     sample = train[SampleKey(0, 0, 1)]
     assert sample.key.index == 2

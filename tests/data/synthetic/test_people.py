@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ddptrain.config import DatasetConfig, PairsConfig
+from ddptrain.config import PairsConfig
+from ddptrain.config.interaction import InteractionDataset
 from ddptrain.data.formats.jrdb import read_jrdb
 from ddptrain.data.synthetic.people import KINDS, WIDTH, make_sequence, write_people
 from ddptrain.data.tables.pairs import find_pairs
@@ -14,7 +15,7 @@ from ddptrain.data.tables.pairs import find_pairs
 
 def test_a_set_has_seams_groups_strangers_and_sequences(tmp_path: Path) -> None:
     write_people(tmp_path, train=4, val=2, frames=2, seed=3)
-    config = DatasetConfig(name="halls", format="jrdb", root=str(tmp_path))
+    config = InteractionDataset(name="halls", format="jrdb", root=str(tmp_path))
     table, faults = read_jrdb(config)
     assert not faults.counts
     assert len(table.sequences) == 6

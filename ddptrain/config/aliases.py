@@ -1,0 +1,57 @@
+"""Better-known names of keys and values, which are accepted beside the canonical ones; a resolved config has the latter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+KEYS: Mapping[str, str] = {
+    "data.augment.close_mosaic": "close_epochs",
+    "schedule.lrf": "final",
+    "train.global_batch_size": "global_batch",
+    "train.micro_batch_size": "micro_batch",
+}
+"""By the dotted alias, the canonical key of the same section."""
+VALUES: Mapping[str, Mapping[str, str]] = {
+    "schedule.name": {"one_cycle_lr": "one_cycle_3"},
+    "train.precision": {"fp32": "none"},
+}
+"""By the dotted key, the canonical value of each alias."""
+
+
+def canonical_key(key: str) -> str:
+    """A dotted key, its canonical name for an alias."""
+    return f"{key.rpartition('.')[0]}.{KEYS[key]}" if key in KEYS else key
+
+
+def aliases_of(key: str) -> list[str]:
+    """The other names of a dotted key, without its section."""
+    return [alias.rpartition(".")[2] for alias in KEYS if canonical_key(alias) == key]
+
+
+def spell_out(data: Any) -> Any:
+    """A config with canonical keys and values in the place of aliases; changes `data`.
+
+    Raises:
+        ValueError: a key is given by two names.
+    """
+    for alias, key in KEYS.items():
+        *path, last = alias.split(".")
+        section = _section(data, path)
+        if last in section:
+            if key in section:
+                raise ValueError(f"{alias}: another name of {canonical_key(alias)}, which is given, too; take one of them out")
+            section[key] = section.pop(last)
+    for name, canonical in VALUES.items():
+        *path, last = name.split(".")
+        section = _section(data, path)
+        value = section.get(last)
+        if isinstance(value, str) and value in canonical:
+            section[last] = canonical[value]
+    return data
+
+
+def _section(data: Any, path: list[str]) -> dict[str, Any]:
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else {}

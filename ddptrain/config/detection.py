@@ -1,0 +1,228 @@
+"""The config of detection: its datasets, its augmentation, its detectors, their loss and its evaluation."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from ddptrain.config.data import DATASETS, DataConfig, HoldoutDataset, MixingAugment
+from ddptrain.config.rules import SHARE, Rule, holdout_rule, mixing_rule, split_rule
+from ddptrain.config.run import RunConfig
+from ddptrain.config.section import NamedSection, Section, Switch
+from ddptrain.config.train import EvalConfig
+
+FORMATS = ("coco", "yolo", "voc", "visdrone", "visdrone-vid", "uavdt", "uavdt-xml", "auair", "csv")
+TORCHVISION_DETECTORS = (
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "fcos_resnet50_fpn",
+    "retinanet_resnet50_fpn",
+    "retinanet_resnet50_fpn_v2",
+    "ssdlite320_mobilenet_v3_large",
+)
+
+
+class DetectionDataset(HoldoutDataset):
+    """One dataset of boxes with classes."""
+
+    format: Literal[FORMATS]  # type: ignore[valid-type]
+    depth: str | None = None
+    """Folder of depth maps, relative to `root`: 8- or 16-bit files (PNG, TIFF) with the images' names, for a model with
+    `in_channels` 4 (depth) or 5 (depth, and whether it is known)."""
+    depth_range: tuple[float, float] | None = None
+    """Values in the files that become the ends of the 8-bit range, nearest first. Default: 0 and the largest."""
+    depth_invalid: tuple[int, ...] = (0,)
+    """Values in the files that mean that nothing is known."""
+    depth_missing: Literal["error", "zeros"] = "error"
+    """What an image without a depth map is: `error`, a fault like a missing image; `zeros`, unknown everywhere (with
+    `in_channels` 5)."""
+
+    @field_validator("depth_range")
+    @classmethod
+    def _range(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] == value[1]:
+            raise ValueError("the two ends must differ")
+        return value
+
+
+class DetectionAugment(MixingAugment):
+    """Augmentation of training images; every draw is a function of the seed and the sample's position in the stream."""
+
+    mosaic: float = Field(default=0.0, ge=0, le=1)
+    """Probability that four images are put together in one."""
+
+
+class DetectionData(DataConfig):
+    """Datasets, image size, loading and augmentation."""
+
+    train: tuple[DetectionDataset, ...] = DATASETS
+    val: tuple[DetectionDataset, ...] = DATASETS
+    augment: DetectionAugment = DetectionAugment()
+    allow_missing_annotations: Switch = False
+    """Train a torchvision detector, whose loss cannot leave out a class, on datasets that do not label all classes: it
+    learns the unlabelled objects there as background."""
+
+
+class YoloConfig(NamedSection):
+    """The package's own anchor-free detector."""
+
+    name: Literal["yolo"] = "yolo"
+    """The package's own detector, or a torchvision detector by its torchvision name."""
+    size: Literal["n", "s", "m", "l"] = "n"
+    """Depth and width of backbone, neck and head."""
+    strides: tuple[int, ...] = (8, 16, 32)
+    """Strides of the head's levels, in pixels: [8, 16, 32], [4, 8, 16] or [4, 8, 16, 32] (small objects)."""
+    in_channels: int = Field(default=3, ge=1, le=64)
+    """Channels of the input image: 3 (RGB), 4 (RGB and depth) or 5 (RGB, depth, and whether the depth is known)."""
+    fusion: Literal["early", "add"] = "early"
+    """Where depth comes in: `early`, as channels of the one stem; `add`, through a stem of its own whose output is added."""
+    backbone: str | None = None
+    """A torchvision classification model (`resnet18`, `mobilenet_v3_large`, `convnext_tiny` …) that replaces the own
+    backbone."""
+    pretrained: Switch = False
+    """Start a torchvision backbone from its published weights (from torchvision's cache, or downloaded)."""
+    norm: Literal["batch", "sync", "group", "frozen", "none"] = "batch"
+    """Normalization layers: `batch` over a micro batch, `sync` over all ranks, `group` within one sample, `frozen`
+    constants, `none`."""
+    reg_max: int = Field(default=16, ge=1, le=64)
+    """Bins of the distribution over each box side; 1 predicts the distance itself, without DFL."""
+
+    @field_validator("strides")
+    @classmethod
+    def _strides(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        allowed = ((8, 16, 32), (4, 8, 16), (4, 8, 16, 32))
+        if value not in allowed:
+            raise ValueError("allowed: " + ", ".join(str(list(a)) for a in allowed))
+        return value
+
+
+class TorchvisionConfig(NamedSection):
+    """A detector of torchvision, its classes replaced by the run's."""
+
+    name: Literal[TORCHVISION_DETECTORS]  # type: ignore[valid-type]
+    """The model's torchvision name."""
+    pretrained: Switch = False
+    """Start from torchvision's COCO weights, all but the class layers (from torchvision's cache, or downloaded)."""
+    pretrained_backbone: Switch = False
+    """Start the backbone from torchvision's ImageNet weights."""
+
+
+Models = YoloConfig | TorchvisionConfig
+
+
+class SizeWeights(Section):
+    """Factors on the box loss and the distribution focal loss of an object, by its size."""
+
+    small: float = Field(default=1.0, ge=0)
+    """Objects below 32² square pixels of the network's input."""
+    medium: float = Field(default=1.0, ge=0)
+    """Objects from 32² to 96² square pixels."""
+    large: float = Field(default=1.0, ge=0)
+    """Objects of 96² square pixels and more."""
+
+
+class LossConfig(NamedSection):
+    """Gains of the detection loss (of the package's own detector; torchvision's detectors bring their own loss)."""
+
+    name: Literal["detection"] = "detection"
+    """The loss."""
+    box: float = Field(default=7.5, ge=0)
+    """Gain of the box loss (complete IoU)."""
+    cls: float = Field(default=0.5, ge=0)
+    """Gain of the classification loss (binary cross entropy)."""
+    dfl: float = Field(default=1.5, ge=0)
+    """Gain of the distribution focal loss."""
+    topk: int = Field(default=10, ge=1, le=100)
+    """Largest number of anchor points that the task-aligned assigner gives to each object."""
+    alpha: float = Field(default=0.5, gt=0)
+    """Exponent of the score in the alignment metric."""
+    beta: float = Field(default=6.0, gt=0)
+    """Exponent of the IoU in the alignment metric."""
+    size_weights: SizeWeights = SizeWeights()
+    """Weights by size; `ddptrain check` reports what part of the box loss each size gets."""
+
+
+class DetectionEval(EvalConfig):
+    """When and how to evaluate."""
+
+    max_detections: int = Field(default=300, ge=1)
+    """Number of detections that are kept per image; COCO's AP counts the best 100 of each class among them."""
+    score_threshold: float = Field(default=0.001, ge=0, lt=1)
+    """Detections below this score are dropped before the non-maximum suppression."""
+    nms_iou: float = Field(default=0.7, gt=0, le=1)
+    """Intersection over union above which the lower of two boxes of one class is suppressed; torchvision's
+    detectors keep their own."""
+    protocols: tuple[Literal["coco", "visdrone", "voc"], ...] = ("coco",)
+    """Metrics: `coco` (always: AP is by its rules), and as `visdrone/AP` … and `voc/AP` … the means over the datasets by the
+    rules of the VisDrone-DET and PASCAL VOC benchmarks."""
+
+    @field_validator("protocols")
+    @classmethod
+    def _with_coco(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "coco" not in value:
+            raise ValueError("coco must be among them, since the best checkpoint is chosen by its AP")
+        return value
+
+
+def _torchvision(run: "DetectionRun") -> bool:
+    return isinstance(run.model, TorchvisionConfig)
+
+
+class DetectionRun(RunConfig):
+    """A run that learns boxes with classes."""
+
+    task: Literal["detection"] = "detection"
+    data: DetectionData
+    model: Models = Field(default=YoloConfig(), discriminator="name")
+    loss: LossConfig = LossConfig()
+    eval: DetectionEval = DetectionEval()
+
+    rules = (
+        *RunConfig.rules,
+        Rule(
+            tuple(f"loss.{key}" for key in ("box", "cls", "dfl", "topk", "alpha", "beta", "size_weights")),
+            _torchvision,
+            "model.name=yolo (torchvision's detectors bring their own loss)",
+            ("model.name",),
+        ),
+        Rule(
+            ("loss.dfl",),
+            lambda run: not _torchvision(run) and run.model.reg_max == 1,
+            "model.reg_max above 1",
+            ("model.reg_max",),
+        ),
+        Rule(("model.pretrained",), lambda run: not _torchvision(run) and run.model.backbone is None, "model.backbone"),
+        Rule(
+            ("model.fusion",),
+            lambda run: not _torchvision(run) and run.model.in_channels <= 3,
+            "model.in_channels=4 or 5",
+            ("model.in_channels",),
+        ),
+        Rule(
+            ("model.pretrained_backbone",),
+            lambda run: run.model.pretrained,
+            "model.pretrained=false",
+            ("model.pretrained",),
+        ),
+        Rule(("eval.nms_iou",), _torchvision, "model.name=yolo (torchvision's detectors keep their own)", ("model.name",)),
+        Rule(
+            ("data.allow_missing_annotations",),
+            lambda run: not _torchvision(run),
+            "a detector of torchvision",
+            ("model.name",),
+        ),
+        mixing_rule("close_epochs", "mosaic", "mixup"),
+    )
+    dataset_rules = (
+        SHARE,
+        Rule(("depth_range", "depth_invalid"), lambda run, part, d: d.depth is None, "depth: FOLDER beside it", ("depth",)),
+        Rule(
+            ("depth_missing",),
+            lambda run, part, d: _torchvision(run) or run.model.in_channels <= 3,
+            "model.in_channels=5",
+            ("model.in_channels",),
+        ),
+        holdout_rule("visdrone-vid", "uavdt", "uavdt-xml", "auair"),
+        split_rule("coco", "csv"),
+    )

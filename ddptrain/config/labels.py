@@ -1,0 +1,76 @@
+"""What the configs of classification and interaction share: classifiers, the balance of the classes and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ddptrain.config.data import DataConfig
+from ddptrain.config.rules import Rule
+from ddptrain.config.section import NamedSection
+
+TORCHVISION_CLASSIFIERS = (
+    "alexnet", "convnext_tiny", "convnext_small", "convnext_base", "convnext_large", "densenet121", "densenet161",
+    "densenet169", "densenet201", "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
+    "efficientnet_b4", "efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_s",
+    "efficientnet_v2_m", "efficientnet_v2_l", "mnasnet0_5", "mnasnet1_0", "mobilenet_v2", "mobilenet_v3_small",
+    "mobilenet_v3_large", "regnet_x_400mf", "regnet_x_1_6gf", "regnet_y_400mf", "regnet_y_800mf", "regnet_y_1_6gf",
+    "regnet_y_3_2gf", "regnet_y_8gf", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+    "resnext50_32x4d", "resnext101_32x8d", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "squeezenet1_1", "swin_t",
+    "swin_s", "swin_b", "swin_v2_t", "swin_v2_s", "swin_v2_b", "vgg11_bn", "vgg16", "vgg16_bn", "vit_b_16",
+    "vit_b_32", "vit_l_16", "wide_resnet50_2", "wide_resnet101_2",
+)  # fmt: skip
+ClassWeights = Literal["none", "balanced"] | tuple[float, ...]
+
+
+def check_weights(key: str, weights: ClassWeights, classes: int) -> None:
+    """Raise ValueError for weights that are not one number for each of the classes; 0 classes are not known yet."""
+    if isinstance(weights, tuple) and classes and (len(weights) != classes or not max(weights) > 0 or min(weights) < 0):
+        raise ValueError(f"loss.{key}: give one number ≥ 0 for each of the {classes} classes, at least one above 0")
+
+
+class BalancedData(DataConfig):
+    """Datasets, image size, loading and augmentation."""
+
+    balance: Literal["none", "oversample", "undersample"] = "none"
+    """Draw all classes equally often, in epochs as long as the largest (`oversample`) or the smallest (`undersample`) class
+    asks for."""
+
+
+class ImageLossConfig(NamedSection):
+    """The loss of classification and interaction."""
+
+    name: Literal["cross_entropy", "focal", "bce"] = "cross_entropy"
+    """The loss: `cross_entropy`; `focal`, the same with less weight on what is easy; `bce`, binary cross entropy, for samples
+    of several classes."""
+    class_weights: ClassWeights = "none"
+    """Weight of each class: `balanced` for one over its number of training samples, or a number for each class."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Part of each target that is spread over all classes (of `cross_entropy` and `focal`)."""
+    gamma: float = Field(default=2.0, ge=0)
+    """Exponent of 1 - p (of `focal`)."""
+    pos_weight: ClassWeights = "none"
+    """Weight of the positives of each class (of `bce`): `balanced` for negatives over positives, or a number for each."""
+
+
+def _not(*names: str) -> Callable[[Any], bool]:
+    return lambda run: run.loss.name not in names
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(("loss.gamma",), _not("focal"), "loss.name=focal"),
+    Rule(("loss.pos_weight",), _not("bce"), "loss.name=bce"),
+    Rule(("loss.label_smoothing",), _not("cross_entropy", "focal"), "loss.name=cross_entropy or focal"),
+    Rule(
+        ("loss.class_weights",),
+        _not("cross_entropy", "focal"),
+        "loss.name=cross_entropy or focal (bce has loss.pos_weight)",
+    ),
+)
+ANNOTATED = Rule(
+    ("annotated",),
+    lambda run, part, d: run.loss.name != "bce",
+    "loss.name=bce (the other losses take one class of all for each sample)",
+)
