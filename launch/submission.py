@@ -168,7 +168,7 @@ def check_datasets(part: str, datasets: Sequence[DatasetConfig]) -> None:
     for i, dataset in enumerate(datasets):
         root = Path(dataset.root).absolute()
         for key in ("root", "annotations", "images", "depth"):
-            value = getattr(dataset, key)
+            value = getattr(dataset, key, None)  # only some tasks know depth
             if value and not (root / value if key != "root" else root).exists():
                 path = root if key == "root" else root / value
                 raise UserError(

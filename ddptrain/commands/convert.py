@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddptrain.config.data import DatasetConfig, Exif
+from ddptrain.config import DetectionDataset
+from ddptrain.config.data import Exif
 from ddptrain.data.formats.build import FORMATS, read, splits_of
 from ddptrain.data.formats.write import PLURALS, WRITERS
 from ddptrain.data.tables.faults import Faults, OnFault
@@ -53,7 +54,7 @@ def convert(
 ) -> list[Converted]:
     """Convert the dataset in `src` and write it to the new folder `dst`, whole or not at all.
 
-    `splits` defaults to all that exist; `annotations`, `images`, `names` and `exif` are those of `DatasetConfig`. Images
+    `splits` defaults to all that exist; `annotations`, `images`, `names` and `exif` are those of `DetectionDataset`. Images
     are linked, or copied where `copy` is true. Raises `UserError` for unknown formats, faults (unless `on_fault` is
     `drop`), a `dst` that exists, and classes that the format does not know.
     """
@@ -65,7 +66,7 @@ def convert(
         raise UserError(f"{out} exists; give a new folder, or remove it")
     layout: dict[str, Any] = {"annotations": annotations, "images": images, "names": names, "exif": exif}
     name = "_".join(Path(src).resolve().name.split()) or "dataset"
-    base = DatasetConfig(name=name, format=src_format, root=str(src), **layout)  # type: ignore[arg-type]
+    base = DetectionDataset(name=name, format=src_format, root=str(src), **layout)
     parts = splits if splits is not None else splits_of(base)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = temporary.make("convert", out.parent)

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from ddptrain.commands.convert import convert
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats import write
 from ddptrain.data.formats.build import read, splits_of
 from ddptrain.data.tables.boxes import AnnotationTable
@@ -50,13 +50,13 @@ def assert_same(a: AnnotationTable, b: AnnotationTable, keep: np.ndarray, flags:
             others.pop(same[int(np.argmin(gaps))])
 
 
-def roundtrip(config: DatasetConfig, target: str, out: Path) -> tuple[AnnotationTable, AnnotationTable, dict[str, int]]:
+def roundtrip(config: DetectionDataset, target: str, out: Path) -> tuple[AnnotationTable, AnnotationTable, dict[str, int]]:
     """The table of one split before and after, and what was lost."""
     split = None if config.split is None else (config.split,)
     layout: dict[str, Any] = {"annotations": config.annotations, "images": config.images, "names": config.names}
     (done,) = convert(config.format, target, config.root, out, splits=split, **layout)
     before = read(config)[0]
-    after, faults = read(DatasetConfig(name="x", format=target, root=str(out), split=config.split))
+    after, faults = read(DetectionDataset(name="x", format=target, root=str(out), split=config.split))
     assert faults.text() in ("no faults", done.faults.text())
     assert (done.images, done.boxes) == (len(before), len(before.boxes))
     return before, after, {k: n for k, n in done.lost.items() if n}
@@ -77,7 +77,7 @@ SETS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("target", ["coco", "yolo", "csv", "voc"])
 @pytest.mark.parametrize("name", list(SETS))
 def test_real_sets_come_back(data_root: Path, tmp_path: Path, name: str, target: str) -> None:
-    config = DatasetConfig(name=name, root=str(data_root / name), **SETS[name])
+    config = DetectionDataset(name=name, root=str(data_root / name), **SETS[name])
     before, after, lost = roundtrip(config, target, tmp_path / "out")
     regions = before.labels < 0
     special = before.ignore | before.crowd
@@ -101,7 +101,7 @@ def test_real_sets_come_back(data_root: Path, tmp_path: Path, name: str, target:
 
 
 def test_visdrone_comes_back_whole(data_root: Path, tmp_path: Path) -> None:
-    config = DatasetConfig(name="v", root=str(data_root / "visdrone_native"), format="visdrone", split="train")
+    config = DetectionDataset(name="v", root=str(data_root / "visdrone_native"), format="visdrone", split="train")
     before, after, lost = roundtrip(config, "visdrone", tmp_path / "out")
     assert lost == {}
     assert_same(before, after, np.ones(361, bool))
@@ -117,14 +117,14 @@ def test_visdrone_vid_becomes_det(data_root: Path, tmp_path: Path) -> None:
     (done,) = convert("visdrone-vid", "visdrone", root, tmp_path / "out", on_fault="drop")
     assert (done.split, done.images, done.boxes) == ("train", 12, 432)
     assert "452 labels without images" in done.text()
-    assert len(read(DatasetConfig(name="d", format="visdrone", root=str(tmp_path / "out"), split="train"))[0].boxes) == 432
+    assert len(read(DetectionDataset(name="d", format="visdrone", root=str(tmp_path / "out"), split="train"))[0].boxes) == 432
     with pytest.raises(UserError, match=r"visdrone_native: .*label without image.*leave it out with --drop"):
         convert("visdrone-vid", "visdrone", root, tmp_path / "strict")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.fixture
-def uavdt(tmp_path: Path) -> DatasetConfig:
+def uavdt(tmp_path: Path) -> DetectionDataset:
     """Two sequences in UAVDT's layout, with fractions, ignore regions and a frame without boxes."""
     root = tmp_path / "uavdt"
     (root / "GT").mkdir(parents=True)
@@ -137,10 +137,10 @@ def uavdt(tmp_path: Path) -> DatasetConfig:
         (root / f"GT/{sequence}_gt_ignore.txt").write_text("1,1,60,50,20,20,1,-1,-1\n")
     (root / "train.txt").write_text("M0101\n")
     (root / "test.txt").write_text("M0203\n")
-    return DatasetConfig(name="u", format="uavdt", root=str(root), split="train")
+    return DetectionDataset(name="u", format="uavdt", root=str(root), split="train")
 
 
-def test_uavdt_comes_back(uavdt: DatasetConfig, tmp_path: Path) -> None:
+def test_uavdt_comes_back(uavdt: DetectionDataset, tmp_path: Path) -> None:
     before, after, lost = roundtrip(uavdt, "uavdt", tmp_path / "out")
     assert lost == {}
     assert_same(before, after, np.ones(4, bool))
@@ -191,7 +191,7 @@ def fate(fmt: str, name: str, ignored: bool, crowd: bool) -> tuple[str, bool, bo
 def test_every_pair_of_formats(everything: Path, tmp_path: Path, source: str, target: str) -> None:
     (done,) = convert(source, target, everything / source, tmp_path / "out")
     tables = [
-        read(DatasetConfig(name="x", format=fmt, root=str(root), split=done.split))[0]
+        read(DetectionDataset(name="x", format=fmt, root=str(root), split=done.split))[0]
         for fmt, root in ((source, everything / source), (target, tmp_path / "out"))
     ]
     before, after = (
@@ -210,7 +210,7 @@ def test_every_pair_of_formats(everything: Path, tmp_path: Path, source: str, ta
 
 
 @pytest.mark.parametrize("through", ["uavdt-xml", "coco", "voc", "yolo", "csv"])
-def test_uavdt_through_another_format(uavdt: DatasetConfig, tmp_path: Path, through: str) -> None:
+def test_uavdt_through_another_format(uavdt: DetectionDataset, tmp_path: Path, through: str) -> None:
     done = convert("uavdt", through, uavdt.root, tmp_path / "there")
     assert [d.split for d in done] == ["test", "train"]
     kept = through == "coco"
@@ -239,7 +239,7 @@ def test_uavdt_cannot_hold_a_class_of_what_is_ignored(tmp_path: Path, data_root:
         )
     (done,) = convert("voc", "uavdt", folder, tmp_path / "out")
     assert done.lost == {write.CLASS_LOST: 1}
-    table = read(DatasetConfig(name="u", format="uavdt", root=str(tmp_path / "out")))[0]
+    table = read(DetectionDataset(name="u", format="uavdt", root=str(tmp_path / "out")))[0]
     assert table.labels.tolist() == [-1, 0]
 
 
@@ -258,13 +258,13 @@ def test_pycocotools_reads_it_and_ignores_what_is_ignored(data_root: Path, tmp_p
 def test_all_splits_are_converted_once(data_root: Path, tmp_path: Path) -> None:
     done = convert("voc", "yolo", data_root / "bccd", tmp_path / "out")
     assert [(d.split, d.images) for d in done] == [("test", 72), ("train", 205), ("val", 87)]
-    config = DatasetConfig(name="y", format="yolo", root=str(tmp_path / "out"), split="val")
+    config = DetectionDataset(name="y", format="yolo", root=str(tmp_path / "out"), split="val")
     assert splits_of(config) == ("test", "train", "val")
     assert read(config)[0].names == ("Platelets", "RBC", "WBC")
 
 
 @pytest.mark.parametrize("copy", [False, True])
-def test_images_are_linked_or_copied(uavdt: DatasetConfig, tmp_path: Path, copy: bool) -> None:
+def test_images_are_linked_or_copied(uavdt: DetectionDataset, tmp_path: Path, copy: bool) -> None:
     convert("uavdt", "coco", uavdt.root, tmp_path / "my set", copy=copy)
     paths = sorted((tmp_path / "my set").rglob("*.jpg"))
     assert len(paths) == 6
@@ -273,7 +273,7 @@ def test_images_are_linked_or_copied(uavdt: DatasetConfig, tmp_path: Path, copy:
     assert paths[0].read_bytes() == original.read_bytes()
 
 
-def test_refusals_leave_nothing_behind(data_root: Path, tmp_path: Path, uavdt: DatasetConfig) -> None:
+def test_refusals_leave_nothing_behind(data_root: Path, tmp_path: Path, uavdt: DetectionDataset) -> None:
     taken = tmp_path / "taken"
     taken.mkdir()
     before = sorted(tmp_path.rglob("*"))

@@ -11,7 +11,7 @@ import pytest
 
 from ddptrain.cli import main
 from ddptrain.commands.depth import to_levels
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats.depth import DepthMaps
 
 
@@ -110,7 +110,7 @@ def test_a_metric_model_keeps_its_metres_as_millimetres(tiny_model: Path, data_r
     assert levels.shape == (480, 640)
     assert levels.max() <= 10_000
     # and it is found as the image's map
-    config = DatasetConfig(name="d", format="csv", root=str(image.parent), depth=str(tmp_path))
+    config = DetectionDataset(name="d", format="csv", root=str(image.parent), depth=str(tmp_path))
     assert DepthMaps(config, [str(image)]).path(0) == str(found)
 
 

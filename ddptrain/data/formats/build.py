@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sized
 from typing import NamedTuple
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.data import DatasetConfig, HoldoutDataset
 from ddptrain.data.formats.auair import read_auair
 from ddptrain.data.formats.coco import coco_splits, read_coco
 from ddptrain.data.formats.csv import csv_files, read_csv
@@ -30,8 +30,8 @@ REMEDY = "set data.on_fault=drop"
 class Format(NamedTuple):
     """How a format of detection data is read: a split as a table, and which splits there are (none: the root is one set)."""
 
-    read: Callable[[DatasetConfig, Faults], AnnotationTable]
-    splits: Callable[[DatasetConfig], Iterable[str]]
+    read: Callable[[HoldoutDataset, Faults], AnnotationTable]
+    splits: Callable[[HoldoutDataset], Iterable[str]]
 
 
 FORMATS = {
@@ -47,7 +47,7 @@ FORMATS = {
 }
 
 
-def splits_of(config: DatasetConfig) -> tuple[str | None, ...]:
+def splits_of(config: HoldoutDataset) -> tuple[str | None, ...]:
     """All splits that exist, `trainval` left out beside train and val; `(None,)` for a set without splits, and
     where the config says where annotations or images are."""
     if config.annotations is not None or config.images is not None:
@@ -58,7 +58,7 @@ def splits_of(config: DatasetConfig) -> tuple[str | None, ...]:
     return tuple(sorted(splits)) or (None,)
 
 
-def read(config: DatasetConfig, on_fault: OnFault = "error", remedy: str = REMEDY) -> tuple[AnnotationTable, Faults]:
+def read(config: HoldoutDataset, on_fault: OnFault = "error", remedy: str = REMEDY) -> tuple[AnnotationTable, Faults]:
     """The table of one dataset and the faults that were found in it.
 
     Raises `UserError` in one line where files are missing, where no image remains, and, unless `on_fault` is `drop`,
@@ -69,7 +69,7 @@ def read(config: DatasetConfig, on_fault: OnFault = "error", remedy: str = REMED
     return table, faults
 
 
-def parse(config: DatasetConfig) -> tuple[AnnotationTable, Faults]:
+def parse(config: HoldoutDataset) -> tuple[AnnotationTable, Faults]:
     """What can be read of a dataset, faulty parts left out or mended, and the faults."""
     faults = Faults()
     if config.holdout is None:

@@ -33,7 +33,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.data import DatasetConfig, HoldoutDataset
 from ddptrain.data.formats.build import check, parse
 from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.boxes import AnnotationTable
@@ -44,7 +44,7 @@ from ddptrain.system import temporary
 Table = TypeVar("Table", AnnotationTable, MaskTable)
 
 KEEP_DAYS = 7
-READ_FROM = ("format", "root", "split", "holdout", "annotations", "images", "exif", "names", "void", "values")
+READ_FROM = {"format", "root", "split", "holdout", "annotations", "images", "exif", "names", "void", "values"}
 """The keys that a reader looks at."""
 
 
@@ -59,7 +59,7 @@ def cache_folder() -> Path:
 
 
 def read_cached(
-    config: DatasetConfig, on_fault: OnFault = "error", folder: Path | None = None, settle: float = 2.0
+    config: HoldoutDataset, on_fault: OnFault = "error", folder: Path | None = None, settle: float = 2.0
 ) -> tuple[AnnotationTable, Faults]:
     """`formats.build.read` through the cache, see `cached`."""
     return cached(config, on_fault, lambda: parse(config), AnnotationTable, folder, settle)
@@ -178,7 +178,7 @@ def _readers_version() -> str:
 
 
 def _key(config: DatasetConfig) -> str:
-    parts = [getattr(config, k) for k in READ_FROM] + [os.path.abspath(config.root), _readers_version()]
+    parts = [config.model_dump(mode="json", include=READ_FROM), os.path.abspath(config.root), _readers_version()]
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.data import HoldoutDataset
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import CROWD, IGNORE, Collector
 from ddptrain.data.formats.fields import AREA, BOX, FLAG, ID, POLYGONS, SIZE, TEXT, Entries, misfit
@@ -32,7 +32,7 @@ OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_i
 ABSENT, AMBIGUOUS, MALFORMED = -1, -2, -3  # in place of an image's number
 
 
-def coco_files(config: DatasetConfig) -> dict[str, Path]:
+def coco_files(config: HoldoutDataset) -> dict[str, Path]:
     """The JSON file of each split that is at a usual place."""
     root = dataset_root(config)
     inside = {s: visible(root / s, "annotations/*.json") for s in folders_in(root)}
@@ -41,12 +41,12 @@ def coco_files(config: DatasetConfig) -> dict[str, Path]:
     return files | {p.parent.name: p for p in visible(root, "*/_annotations.coco.json")}
 
 
-def coco_splits(config: DatasetConfig) -> list[str]:
+def coco_splits(config: HoldoutDataset) -> list[str]:
     """The splits of a set, without the files of COCO's other tasks that lie beside them."""
     return [split for split in coco_files(config) if not split.startswith(OTHER_TASKS)]
 
 
-def read_coco(config: DatasetConfig, faults: Faults) -> AnnotationTable:
+def read_coco(config: HoldoutDataset, faults: Faults) -> AnnotationTable:
     """Read one file. Images without annotations are background."""
     files = coco_files(config)
     file = annotation_file(config, files, "JSON")
@@ -74,7 +74,7 @@ def _places(file: Path, noun: str, items: list[Any]) -> Callable[[int], str]:
 
 
 def _categories(
-    config: DatasetConfig, file: Path, items: list[Any], faults: Faults
+    config: HoldoutDataset, file: Path, items: list[Any], faults: Faults
 ) -> tuple[tuple[str, ...], dict[int | str, int]]:
     """Class names in order of id, and the label of each id. Without one of the classes the others would mislead, so that
     any fault here is a `UserError`."""

@@ -11,7 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.data import HoldoutDataset
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Box, Collector
 from ddptrain.data.formats.csv_text import COLUMNS, csv_rows, find_column, is_header, plain, required
@@ -62,7 +62,7 @@ class Row(NamedTuple):
             return None
 
 
-def csv_files(config: DatasetConfig) -> dict[str, Path]:
+def csv_files(config: HoldoutDataset) -> dict[str, Path]:
     """The file of each split: `<split>.csv` or `<split>_labels.csv` in the root, `annotations` or `labels`; or
     `<split>/_annotations.csv`, as Roboflow writes it."""
     root = dataset_root(config)
@@ -71,7 +71,7 @@ def csv_files(config: DatasetConfig) -> dict[str, Path]:
     return exported | {p.stem.removesuffix("_labels"): p for p in reversed(files)}
 
 
-def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[Row]:
+def _rows(config: HoldoutDataset, file: Path, faults: Faults) -> Iterator[Row]:
     """The rows of the right length; the others are faults."""
     places, sizes, box, due, headed = list(range(len(COLUMNS))), list[int](), LAYOUTS[0][1], len(COLUMNS), False
     for count, (line, values) in enumerate(csv_rows(file)):
@@ -113,7 +113,7 @@ def _size_columns(header: list[str], corners: bool, where: str, faults: Faults) 
     return [place for place in places if place is not None] if None not in places else []
 
 
-def read_csv(config: DatasetConfig, faults: Faults) -> AnnotationTable:
+def read_csv(config: HoldoutDataset, faults: Faults) -> AnnotationTable:
     """Read one file. Class names: `names` of the config, else all that occur in any file of the set, sorted."""
     files = csv_files(config)
     file = annotation_file(config, files, "CSV")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.data import DatasetConfig, HoldoutDataset
 from ddptrain.data.images.headers import IMAGE_SUFFIXES
 from ddptrain.data.tables.faults import UNREAD_SUFFIXES, Faults
 from ddptrain.errors import UserError
@@ -45,7 +45,7 @@ def no_split(config: DatasetConfig, existing: Iterable[str]) -> UserError:
     return UserError(f"{config.name}: {asked}; splits in {config.root}: {splits or 'none'}; {hint}")
 
 
-def annotation_file(config: DatasetConfig, files: Mapping[str, Path], noun: str) -> Path:
+def annotation_file(config: HoldoutDataset, files: Mapping[str, Path], noun: str) -> Path:
     """The file that the config names, or that of its split; `files`: the one of each split, `noun`: what they are."""
     if config.annotations is not None:
         path = dataset_root(config) / config.annotations

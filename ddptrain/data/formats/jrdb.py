@@ -24,7 +24,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config import InteractionDataset
 from ddptrain.data.formats.build import check
 from ddptrain.data.formats.collect import ImageCollector, in_fractions
 from ddptrain.data.formats.files import dataset_root, find_folder, no_split, visible
@@ -40,7 +40,7 @@ LABELS = tuple(f"{a}labels_2d_{b}stitched" for b in ("activity_social_", "") for
 """Folders below the root, the first that exists is taken."""
 
 
-def read_jrdb(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[PeopleTable, Faults]:
+def read_jrdb(config: InteractionDataset, on_fault: OnFault = "error") -> tuple[PeopleTable, Faults]:
     """The table of one dataset and the faults that were found in it; raises `UserError` like `formats.build.read`."""
     faults = Faults()
     labels = find_folder(config, config.annotations, "annotations", LABELS)
@@ -56,7 +56,7 @@ def read_jrdb(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[Peopl
     return table, faults
 
 
-def sequences(config: DatasetConfig, existing: tuple[str, ...]) -> tuple[str, ...]:
+def sequences(config: InteractionDataset, existing: tuple[str, ...]) -> tuple[str, ...]:
     """The sequences of a dataset: those that the config or its split names, or all; `UserError` for one that does not exist."""
     if config.sequences is not None and config.split is not None:
         raise UserError(f"{config.name}: sequences and split are given; keep one of them")
@@ -117,7 +117,7 @@ def around_the_seam(xywh: np.ndarray, width: Any, height: Any) -> np.ndarray:
 class _Collector(ImageCollector):
     """Takes the files of the sequences and makes a `PeopleTable` of them."""
 
-    def __init__(self, config: DatasetConfig, faults: Faults, folder: Path, images: Path) -> None:
+    def __init__(self, config: InteractionDataset, faults: Faults, folder: Path, images: Path) -> None:
         super().__init__(faults, config.exif, (config.root, images))
         self.config, self.folder = config, folder
         self.labelled: list[bool] = []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddptrain.config.data import DatasetConfig, Exif
+from ddptrain.config.data import Exif, HoldoutDataset
 from ddptrain.data.formats.build import check
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import ImageCollector
@@ -61,7 +61,7 @@ class LabelCollector(ImageCollector):
         )
 
 
-def read_labelled(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[ImageTable, Faults]:
+def read_labelled(config: HoldoutDataset, on_fault: OnFault = "error") -> tuple[ImageTable, Faults]:
     """The table of one dataset and the faults that were found in it; raises `UserError` like `formats.build.read`."""
     faults = Faults()
     table = READERS[config.format](config, faults)
@@ -69,7 +69,7 @@ def read_labelled(config: DatasetConfig, on_fault: OnFault = "error") -> tuple[I
     return table, faults
 
 
-def read_folder(config: DatasetConfig, faults: Faults) -> ImageTable:
+def read_folder(config: HoldoutDataset, faults: Faults) -> ImageTable:
     """`<root>/<split>/<class>/…` or `<root>/<class>/…`; images may lie in further subfolders of their class."""
     root = dataset_root(config)
     base, split = root, config.split
@@ -102,7 +102,7 @@ def read_folder(config: DatasetConfig, faults: Faults) -> ImageTable:
     return collector.table(config.name, str(root), names, of_split(config, groups))
 
 
-def read_label_csv(config: DatasetConfig, faults: Faults) -> ImageTable:
+def read_label_csv(config: HoldoutDataset, faults: Faults) -> ImageTable:
     """`path, class` in each row, under a header or in this order. An image of several classes stands in several rows,
     or has them in one, `a|b`; a row without a class is an image of none."""
     files = csv_files(config)
@@ -130,7 +130,7 @@ def read_label_csv(config: DatasetConfig, faults: Faults) -> ImageTable:
     return collector.table(config.name, str(dataset_root(config)), names, of_split(config, groups))
 
 
-def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[tuple[str, str, list[str]]]:
+def _rows(config: HoldoutDataset, file: Path, faults: Faults) -> Iterator[tuple[str, str, list[str]]]:
     """(`file:line`, path, classes) of each row."""
     path_at, class_at, due = 0, 1, 2
     for count, (line, values) in enumerate(csv_rows(file)):
@@ -146,7 +146,7 @@ def _rows(config: DatasetConfig, file: Path, faults: Faults) -> Iterator[tuple[s
             yield where, unguarded(values[path_at]), [unguarded(v) for v in values[class_at].split("|") if v]
 
 
-def read_mnist(config: DatasetConfig, faults: Faults) -> ImageTable:
+def read_mnist(config: HoldoutDataset, faults: Faults) -> ImageTable:
     """`<split>-images-idx3-ubyte` and `<split>-labels-idx1-ubyte` (`train` or `t10k`), plain or gzipped."""
     split = {"test": "t10k", "val": "t10k", None: "train"}.get(config.split, config.split)
     pixels, file = _read_idx(config, f"{split}-images", 3)
@@ -175,7 +175,7 @@ def read_mnist(config: DatasetConfig, faults: Faults) -> ImageTable:
     )
 
 
-def _read_idx(config: DatasetConfig, stem: str, dimensions: int) -> tuple[np.ndarray, Path]:
+def _read_idx(config: HoldoutDataset, stem: str, dimensions: int) -> tuple[np.ndarray, Path]:
     """uint8 array of one idx file (its format is on MNIST's own page) and the file."""
     root = dataset_root(config)
     usual = [root / folder / f"{stem}{dash}idx{dimensions}-ubyte{end}" for folder, dash, end in _spellings()]
@@ -196,7 +196,7 @@ def _spellings() -> Iterable[tuple[str, str, str]]:
     return [(folder, dash, end) for folder in (".", "raw", "MNIST/raw") for dash in ("-", ".") for end in ("", ".gz")]
 
 
-READERS: dict[str, Callable[[DatasetConfig, Faults], ImageTable]] = {
+READERS: dict[str, Callable[[HoldoutDataset, Faults], ImageTable]] = {
     "csv": read_label_csv,
     "folder": read_folder,
     "mnist": read_mnist,

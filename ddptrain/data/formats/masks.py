@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddptrain.config.data import DatasetConfig, Exif
+from ddptrain.config import SegmentationDataset
+from ddptrain.config.data import Exif
 from ddptrain.data.formats.cache import cached
 from ddptrain.data.formats.files import dataset_root
 from ddptrain.data.formats.holdout import SPLITS, of_split, whole
@@ -37,7 +38,9 @@ class Scan(NamedTuple):
     wrong: str
 
 
-def read_masks(config: DatasetConfig, on_fault: OnFault = "error", folder: Path | None = None) -> tuple[MaskTable, Faults]:
+def read_masks(
+    config: SegmentationDataset, on_fault: OnFault = "error", folder: Path | None = None
+) -> tuple[MaskTable, Faults]:
     """The table of one dataset and its faults, through the cache in `folder`; every mask is decoded once.
 
     Raises:
@@ -46,7 +49,7 @@ def read_masks(config: DatasetConfig, on_fault: OnFault = "error", folder: Path 
     return cached(config, on_fault, lambda: _parse(config), MaskTable, folder)
 
 
-def _parse(config: DatasetConfig) -> tuple[MaskTable, Faults]:
+def _parse(config: SegmentationDataset) -> tuple[MaskTable, Faults]:
     faults = Faults()
     layout = LAYOUTS[config.format](config if config.holdout is None else whole(config, _parts(config)), faults)
     images, masks = layout.files(faults)
@@ -84,7 +87,7 @@ def _parse(config: DatasetConfig) -> tuple[MaskTable, Faults]:
     return table, faults
 
 
-def _parts(config: DatasetConfig) -> list[str]:
+def _parts(config: SegmentationDataset) -> list[str]:
     """The splits that a folder for each would make."""
     root = dataset_root(config)
     return [s for s in SPLITS if any((root / folder / s).is_dir() for folder in (config.images or "images", "."))]

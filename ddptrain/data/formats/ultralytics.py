@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config import DetectionDataset
 from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.data_yaml import DataYaml, load_data_yaml, resolve_paths, resolve_split
 from ddptrain.data.formats.files import images_below
@@ -61,7 +61,7 @@ def unlabelled(section: dict[str, Any]) -> list[str]:
                     f"{part} {d['name']}: its label files hold no {', '.join(lacking)}: unknown there, not background; where "
                     "it really has none, add them to annotated"
                 )
-            config = DatasetConfig.model_validate({k: v for k, v in d.items() if k != "annotated"})
+            config = DetectionDataset.model_validate({k: v for k, v in d.items() if k != "annotated"})
             table, _ = read_cached(config, "drop")
             known, none = np.isin(table.names, d["annotated"]), np.zeros(len(table.names), np.int64)
             gaps = joined_folders(config, table).gaps(table, known, none, none)
@@ -78,7 +78,7 @@ def _add_annotated(classes: Sequence[str], datasets: Sequence[dict[str, Any]]) -
     """The classes that occur in all that has the name of the dataset; a part that shows none of one may be small."""
     occurring_in: dict[str, set[str]] = {}
     for d in datasets:
-        table, _ = read_cached(DatasetConfig.model_validate(d), "drop")
+        table, _ = read_cached(DetectionDataset.model_validate(d), "drop")
         occurring = np.flatnonzero(table.samples_by_class()).tolist()
         occurring_in.setdefault(d["name"], set()).update(table.names[c] for c in occurring)
     for d in datasets:

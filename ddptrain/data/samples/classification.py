@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ddptrain.config.data import AugmentConfig
+from ddptrain.config.classification import ClassificationAugment
 from ddptrain.data.augment.geometry import size_of
 from ddptrain.data.augment.mix import random_mix
 from ddptrain.data.augment.partners import Partners
@@ -29,12 +29,14 @@ class ClassificationSamples(ImageSamples[ImageTable]):
     is drawn by position, not taken from the batch, so that it does not depend on how a batch is split.
     """
 
+    augment: ClassificationAugment | None
+
     def __init__(
         self,
         tables: Sequence[ImageTable],
         annotated: np.ndarray,
         image_size: int,
-        augment: AugmentConfig | None,
+        augment: ClassificationAugment | None,
         seed: int = 0,
         partners: Partners | None = None,
     ) -> None:
@@ -61,7 +63,7 @@ class ClassificationSamples(ImageSamples[ImageTable]):
         classes[table.labels[table.rows(key.index)]] = 1
         return classes
 
-    def _partner(self, key: SampleKey, augment: AugmentConfig, partners: Partners) -> dict[str, np.ndarray]:
+    def _partner(self, key: SampleKey, augment: ClassificationAugment, partners: Partners) -> dict[str, np.ndarray]:
         """The targets about the partner, of the same shapes where nothing is mixed in."""
         size, part, box = self.image_size, 1.0, np.zeros(4, np.int64)
         image, classes = np.zeros((size, size, 3), np.uint8), np.zeros_like(self._classes(key))

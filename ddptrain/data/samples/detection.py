@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ddptrain.config.data import AugmentConfig
+from ddptrain.config.detection import DetectionAugment
 from ddptrain.data.augment.geometry import BORDER, letterbox, size_of, transform_boxes, warp_nearest
 from ddptrain.data.augment.mix import MIXUP_BETA, random_mosaic
 from ddptrain.data.augment.partners import Partners
@@ -48,12 +48,14 @@ class Source(NamedTuple):
 class DetectionSamples(ImageSamples[AnnotationTable]):
     """Detection samples of a mixture, see `ImageSamples`; their targets are described in `Sample`."""
 
+    augment: DetectionAugment | None
+
     def __init__(
         self,
         tables: Sequence[AnnotationTable],
         annotated: np.ndarray,
         image_size: int,
-        augment: AugmentConfig | None,
+        augment: DetectionAugment | None,
         seed: int = 0,
         partners: Partners | None = None,
         depth: Sequence[DepthMaps | None] = (),
@@ -118,7 +120,7 @@ def compose(
     key: SampleKey,
     layers: Sequence[Sequence[Source]],
     size: int,
-    augment: AugmentConfig | None = None,
+    augment: DetectionAugment | None = None,
     seed: int = 0,
     channels: int = 3,
 ) -> Sample:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddptrain.config.data import AugmentConfig
+from ddptrain.config.segmentation import SegmentationAugment
 from ddptrain.data.augment.geometry import BORDER, random_window, size_of, warp_nearest
 from ddptrain.data.augment.view import View
 from ddptrain.data.images.read import BadImage
@@ -34,12 +34,14 @@ class SegmentationSamples(ImageSamples[MaskTable]):
     that is where a prediction is judged. A mask that can no longer be read is void there.
     """
 
+    augment: SegmentationAugment | None
+
     def __init__(
         self,
         tables: Sequence[MaskTable],
         annotated: np.ndarray,
         image_size: int,
-        augment: AugmentConfig | None,
+        augment: SegmentationAugment | None,
         seed: int = 0,
         native: bool = False,
     ) -> None:

@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ddptrain.config import DatasetConfig
 from ddptrain.data.tables.base import FileTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.reporting.page import Section
@@ -46,7 +45,7 @@ class DataSet(NamedTuple):
 
     part: Part
     number: int
-    config: DatasetConfig
+    config: Any
     table: Any
     annotated: np.ndarray
     own: Any

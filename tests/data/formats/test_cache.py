@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats import cache
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.cache import cache_folder, fingerprint, read_cached
@@ -23,7 +23,7 @@ GOOD = "0 0.5 0.5 0.2 0.2\n"
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> DatasetConfig:
+def dataset(tmp_path: Path) -> DetectionDataset:
     """A YOLO set of three images; c is background."""
     root = tmp_path / "set"
     for name, text in (("a", GOOD), ("b", GOOD + "1 0.3 0.3 0.1 0.1\n"), ("c", "")):
@@ -32,10 +32,10 @@ def dataset(tmp_path: Path) -> DatasetConfig:
         Image.new("RGB", (100, 80)).save(root / "images" / f"{name}.png")
         (root / "labels" / f"{name}.txt").write_text(text)
     (root / "classes.txt").write_text("car\nbus\n")
-    return DatasetConfig(name="y", format="yolo", root=str(root))
+    return DetectionDataset(name="y", format="yolo", root=str(root))
 
 
-def load(config: DatasetConfig, tmp_path: Path, on_fault: str = "error") -> AnnotationTable:
+def load(config: DetectionDataset, tmp_path: Path, on_fault: str = "error") -> AnnotationTable:
     return read_cached(config, on_fault, tmp_path / "cache", settle=-60)[0]
 
 
@@ -63,7 +63,7 @@ def is_mapped(array: np.ndarray) -> bool:
     return False
 
 
-def test_what_is_read_comes_back(dataset: DatasetConfig, tmp_path: Path) -> None:
+def test_what_is_read_comes_back(dataset: DetectionDataset, tmp_path: Path) -> None:
     plain = read(dataset)[0]
     for _ in range(2):
         table = load(dataset, tmp_path)
@@ -73,7 +73,7 @@ def test_what_is_read_comes_back(dataset: DatasetConfig, tmp_path: Path) -> None
     assert len(entries(tmp_path)) == 1
 
 
-def test_the_second_time_nothing_is_parsed(dataset: DatasetConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_time_nothing_is_parsed(dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load(dataset, tmp_path)
     monkeypatch.setattr(cache, "parse", None)
     assert load(dataset, tmp_path).name == "y"
@@ -108,7 +108,7 @@ def changes(root: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("change", list(changes(Path())))
-def test_every_change_is_noticed(dataset: DatasetConfig, tmp_path: Path, change: str) -> None:
+def test_every_change_is_noticed(dataset: DetectionDataset, tmp_path: Path, change: str) -> None:
     before = load(dataset, tmp_path)
     changes(Path(dataset.root))[change]()  # type: ignore[operator]
     after = load(dataset, tmp_path)
@@ -118,7 +118,7 @@ def test_every_change_is_noticed(dataset: DatasetConfig, tmp_path: Path, change:
 
 
 @pytest.mark.parametrize("layout", ["images", "data.yaml", "list"])
-def test_files_outside_the_root_are_watched(dataset: DatasetConfig, tmp_path: Path, layout: str) -> None:
+def test_files_outside_the_root_are_watched(dataset: DetectionDataset, tmp_path: Path, layout: str) -> None:
     elsewhere, root = tmp_path / "elsewhere", Path(dataset.root)
     elsewhere.mkdir()
     for name in ("images", "labels"):
@@ -140,19 +140,19 @@ def test_files_outside_the_root_are_watched(dataset: DatasetConfig, tmp_path: Pa
         assert len(load(config, tmp_path)) == 1
 
 
-def test_what_has_just_changed_is_not_stored(dataset: DatasetConfig, tmp_path: Path) -> None:
+def test_what_has_just_changed_is_not_stored(dataset: DetectionDataset, tmp_path: Path) -> None:
     assert len(read_cached(dataset, folder=tmp_path / "cache")[0]) == 3
     assert not (tmp_path / "cache").exists()
 
 
-def test_another_split_or_format_has_its_own_entry(dataset: DatasetConfig, tmp_path: Path) -> None:
+def test_another_split_or_format_has_its_own_entry(dataset: DetectionDataset, tmp_path: Path) -> None:
     load(dataset, tmp_path)
     named = load(dataset.model_copy(update={"names": ("Car", "Bus")}), tmp_path)
     assert named.names == ("Car", "Bus")
     assert load(dataset, tmp_path).names == ("car", "bus")
 
 
-def test_faults_are_kept_and_judged_anew(dataset: DatasetConfig, tmp_path: Path) -> None:
+def test_faults_are_kept_and_judged_anew(dataset: DetectionDataset, tmp_path: Path) -> None:
     (Path(dataset.root) / "labels/a.txt").write_text(f"{GOOD}0 0.5 nan 0.2 0.2\n")
     for _ in range(2):
         _, faults = read_cached(dataset, "drop", tmp_path / "cache", settle=-60)
@@ -162,7 +162,7 @@ def test_faults_are_kept_and_judged_anew(dataset: DatasetConfig, tmp_path: Path)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove file", "remove entry", "meta", "pointer"])
-def test_a_broken_entry_is_read_anew(dataset: DatasetConfig, tmp_path: Path, damage: str) -> None:
+def test_a_broken_entry_is_read_anew(dataset: DetectionDataset, tmp_path: Path, damage: str) -> None:
     plain = load(dataset, tmp_path)
     (entry,) = entries(tmp_path)
     if damage == "truncate":
@@ -184,7 +184,7 @@ def test_a_broken_entry_is_read_anew(dataset: DatasetConfig, tmp_path: Path, dam
 
 
 @pytest.mark.parametrize("change", ["labels", "names", "other entry", "checksum"])
-def test_an_entry_that_was_changed_is_told_and_read_anew(dataset: DatasetConfig, tmp_path: Path, change: str) -> None:
+def test_an_entry_that_was_changed_is_told_and_read_anew(dataset: DetectionDataset, tmp_path: Path, change: str) -> None:
     plain = load(dataset, tmp_path)
     (entry,) = entries(tmp_path)
     meta = entry / "meta.json"
@@ -212,12 +212,12 @@ def test_an_entry_that_was_changed_is_told_and_read_anew(dataset: DatasetConfig,
     assert faults.text() == "no faults"
 
 
-def test_a_cache_that_cannot_be_written_is_not_used(dataset: DatasetConfig, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_not_used(dataset: DetectionDataset, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where a folder is due")
     assert len(load(dataset, tmp_path)) == 3
 
 
-def test_old_entries_are_removed_after_a_while(dataset: DatasetConfig, tmp_path: Path) -> None:
+def test_old_entries_are_removed_after_a_while(dataset: DetectionDataset, tmp_path: Path) -> None:
     for size in (101, 102):
         load(dataset, tmp_path)
         Image.new("RGB", (size, 80)).save(Path(dataset.root) / "images/a.png")
@@ -229,11 +229,11 @@ def test_old_entries_are_removed_after_a_while(dataset: DatasetConfig, tmp_path:
     assert second in entries(tmp_path)
 
 
-def _read_in_a_process(config: DatasetConfig, folder: Path, results: "multiprocessing.Queue[int]") -> None:
+def _read_in_a_process(config: DetectionDataset, folder: Path, results: "multiprocessing.Queue[int]") -> None:
     results.put(sum(len(read_cached(config, "error", folder, settle=-60)[0].boxes) for _ in range(5)))
 
 
-def test_many_processes_at_once(dataset: DatasetConfig, tmp_path: Path) -> None:
+def test_many_processes_at_once(dataset: DetectionDataset, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     arguments = (dataset, tmp_path / "cache", results)
@@ -247,7 +247,7 @@ def test_many_processes_at_once(dataset: DatasetConfig, tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "cache/tables").glob(".*")] == []
 
 
-def test_folders_linked_in_a_circle(dataset: DatasetConfig) -> None:
+def test_folders_linked_in_a_circle(dataset: DetectionDataset) -> None:
     before = fingerprint(Path(dataset.root))
     (Path(dataset.root) / "images" / "self").symlink_to(dataset.root)
     (Path(dataset.root) / "images" / "dangling.txt").symlink_to("nowhere")

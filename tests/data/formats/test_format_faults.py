@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats.build import read
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import KEPT_PER_KIND, KINDS, UNREAD_SUFFIXES, Faults
 from ddptrain.errors import UserError
 from ddptrain.system.printable import counted
 
-Make = Callable[..., DatasetConfig]
+Make = Callable[..., DetectionDataset]
 
 
-def dropped(config: DatasetConfig, kind: str, where: str, error: bool = True, count: int = 1) -> AnnotationTable:
+def dropped(config: DetectionDataset, kind: str, where: str, error: bool = True, count: int = 1) -> AnnotationTable:
     """The table under `drop`; the only kind of fault is `kind`, `count` times, first found at `where`; and `error`
     refuses (or not) in one line that names kind and place."""
     table, faults = read(config, "drop")
@@ -169,4 +169,4 @@ def test_nothing_left_is_an_empty_dataset(yolo_set: Make) -> None:
 @pytest.mark.parametrize("fmt", ["voc", "yolo", "coco", "visdrone"])
 def test_missing_root(tmp_path: Path, fmt: str) -> None:
     with pytest.raises(UserError, match="gone is not a directory"):
-        read(DatasetConfig(name="d", format=fmt, root=str(tmp_path / "gone"), split="train"))
+        read(DetectionDataset(name="d", format=fmt, root=str(tmp_path / "gone"), split="train"))

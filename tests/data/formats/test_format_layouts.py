@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats.build import read
 from ddptrain.errors import UserError
 
-Make = Callable[..., DatasetConfig]
+Make = Callable[..., DetectionDataset]
 Save = Callable[..., Path]
 GOOD = "0 0.5 0.5 0.2 0.2\n"
 
 
-def refused(config: DatasetConfig) -> str:
+def refused(config: DetectionDataset) -> str:
     with pytest.raises(UserError) as caught:
         read(config)
     assert "\n" not in str(caught.value)
@@ -42,7 +42,7 @@ def put(root: Path, save_image: Save, image: str, label: str, text: str = GOOD) 
 )
 def test_yolo_folders_alone(tmp_path: Path, save_image: Save, image: str, label: str) -> None:
     put(tmp_path, save_image, image, label)
-    config = DatasetConfig(name="y", format="yolo", root=str(tmp_path), split="train", names=("car",))
+    config = DetectionDataset(name="y", format="yolo", root=str(tmp_path), split="train", names=("car",))
     table = read(config)[0]
     assert len(table.boxes) == 1
     assert table.path(0) == str(tmp_path / image)
@@ -56,7 +56,7 @@ def test_data_yaml_paths(tmp_path: Path, save_image: Save, train: str, path: str
         put(root, save_image, f"images/{part}/{part}.jpg", f"labels/{part}/{part}.txt")
     (root / "one.txt").write_text("./images/one/one.jpg\n")
     (root / "data.yaml").write_text(f"{path}{train}\nnames: {{0: car}}\n")
-    table = read(DatasetConfig(name="y", format="yolo", root=str(root), split="train"))[0]
+    table = read(DetectionDataset(name="y", format="yolo", root=str(root), split="train"))[0]
     assert table.names == ("car",)
     assert len(table) == (2 if "two" in train else 1)
     assert len(table.boxes) == len(table)
@@ -72,7 +72,7 @@ def test_annotations_may_name_the_yaml(yolo_set: Make) -> None:
 
 def test_labels_beside_images(tmp_path: Path, save_image: Save) -> None:
     put(tmp_path, save_image, "frames/a.jpg", "frames/a.txt")
-    config = DatasetConfig(name="y", format="yolo", root=str(tmp_path), images="frames", names=("car",))
+    config = DetectionDataset(name="y", format="yolo", root=str(tmp_path), images="frames", names=("car",))
     assert len(read(config)[0].boxes) == 1
 
 
@@ -118,7 +118,7 @@ def test_a_set_without_any_text_file_is_not_all_background(yolo_set: Make) -> No
 # COCO
 
 
-def coco_set(root: Path, save_image: Save, **changes: object) -> DatasetConfig:
+def coco_set(root: Path, save_image: Save, **changes: object) -> DetectionDataset:
     """A set of two images (one without boxes) with gapped category ids; `changes` replace parts of the JSON."""
     for stem in ("a", "b"):
         save_image(root / "images" / f"{stem}.jpg")
@@ -134,7 +134,7 @@ def coco_set(root: Path, save_image: Save, **changes: object) -> DatasetConfig:
     }
     (root / "annotations").mkdir()
     (root / "annotations" / "instances_train.json").write_text(json.dumps(content))
-    return DatasetConfig(name="c", format="coco", root=str(root), split="train")
+    return DetectionDataset(name="c", format="coco", root=str(root), split="train")
 
 
 def test_coco(tmp_path: Path, save_image: Save) -> None:
@@ -240,7 +240,7 @@ def test_voc_folders(voc_set: Make) -> None:
 def test_visdrone_rows(tmp_path: Path, save_image: Save, ending: str) -> None:
     rows = ["1,2,10,20,0,0,0,0", "1,2,10,20,1,4,0,0", "5,2,10,20,0,4,1,2", "5,5,10,20,0,11,0,0"]
     put(tmp_path, save_image, "images/a.jpg", "annotations/a.txt", "".join(r + ending for r in rows))
-    table = read(DatasetConfig(name="v", format="visdrone", root=str(tmp_path)))[0]
+    table = read(DetectionDataset(name="v", format="visdrone", root=str(tmp_path)))[0]
     assert table.labels.tolist() == [-1, 3, 3, 10]
     # others are ignored by name, through the label space
     assert table.ignore.tolist() == [True, False, True, False]
@@ -257,23 +257,23 @@ def test_visdrone_rows(tmp_path: Path, save_image: Save, ending: str) -> None:
 )
 def test_visdrone_faults(tmp_path: Path, save_image: Save, row: str, words: str) -> None:
     put(tmp_path, save_image, "images/a.jpg", "annotations/a.txt", row)
-    assert words in refused(DatasetConfig(name="v", format="visdrone", root=str(tmp_path)))
+    assert words in refused(DetectionDataset(name="v", format="visdrone", root=str(tmp_path)))
 
 
 def test_visdrone_pairs(tmp_path: Path, save_image: Save) -> None:
     put(tmp_path, save_image, "images/a.jpg", "annotations/b.txt", "")
-    faults = read_faults(DatasetConfig(name="v", format="visdrone", root=str(tmp_path)))
+    faults = read_faults(DetectionDataset(name="v", format="visdrone", root=str(tmp_path)))
     assert "1 label without image" in faults
     assert "1 image without label" in faults
 
 
-def read_faults(config: DatasetConfig) -> str:
+def read_faults(config: DetectionDataset) -> str:
     with pytest.raises(UserError) as caught:
         read(config, "drop")
     return str(caught.value)
 
 
 def test_visdrone_splits(data_root: Path) -> None:
-    config = DatasetConfig(name="v", format="visdrone", root=str(data_root / "visdrone_native"), split="val")
+    config = DetectionDataset(name="v", format="visdrone", root=str(data_root / "visdrone_native"), split="val")
     assert "split val does not exist; splits in" in refused(config)
     assert "train" in refused(config)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.own import OwnDataset
 from ddptrain.data.formats.build import read
 from ddptrain.data.formats.depth import DepthMaps
 from ddptrain.data.formats.files import files_below, images_below
@@ -38,7 +38,7 @@ LAYOUTS: dict[str, dict[str, str]] = {
     "masks": {"images/a.png": "", "masks/a.png": "mask"},
     "jrdb": {"images/image_stitched/s/000000.jpg": "", f"{PEOPLE}/s.json": JRDB, f"{PEOPLE}/._s.json": "\0"},
 }
-READ: dict[str, Callable[[DatasetConfig], tuple[object, Faults]]] = {
+READ: dict[str, Callable[[OwnDataset], tuple[object, Faults]]] = {
     "folder": read_labelled,
     "masks": read_masks,
     "jrdb": read_jrdb,
@@ -46,7 +46,7 @@ READ: dict[str, Callable[[DatasetConfig], tuple[object, Faults]]] = {
 
 
 @pytest.fixture(params=LAYOUTS)
-def dataset(request: pytest.FixtureRequest, tmp_path: Path, save_image: Save) -> DatasetConfig:
+def dataset(request: pytest.FixtureRequest, tmp_path: Path, save_image: Save) -> OwnDataset:
     """A set of one or two images in each format, with hidden files and folders, and links back, wherever it has folders."""
     for name, text in LAYOUTS[request.param].items():
         path = tmp_path / "set" / name
@@ -64,7 +64,7 @@ def dataset(request: pytest.FixtureRequest, tmp_path: Path, save_image: Save) ->
             (folder / name).write_bytes(b"\0\1\2")
         (folder / "loop").symlink_to(".")
     names = ("x",) if request.param == "masks" else None
-    return DatasetConfig(name="d", format=request.param, root=str(tmp_path / "set"), names=names)
+    return OwnDataset(name="d", format=request.param, root=str(tmp_path / "set"), names=names)
 
 
 def grey_mask(path: Path) -> None:
@@ -72,7 +72,7 @@ def grey_mask(path: Path) -> None:
     Image.new("L", (100, 80)).save(path)
 
 
-def test_hidden_files_and_links_back_change_nothing(dataset: DatasetConfig) -> None:
+def test_hidden_files_and_links_back_change_nothing(dataset: OwnDataset) -> None:
     table, faults = READ.get(dataset.format, read)(dataset)
     assert len(table) == len([n for n in LAYOUTS[dataset.format] if n.endswith("jpg") or n == "images/a.png"])
     assert faults.counts.keys() <= {"hidden file or folder", "folder reached twice"}
@@ -97,7 +97,7 @@ def test_each_folder_is_visited_once(tmp_path: Path, save_image: Save) -> None:
 def test_folders_of_splits_are_no_classes(tmp_path: Path, save_image: Save) -> None:
     for name in ("train/cat/a.jpg", "train/dog/b.jpg", "Val/cat/c.jpg"):
         save_image(tmp_path / name)
-    config = DatasetConfig(name="d", format="folder", root=str(tmp_path))
+    config = OwnDataset(name="d", format="folder", root=str(tmp_path))
     with pytest.raises(UserError, match=r"no split is chosen; splits in .*: Val, train; set split to one of them"):
         read_labelled(config)
     with pytest.raises(UserError, match=r"holdout makes the splits of a dataset that has none, and .* has Val, train"):
@@ -110,13 +110,13 @@ def test_other_kinds_of_images_are_named_with_their_count(tmp_path: Path, save_i
     save_image(tmp_path / "b.png")
     for name in ("b.heic", "c.HEIC", "d.gif", "e.jfif", "f.avif", "notes.txt", "README"):
         (tmp_path / "cat" / name).write_bytes(b"x")
-    table, faults = read_labelled(DatasetConfig(name="d", format="folder", root=str(tmp_path)))
+    table, faults = read_labelled(OwnDataset(name="d", format="folder", root=str(tmp_path)))
     assert len(table) == 1
     unread = "2 .heic files (not read), 1 .gif file (not read), 1 .jfif file (not read), 1 .avif file (not read)"
     assert faults.text() == f"{unread}; 1 image without label left out, such as {tmp_path}/b.png"
     (tmp_path / "cat" / "a.png").unlink()
     with pytest.raises(UserError, match=r"cat: empty class folder: .*; in all: 1 empty class folder; also 2 \.heic files"):
-        read_labelled(DatasetConfig(name="d", format="folder", root=str(tmp_path)))
+        read_labelled(OwnDataset(name="d", format="folder", root=str(tmp_path)))
 
 
 def test_one_of_two_files_of_a_name_is_taken_and_told(tmp_path: Path, save_image: Save) -> None:
@@ -124,7 +124,7 @@ def test_one_of_two_files_of_a_name_is_taken_and_told(tmp_path: Path, save_image
         save_image(tmp_path / "images" / name)
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/a.txt").write_text(ROW)
-    table, faults = read(DatasetConfig(name="d", format="visdrone", root=str(tmp_path)))
+    table, faults = read(OwnDataset(name="d", format="visdrone", root=str(tmp_path)))
     assert len(table) == 1
     assert faults.text() == "1 name with two suffixes (one of them taken)"
     assert "a.png is taken" in str(faults.kept[0])
@@ -135,7 +135,7 @@ def test_depth_maps_come_from_no_hidden_folder(tmp_path: Path, save_image: Save)
     save_image(tmp_path / "depth" / "b.png")
     (tmp_path / "depth" / "a.exr").write_bytes(b"x")
     (tmp_path / "depth" / "loop").symlink_to(".")
-    maps = DepthMaps(DatasetConfig(name="d", format="yolo", root=str(tmp_path), depth="depth"), [])
+    maps = DepthMaps(OwnDataset(name="d", format="yolo", root=str(tmp_path), depth="depth"), [])
     assert maps.find(str(tmp_path / "images/a.jpg")) is None
     assert maps.find(str(tmp_path / "images/b.jpg")) == str(tmp_path / "depth/b.png")
     for told in ("1 hidden file or folder", "1 folder reached twice", "1 .exr file (not read)"):
@@ -162,6 +162,6 @@ def test_images_that_no_list_names_are_told(tmp_path: Path, save_image: Save, fm
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    config = DatasetConfig(name="d", format=fmt, root=str(tmp_path), split=None if fmt == "auair" else "train")
+    config = OwnDataset(name="d", format=fmt, root=str(tmp_path), split=None if fmt == "auair" else "train")
     table, faults = read(config)
     assert (len(table), faults.text()) == (1, f"no faults; 2 images without label left out, such as {tmp_path}/{folder}/b.jpg")
