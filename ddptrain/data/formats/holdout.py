@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from ddptrain.config.data import DatasetConfig
+from ddptrain.config.data import HoldoutDataset
 from ddptrain.data.tables.base import R
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
 SPLITS = ("train", "val")
+Dataset = TypeVar("Dataset", bound=HoldoutDataset)
 
 
-def whole(config: DatasetConfig, parts: Sequence[str | None]) -> DatasetConfig:
+def whole(config: Dataset, parts: Sequence[str | None]) -> Dataset:
     """The dataset of which `holdout` holds a part out; `parts` are the splits that it has, one of which may be None."""
     if len(parts) > 1:
         raise UserError(
@@ -26,7 +28,7 @@ def whole(config: DatasetConfig, parts: Sequence[str | None]) -> DatasetConfig:
     return config.model_copy(update={"split": parts[0] if parts else None})
 
 
-def of_split(config: DatasetConfig, groups: Mapping[str, str]) -> Callable[[str], bool]:
+def of_split(config: HoldoutDataset, groups: Mapping[str, str]) -> Callable[[str], bool]:
     """Which images are of the split: all, or where `holdout` makes the splits, those of them. `groups`: the paths of all
     images and what is held out evenly of, such as the class."""
     if config.holdout is None:
@@ -50,7 +52,7 @@ def _held_out(groups: Mapping[str, str], part: float, root: str) -> Collection[s
     return {p for paths in members.values() for p in sorted(paths, key=mixed)[: round(part * len(paths))]}
 
 
-def keep_split(config: DatasetConfig, table: R, faults: Faults) -> R:
+def keep_split(config: HoldoutDataset, table: R, faults: Faults) -> R:
     """The images of the split that `holdout` makes of a whole table."""
     in_split = of_split(config, dict.fromkeys(table.paths, ""))
     keep = np.array([in_split(p) for p in table.paths], bool)
