@@ -144,8 +144,8 @@ def _by_class(old: Sequence[str], new: Sequence[str]) -> str:
     return "; ".join(f"{what}: {len(names)} ({_some(names)})" for what, names in groups.items() if names)
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+def _some(names: Sequence[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _differences(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str:
@@ -154,14 +154,9 @@ def _differences(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str
         for k, v in here.items()
         if k in there and there[k].shape != v.shape
     ]
-    lines = [
-        _few(reshaped, ""),
-        _few([k for k in here if k not in there], "only here: "),
-        _few([k for k in there if k not in here], "only there: "),
-    ]
-    return "; ".join(line for line in lines if line)
-
-
-def _few(names: Sequence[str], what: str) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return what + ", ".join(names[:SHOWN]) + more if names else ""
+    groups = {
+        "": reshaped,
+        "only here: ": [k for k in here if k not in there],
+        "only there: ": [k for k in there if k not in here],
+    }
+    return "; ".join(what + _some(names, SHOWN) for what, names in groups.items() if names)

@@ -156,7 +156,7 @@ def evidence(report: StepReport, batches: Sequence[Batch], samples: Samples) -> 
 
 
 def _keep(path: Path, known: dict[str, Any]) -> str:
-    """Save evidence; says where, or why not: a full disk is no reason to end here."""
+    """Save evidence; returns where, or why not: a full disk must not end the run."""
     try:
         path.parent.mkdir(exist_ok=True)
         torch.save(known, path)

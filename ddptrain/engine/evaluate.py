@@ -21,7 +21,7 @@ NAMED = 8
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The outcome of an evaluation.
 
     Attributes:
         metrics: flat names to values, the same on every rank; `bad_images` counts those that could not be read.
@@ -34,7 +34,7 @@ class Evaluation:
     replaced: list[str] = field(default_factory=list)
 
     def warnings(self) -> list[str]:
-        """What to tell of images that could not be read: the first of them, and how many there are."""
+        """Lines about images that could not be read: the first of them, and their number."""
         if not self.replaced:
             return []
         more = len(self.replaced) - NAMED
@@ -92,7 +92,7 @@ def evaluate(
         workers: loader processes of this rank.
         precision: "none", "bf16" or "fp16".
         max_bad_images: see `EvalConfig`.
-        wait: how long to wait for a batch, and who is told of trouble.
+        wait: how long to wait for a batch, and where trouble is reported.
 
     Raises:
         RunFailed: on every rank alike: too many images could not be read.

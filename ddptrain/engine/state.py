@@ -25,6 +25,10 @@ from ddptrain.optim.schedule import Schedule
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.stream import run_length
 
+COUNTERS = ("step", "skipped", "position", "bests", "stale", "unjudged", "replaced")
+SUMS = ("loss_by_dataset", "samples_by_dataset", "parts", "updates")
+"""Members of a state that a checkpoint holds under their names."""
+
 
 @dataclass
 class RunState:
@@ -40,7 +44,7 @@ class RunState:
             undefined.
         unjudged: an evaluation of this step is due.
         frozen: parts of the model that stay in eval mode.
-        notes: lines for the log about where the run starts from.
+        notes: lines for the log about the start of the run.
         replaced: samples that stood in for unreadable ones.
         loss_by_dataset, samples_by_dataset: sums over the run, by dataset; losses of skipped steps are left out.
         parts: sums of the loss parts over the `updates` since the last evaluation, by name.
@@ -80,7 +84,7 @@ class RunState:
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """The averaged weights, or the weights themselves where there is no average."""
+        """The averaged weights, or the weights themselves if no average is kept."""
         return self.ema.model if self.ema is not None else self.model
 
     @property
@@ -136,8 +140,8 @@ class RunState:
             self.ema.load_state_dict(self.model.state_dict())
 
     def judge(self, metrics: Mapping[str, float]) -> list[str]:
-        """Note an evaluation; the monitored metrics that are the best so far. One that is undefined (nan: there is no truth to
-        find) is neither better nor worse."""
+        """Record an evaluation; returns the monitored metrics that are the best so far. An undefined one (nan: the datasets
+        have no truth) is neither better nor worse."""
         self.unjudged = False
         better = [name for name in self.monitored if _is_better(name, metrics[name], self.bests.get(name))]
         self.bests |= {name: metrics[name] for name in better}
@@ -150,21 +154,11 @@ class RunState:
     def state_dict(self) -> dict[str, Any]:
         """Plain types and tensors; tensors are the live ones, not copies."""
         return {
-            "step": self.step,
-            "skipped": self.skipped,
-            "position": self.position,
+            **{name: getattr(self, name) for name in (*COUNTERS, *SUMS)},
             "global_batch": self.split.global_batch,
             "micro_batch": self.split.micro_batch,
             "ranks": self.split.world_size,
-            "bests": self.bests,
-            "stale": self.stale,
-            "unjudged": self.unjudged,
-            "replaced": self.replaced,
             "datasets": list(self.sampler.mixture.names),
-            "loss_by_dataset": self.loss_by_dataset,
-            "samples_by_dataset": self.samples_by_dataset,
-            "parts": self.parts,
-            "updates": self.updates,
             "normalizer": self.stepper.normalizer,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
