@@ -15,11 +15,12 @@ from ddptrain.config import RunConfig
 from ddptrain.config.batch import split_batch
 from ddptrain.engine.memory import estimate
 from ddptrain.errors import UserError
-from ddptrain.reporting import ledger
 from ddptrain.reporting.console import Console
 from ddptrain.reporting.history import plain
+from ddptrain.reporting.ledger import plan_table
 from ddptrain.reporting.page import Section, page, picture
 from ddptrain.reporting.pictures import grid
+from ddptrain.reporting.table import Table
 from ddptrain.structures import SampleKey
 from ddptrain.system.files import write_text
 from ddptrain.tasks.base import Task
@@ -68,7 +69,7 @@ def _print(inspection: Inspection, out: Path) -> None:
     with Console(None, total_steps=0, steps_per_epoch=1, stream=sys.stdout) as console:
         for section in inspection.sections:
             if section.rows:
-                console.table(section.title, section.columns, section.rows)
+                console.table(section.title, Table(section.columns, section.rows))
             elif section.lines:
                 console.line(section.title)
             for line in section.lines:
@@ -114,7 +115,7 @@ def _add_mixture(task: Task, inspection: Inspection) -> None:
     epochs = steps * train.global_batch / samples
     noun = "step" if steps == 1 else "steps"
     line = f"{steps} {noun} of {train.global_batch} samples, {epochs:.4g} epochs of {samples} samples."
-    inspection.sections.append(Section("Mixture", [line], ledger.COLUMNS, ledger.plan_table(plan)))
+    inspection.sections.append(Section("Mixture", [line], *plan_table(plan)))
     inspection.facts["mixture"] = [row._asdict() for row in plan]
     inspection.facts["steps"] = steps
 

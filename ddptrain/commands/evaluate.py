@@ -15,6 +15,7 @@ from ddptrain.distributed import World
 from ddptrain.engine.evaluate import Evaluation, evaluate
 from ddptrain.reporting.console import Console
 from ddptrain.reporting.history import plain
+from ddptrain.reporting.table import Table
 from ddptrain.system.printable import warn
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task
@@ -33,7 +34,7 @@ def evaluate_run(run: Path, overrides: Sequence[str], as_json: bool) -> int:
         print(json.dumps(plain(evaluation.metrics), indent=1))
     elif world.main:
         with Console(None, total_steps=0, steps_per_epoch=1) as console:
-            console.table(str(file), *task.view.summary(evaluation.metrics))
+            console.table(str(file), Table(*task.view.summary(evaluation.metrics)))
             for remark in task.view.remarks(evaluation.metrics):
                 console.line(f"warning: {remark}")
     return 0

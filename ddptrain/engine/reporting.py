@@ -22,6 +22,7 @@ from ddptrain.reporting.console import Console
 from ddptrain.reporting.history import History, history_of, write_summary
 from ddptrain.reporting.ledger import Ledger
 from ddptrain.reporting.pictures import grid
+from ddptrain.reporting.table import Table
 from ddptrain.reporting.tensorboard import open_board
 from ddptrain.reporting.timing import Timing
 from ddptrain.structures import SampleKey
@@ -157,9 +158,9 @@ class RunReporter:
         for line in evaluation.warnings():
             self.console.line(f"warning: {line}")
         self._last = evaluation
-        header, rows = self._task.view.summary(metrics)
+        table = Table(*self._task.view.summary(metrics))
         mark = "  (best so far)" if better else ""
-        self.console.table(f"evaluation after step {state.step}, epoch {state.epoch:.1f}{mark}", header, rows)
+        self.console.table(f"evaluation after step {state.step}, epoch {state.epoch:.1f}{mark}", table)
         for remark in self._task.view.remarks(metrics):
             self.console.line(f"warning: {remark}")
         monitored = state.monitored[0]
@@ -172,7 +173,6 @@ class RunReporter:
         self.board.scalars({f"eval/{name}": value for name, value in metrics.items()}, state.step)
         if self._section.images and self._section.tensorboard:
             self.board.image("eval/truth and prediction", grid(self._pictures(evaluation)), state.step)
-        self.board.flush()
         self._try("summary.json", lambda: self.write_summary(state))
 
     def _try(self, name: str, write: Callable[[], None]) -> None:

@@ -14,7 +14,8 @@ from ddptrain.distributed import World
 from ddptrain.engine.reporting import RunReporter
 from ddptrain.engine.state import RunState
 from ddptrain.optim.build import used_decay
-from ddptrain.reporting import ledger
+from ddptrain.reporting.ledger import plan_table
+from ddptrain.reporting.table import Table
 from ddptrain.tasks.base import Task
 from ddptrain.version import __version__
 
@@ -37,14 +38,14 @@ def report_start(task: Task, world: World, state: RunState, reporter: RunReporte
     line(f"model {config.model.name}: {parameters / 1e6:.2f} M parameters, {len(task.classes)} classes")
     for setting in settings(config, state):
         line(setting)
-    reporter.console.table("what is trained, and how", COLUMNS, groups(state))
+    reporter.console.table("what is trained, and how", Table(COLUMNS, groups(state)))
     for note in (*state.notes, *task.notes):
         line(note)
-    plan = reporter.ledger.plan
-    reporter.console.table("mixture", ledger.COLUMNS, ledger.plan_table(plan))
+    plan = plan_table(reporter.ledger.plan)
+    reporter.console.table("mixture", plan)
     for warning in state.sampler.mixture.warnings():
         line(f"warning: {warning}")
-    reporter.board.text("mixture", ledger.plan_markdown(plan), state.step)
+    reporter.board.text("mixture", plan.markdown(), state.step)
 
 
 def settings(config: RunConfig, state: RunState) -> Iterator[str]:

@@ -1,25 +1,25 @@
-"""What a run says, to a person (a live line on a terminal, plain lines elsewhere) and always to `log.txt`."""
+"""What a run reports, to a person (a live line on a terminal, plain lines elsewhere) and always to `log.txt`."""
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from ddptrain.reporting.terminal import Face, Plain, Terminal, plain_table
+from ddptrain.reporting.table import Table
+from ddptrain.reporting.terminal import Face, Plain, Terminal
 from ddptrain.reporting.timing import Reading, duration
 from ddptrain.system.printable import printable
 
 
 class Console:
-    """The voice of rank 0.
+    """The lines of rank 0.
 
     Args:
         log: `log.txt`, appended to, each line with its time; None for no log. Lines that cannot be written (disk full) are
-            lost, which is said once.
+            lost, which is reported once.
         total_steps: length of the run.
         steps_per_epoch: may be a fraction.
         stream: the terminal or file that a person reads; None for silence (any rank but 0, with no log).
@@ -28,7 +28,7 @@ class Console:
     def __init__(
         self, log: Path | None, *, total_steps: int, steps_per_epoch: float, stream: TextIO | None = sys.stdout
     ) -> None:
-        # a file's name may hold bytes that are no UTF-8; unbuffered, or a line that failed would come back at every other one
+        # a file's name may hold bytes that are not UTF-8; unbuffered, or a line that failed would come back at every other one
         self._log = log.open("ab", buffering=0) if log is not None else None
         self._log_failed = False
         self._total, self._per_epoch = total_steps, steps_per_epoch
@@ -36,24 +36,16 @@ class Console:
         self._face: Face = Terminal(stream, total_steps) if stream and terminal else Plain(stream, total_steps)
 
     def line(self, text: str) -> None:
-        """Say `text`, in one line, whatever the names in it hold."""
+        """Report `text`, in one line, whatever the names in it hold."""
         text = printable(text)
         self._write(text)
         self._face.line(text)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Say a table.
-
-        Args:
-            title: a line above it.
-            columns: their names.
-            rows: cells; floats get three decimals, None and nan become `-`; columns of numbers are right-aligned.
-        """
-        title, columns = printable(title), [printable(name) for name in columns]
-        cells = [[printable(_cell(value)) for value in row] for row in rows]
-        right = [all(isinstance(row[i], (int, float, type(None))) for row in rows) for i in range(len(columns))]
-        self._write(plain_table(title, columns, cells, right))
-        self._face.table(title, columns, cells, right)
+    def table(self, title: str, table: Table) -> None:
+        """Report a table under its title."""
+        title = printable(title)
+        self._write(f"{title}\n{table.text()}")
+        self._face.table(title, table)
 
     def step(self, step: int) -> None:
         """`step` steps are done. Called at every step; costs next to nothing."""
@@ -76,7 +68,7 @@ class Console:
         self._face.progress(step, epoch, numbers)
 
     def status(self, text: str) -> None:
-        """What goes on instead of training (`evaluating`), shown on a terminal only; empty for training."""
+        """What happens instead of training (`evaluating`), shown on a terminal only; empty for training."""
         self._face.status(text)
 
     def close(self) -> None:
@@ -101,9 +93,3 @@ class Console:
                 if not self._log_failed:
                     self._log_failed = True
                     self._face.line(f"warning: {self._log.name}: lines are lost ({e.strerror}); training goes on")
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The mixture ledger: what a mixture will do, told at the start, and what it did, counted while it runs."""
+"""The mixture ledger: what a mixture will do, reported at the start, and what it did, counted while it runs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ddptrain.reporting.table import Table
 from ddptrain.structures import PlanRow
 
-COLUMNS = ("dataset", "images", "share", "samples/epoch", "passes/epoch", "epochs/pass")
 
-
-def plan_table(plan: Sequence[PlanRow]) -> list[list[Any]]:
-    """The cells of the plan under `COLUMNS`, for `Console.table`."""
-    return [
+def plan_table(plan: Sequence[PlanRow]) -> Table:
+    """The plan of a mixture."""
+    columns = ("dataset", "images", "share", "samples/epoch", "passes/epoch", "epochs/pass")
+    rows = [
         [
             r.name,
             r.size,
@@ -25,12 +25,7 @@ def plan_table(plan: Sequence[PlanRow]) -> list[list[Any]]:
         ]
         for r in plan
     ]
-
-
-def plan_markdown(plan: Sequence[PlanRow]) -> str:
-    """The plan as a Markdown table, for TensorBoard's text."""
-    rows = [[f"{v:.3f}" if isinstance(v, float) else "-" if v is None else str(v) for v in r] for r in plan_table(plan)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [COLUMNS, ["---"] * len(COLUMNS), *rows])
+    return Table(columns, rows)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from ddptrain.reporting.pictures import encode
+from ddptrain.reporting.table import UNKNOWN, Table, is_number
 from ddptrain.system.printable import printable
 
-UNKNOWN = "unknown"
-"""A cell that says so is shaded."""
 COLOURS = ("#2f6db5", "#d9822b", "#3d9a6d", "#a34db0", "#b5413c", "#6b7785", "#1f9aa8", "#8d6b2f")
 """Of the series of a figure; they repeat."""
 LETTER = 7
@@ -47,7 +46,7 @@ class Section:
     Attributes:
         title: its heading.
         lines: sentences.
-        columns, rows: a table, if there are any rows; cells as for `Console.table`.
+        columns, rows: a table, if there are any rows, see `Table`; cells that are `UNKNOWN` are shaded.
         figures: pieces of HTML (`histogram`, `picture`); the terminal leaves them out.
     """
 
@@ -60,11 +59,9 @@ class Section:
 
 def page(title: str, subtitle: str, errors: Sequence[str], warnings: Sequence[str], sections: Sequence[Section]) -> str:
     """The whole HTML file."""
-    told = [f'<p class="error"><b>error</b> {escape(e)}</p>' for e in errors]
-    told += [f'<p class="warning"><b>warning</b> {escape(w)}</p>' for w in warnings]
-    if not told:
-        told = ['<p class="good">no errors, no warnings</p>']
-    body = "\n".join([*told, *(_section(s) for s in sections)])
+    faults = [f'<p class="error"><b>error</b> {escape(e)}</p>' for e in errors]
+    faults += [f'<p class="warning"><b>warning</b> {escape(w)}</p>' for w in warnings]
+    body = "\n".join([*(faults or ['<p class="good">no errors, no warnings</p>']), *(_section(s) for s in sections)])
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n"
@@ -75,30 +72,21 @@ def page(title: str, subtitle: str, errors: Sequence[str], warnings: Sequence[st
 def _section(section: Section) -> str:
     parts = [f"<h2>{escape(section.title)}</h2>", *(f"<p>{escape(line)}</p>" for line in section.lines)]
     if section.rows:
-        parts.append(_table(section.columns, section.rows))
+        parts.append(_table(Table(section.columns, section.rows)))
     return "\n".join([*parts, *section.figures])
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    numeric = [all(_right(row[i]) for row in rows) for i in range(len(columns))]
-    head = "".join(f"<th{_class(n, '')}>{escape(c)}</th>" for c, n in zip(columns, numeric))
-    body = "".join(
-        "<tr>" + "".join(f"<td{_class(n, v)}>{escape(_cell(v))}</td>" for v, n in zip(row, numeric)) + "</tr>\n" for row in rows
-    )
+def _table(table: Table) -> str:
+    right = table.right()
+    head = "".join(f"<th{_class(r, '')}>{escape(c)}</th>" for c, r in zip(table.columns, right))
+    cells = [[f"<td{_class(r, v)}>{escape(_cell(v))}</td>" for v, r in zip(row, right)] for row in table.rows]
+    body = "".join(f"<tr>{''.join(row)}</tr>\n" for row in cells)
     return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
 
 
 def _class(numeric: bool, value: Any) -> str:
-    names = [name for name, there in (("number", numeric), ("unknown", value == UNKNOWN)) if there]
-    return f' class="{" ".join(names)}"' if names else ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _right(value: Any) -> bool:
-    return _is_number(value) or value in (None, UNKNOWN) or str(value).endswith((" %", " GB"))
+    names = " ".join(["number"] * numeric + ["unknown"] * (value == UNKNOWN))
+    return f' class="{names}"' if names else ""
 
 
 def _cell(value: Any) -> str:
@@ -106,11 +94,11 @@ def _cell(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if _is_number(value) else str(value)
+    return f"{value:,}" if is_number(value) else str(value)
 
 
 def escape(text: str) -> str:
-    """The text inside HTML, what is no visible character written out."""
+    """The text inside HTML, characters that are not visible written out."""
     return escape_html(printable(text))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddptrain.reporting.table import Table
 from ddptrain.system.files import write_text
 from ddptrain.system.printable import printable
 
@@ -164,17 +165,8 @@ def segmentation(
         axis.grid(axis="x", alpha=0.3)
 
 
-def text(
-    path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], metrics: Mapping[str, float], remarks: Sequence[str]
-) -> None:
-    """The table of an evaluation, what to mind about it, and every number, as plain text."""
-
-    def cell(value: Any) -> str:
-        return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-    table = [list(header), *([cell(v) for v in row] for row in rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
-    lines = ["  ".join(v.ljust(w) for v, w in zip(row, widths)).rstrip() for row in table]
-    lines += ["", *remarks] if remarks else []
-    lines += ["", *(f"{name:40} {cell(value)}" for name, value in metrics.items())]
-    write_text(path, "\n".join(map(printable, lines)) + "\n")
+def text(path: Path, table: Table, metrics: Mapping[str, float], remarks: Sequence[str]) -> None:
+    """The table of an evaluation, the remarks on it, and every number, as plain text."""
+    lines = [*map(printable, remarks), ""] if remarks else []
+    every = Table(("metric", "value"), list(metrics.items()))
+    write_text(path, "\n".join([table.text(decimals=4), "", *lines, every.text(decimals=4)]) + "\n")

@@ -29,11 +29,8 @@ class Board(Protocol):
     def text(self, tag: str, text: str, step: int) -> None:
         """Markdown."""
 
-    def flush(self) -> None:
-        """Everything so far on disk; called when a checkpoint is written, so that no curve has a gap on resume."""
-
     def close(self) -> None:
-        """Flush and end."""
+        """End."""
 
 
 class NullBoard:
@@ -46,9 +43,6 @@ class NullBoard:
         """Nothing."""
 
     def text(self, tag: str, text: str, step: int) -> None:
-        """Nothing."""
-
-    def flush(self) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -156,9 +150,6 @@ class TensorBoard:
     def text(self, tag: str, text: str, step: int) -> None:
         """Markdown."""
         self._write(self._file.add, self._make_text(tag, text), step)
-
-    def flush(self) -> None:
-        """Nothing: what is written is in the file."""
 
     def close(self) -> None:
         """End."""

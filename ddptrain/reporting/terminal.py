@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TextIO
+
+from ddptrain.reporting.table import Table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-Row = Sequence[str]
-
 
 class Face(Protocol):
-    """What `Console` says goes to one of these."""
+    """Where `Console` shows what it reports."""
 
     def line(self, text: str) -> None:
         """Text that stays."""
 
-    def table(self, title: str, columns: Row, rows: Sequence[Row], right: Sequence[bool]) -> None:
-        """A table that stays; `right` tells the columns to align to the right."""
+    def table(self, title: str, table: Table) -> None:
+        """A table that stays, under its title."""
 
     def step(self, step: int) -> None:
         """Steps done, called at every step."""
@@ -29,14 +28,14 @@ class Face(Protocol):
         """The numbers of a log step."""
 
     def status(self, text: str) -> None:
-        """What goes on instead of training; empty for training."""
+        """What happens instead of training; empty for training."""
 
     def close(self) -> None:
-        """No more will be said."""
+        """Nothing more will come."""
 
 
 class Plain:
-    """Lines of plain text on a stream that is no terminal; None for silence."""
+    """Lines of plain text on a stream that is not a terminal; None for silence."""
 
     def __init__(self, stream: TextIO | None, total_steps: int) -> None:
         self._stream, self._total = stream, total_steps
@@ -46,9 +45,9 @@ class Plain:
         if self._stream is not None:
             print(text, file=self._stream, flush=True)
 
-    def table(self, title: str, columns: Row, rows: Sequence[Row], right: Sequence[bool]) -> None:
+    def table(self, title: str, table: Table) -> None:
         """Print it, aligned."""
-        self.line(plain_table(title, columns, rows, right))
+        self.line(f"{title}\n{table.text()}")
 
     def step(self, step: int) -> None:
         """Nothing: a line a step would be too many."""
@@ -61,7 +60,7 @@ class Plain:
         """Nothing."""
 
     def close(self) -> None:
-        """Nothing: the stream is not ours."""
+        """Nothing: the stream belongs to the caller."""
 
 
 class Terminal:
@@ -81,18 +80,18 @@ class Terminal:
         """Print above the live line."""
         self._console.print(text, markup=False, highlight=False, emoji=False)
 
-    def table(self, title: str, columns: Row, rows: Sequence[Row], right: Sequence[bool]) -> None:
+    def table(self, title: str, table: Table) -> None:
         """Print above the live line."""
         from rich import box
-        from rich.table import Table
+        from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = Table(title=Text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD)
-        for name, to_right in zip(columns, right):
-            table.add_column(Text(name, "cyan"), justify="right" if to_right else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        self._console.print(table)
+        drawn = RichTable(title=Text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD)
+        for name, right in zip(table.header(), table.right()):
+            drawn.add_column(Text(name, "cyan"), justify="right" if right else "left", overflow="fold")
+        for row in table.cells():
+            drawn.add_row(*(Text(cell) for cell in row))
+        self._console.print(drawn)
 
     def step(self, step: int) -> None:
         """Redraw now and then."""
@@ -123,7 +122,7 @@ class Terminal:
 
     def _renderable(self) -> RenderableType:
         from rich.progress_bar import ProgressBar
-        from rich.table import Table
+        from rich.table import Table as RichTable
         from rich.text import Text
 
         left = Text(f"epoch {self._epoch}" if self._epoch else "starting", "bold")
@@ -133,19 +132,8 @@ class Terminal:
         cells: list[RenderableType] = [left, right]
         if room >= 4:
             cells.insert(1, ProgressBar(self._total, self._step, width=min(room, 30)))
-        grid = Table.grid(padding=(0, 1))
+        grid = RichTable.grid(padding=(0, 1))
         for _ in cells:
             grid.add_column(no_wrap=True, overflow="ellipsis")
         grid.add_row(*cells)
         return grid
-
-
-def plain_table(title: str, columns: Row, rows: Sequence[Row], right: Sequence[bool]) -> str:
-    """The table as aligned text, the title above it."""
-    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-
-    def aligned(row: Row) -> str:
-        cells = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right))
-        return "  ".join(["", *cells]).rstrip()
-
-    return "\n".join([title, aligned(columns), "  " + "  ".join("-" * w for w in widths), *map(aligned, rows)])

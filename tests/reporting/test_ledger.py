@@ -1,45 +1,30 @@
 """The mixture ledger."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from ddptrain.reporting.ledger import COLUMNS, Ledger, plan_markdown, plan_table
+from ddptrain.reporting.ledger import Ledger, plan_table
+from ddptrain.structures import PlanRow
 
 
-@dataclass(frozen=True)
-class Row:
-    name: str
-    size: int
-    share: float
-    per_epoch: float = 1000.0
-
-    @property
-    def samples_per_epoch(self) -> float:
-        return self.share * self.per_epoch
-
-    @property
-    def passes_per_epoch(self) -> float:
-        return self.samples_per_epoch / self.size
-
-    @property
-    def epochs_per_pass(self) -> float:
-        return 1 / self.passes_per_epoch if self.share else math.inf
+def planned(name: str, size: int, share: float, per_epoch: float = 1000.0) -> PlanRow:
+    draws = share * per_epoch
+    return PlanRow(name, size, share, draws, draws / size, size / draws if draws else math.inf)
 
 
-PLAN = [Row("big", 100_000, 0.5), Row("mid", 300, 0.3), Row("tiny", 10, 0.2), Row("off", 7, 0.0)]
+PLAN = [planned("big", 100_000, 0.5), planned("mid", 300, 0.3), planned("tiny", 10, 0.2), planned("off", 7, 0.0)]
 
 
 def test_the_plan_as_a_table() -> None:
     table = plan_table(PLAN)
-    assert all(len(row) == len(COLUMNS) for row in table)
-    assert table[1] == ["mid", 300, 0.3, 300, 1.0, 1.0]
-    assert table[3][-1] is None
-    lines = plan_markdown(PLAN).splitlines()
+    assert all(len(row) == len(table.columns) for row in table.rows)
+    assert table.rows[1] == ["mid", 300, 0.3, 300, 1.0, 1.0]
+    assert table.rows[3][-1] is None
+    lines = table.markdown().splitlines()
     assert len(lines) == 2 + len(PLAN)
-    assert {line.count("|") for line in lines} == {len(COLUMNS) + 1}
+    assert {line.count("|") for line in lines} == {len(table.columns) + 1}
 
 
 def test_losses_per_dataset() -> None:

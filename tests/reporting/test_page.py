@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ddptrain.reporting.page import UNKNOWN, Section, details, histogram, page, picture
+from ddptrain.reporting.page import Section, details, histogram, page, picture
+from ddptrain.reporting.table import UNKNOWN
 
 
 def test_the_page_tells_all_and_escapes_it() -> None:

@@ -8,6 +8,7 @@ import pytest
 from ddptrain.cli import main
 from ddptrain.reporting.console import Console
 from ddptrain.reporting.page import Section, page
+from ddptrain.reporting.table import Table
 from ddptrain.system.printable import printable
 
 EVIL = "\x1b[31mcar\x1b]0;owned\x07\x9b2J\u202e\r"
@@ -29,7 +30,7 @@ def test_console_log_and_page_hold_no_control_characters(tmp_path: Path) -> None
     out = StringIO()
     with Console(tmp_path / "log.txt", total_steps=1, steps_per_epoch=1, stream=out) as console:
         console.line(f"warning: {EVIL}\nfinished at step 1")
-        console.table(EVIL, [EVIL], [[EVIL + "\n"]])
+        console.table(EVIL, Table([EVIL], [[EVIL + "\n"]]))
     html = page(EVIL, EVIL, [EVIL], [EVIL], [Section(EVIL, [EVIL], [EVIL], [[EVIL]])])
     for text in (out.getvalue(), (tmp_path / "log.txt").read_text(), html):
         assert r"\x1b[31mcar" in text

@@ -12,7 +12,8 @@ from ddptrain.data.inspect.missed import strangely_missed
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.labels import named_like_regions
 from ddptrain.errors import UserError
-from ddptrain.reporting.page import UNKNOWN, Section, histogram
+from ddptrain.reporting.page import Section, histogram
+from ddptrain.reporting.table import UNKNOWN
 from ddptrain.system.printable import first_few
 from ddptrain.tasks.inspection.base import DataSet, Inspection
 from ddptrain.tasks.inspection.folders import folder_warnings
