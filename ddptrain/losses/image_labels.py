@@ -31,8 +31,8 @@ def cross_entropy(
         gamma: exponent of 1 - p, the focal loss (arXiv 1708.02002), or None.
     """
     log_p = F.log_softmax(logits.float(), -1)
-    wanted = target * (1 - smoothing) + smoothing / target.shape[1]
-    terms = -wanted * log_p
+    smoothed = target * (1 - smoothing) + smoothing / target.shape[1]
+    terms = -smoothed * log_p
     if gamma is not None:
         terms = terms * (1 - log_p.exp()).clamp(min=1e-6) ** gamma
     if weights is None:
@@ -80,19 +80,19 @@ def mix(
     return mixed, classes * part[:, None] + partner_classes * (1 - part[:, None])
 
 
-def class_weights(wanted: str | tuple[float, ...], counts: NDArray[np.integer]) -> Tensor | None:
+def class_weights(rule: str | tuple[float, ...], counts: NDArray[np.integer]) -> Tensor | None:
     """Weights of the classes for a weighted mean, float32 `[C]`, or None for all alike.
 
     Only their ratios matter; the smallest is 1, so that no normalizer of a sample falls below it.
 
     Args:
-        wanted: "none", "balanced" (one over the count; the largest such weight for a class without any), or numbers.
+        rule: "none", "balanced" (one over the count; the largest such weight for a class without any), or numbers.
         counts: of the training samples (or pixels) of each class.
     """
-    if wanted == "none":
+    if rule == "none":
         return None
-    if wanted == "balanced":
+    if rule == "balanced":
         values = 1.0 / np.maximum(counts, max(1, counts[counts > 0].min()))
     else:
-        values = np.array(wanted, np.float64)
+        values = np.array(rule, np.float64)
     return torch.from_numpy(values / values[values > 0].min()).float()

@@ -10,12 +10,12 @@ from ddptrain.losses.image_labels import Sums
 from ddptrain.structures import VOID
 
 NEVER = -1e9
-"""Logit of a class that is out of the question: its probability and its gradient are exactly 0."""
+"""Logit of a class that cannot be the answer: its probability and its gradient are exactly 0."""
 
 
 def known_logits(logits: Tensor, annotated: Tensor) -> Tensor:
     """Logits `[B, C, …]`, float32, without the classes that an image's dataset does not label: there the softmax is over
-    the others, so that a pixel says nothing about what is unknown.
+    the others, so that a pixel teaches nothing about what is unknown.
 
     Args:
         annotated: bool `[B, C]`.
@@ -36,10 +36,10 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None =
     Returns:
         `each` float32 `[B]`: sums; `normalizer` float32 `[B]`: pixels, or the sum of their classes' weights.
     """
-    wanted = target.long()
-    terms = F.cross_entropy(logits, wanted, weight=weights, ignore_index=VOID, reduction="none")
-    valid = wanted != VOID
-    counts = valid if weights is None else weights[wanted.where(valid, 0)] * valid
+    labels = target.long()
+    terms = F.cross_entropy(logits, labels, weight=weights, ignore_index=VOID, reduction="none")
+    valid = labels != VOID
+    counts = valid if weights is None else weights[labels.where(valid, 0)] * valid
     return Sums(terms.sum((1, 2)), counts.sum((1, 2)).float())
 
 
@@ -53,7 +53,7 @@ def dice(logits: Tensor, target: Tensor) -> Tensor:
     """
     p = logits.softmax(1) * (target != VOID)[:, None]
     truth = target[:, None] == torch.arange(logits.shape[1], device=target.device, dtype=target.dtype)[:, None, None]
-    common, found, real = (p * truth).sum((2, 3)), p.sum((2, 3)), truth.sum((2, 3))
-    there = real > 0
-    loss = (1 - 2 * common / (found + real).clamp(min=1e-6)) * there
-    return loss.sum(1) / there.sum(1).clamp(min=1)
+    common, predicted, real = (p * truth).sum((2, 3)), p.sum((2, 3)), truth.sum((2, 3))
+    shown = real > 0
+    loss = (1 - 2 * common / (predicted + real).clamp(min=1e-6)) * shown
+    return loss.sum(1) / shown.sum(1).clamp(min=1)

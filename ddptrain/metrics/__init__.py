@@ -1,1 +1,1 @@
-"""How good the detections are: COCO, VOC and VisDrone average precision, curves and confusions."""
+"""Metrics: average precision of detections (COCO, VOC, VisDrone), classification, segmentation (mIoU)."""

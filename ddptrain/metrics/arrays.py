@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Metrics = dict[str, float]
-"""Values by flat key (`AP`, `class/car/AP50`, …), in 0..1; NaN where there is no truth to find."""
+"""Values by flat key (`AP`, `class/car/AP50`, …), in 0..1; NaN where there is no truth."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ def softmax(logits: NDArray[np.floating]) -> F64:
     return e / e.sum(1, keepdims=True)
 
 
-def confusion_matrix(truth: NDArray[np.integer], found: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
-    """int64 `[classes, classes]`: rows are the truth, columns what was found."""
-    return np.bincount(truth * classes + found, minlength=classes * classes).reshape(classes, classes)
+def confusion_matrix(truth: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
+    """int64 `[classes, classes]`: rows are the truth, columns the answers."""
+    return np.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def roc(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[F64, F64]:
@@ -76,9 +76,9 @@ def single_label(
     """
     k, n = len(classes), len(truth)
     p = softmax(logits)
-    found = logits.argmax(1)
-    matrix = confusion_matrix(truth, found, k)
-    out: Metrics = {"accuracy": float((found == truth).mean())}
+    predicted = logits.argmax(1)
+    matrix = confusion_matrix(truth, predicted, k)
+    out: Metrics = {"accuracy": float((predicted == truth).mean())}
     if k > 5:
         # the rank of the truth; of equal scores the first class is taken, as argmax does
         own = logits[np.arange(n), truth][:, None]
@@ -100,7 +100,7 @@ def multi_label(
     """Metrics of images of any number of classes, each class on the images where it is known.
 
     Args:
-        logits: `[n, C]`; a class is found from 0 (probability 0.5) on.
+        logits: `[n, C]`; a class is predicted from 0 (probability 0.5) on.
         truth: bool `[n, C]`.
         known: bool `[n, C]`.
 
@@ -111,21 +111,21 @@ def multi_label(
     values: dict[str, list[float]] = {name: [] for name in ("precision", "recall", "f1", "AP", "auc", "balanced_accuracy")}
     for k in range(len(classes)):
         score, is_it = logits[known[:, k], k], truth[known[:, k], k]
-        found = score >= 0
-        hits = float((found & is_it).sum())
-        precision, recall = _ratio(hits, found.sum()), _ratio(hits, is_it.sum())
-        f1 = _ratio(2 * hits, found.sum() + is_it.sum()) if is_it.any() else float("nan")
-        specificity = _ratio((~found & ~is_it).sum(), (~is_it).sum())
+        predicted = score >= 0
+        hits = float((predicted & is_it).sum())
+        precision, recall = _ratio(hits, predicted.sum()), _ratio(hits, is_it.sum())
+        f1 = _ratio(2 * hits, predicted.sum() + is_it.sum()) if is_it.any() else float("nan")
+        specificity = _ratio((~predicted & ~is_it).sum(), (~is_it).sum())
         each = (precision, recall, f1, precision_recall(score, is_it)[2], auc(score, is_it), (recall + specificity) / 2)
         for name, value in zip(values, each):
             values[name].append(value)
-    found, x = logits >= 0, logits.astype(np.float64)
-    hits = float((found & truth & known).sum())
+    predicted, x = logits >= 0, logits.astype(np.float64)
+    hits = float((predicted & truth & known).sum())
     entropy = np.maximum(x, 0) - x * truth + np.log1p(np.exp(-np.abs(x)))
     out: Metrics = {name: _mean(np.array(values[name])) for name in ("AP", "auc", "f1")}
     out["balanced_accuracy"] = _mean(np.array(values["balanced_accuracy"]))
-    out["f1_micro"] = _ratio(2 * hits, (found & known).sum() + (truth & known).sum())
-    out["accuracy"] = _ratio(((found == truth) & known).sum(), known.sum())
+    out["f1_micro"] = _ratio(2 * hits, (predicted & known).sum() + (truth & known).sum())
+    out["accuracy"] = _ratio(((predicted == truth) & known).sum(), known.sum())
     out["loss"] = _ratio((entropy * known).sum(), known.sum())
     return out | {f"class/{c}/{name}": v[i] for name, v in values.items() for i, c in enumerate(classes)}
 
@@ -141,22 +141,22 @@ def constant_answer(
         most: part of the answers that are one and the same, from which on it counts as collapsed.
     """
     of_class = {c: metrics.get(f"class/{c}/{recall}", float("nan")) for c in classes}
-    there = [c for c in classes if not np.isnan(of_class[c])]
-    if metrics.get("one_answer", 0.0) < most or len(there) < 2 or metrics[balanced] > 1 / len(there) + 0.05:
+    measured = [c for c in classes if not np.isnan(of_class[c])]
+    if metrics.get("one_answer", 0.0) < most or len(measured) < 2 or metrics[balanced] > 1 / len(measured) + 0.05:
         return None
-    return max(there, key=lambda c: of_class[c])
+    return max(measured, key=lambda c: of_class[c])
 
 
 def _per_class(p: F64, truth: NDArray[np.bool_], matrix: NDArray[np.int64]) -> dict[str, F64]:
     """Precision, recall, balanced accuracy, F1, average precision, AUC of each class, `[C]`; nan for a class without truth."""
-    hits, real, said = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-    there = real > 0
+    hits, real, answers = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    shown = real > 0
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
-            "precision": np.where(said > 0, hits / said, np.nan),
-            "recall": np.where(there, hits / real, np.nan),
-            "balanced_accuracy": np.where(there, (hits / real + 1 - (said - hits) / (real.sum() - real)) / 2, np.nan),
-            "f1": np.where(there, 2 * hits / (real + said), np.nan),
+            "precision": np.where(answers > 0, hits / answers, np.nan),
+            "recall": np.where(shown, hits / real, np.nan),
+            "balanced_accuracy": np.where(shown, (hits / real + 1 - (answers - hits) / (real.sum() - real)) / 2, np.nan),
+            "f1": np.where(shown, 2 * hits / (real + answers), np.nan),
             "AP": np.array([precision_recall(p[:, k], truth[:, k])[2] for k in range(p.shape[1])]),
             "auc": np.array([auc(p[:, k], truth[:, k]) for k in range(p.shape[1])]),
         }
@@ -167,6 +167,6 @@ def _ratio(a: float | np.integer | np.floating, b: float | np.integer | np.float
 
 
 def _mean(values: NDArray[np.floating]) -> float:
-    """Over the values that are numbers; nan where there is none."""
+    """Over the values that are numbers; nan where none is."""
     good = values[np.isfinite(values)]
     return float(good.mean()) if len(good) else float("nan")

@@ -2,7 +2,7 @@
 
 Precision at 101 recalls, averaged over the IoU thresholds 0.50:0.05:0.95 and over classes (cocodataset.org, "Detection
 evaluation"). Differences from `COCOeval.summarize`: every value counts the best `max_detections` of each class and
-image (there `AP` is tied to 100 whatever is asked), and what has no truth is NaN, not -1.
+image (there `AP` is tied to 100 in any case), and what has no truth is NaN, not -1.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ class _ArrayEval(COCOeval):
     def evaluate(self) -> None:
         """Match every image; `evalImgs` stands by class, range of areas, image."""
         truth, areas, images = self.truth, len(self.params.areaRng), self.truth.images
-        found, ends = prepare(truth, self.detections)
+        kept, ends = prepare(truth, self.detections)
         self.evalImgs: list[dict[str, Any] | None] = [None] * (len(truth.annotated) * areas * images)
         self._paramsEval = self.params
-        boxes, found_boxes = _xywh(truth.boxes), _xywh(found.boxes)
+        boxes, kept_boxes = _xywh(truth.boxes), _xywh(kept.boxes)
         # an ignore region is a crowd of every class
         crowd = truth.ignore | truth.crowd
         for i in range(images):
             rows, here = slice(*truth.offsets[i : i + 2]), slice(*ends[i : i + 2])
-            labels, found_labels, everywhere = truth.labels[rows], found.labels[here], truth.ignore[rows]
+            labels, kept_labels, everywhere = truth.labels[rows], kept.labels[here], truth.ignore[rows]
             for k in np.flatnonzero(truth.annotated):
                 own = rows.start + np.flatnonzero((labels == k) | everywhere)
-                mine = here.start + np.flatnonzero(found_labels == k)[: self.params.maxDets[-1]]
+                mine = here.start + np.flatnonzero(kept_labels == k)[: self.params.maxDets[-1]]
                 if len(own) or len(mine):
-                    parts = self._match(boxes[own], truth.area[own], crowd[own], found_boxes[mine], found.scores[mine])
+                    parts = self._match(boxes[own], truth.area[own], crowd[own], kept_boxes[mine], kept.scores[mine])
                     for a, part in enumerate(parts):
                         self.evalImgs[(k * areas + a) * images + i] = part
 
@@ -59,19 +59,19 @@ class _ArrayEval(COCOeval):
         boxes: NDArray[np.float64],
         area: NDArray[np.floating],
         crowd: NDArray[np.bool_],
-        found: NDArray[np.float64],
+        detections: NDArray[np.float64],
         scores: NDArray[np.floating],
     ) -> list[dict[str, Any]]:
         """What COCOeval.accumulate reads of one image and class, for each range of areas."""
         low, high = np.array(self.params.areaRng).T[:, :, None]
         ignored = crowd | (area < low) | (area > high)
-        if len(boxes) and len(found):
-            overlap = iou(found, boxes, crowd.astype(np.uint8))
+        if len(boxes) and len(detections):
+            overlap = iou(detections, boxes, crowd.astype(np.uint8))
         else:
-            overlap = np.zeros((len(found), len(boxes)))
+            overlap = np.zeros((len(detections), len(boxes)))
         result = match(overlap, ignored, crowd, np.minimum(self.params.iouThrs, 1 - 1e-10))
-        found_area = found[:, 2] * found[:, 3]
-        outside = (found_area < low) | (found_area > high)
+        detection_area = detections[:, 2] * detections[:, 3]
+        outside = (detection_area < low) | (detection_area > high)
         result[(result == 0) & outside[:, None]] = -1
         return [
             {"dtScores": scores, "dtMatches": r == 1, "dtIgnore": r == -1, "gtIgnore": g}
@@ -85,7 +85,7 @@ def _xywh(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """Mean of the values that there are; pycocotools marks the others by -1."""
+    """Mean of the known values; pycocotools marks the others by -1."""
     values = values[values > -1]
     return float(values.mean()) if values.size else float("nan")
 
@@ -144,7 +144,7 @@ def evaluate(
 
     Returns:
         For all datasets together the `KEYS`; `class/<class>/<key>`; `dataset/<dataset>/<key>`; and `AP_datasets`, the
-        mean of the datasets' AP. All keys are always there, NaN where there is no truth to find.
+        mean of the datasets' AP. All keys are always given, NaN without truth.
 
     Raises:
         ValueError: a detection has an image or class out of range or a number that is not finite.

@@ -22,12 +22,12 @@ from ddptrain.metrics.voc import average_precision
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 CAPS = (1, 10, 100, 500)
-"""Detections per image that recall is told for; AP is told for the last."""
+"""Detections per image that recall is reported for; AP is reported for the last."""
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What was found of one class: per detection its result `[10, d]`, score and rank in its image."""
+    """The detections of one class: per detection its result `[10, d]`, score and rank in its image."""
 
     images: int = 0
     truths: int = 0
@@ -53,17 +53,17 @@ def _count_image(
     boxes: NDArray[np.floating],
     labels: NDArray[np.integer],
     crowd: NDArray[np.bool_],
-    found: DetectionArrays,
+    detections: DetectionArrays,
 ) -> None:
     """Match what is left of one image, class by class."""
-    for k in np.unique(np.concatenate([labels, found.labels])):
-        own, mine = labels == k, found.labels == k
+    for k in np.unique(np.concatenate([labels, detections.labels])):
+        own, mine = labels == k, detections.labels == k
         tally = tallies[k]
         tally.images += bool(own.any())
         tally.truths += int(own.sum())
-        overlap = overlaps(found.boxes[mine], boxes[own], crowd[own])
+        overlap = overlaps(detections.boxes[mine], boxes[own], crowd[own])
         tally.results.append(match(overlap, crowd[None, own], crowd[own], THRESHOLDS)[0])
-        tally.scores.append(found.scores[mine])
+        tally.scores.append(detections.scores[mine])
         tally.ranks.append(np.flatnonzero(mine))
 
 
@@ -85,11 +85,11 @@ def evaluate(truth: GroundTruth, detections: DetectionArrays) -> Metrics:
     for i in range(truth.images):
         rows, here = slice(*truth.offsets[i : i + 2]), slice(*ends[i : i + 2])
         regions = truth.boxes[rows][truth.ignore[rows]]
-        boxes, found = truth.boxes[rows], detections.select(np.arange(here.start, here.stop))
+        boxes, kept = truth.boxes[rows], detections.select(np.arange(here.start, here.stop))
         left = scored[rows] & (covered(boxes, regions) < 0.5)
-        found = found.select(covered(found.boxes, regions) < 0.5)
-        found = found.select(np.arange(min(len(found.scores), CAPS[-1])))
-        _count_image(tallies, boxes[left], truth.labels[rows][left], truth.crowd[rows][left], found)
+        kept = kept.select(covered(kept.boxes, regions) < 0.5)
+        kept = kept.select(np.arange(min(len(kept.scores), CAPS[-1])))
+        _count_image(tallies, boxes[left], truth.labels[rows][left], truth.crowd[rows][left], kept)
     weights = np.array([t.images for t in tallies])
     names = ("AP", "AP50", "AP75", *(f"AR{cap}" for cap in CAPS), "AP_classes")
     if not weights.any():

@@ -22,18 +22,18 @@ def average_precision(hits: NDArray[np.bool_], truths: int, points: Points = "al
 
     Args:
         hits: bool `[n]`: which are right.
-        truths: number of objects to be found; with 0 the result is NaN.
+        truths: number of objects; with 0 the result is NaN.
         points: `11`: mean of the best precision at a recall of at least 0, 0.1, …, 1 (VOC 2007); `all`: area under the
             precision's envelope (VOC 2010 on).
     """
     if truths == 0:
         return float("nan")
-    found = hits.cumsum()
-    recall, precision = found / truths, found / np.arange(1, len(hits) + 1)
-    # at each place the best precision from there on; nothing is found beyond the last
+    cumulative = hits.cumsum()
+    recall, precision = cumulative / truths, cumulative / np.arange(1, len(hits) + 1)
+    # at each place the best precision from there on; there is nothing beyond the last
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     if points == "11":
-        # found / truths may fall a rounding short of k / 10
+        # cumulative / truths may fall a rounding short of k / 10
         at = np.searchsorted(recall, np.arange(11) / 10 - 1e-12)
         return float(envelope[at].mean())
     return float((np.diff(recall, prepend=0.0) * envelope[:-1]).sum())

@@ -12,7 +12,7 @@ class Layout(NamedTuple):
 
     Attributes:
         groups: anchors, each of which has all classes.
-        before, after: entries of no class in front of the classes and behind them (background, no object).
+        before, after: entries without a class in front of the classes and behind them (background, no object).
         width: rows of each class.
     """
 
@@ -22,7 +22,7 @@ class Layout(NamedTuple):
     width: int = 1
 
     def cut(self, tensor: Tensor, classes: int) -> Tensor | None:
-        """`[groups, before + classes + after, width, …]`, a view; None where its rows are not so many."""
+        """`[groups, before + classes + after, width, …]`, a view; None where it has another number of rows."""
         entries = self.before + classes + self.after
         if tensor.shape[0] != self.groups * entries * self.width:
             return None
@@ -39,6 +39,6 @@ class ByClass(Protocol):
 
 
 def class_layers(model: nn.Module) -> dict[str, Layout]:
-    """The tensors of a network, by name, whose rows belong to single classes; none of a network that does not know."""
+    """The tensors of a network, by name, whose rows belong to single classes; none where the network has no such method."""
     layers = model.class_layers() if isinstance(model, ByClass) else {}
     return {f"{name}.{kind}": layout for name, layout in layers.items() for kind in ("weight", "bias")}

@@ -1,4 +1,4 @@
-"""Networks that say what a whole image shows: torchvision's, and two for small images."""
+"""Networks for whole images: torchvision's classifiers, and two for small images."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def build_classifier(
     """A network whose forward gives logits `[B, num_classes]` of float images `[B, 3, S, S]` in 0..1.
 
     Raises:
-        UserError: weights that are not to be had or do not fit, or an image size that the network cannot take.
+        UserError: weights that cannot be had or do not fit, or an image size that the network cannot take.
     """
     if isinstance(config, LeNetConfig):
         if image_size != 32:
@@ -163,7 +163,7 @@ def read_state(path: Path, key: str) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as e:
         raise UserError(f"{key}: {path}: {e.strerror}; give a file of the model's weights") from None
-    except Exception as e:  # torch.load raises half a dozen kinds for what is no plain archive
+    except Exception as e:  # torch.load raises half a dozen kinds for anything but a plain archive
         raise UserError(f"{key}: {path}: not a file of plain tensors ({' '.join(str(e).split())[:120]})") from None
     for inner in ("state_dict", "model", "ema"):
         if isinstance(state, dict) and isinstance(state.get(inner), dict):

@@ -38,9 +38,9 @@ class Normalised(nn.Module):
         return {f"model.{name}": layout for name, layout in inner.class_layers().items()} if isinstance(inner, ByClass) else {}
 
 
-def published(name: str, wanted: bool) -> Any:
-    """torchvision's default weights of a network; None unless they are wanted."""
-    return get_model_weights(name).DEFAULT if wanted else None
+def published(name: str, use: bool) -> Any:
+    """torchvision's default weights of a network; None unless they are to be used."""
+    return get_model_weights(name).DEFAULT if use else None
 
 
 def torchvision_model(name: str, weights: Any = None, **options: Any) -> nn.Module:

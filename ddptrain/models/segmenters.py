@@ -1,4 +1,4 @@
-"""Networks that say of every pixel what it is: torchvision's, and Mask2Former of transformers."""
+"""Networks for every pixel: torchvision's segmenters, and Mask2Former of transformers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Segmenter(nn.Module):
     """A segmentation model of torchvision with the run's classes.
 
     Raises:
-        UserError: weights that are neither in torchvision's cache nor to be downloaded.
+        UserError: the weights are not in torchvision's cache and cannot be downloaded.
     """
 
     def __init__(self, config: SegmenterConfig, num_classes: int) -> None:
@@ -65,10 +65,10 @@ class Segmenter(nn.Module):
 
 def build_segmenter(config: SegmenterConfig | Mask2FormerConfig, num_classes: int) -> nn.Module:
     """A network for float images `[B, 3, H, W]` in 0..1. In eval mode its forward gives `{"out": logits [B, classes, H,
-    W]}`, in training mode what its loss wants.
+    W]}`, in training mode what its loss takes.
 
     Raises:
-        UserError: weights or packages that are not to be had, or weights that do not fit.
+        UserError: weights or packages that cannot be had, or weights that do not fit.
     """
     if isinstance(config, Mask2FormerConfig):
         return Normalised(build_mask2former(config, num_classes))

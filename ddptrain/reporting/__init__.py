@@ -1,9 +1,10 @@
-"""What a run tells while it goes on and leaves behind: console, log, TensorBoard, history, summary, pictures.
+"""What a run reports while it goes on, and leaves behind.
 
-timing.py       images per second, data-wait share, ETA
-console.py      live line, tables, log.txt (terminal.py draws them)
+console.py      live line, tables, log.txt (terminal.py draws them); table.py  one table for every reader
+timing.py       images per second, share of the time spent waiting for data, time left
 tensorboard.py  curves, pictures, text
 history.py      history.csv, summary.json
 ledger.py       what the mixture will do and did
-pictures.py     boxes on images
+pictures.py     boxes on images; masks.py  classes of pixels; panorama.py  pairs of people
+report.py       figures of a run; page.py  the HTML page of `ddptrain check`
 """

@@ -1,4 +1,4 @@
-"""`history.csv`, a row an evaluation, and `summary.json`, the outcome. Both are replaced whole, never half-written."""
+"""`history.csv`, one row per evaluation, and `summary.json`, the outcome. Both are replaced whole, never half-written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class History:
         recount: (samples up to the checkpoint, samples of a step): the steps before it were counted anew.
 
     Attributes:
-        faults: lines of the file that are no rows of such a table, `line 7`.
+        faults: lines of the file that are not rows of such a table, `line 7`.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class History:
         self.rows = [rows[step] for step in sorted(rows)]
 
     def settle(self, report: Callable[[str], None]) -> None:
-        """Put a file with faults aside, tell of it, and write what is left of it, or what another run has brought.
+        """Move a file with faults aside, report it, and write its good rows, or those that another run has brought.
 
         Raises:
             OSError: the folder cannot be written.
@@ -101,7 +101,7 @@ class History:
 
     @property
     def table(self) -> dict[str, list[float]]:
-        """The columns by name, `step` first; cells that hold no number as nan."""
+        """The columns by name, `step` first; cells without a number as nan."""
         return {name: [_number(row.get(name)) for row in self.rows] for name in self.columns}
 
     def append(self, row: Mapping[str, Any]) -> None:
@@ -134,7 +134,7 @@ def history_of(source: Path) -> Path:
 
 
 def _step(row: Mapping[str | None, str | None]) -> int | None:
-    """The step of a row, None where it is none."""
+    """The step of a row, None where it is malformed."""
     try:
         step = int(row["step"] or "")
     except ValueError:
@@ -165,7 +165,7 @@ def plain(value: Any) -> Any:
     """The value in JSON's types: numpy scalars unpacked, numbers that are not finite as None.
 
     Raises:
-        TypeError: something that is no number, text, list or mapping (a tensor too: it would hide a synchronisation).
+        TypeError: anything but a number, text, list or mapping (a tensor too: it would hide a synchronisation).
     """
     if isinstance(value, np.generic):
         value = value.item()

@@ -1,4 +1,4 @@
-"""Boxes on images: what the network sees, and what it says beside the truth. Images are uint8 `[H, W, 3]` RGB."""
+"""Boxes on images: what the network sees, and its predictions beside the truth. Images are uint8 `[H, W, 3]` RGB."""
 
 from __future__ import annotations
 
@@ -120,10 +120,10 @@ def grid(images: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray
 
 
 def save(path: Path, image: np.ndarray) -> None:
-    """Write a PNG or JPEG, as the name says; makes the folder.
+    """Write a PNG or JPEG, by its suffix; makes the folder.
 
     Raises:
-        UserError: the name ends in something else.
+        UserError: the name has another suffix.
     """
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"{path}: pictures are written as .png or .jpg; change the name")
@@ -166,14 +166,14 @@ def _tag_box(out: np.ndarray, text: str, x: int, y: int) -> tuple[int, int, int,
 
 
 def fitted(text: str, width: int) -> str:
-    """As much of the end of a text as `tag` has room for."""
+    """The end of a text, as much as fits the width in pixels."""
     while len(text) > 3 and cv2.getTextSize(text, FONT, 0.45, 1)[0][0] + 4 > width:
         text = f"..{text[3 if text.startswith('..') else 2 :]}"
     return text
 
 
 def tag(out: np.ndarray, text: str, x: int, y: int, back: tuple[int, int, int]) -> None:
-    """Text on a coloured ground, above (x, y) where there is room, always inside the image; of one that is too long the end."""
+    """Text on a coloured ground, above (x, y) where there is room, always inside the image; a long text is cut at its front."""
     text = fitted(text, out.shape[1])
     x1, y1, x2, y2 = _tag_box(out, text, x, y)
     cv2.rectangle(out, (x1, y1), (x2, y2), back, cv2.FILLED)

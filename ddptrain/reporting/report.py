@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -42,15 +43,15 @@ def training_curves(path: Path, history: Mapping[str, Sequence[float]], names: S
     plot each.
 
     Args:
-        history: columns of history.csv; `step` among them. Columns that are not there are left out.
+        history: columns of history.csv; `step` among them. Missing columns are left out.
     """
     plots: list[tuple[str, str, dict[str, str]]] = [("loss", "mean loss", {"training": "train/loss", "validation": "loss"})]
     plots += [(n, f"{n} (0 to 1)", {"validation": n}) for n in names if n != "loss"]
     plots.append(("learning rate", "learning rate per step", {"training": "lr"}))
     plots = [(title, unit, {k: v for k, v in lines.items() if v in history}) for title, unit, lines in plots]
-    there = [plot for plot in plots if plot[-1]]
-    with _axes(path, max(1, len(there)), 4.0, 3.2) as axes:
-        for axis, (title, unit, lines) in zip(axes, there):
+    shown = [plot for plot in plots if plot[-1]]
+    with _axes(path, max(1, len(shown)), 4.0, 3.2) as axes:
+        for axis, (title, unit, lines) in zip(axes, shown):
             for label, column in lines.items():
                 axis.plot(history["step"], history[column], marker="o", markersize=3, label=label)
             axis.set(title=title, xlabel="step (update of the weights)", ylabel=unit)
@@ -160,13 +161,14 @@ def segmentation(
         axis.set_yticklabels([classes[k] for k in order])
         axis.invert_yaxis()
         for place, k in enumerate(order):
-            said = "not in the truth" if math.isnan(iou[k]) else f"{iou[k]:.3f}"
-            axis.text(float(np.nan_to_num(iou[k])) + 0.01, place, said, va="center", fontsize=8)
+            value = "not in the truth" if math.isnan(iou[k]) else f"{iou[k]:.3f}"
+            axis.text(float(np.nan_to_num(iou[k])) + 0.01, place, value, va="center", fontsize=8)
         axis.grid(axis="x", alpha=0.3)
 
 
 def text(path: Path, table: Table, metrics: Mapping[str, float], remarks: Sequence[str]) -> None:
     """The table of an evaluation, the remarks on it, and every number, as plain text."""
-    lines = [*map(printable, remarks), ""] if remarks else []
     every = Table(("metric", "value"), list(metrics.items()))
-    write_text(path, "\n".join([table.text(decimals=4), "", *lines, every.text(decimals=4)]) + "\n")
+    tables = [dedent(each.text(decimals=4)) for each in (table, every)]
+    lines = ["\n".join(map(printable, remarks))] if remarks else []
+    write_text(path, "\n\n".join([tables[0], *lines, tables[1]]) + "\n")

@@ -111,7 +111,7 @@ class TensorBoard:
         folder: made if need be; each start of a run adds one file.
         resumed: the step of the checkpoint that the run goes on from; TensorBoard then hides what an earlier process
             wrote for later steps. None for a fresh run.
-        report: told in one line when the files cannot be written, and when they can be again.
+        report: called with one line when the files cannot be written, and when they can be again.
     """
 
     def __init__(self, folder: Path, resumed: int | None = None, report: Callable[[str], None] = print) -> None:

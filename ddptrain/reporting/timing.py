@@ -77,7 +77,7 @@ class Timing:
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Time that is no training: an evaluation, a checkpoint."""
+        """Time outside training: an evaluation, a checkpoint."""
         before = self._clock()
         try:
             yield
@@ -96,7 +96,7 @@ class Timing:
         return reading
 
     def first(self) -> Reading:
-        """The same of the first step, which tells nothing about those to come (compilation, cold caches)."""
+        """The same of the first step, which is no measure of those to come (compilation, cold caches)."""
         reading = self.read()
         self._recent.clear()
         return replace(reading, eta_seconds=float("nan"))

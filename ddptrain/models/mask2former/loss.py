@@ -61,7 +61,7 @@ def mask_sums(
     for b in range(len(target)):
         truth = _truth(target[b])
         hidden = torch.cat([~annotated[b], annotated.new_zeros(1)])
-        # an image that is all void says nothing, not even that there is no object; its graph must still be whole
+        # an image that is all void teaches nothing, not even that no object is in it; its graph must still be whole
         row = torch.stack([c[b].sum() + m[b].sum() for c, m in zip(classes, masks)]).sum() * target.new_zeros(3)
         if len(truth.labels):
             for c, m in zip(classes, masks):
@@ -82,18 +82,18 @@ def _truth(target: Tensor) -> _Truth:
 def _layer(logits: Tensor, masks: Tensor, truth: _Truth, generator: torch.Generator, config: MaskLossConfig) -> Tensor:
     """`[3]`: cross entropy, mask and Dice sums of one image and layer; logits `[Q, C + 1]`, masks `[Q, 1, h, w]`."""
     query, own = match(logits, masks, truth, generator, config)
-    wanted = torch.full((len(logits),), logits.shape[1] - 1, device=logits.device)
-    wanted[query] = truth.labels[own]
+    targets = torch.full((len(logits),), logits.shape[1] - 1, device=logits.device)
+    targets[query] = truth.labels[own]
     weights = logits.new_ones(logits.shape[1])
     weights[-1] = config.no_object
-    mean = F.cross_entropy(logits, wanted, weight=weights)
+    mean = F.cross_entropy(logits, targets, weight=weights)
     chosen, real = masks[query], truth.masks[own]
     points = uncertain_points(chosen.detach(), truth.valid, generator, config)
-    said, true = sample(chosen, points), sample(real, points)
+    predicted, true = sample(chosen, points), sample(real, points)
     valid = sample(truth.valid.expand(len(points), -1, -1, -1), points, "nearest")
-    terms = F.binary_cross_entropy_with_logits(said, true, reduction="none") * valid
+    terms = F.binary_cross_entropy_with_logits(predicted, true, reduction="none") * valid
     cross_entropy = (terms.sum(1) / valid.sum(1).clamp(min=1)).sum()
-    p = said.sigmoid() * valid
+    p = predicted.sigmoid() * valid
     dice = 1 - (2 * (p * true).sum(1) + 1) / ((p + true * valid).sum(1) + 1)
     return torch.stack([config.cls * mean * len(truth.labels), config.mask * cross_entropy, config.dice * dice.sum()])
 
@@ -106,12 +106,12 @@ def match(
     from scipy.optimize import linear_sum_assignment
 
     points = torch.rand(1, config.points, 2, device=masks.device, generator=generator)
-    said, true = sample(masks, points), sample(truth.masks, points)
+    predicted, true = sample(masks, points), sample(truth.masks, points)
     valid = sample(truth.valid, points, "nearest")
     count = valid.sum().clamp(min=1)
     # softplus(-x) is the cross entropy where the truth is 1, softplus(x) where it is 0
-    cross_entropy = ((F.softplus(-said) * valid) @ true.T + (F.softplus(said) * valid) @ (1 - true).T) / count
-    p, true = said.sigmoid() * valid, true * valid
+    cross_entropy = ((F.softplus(-predicted) * valid) @ true.T + (F.softplus(predicted) * valid) @ (1 - true).T) / count
+    p, true = predicted.sigmoid() * valid, true * valid
     dice = 1 - (2 * p @ true.T + 1) / (p.sum(1)[:, None] + true.sum(1) + 1)
     cost = config.mask * cross_entropy + config.dice * dice - config.cls * logits.softmax(-1)[:, truth.labels]
     # a step that is not finite is skipped as such; the matching must only not fail

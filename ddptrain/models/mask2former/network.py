@@ -15,7 +15,7 @@ from ddptrain.models.class_layers import Layout
 
 
 class Mask2Former(nn.Module):
-    """Mask2Former of transformers behind this package's face: its losses are left out, its queries become pixels.
+    """Mask2Former of transformers as a segmenter of this package: its losses are left out, its queries become pixels.
 
     Args:
         net: a `Mask2FormerForUniversalSegmentation`.
@@ -37,15 +37,15 @@ class Mask2Former(nn.Module):
             classes + 1]` (the last class is none) and `[B, Q, H / 4, W / 4]`. Eval: `out`, float32 `[B, classes, H, W]`:
             the logarithm of each class's sum of mask times class probability over the queries.
         """
-        said = self.net(pixel_values=images, output_auxiliary_logits=self.training)
+        output = self.net(pixel_values=images, output_auxiliary_logits=self.training)
         if self.training:
-            others = said.auxiliary_logits
+            others = output.auxiliary_logits
             return {
-                "classes": [said.class_queries_logits, *(o["class_queries_logits"] for o in others)],
-                "masks": [said.masks_queries_logits, *(o["masks_queries_logits"] for o in others)],
+                "classes": [output.class_queries_logits, *(o["class_queries_logits"] for o in others)],
+                "masks": [output.masks_queries_logits, *(o["masks_queries_logits"] for o in others)],
             }
-        masks = F.interpolate(said.masks_queries_logits.float(), size=images.shape[-2:], mode="bilinear", align_corners=False)
-        p = said.class_queries_logits.float().softmax(-1)[..., :-1]
+        masks = F.interpolate(output.masks_queries_logits.float(), size=images.shape[-2:], mode="bilinear", align_corners=False)
+        p = output.class_queries_logits.float().softmax(-1)[..., :-1]
         return {"out": torch.einsum("bqc,bqhw->bchw", p, masks.sigmoid()).clamp(min=1e-12).log()}
 
     def class_layers(self) -> dict[str, Layout]:

@@ -15,7 +15,7 @@ MAX_CANDIDATES = 30_000
 
 
 class DensePrediction(NamedTuple):
-    """What an anchor-free dense head says for A anchor points of each image.
+    """The prediction of an anchor-free dense head for A anchor points of each image.
 
     Attributes:
         logits: `[B, A, classes]`, before the sigmoid.
