@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddptrain.config import ClassifierConfig, LeNetConfig, SmallResNetConfig
+from ddptrain.config.classification import TORCHVISION_CLASSIFIERS
 from ddptrain.errors import UserError
 from ddptrain.models.class_layers import Layout
 from ddptrain.models.pretrained import Normalised, published, torchvision_model
@@ -99,24 +101,20 @@ def _norm(kind: str, channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(8, channels)
 
 
-def build_classifier(
-    config: ClassifierConfig | LeNetConfig | SmallResNetConfig, num_classes: int, image_size: int
-) -> nn.Module:
-    """A network whose forward gives logits `[B, num_classes]` of float images `[B, 3, S, S]` in 0..1.
-
-    Raises:
-        UserError: weights that cannot be had or do not fit, or an image size that the network cannot take.
-    """
-    if isinstance(config, LeNetConfig):
-        if image_size != 32:
-            raise UserError(f"model.name: lenet takes images of 32 pixels, data.image_size is {image_size}; set it to 32")
-        return Classifier(LeNet(num_classes))
-    if isinstance(config, SmallResNetConfig):
-        return Classifier(SmallResNet(config, num_classes))
-    return Classifier(_torchvision(config, num_classes, image_size))
+def lenet(config: LeNetConfig, num_classes: int, image_size: int) -> nn.Module:
+    """See `build_classifier`."""
+    if image_size != 32:
+        raise UserError(f"model.name: lenet takes images of 32 pixels, data.image_size is {image_size}; set it to 32")
+    return Classifier(LeNet(num_classes))
 
 
-def _torchvision(config: ClassifierConfig, num_classes: int, image_size: int) -> nn.Module:
+def small_resnet(config: SmallResNetConfig, num_classes: int, image_size: int) -> nn.Module:
+    """See `build_classifier`."""
+    return Classifier(SmallResNet(config, num_classes))
+
+
+def torchvision_classifier(config: ClassifierConfig, num_classes: int, image_size: int) -> nn.Module:
+    """See `build_classifier`."""
     weights = published(config.name, config.pretrained)
     _refuse_size(config.name, image_size, weights)
     if config.pretrained and config.weights is not None:
@@ -134,7 +132,25 @@ def _torchvision(config: ClassifierConfig, num_classes: int, image_size: int) ->
             raise UserError(f"model.weights: {config.weights} does not fit {config.name}: {line}") from None
     if learned != num_classes:
         _replace_last(model, num_classes)
-    return model
+    return Classifier(model)
+
+
+CLASSIFIERS: dict[str, Callable[[Any, int, int], nn.Module]] = {
+    "lenet": lenet,
+    "small_resnet": small_resnet,
+    **dict.fromkeys(TORCHVISION_CLASSIFIERS, torchvision_classifier),
+}
+
+
+def build_classifier(
+    config: ClassifierConfig | LeNetConfig | SmallResNetConfig, num_classes: int, image_size: int
+) -> nn.Module:
+    """A network whose forward gives logits `[B, num_classes]` of float images `[B, 3, S, S]` in 0..1.
+
+    Raises:
+        UserError: weights that cannot be had or do not fit, or an image size that the network cannot take.
+    """
+    return CLASSIFIERS[config.name](config, num_classes, image_size)
 
 
 def _refuse_size(name: str, image_size: int, weights: Any) -> None:
@@ -186,10 +202,12 @@ def last_layer(model: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     return [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
 
 
-def build_features(config: ClassifierConfig | SmallResNetConfig, image_size: int) -> tuple[nn.Module, int]:
-    """A network without its last layer, and the number of features that it gives of each image; raises like
-    `build_classifier`."""
-    model = build_classifier(config, 1, image_size)
+def without_last_layer(model: nn.Module) -> int:
+    """Take a network's last layer away.
+
+    Returns:
+        The number of features that are left of each image.
+    """
     name, last = last_layer(model)
     model.set_submodule(name, nn.Identity())
-    return model, last.in_features if isinstance(last, nn.Linear) else last.in_channels
+    return last.in_features if isinstance(last, nn.Linear) else last.in_channels

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ddptrain.config import ClassifierConfig, InteractionConfig, SmallResNetConfig
 from ddptrain.models.class_layers import Layout
-from ddptrain.models.classifiers import build_features
+from ddptrain.models.classifiers import build_classifier, without_last_layer
 
 CROPS = 3
 """The first person, the second, and both."""
@@ -32,7 +32,8 @@ class InteractionModel(nn.Module):
             image_size: side of a crop in pixels.
         """
         super().__init__()
-        self.backbone, width = build_features(_backbone(config), image_size)
+        self.backbone = build_classifier(_backbone(config), 1, image_size)
+        width = without_last_layer(self.backbone)
 
         def head(outputs: int) -> nn.Sequential:
             return nn.Sequential(

@@ -28,8 +28,10 @@ from ddptrain.errors import UserError
 from ddptrain.models.class_layers import Layout, class_layers
 from ddptrain.models.classifiers import build_classifier
 from ddptrain.models.interaction import InteractionModel
-from ddptrain.models.segmenters import build_segmenter
+from ddptrain.models.mask2former.network import build_mask2former
+from ddptrain.models.pretrained import Normalised
 from ddptrain.models.torchvision_detectors import TorchvisionNetwork
+from ddptrain.models.torchvision_segmenters import SegmenterNetwork
 from ddptrain.models.yolo.network import Yolo
 from ddptrain.optim.freeze import freeze
 
@@ -97,9 +99,9 @@ def networks() -> dict[str, Callable[[int], nn.Module]]:
         "lenet": lambda n: build_classifier(LeNetConfig(), n, 32),
         "small_resnet": lambda n: build_classifier(SmallResNetConfig.model_validate(small), n, 32),
         "squeezenet": lambda n: build_classifier(ClassifierConfig(name="squeezenet1_1"), n, 64),
-        "lraspp": lambda n: build_segmenter(segmenters[0], n),
-        "deeplab": lambda n: build_segmenter(segmenters[1].model_copy(update={"aux": True}), n),
-        "mask2former": lambda n: build_segmenter(mask2former, n),
+        "lraspp": lambda n: Normalised(SegmenterNetwork(segmenters[0], n)),
+        "deeplab": lambda n: Normalised(SegmenterNetwork(segmenters[1].model_copy(update={"aux": True}), n)),
+        "mask2former": lambda n: Normalised(build_mask2former(mask2former, n)),
         "interaction": lambda n: InteractionModel(pairs, n, 4, 32),
     }
 

@@ -13,17 +13,22 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ddptrain.commands.export import FORMATS, export_model
-from ddptrain.config import Mask2FormerConfig, SegmenterConfig
+from ddptrain.config import Mask2FormerConfig, PixelLossConfig, SegmenterConfig
 from ddptrain.data.augment.geometry import letterbox, snap
 from ddptrain.data.samples.base import to_native
 from ddptrain.errors import UserError
-from ddptrain.models.segmenters import build_segmenter
+from ddptrain.models.build import SEGMENTERS
+from ddptrain.models.segmenter import SegmenterSettings
 from ddptrain.models.windows import native_logits, slide, window_starts
 
 TINY = Mask2FormerConfig(
     embed_dim=8, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), window=4, drop_path=0.0, hidden=32, feedforward=32,
     attention_heads=2, encoder_layers=1, decoder_layers=3, queries=6,
 )  # fmt: skip
+
+
+def build_segmenter(config: SegmenterConfig | Mask2FormerConfig, classes: int) -> nn.Module:
+    return SEGMENTERS[config.name](config, SegmenterSettings(classes, PixelLossConfig(), 0)).build()
 
 
 @pytest.mark.parametrize(

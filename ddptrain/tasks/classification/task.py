@@ -75,7 +75,7 @@ class ClassificationTask(LogitsTask):
         return build_classifier(model, len(self.classes), self.config.data.image_size)
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        logits: Tensor = model(batch.images.float() / 255)
+        logits: Tensor = model(batch.unit_images())
         return logits
 
     def learn(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,7 @@ class ClassificationTask(LogitsTask):
         t = batch.targets
         if "partner" not in t:
             return super().learn(model, batch)
-        images, partner = batch.images.float() / 255, t["partner"].float() / 255
+        images, partner = batch.unit_images(), t["partner"].float() / 255
         images, classes = mix(images, t["classes"], partner, t["partner_classes"], t["part"], t["box"])
         return model(images), classes
 

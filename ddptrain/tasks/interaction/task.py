@@ -132,7 +132,7 @@ class InteractionTask(LogitsTask):
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Those of the stage's head, `[B, C]`."""
-        out: dict[str, Tensor] = model(batch.images.float() / 255, batch.targets["geometry"])
+        out: dict[str, Tensor] = model(batch.unit_images(), batch.targets["geometry"])
         return out["interacting" if self.stage == 1 else "kind"]
 
     def predict_image(

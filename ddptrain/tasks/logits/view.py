@@ -10,6 +10,7 @@ import numpy as np
 
 from ddptrain.metrics import classification as metric
 from ddptrain.reporting import report
+from ddptrain.reporting.table import Table
 from ddptrain.structures import Sample
 from ddptrain.tasks.base import Prediction
 from ddptrain.tasks.logits.task import LogitsTask, probabilities, stacked
@@ -61,4 +62,4 @@ class LogitsView(TableView):
         curves = {c: metric.precision_recall(p[:, i], truth[:, i]) for i, c in enumerate(self.classes)}
         report.classification(folder, p, truth, self.classes, matrix, curves)
         metrics = task.metrics(predictions)
-        report.text(folder / "evaluation_report.txt", *self.summary(metrics), metrics, self.remarks(metrics))
+        report.text(folder / "evaluation_report.txt", Table(*self.summary(metrics)), metrics, self.remarks(metrics))

@@ -11,19 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import Mask2FormerConfig, MaskLossConfig, PixelLossConfig, SegmentationRun, SegmenterConfig
+from ddptrain.config import PixelLossConfig, SegmentationRun
 from ddptrain.data.augment.geometry import BORDER
 from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.samples.segmentation import SegmentationSamples, eval_view
 from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import class_weights
-from ddptrain.losses.pixels import dice, known_logits, pixel_cross_entropy
+from ddptrain.losses.pixels import known_logits, pixel_cross_entropy
 from ddptrain.metrics import miou
-from ddptrain.models.mask2former.loss import mask_sums
-from ddptrain.models.segmenters import build_segmenter
+from ddptrain.models.build import SEGMENTERS
+from ddptrain.models.segmenter import SegmenterSettings
 from ddptrain.models.windows import native_logits, slide
 from ddptrain.reporting import masks
-from ddptrain.seeding import rng
 from ddptrain.structures import VOID, Batch, LossSum, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
 from ddptrain.tasks.inspection.base import DataSet, Inspection
@@ -47,6 +46,8 @@ class SegmentationTask(TableTask):
     def __init__(self, config: SegmentationRun) -> None:
         super().__init__(config)
         self.slides = config.eval.window == "slide"
+        settings = SegmenterSettings(len(config.classes), config.loss, config.seed)
+        self.segmenter = SEGMENTERS[config.model.name](config.model, settings)
         if len(self.classes) > VOID:
             raise UserError(f"classes: {len(self.classes)} are listed, and a mask has room for {VOID}")
         weights = config.loss.class_weights if isinstance(config.loss, PixelLossConfig) else "none"
@@ -83,13 +84,11 @@ class SegmentationTask(TableTask):
         return super().warnings(sets) + mask_warnings(self.classes, sets)
 
     def build_model(self) -> nn.Module:
-        model = self.config.model
-        assert isinstance(model, (SegmenterConfig, Mask2FormerConfig))
-        return build_segmenter(model, len(self.classes))
+        return self.segmenter.build()
 
     def logits(self, model: nn.Module, batch: Batch) -> Iterator[Tensor]:
         """Of each image float32 `[C, H, W]`, in pixels of its file."""
-        images = batch.images.float() / 255
+        images = batch.unit_images()
         if not self.slides:
             yield from native_logits(model(images)["out"], batch.to_native, batch.native_size)
             return
@@ -100,37 +99,7 @@ class SegmentationTask(TableTask):
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         """Summed loss of a micro batch."""
-        outputs = model(batch.images.float() / 255)
-        loss = self.config.loss
-        return self._mask_loss(outputs, batch, loss) if isinstance(loss, MaskLossConfig) else self._pixel_loss(outputs, batch)
-
-    def _pixel_loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> LossSum:
-        """All divide by the pixels of the step (or their classes' weights): the Dice loss of an image counts as often as it
-        has pixels, so that one number serves both terms."""
-        loss, mask = self.config.loss, batch.targets["mask"]
-        assert isinstance(loss, PixelLossConfig)
-        weights = None if self._weights is None else self._weights.to(mask.device)
-        parts: dict[str, Tensor] = {}
-        counts = mask.new_zeros(len(mask), dtype=torch.float32)
-        for head, gain in (("out", 1.0), ("aux", loss.aux)):
-            if head not in outputs:
-                continue
-            logits = known_logits(outputs[head], batch.annotated)
-            cross_entropy, counts = pixel_cross_entropy(logits, mask, weights)
-            terms = {"cross_entropy": loss.cross_entropy * cross_entropy}
-            if loss.dice:
-                terms["dice"] = loss.dice * dice(logits, mask) * counts
-            parts |= terms if head == "out" else {"aux": gain * sum(terms.values(), start=counts * 0)}
-        return _sums(parts, counts)
-
-    def _mask_loss(self, outputs: Mapping[str, Any], batch: Batch, loss: MaskLossConfig) -> LossSum:
-        mask = batch.targets["mask"]
-        generators = [
-            torch.Generator(mask.device).manual_seed(int(rng(self.config.seed, position, "mask points").integers(2**62)))
-            for position in batch.keys[:, 0].tolist()
-        ]
-        sums = mask_sums(outputs["classes"], outputs["masks"], mask, batch.annotated, generators, loss)
-        return _sums({"cls": sums.cls, "mask": sums.mask, "dice": sums.dice}, sums.masks)
+        return self.segmenter.loss(model, batch, self._weights)
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         """Of each image `cells` and `pixels` of its confusion matrix, its summed `loss`, and a small PNG of its labels as
@@ -195,9 +164,3 @@ class SegmentationTask(TableTask):
     def inspect_labels(self, sets: Sequence[DataSet], out: Inspection) -> None:
         report_pixels(self.classes, sets, out)
         out.warnings += self.warnings(sets)
-
-
-def _sums(parts: Mapping[str, Tensor], counts: Tensor) -> LossSum:
-    """The loss of summed terms `[B]` by name, and what each image counts, `[B]`."""
-    each = sum(parts.values(), start=counts * 0)
-    return LossSum(each.sum(), counts.sum(), {k: v.sum().detach() for k, v in parts.items()}, each.detach())

@@ -12,6 +12,7 @@ from ddptrain.data.augment.geometry import warp_nearest
 from ddptrain.metrics import miou
 from ddptrain.metrics.classification import constant_answer
 from ddptrain.reporting import masks, pictures, report
+from ddptrain.reporting.table import Table
 from ddptrain.structures import VOID, Sample, SampleKey
 from ddptrain.tasks.base import Prediction
 from ddptrain.tasks.view import TableView
@@ -78,7 +79,7 @@ class SegmentationView(TableView):
             drawn = [self.picture(self.task.val_samples[k], predictions[k.dataset][k.index]) for k in keys]
             pictures.save(folder / f"{name}_images.jpg", pictures.grid(drawn, columns=2))
         metrics = self.task.metrics(predictions)
-        report.text(folder / "evaluation_report.txt", *self.summary(metrics), metrics, self.remarks(metrics))
+        report.text(folder / "evaluation_report.txt", Table(*self.summary(metrics)), metrics, self.remarks(metrics))
 
 
 def confusion(predictions: Sequence[Prediction], classes: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Networks for every pixel: torchvision's segmenters, and Mask2Former of transformers."""
+"""torchvision's segmenters, by name, with the run's classes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from torch import Tensor, nn
 from torchvision.models.segmentation import LRASPP
 
 from ddptrain import distributed
-from ddptrain.config import Mask2FormerConfig, SegmenterConfig
+from ddptrain.config import PixelLossConfig, SegmenterConfig
 from ddptrain.errors import UserError
 from ddptrain.models.class_layers import Layout
-from ddptrain.models.mask2former.network import build_mask2former
 from ddptrain.models.norms import replace_batch_norms
 from ddptrain.models.pretrained import Normalised, published, torchvision_model
+from ddptrain.models.segmenter import SegmenterSettings, pixel_loss
+from ddptrain.structures import Batch, LossSum
 
 MOMENTUM = 0.1
 """Of the running statistics of batch norms that start afresh."""
 
 
-class Segmenter(nn.Module):
+class SegmenterNetwork(nn.Module):
     """A segmentation model of torchvision with the run's classes.
 
     Raises:
@@ -63,16 +64,20 @@ class Segmenter(nn.Module):
         return {f"net.{name}": Layout() for name in _class_layers(self.net)}
 
 
-def build_segmenter(config: SegmenterConfig | Mask2FormerConfig, num_classes: int) -> nn.Module:
-    """A network for float images `[B, 3, H, W]` in 0..1. In eval mode its forward gives `{"out": logits [B, classes, H,
-    W]}`, in training mode what its loss takes.
+class TorchvisionSegmenter:
+    """See `models.segmenter.Segmenter`."""
 
-    Raises:
-        UserError: weights or packages that cannot be had, or weights that do not fit.
-    """
-    if isinstance(config, Mask2FormerConfig):
-        return Normalised(build_mask2former(config, num_classes))
-    return Normalised(Segmenter(config, num_classes))
+    def __init__(self, model: SegmenterConfig, settings: SegmenterSettings) -> None:
+        self._model, self._settings = model, settings
+
+    def build(self) -> nn.Module:
+        """A `SegmenterNetwork` behind the normalisation of its input."""
+        return Normalised(SegmenterNetwork(self._model, self._settings.num_classes))
+
+    def loss(self, model: nn.Module, batch: Batch, class_weights: Tensor | None) -> LossSum:
+        """See `pixel_loss`."""
+        assert isinstance(self._settings.loss, PixelLossConfig)
+        return pixel_loss(model(batch.unit_images()), batch, class_weights, self._settings.loss)
 
 
 def _class_layers(net: Any) -> list[str]:
