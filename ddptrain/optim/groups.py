@@ -1,6 +1,5 @@
 """Which parameter is decayed: the parameter groups of a model."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -41,16 +40,6 @@ def _kind(module: nn.Module, name: str, parameter: Parameter) -> str:
     return "vector" if one_axis else "weight"
 
 
-def _named(model: nn.Module) -> Iterator[tuple[str, str, Parameter]]:
-    """(group, full name, parameter) of each trainable parameter, each tensor once, under the first name it has."""
-    seen: set[int] = set()
-    for prefix, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad and id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield _kind(module, name, parameter), f"{prefix}.{name}".lstrip("."), parameter
-
-
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups for an optimizer, in the order of `GROUPS`, empty ones left out.
 
@@ -67,8 +56,12 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         UserError: the model has no trainable parameter.
     """
     members: dict[str, list[Parameter]] = {name: [] for name in GROUPS}
-    for kind, _, parameter in _named(model):
-        members[kind].append(parameter)
+    seen: set[int] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                members[_kind(module, name, parameter)].append(parameter)
     groups = [
         {"name": name, "params": params, "weight_decay": weight_decay if name == "weight" else 0.0}
         for name, params in members.items()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ddptrain.reporting.table import Table
-from ddptrain.reporting.terminal import Face, Plain, Terminal
+from ddptrain.reporting.terminal import Plain, Terminal
 from ddptrain.reporting.timing import Reading, duration
 from ddptrain.system.printable import printable
 
@@ -33,7 +33,7 @@ class Console:
         self._log_failed = False
         self._total, self._per_epoch = total_steps, steps_per_epoch
         terminal = stream is not None and stream.isatty()
-        self._face: Face = Terminal(stream, total_steps) if stream and terminal else Plain(stream, total_steps)
+        self._face = Terminal(stream, total_steps) if stream and terminal else Plain(stream, total_steps)
 
     def line(self, text: str) -> None:
         """Report `text`, in one line, whatever the names in it hold."""

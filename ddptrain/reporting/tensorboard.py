@@ -10,15 +10,16 @@ from io import BytesIO
 from itertools import count
 from pathlib import Path
 from time import time
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ddptrain.reporting.pictures import encode
 
 
-class Board(Protocol):
-    """Where curves, pictures and text go. Every call belongs to a log step; none is meant for every step."""
+class Board:
+    """Where curves, pictures and text go. Every call belongs to a log step; none is meant for every step. This one keeps
+    nothing: TensorBoard is off, or this is not rank 0."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """One point of each curve, plain floats by tag; tags with one prefix (`loss/box`) are shown together."""
@@ -31,22 +32,6 @@ class Board(Protocol):
 
     def close(self) -> None:
         """End."""
-
-
-class NullBoard:
-    """A board that keeps nothing: TensorBoard is off, or this is not rank 0."""
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Nothing."""
-
-    def image(self, tag: str, image: np.ndarray, step: int) -> None:
-        """Nothing."""
-
-    def text(self, tag: str, text: str, step: int) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
 
 
 class EventFile:
@@ -104,7 +89,7 @@ class EventFile:
                 os.close(fd)
 
 
-class TensorBoard:
+class TensorBoard(Board):
     """A board of TensorBoard event files.
 
     Args:
@@ -141,18 +126,15 @@ class TensorBoard:
         self._write(self._file.add, self._summary(value=points), step)
 
     def image(self, tag: str, image: np.ndarray, step: int) -> None:
-        """A picture, uint8 `[H, W, 3]` RGB."""
         height, width = image.shape[:2]
         # not PNG: the sum of a record is computed in Python, at 0.4 s a megabyte
         content = self._summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encode(image, ".jpg"))
         self._write(self._file.add, self._summary(value=[self._point(tag=tag, image=content)]), step)
 
     def text(self, tag: str, text: str, step: int) -> None:
-        """Markdown."""
         self._write(self._file.add, self._make_text(tag, text), step)
 
     def close(self) -> None:
-        """End."""
         try:
             self._file.close()
         except OSError as e:
@@ -167,4 +149,4 @@ def open_board(folder: Path, *, enabled: bool, resumed: int | None = None, repor
         enabled: false where the config says so, or on any rank but 0.
         resumed, report: see `TensorBoard`.
     """
-    return TensorBoard(folder, resumed, report) if enabled else NullBoard()
+    return TensorBoard(folder, resumed, report) if enabled else Board()

@@ -4,34 +4,12 @@ from __future__ import annotations
 
 import math
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from ddptrain.reporting.table import Table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-
-class Face(Protocol):
-    """Where `Console` shows what it reports."""
-
-    def line(self, text: str) -> None:
-        """Text that stays."""
-
-    def table(self, title: str, table: Table) -> None:
-        """A table that stays, under its title."""
-
-    def step(self, step: int) -> None:
-        """Steps done, called at every step."""
-
-    def progress(self, step: int, epoch: str, numbers: str) -> None:
-        """The numbers of a log step."""
-
-    def status(self, text: str) -> None:
-        """What happens instead of training; empty for training."""
-
-    def close(self) -> None:
-        """Nothing more will come."""
 
 
 class Plain:
@@ -41,38 +19,38 @@ class Plain:
         self._stream, self._total = stream, total_steps
 
     def line(self, text: str) -> None:
-        """Print it."""
+        """Text that stays."""
         if self._stream is not None:
             print(text, file=self._stream, flush=True)
 
     def table(self, title: str, table: Table) -> None:
-        """Print it, aligned."""
+        """A table that stays, under its title."""
         self.line(f"{title}\n{table.text()}")
 
     def step(self, step: int) -> None:
-        """Nothing: a line a step would be too many."""
+        """Steps done, called at every step; not shown here, a line a step would be too many."""
 
     def progress(self, step: int, epoch: str, numbers: str) -> None:
-        """A line a log step."""
+        """The numbers of a log step."""
         self.line(f"epoch {epoch}  step {step}/{self._total}  {numbers}")
 
     def status(self, text: str) -> None:
-        """Nothing."""
+        """What happens instead of training; empty for training. Not shown here."""
 
     def close(self) -> None:
-        """Nothing: the stream belongs to the caller."""
+        """Nothing more will come."""
 
 
-class Terminal:
+class Terminal(Plain):
     """A live line at the bottom of a terminal, drawn at most five times a second; all else scrolls by above it."""
 
     def __init__(self, stream: TextIO, total_steps: int) -> None:
         from rich.console import Console as RichConsole
         from rich.live import Live
 
+        super().__init__(stream, total_steps)
         self._console = RichConsole(file=stream)
         self._live = Live(console=self._console, auto_refresh=False)
-        self._total = total_steps
         self._step, self._epoch, self._numbers, self._status = 0, "", "", ""
         self._drawn = -math.inf
 
