@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddptrain.config import ClassifierConfig, LeNetConfig, SmallResNetConfig
-from ddptrain.config.classification import TORCHVISION_CLASSIFIERS
+from ddptrain.config.labels import TORCHVISION_CLASSIFIERS
 from ddptrain.errors import UserError
 from ddptrain.models.class_layers import Layout
 from ddptrain.models.pretrained import Normalised, published, torchvision_model
