@@ -126,6 +126,7 @@ def test_scancel_saves_and_is_final(slurm: Jobs) -> None:
         wait_for("save", lambda job=job: job.status == "stopped", 30)
 
 
+@pytest.mark.slow
 def test_cancel_waits_for_a_slow_save(code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm itself leaves KillWait, 2 s here; this save takes longer."""
     need_slurm()
@@ -269,6 +270,7 @@ def test_bad_node_is_excluded(slurm: Jobs) -> None:
     assert shown["ExcNodeList"] == first[1] != shown["NodeList"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tracker", trackers()[1:2])
 def test_save_under_another_tracker(tracker: str, code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """cgroup (root's) and pgid send a signal to the agents only, linuxproc to the whole tree, loader workers included.

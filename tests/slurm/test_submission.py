@@ -149,6 +149,7 @@ def test_sweep_is_one_array_and_leaves_a_table(slurm: Jobs, config: Path) -> Non
     assert ddptrain("jobs").count("finished") == 2
 
 
+@pytest.mark.slow
 def test_array_by_hand_runs_a_config_per_index(slurm: Jobs, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPTRAIN_PYTHON", sys.executable)
     for i in (0, 1):
@@ -208,6 +209,7 @@ def test_submitting_from_inside_a_job(slurm: Jobs) -> None:
     assert inner.log.count("start rank=") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="all tests run as an ordinary user already")
 def test_as_an_ordinary_user(tmp_path: Path) -> None:
     """Cluster, job and tests as a user who owns nothing but a folder."""
