@@ -45,13 +45,13 @@ KEYS: dict[str, dict[str, Key]] = {
         "seed": Key(9, probe.samples),
         "resume": Key("auto", "tests/distributed/test_resume.py"),
         "init_from": Key("nowhere", probe.state),
-        "init_strict": Key(True, "tests/checkpoint/test_initial.py"),
+        "init_strict": Key(True, "tests/checkpoint/test_weights.py"),
         "freeze": Key(["nothing"], probe.state),
         "classes": Key(lambda value: [*value, "one more"], probe.network),
     },
     "OwnRun": {"options": Key({"a": 1}, "tests/tasks/test_docs_tasks.py")},
     "ResumeConfig": {
-        "source": Key("nowhere", "tests/checkpoint/test_initial.py"),
+        "source": Key("nowhere", "tests/checkpoint/test_weights.py"),
         "allow": Key(["seed"], "tests/distributed/test_resume.py"),
     },
     "DatasetConfig": {
