@@ -18,7 +18,7 @@ FLOORS = {
     "models": 2, "tasks": 3, "checkpoint": 3, "engine": 4, "commands": 5, "cli": 6, "api": 6, "__main__": 7, "__init__": 0,
 }  # fmt: skip
 NO_TORCH = ("config", "errors", "system")
-FILE_LINES, FUNCTION_LINES, WHOLE_CONFIGS = 310, 60, 33
+FILE_LINES, FUNCTION_LINES, WHOLE_CONFIGS = 307, 60, 23
 
 
 class Module(NamedTuple):
@@ -96,7 +96,6 @@ def test_a_module_imports_from_lower_floors_and_its_own_room() -> None:
     none(breaches)
 
 
-@pytest.mark.xfail(reason="the rooms are being rebuilt", strict=False)
 def test_modules_import_each_other_in_no_circle() -> None:
     graph = {m.name: {other for name, _ in m.imports if (other := module_of(name))} - {m.name} for m in modules().values()}
     try:
@@ -140,7 +139,6 @@ def test_a_function_takes_the_section_that_it_uses_not_the_whole_config() -> Non
         none([f"{len(whole)} functions take a whole RunConfig, more than {WHOLE_CONFIGS}:", *whole])
 
 
-@pytest.mark.xfail(reason="the rooms are being rebuilt", strict=False)
 def test_every_package_says_what_is_inside() -> None:
     packages = [m for m in modules().values() if m.path.name == "__init__.py"]
     none([f"{m.at(1)}: no docstring" for m in packages if len(ast.get_docstring(m.tree) or "") < 10])
