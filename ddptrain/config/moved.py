@@ -10,25 +10,25 @@ from ddptrain.config.run import RunConfig
 from ddptrain.errors import UserError
 
 LOOKED_AT = 200
-"""Folders of runs that are looked at for one that was renamed."""
+"""Number of run folders, the newest first, among which a renamed one is looked for."""
 
 
-def nothing_found(config: RunConfig) -> str:
-    """What is said where `resume=auto` finds no checkpoint, with the runs of this name that lie elsewhere."""
-    line = f"resume=auto: no checkpoint in {config.folder / 'checkpoints'}: a new run starts"
-    moved = _renamed(config)
+def nothing_found(folder: Path) -> str:
+    """What is reported where `resume=auto` finds no checkpoint in a run folder, with a run of this name that is elsewhere."""
+    line = f"resume=auto: no checkpoint in {folder / 'checkpoints'}: a new run starts"
+    moved = _renamed(folder)
     return line + (
         f"; {moved} was a run of this name: go on in it with output={moved.parent} name={moved.name}" if moved else ""
     )
 
 
-def _renamed(config: RunConfig) -> Path | None:
-    """A folder of the output whose run had the name of this one."""
+def _renamed(folder: Path) -> Path | None:
+    """A folder beside this one whose run had the name of this one."""
     try:
-        folders = sorted(Path(config.output).iterdir(), key=os.path.getmtime, reverse=True)[:LOOKED_AT]
+        folders = sorted(folder.parent.iterdir(), key=os.path.getmtime, reverse=True)[:LOOKED_AT]
     except OSError:
         return None
-    return next((f for f in folders if f.name != config.name and _name_in(f) == config.name and _has_checkpoint(f)), None)
+    return next((f for f in folders if f.name != folder.name and _name_in(f) == folder.name and _has_checkpoint(f)), None)
 
 
 def _has_checkpoint(folder: Path) -> bool:
@@ -39,10 +39,10 @@ def _name_in(folder: Path) -> str | None:
     """The name in the `config.yaml` of a run folder, which is its first line."""
     try:
         with open(folder / "config.yaml", encoding="utf-8") as file:
-            found = re.match(r"name: *['\"]?([^'\"\s]+)", file.readline())
+            name = re.match(r"name: *['\"]?([^'\"\s]+)", file.readline())
     except (OSError, UnicodeDecodeError):
         return None
-    return found[1] if found else None
+    return name[1] if name else None
 
 
 def check_moved(path: Path, config: RunConfig) -> None:
@@ -58,6 +58,6 @@ def check_moved(path: Path, config: RunConfig) -> None:
         return
     if folder != config.folder.resolve() and not _has_checkpoint(config.folder):
         raise UserError(
-            f"{path}: is of the run in {folder}, and names {config.folder}, where no checkpoint is: the folder was moved or "
+            f"{path}: belongs to the run in {folder}, but names {config.folder}, which has no checkpoint: it was moved or "
             f"renamed; go on in it with output={folder.parent} name={folder.name}, or start a new run with resume=null"
         )

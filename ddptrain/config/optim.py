@@ -11,19 +11,19 @@ class OptimizerConfig(Section):
     """The optimizer and its decay."""
 
     name: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop"] = "adamw"
-    """Update rule; sgd is with Nesterov momentum."""
+    """The update rule; sgd has Nesterov momentum."""
     lr: float = Field(default=0.002, gt=0)
     """Peak learning rate, for the global batch as given."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of sgd and rmsprop, first beta of adam and adamw; adagrad has none."""
     weight_decay: float = Field(default=5e-4, ge=0)
-    """Decay of weights; biases, norms, embeddings and layer scales are never decayed."""
+    """Decay of the weights; biases, norms, embeddings and layer scales are never decayed."""
     scale_weight_decay: Switch | Literal["yolo"] = True
-    """Multiply the decay by global_batch / nominal_batch, so that a sample decays the weights alike in a batch of any size:
-    at 16 of 64 a step takes a quarter of it; `yolo`: by global_batch x accumulate / nominal_batch with accumulate =
-    max(1, round(nominal_batch / global_batch)), YOLO's own rule, which leaves it about as it is up to the nominal batch (YOLO
-    also makes one step of so many batches; global_batch 64 and micro_batch 16 do that); false: take it as it is. The log of
-    a run says which decay is used."""
+    """How the decay follows the batch. true: it is multiplied by global_batch / nominal_batch, so that a sample decays the
+    weights alike in a batch of any size (at 16 of 64 a step takes a quarter of it). `yolo`: it is multiplied by global_batch x
+    accumulate / nominal_batch with accumulate = max(1, round(nominal_batch / global_batch)), YOLO's own rule, which hardly
+    changes it up to the nominal batch (YOLO also makes one step of so many batches, as do global_batch 64 and micro_batch 16).
+    false: it is taken as it is. The log of a run reports the decay that is used."""
     nominal_batch: int = Field(default=64, ge=1)
     """The batch that `weight_decay` is meant for."""
 
@@ -32,20 +32,21 @@ class ScheduleConfig(Section):
     """Learning rate over the steps, as a multiplier of `optimizer.lr`."""
 
     name: Literal["one_cycle", "one_cycle_3", "linear", "cosine", "constant", "multi_step"] = "one_cycle"
-    """`one_cycle` and `cosine`: half a cosine from 1 to final; `one_cycle_3`: the three phases of torch's OneCycleLR,
-    which warms up by itself (set warmup_epochs to 0); `linear` from 1 to final; `constant`; `multi_step`."""
+    """The form of the schedule. `one_cycle` and `cosine`: half a cosine from 1 to final; `one_cycle_3`: the three phases of
+    torch's OneCycleLR, which warms up by itself (set warmup_epochs to 0); `linear`: from 1 to final; `constant`;
+    `multi_step`."""
     final: float = Field(default=0.01, ge=0, le=1)
-    """Multiplier at the end of the run (`linear`, `cosine`, `one_cycle`)."""
+    """Multiplier at the end of the run (of `linear`, `cosine` and `one_cycle`)."""
     milestones: tuple[float, ...] = (0.7, 0.9)
-    """`multi_step`: fractions of the run after which the rate is multiplied by gamma."""
+    """Fractions of the run after which the rate is multiplied by gamma (of `multi_step`)."""
     gamma: float = Field(default=0.1, gt=0, le=1)
-    """`multi_step`: factor at each milestone."""
+    """Factor at each milestone (of `multi_step`)."""
     pct_start: float = Field(default=0.3, gt=0, le=0.5)
-    """`one_cycle_3`: fraction of the run spent going up, and as much again coming down."""
+    """Fraction of the run in which the rate rises, and in which it falls again (of `one_cycle_3`)."""
     div_factor: float = Field(default=25.0, ge=1)
-    """`one_cycle_3`: the rate starts at 1 / div_factor."""
+    """The rate starts at 1 / div_factor (of `one_cycle_3`)."""
     final_div_factor: float = Field(default=1e4, ge=1)
-    """`one_cycle_3`: the rate ends at 1 / (div_factor * final_div_factor)."""
+    """The rate ends at 1 / (div_factor * final_div_factor) (of `one_cycle_3`)."""
     warmup_epochs: float = Field(default=3.0, ge=0)
     """Epochs of linear warm-up of the learning rate (from 0) and the momentum, capped to the run's length; 0 for
     none."""
@@ -53,7 +54,7 @@ class ScheduleConfig(Section):
     """Learning rate of the biases at the first step of the warm-up, for sgd; under the other rules, whose steps are as
     large as the learning rate, biases start from 0 like the rest."""
     warmup_momentum: float = Field(default=0.8, ge=0, lt=1)
-    """Momentum at the first step of the warm-up; no more than `optimizer.momentum`."""
+    """Momentum at the first step of the warm-up, at most `optimizer.momentum`."""
 
     @model_validator(mode="after")
     def _milestones(self) -> "ScheduleConfig":
@@ -66,8 +67,8 @@ class EmaConfig(Section):
     """Exponential moving average of the weights; evaluation and export use it."""
 
     enabled: Switch = True
-    """Keep the average; without it the weights themselves are evaluated."""
+    """Keep a moving average of the weights; without it the weights themselves are evaluated."""
     decay: float = Field(default=0.9999, ge=0, lt=1)
-    """Decay at the end: decay * (1 - exp(-step / tau))."""
+    """Decay of the average at the end of the run; at a step it is decay * (1 - exp(-step / tau))."""
     tau: float = Field(default=2000.0, gt=0)
-    """Steps over which the decay rises."""
+    """Number of steps over which the decay rises."""

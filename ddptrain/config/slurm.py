@@ -53,7 +53,7 @@ def no_room(limit_s: float, signal_s: int) -> str:
     most = max(int(limit_s) - LEAST_S, 0)
     remedy = f"a longer slurm.time, or slurm.signal_s of at most {most}" if most else f"a slurm.time of more than {LEAST_S} s"
     return (
-        f"a time limit of {limit_s:.0f} s leaves no time to train, since the run is told to stop {signal_s} s before it "
+        f"a time limit of {limit_s:.0f} s leaves no time to train, since the run is asked to stop {signal_s} s before it "
         f"(slurm.signal_s), and Slurm may say so {LEAST_S} s early; set {remedy}"
     )
 
@@ -63,17 +63,17 @@ class SlurmConfig(Section):
     `~/.config/ddptrain/slurm.yaml` after them."""
 
     nodes: int = Field(default=1, ge=1)
-    """Machines."""
+    """Number of machines."""
     gpus_per_node: int = Field(default=8, ge=0)
-    """GPUs, and so ranks, per machine; 0 for a cluster without GPUs."""
+    """Number of GPUs, and so of ranks, per machine; 0 for a cluster without GPUs."""
     ranks_per_node: int | None = Field(default=None, ge=1)
-    """Ranks per machine. Default: one per GPU, one on a machine without."""
+    """Number of ranks per machine. Default: one per GPU, or one on a machine without GPUs."""
     cpus_per_task: int | None = Field(default=None, ge=1)
-    """CPU cores per machine (there is one Slurm task per machine). Default: ranks x (loader workers + 1)."""
+    """Number of CPU cores per machine (there is one Slurm task per machine). Default: ranks x (loader workers + 1)."""
     mem: str | None = None
     """Memory per machine, in Slurm's notation."""
     signal_s: int = Field(default=120, ge=1, le=65535)
-    """Seconds before the time limit at which the run saves and is queued again."""
+    """Number of seconds before the time limit at which the run saves and is queued again."""
     time: str = "24:00:00"
     """Time limit, in Slurm's notation; at least a minute longer than signal_s."""
     partition: str | None = None
@@ -100,19 +100,19 @@ class SlurmConfig(Section):
     env: dict[str, str] = {}
     """Variables of every rank; those of the submitting shell are passed through (`NCCL_*`, `GLOO_SOCKET_IFNAME`)."""
     debug: Switch = False
-    """Make NCCL and torch tell what they do."""
+    """Make NCCL and torch log what they do."""
     grace_s: float = Field(default=100.0, gt=0)
-    """Seconds that a save may take before the ranks are killed."""
+    """Number of seconds that a save may take before the ranks are killed."""
     max_stops: int = Field(default=100, ge=0)
-    """Times that the job is queued again after a stop (time limit, pre-emption) with a saved checkpoint."""
+    """How often the job is queued again after a stop (time limit, pre-emption) with a saved checkpoint."""
     max_crashes: int = Field(default=3, ge=0)
-    """Times that the job is queued again after crashes without a new checkpoint in between."""
+    """How often the job is queued again after crashes without a new checkpoint in between."""
     max_restarts: int = Field(default=2, ge=0)
-    """Restarts of all ranks in place, from the newest checkpoint, after one was lost."""
+    """How often all ranks are restarted in place, from the newest checkpoint, after one was lost."""
     check: Switch = True
-    """Test every machine before the ranks start (GPUs, a matrix product, an all-reduce); a bad one is excluded."""
+    """Test every machine (GPUs, a matrix product, an all-reduce) before the ranks start, and exclude a bad one."""
     check_command: str | None = None
-    """Further shell command of that test; a machine where it fails is bad."""
+    """A further shell command of that test; a machine on which it fails is bad."""
     address: str | None = None
     """Address of the first machine. Default: its name where that resolves, else its NodeAddr."""
 

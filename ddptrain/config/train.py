@@ -15,11 +15,11 @@ class TrainConfig(Section):
     steps: int | None = Field(default=None, ge=1)
     """Length of the run in steps (optimizer updates), instead of epochs."""
     global_batch: int = Field(default=16, ge=1)
-    """Samples per step, over all ranks and accumulation steps."""
+    """Number of samples per step, over all ranks and accumulation steps."""
     micro_batch: int = Field(default=16, ge=1)
-    """Samples that one rank forwards at once, at most; the accumulation follows from it and the number of ranks."""
+    """Largest number of samples that one rank forwards at once; the accumulation follows from it and the number of ranks."""
     precision: Literal["none", "bf16", "fp16"] = "none"
-    """Autocast: none (float32), bf16, or fp16 with loss scaling."""
+    """Precision of autocast: `none` (float32), `bf16`, or `fp16` with loss scaling."""
     clip_norm: float | None = Field(default=10.0, gt=0)
     """Largest norm of the gradient; null for no clipping."""
     patience: int | None = Field(default=None, ge=1)
@@ -28,36 +28,36 @@ class TrainConfig(Section):
     channels_last: Switch = True
     """Store images and weights channels-last, faster on CUDA and on the CPU."""
     max_bad_steps: int = Field(default=10, ge=0)
-    """Steps in a row without a finite loss and gradient, each one skipped, after which the run ends."""
+    """Number of steps in a row without a finite loss and gradient, each one skipped, after which the run ends."""
     timeout_s: float = Field(default=1800.0, gt=0)
-    """Seconds that ranks wait for the slowest one before the run ends."""
+    """Number of seconds that ranks wait for the slowest one before the run ends."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes CUDA where there is a GPU per process."""
+    """The device to compute on; `auto` takes CUDA where there is a GPU per process."""
 
 
 class EvalConfig(Section):
     """When and how to evaluate."""
 
     every_epochs: float | None = Field(default=1.0, gt=0)
-    """Evaluate every so many epochs; null for only at the end."""
+    """Number of epochs between evaluations; null evaluates only at the end."""
     every_steps: int | None = Field(default=None, ge=1)
-    """Evaluate every so many steps, instead of epochs."""
+    """Number of steps between evaluations, instead of epochs."""
     batch: int | None = Field(default=None, ge=1)
-    """Images forwarded at once. Default: train.micro_batch."""
+    """Number of images that are forwarded at once. Default: train.micro_batch."""
     max_bad_images: int | None = Field(default=None, ge=0)
-    """Validation images that may turn out unreadable, each one replaced by a grey one, before an evaluation fails. Default:
-    one in a hundred, and one in any case."""
+    """Number of validation images that may turn out unreadable before an evaluation fails; each one is replaced by a grey
+    image. Default: one in a hundred, and at least one."""
 
 
 class CheckpointConfig(Section):
     """When checkpoints are written and how many are kept."""
 
     every_epochs: float | None = Field(default=1.0, gt=0)
-    """Save every so many epochs."""
+    """Number of epochs between checkpoints; null saves by steps, or only at the end."""
     every_steps: int | None = Field(default=None, ge=1)
-    """Save every so many steps, instead of epochs."""
+    """Number of steps between checkpoints, instead of epochs."""
     keep_last: int = Field(default=2, ge=1)
-    """Newest checkpoints that are kept; older ones are deleted."""
+    """Number of the newest checkpoints that are kept; older ones are deleted."""
     keep_every: int | None = Field(default=None, ge=1)
     """Checkpoints whose step is a multiple of this are kept for good."""
     monitor: tuple[str, ...] = ()
@@ -73,4 +73,4 @@ class MonitorConfig(Section):
     tensorboard: Switch = True
     """Write TensorBoard event files below the run folder."""
     images: int = Field(default=8, ge=0, le=64)
-    """Training images and predictions beside truth shown in TensorBoard; 0 for none."""
+    """Number of training images, and of predictions beside the truth, that TensorBoard shows; 0 for none."""

@@ -70,7 +70,7 @@ class RunFolder:
         checkpoint = self._origin.checkpoint
         if checkpoint is None:
             if config.resume is not None:
-                self._state.notes.append(nothing_found(config))
+                self._state.notes.append(nothing_found(config.folder))
             return None
         path = checkpoint.path
         accepted = check_same(checkpoint, self._identity, self._contents, self._origin.allow)

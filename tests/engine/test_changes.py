@@ -105,12 +105,12 @@ def test_where_nothing_is_found_is_said(config: Path, tmp_path: Path) -> None:
     text = train(1, config, "train.steps=1", "resume=auto")
     assert f"resume=auto: no checkpoint in {tmp_path}/run/checkpoints: a new run starts\n" in text
     (tmp_path / "run").rename(tmp_path / "renamed")
-    found = nothing_found(of(config))
+    found = nothing_found(of(config).folder)
     assert found.endswith(f"{tmp_path}/renamed was a run of this name: go on in it with output={tmp_path} name=renamed")
 
     moved = tmp_path / "renamed" / "config.yaml"
     text = train(1, moved, "resume=auto", expect=2)
-    assert f"is of the run in {tmp_path}/renamed, and names {tmp_path}/run, where no checkpoint is" in text
+    assert f"belongs to the run in {tmp_path}/renamed, but names {tmp_path}/run, which has no checkpoint" in text
     out = text.split("go on in it with ")[1].split(", or")[0].split()
     assert "from step 1" in train(1, moved, "resume=auto", *out, "train.steps=2")
     assert not (tmp_path / "run").exists()
