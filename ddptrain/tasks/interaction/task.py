@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import InteractionRun
+from ddptrain.config import AugmentConfig, InteractionRun
 from ddptrain.data.augment.view import View
 from ddptrain.data.formats.jrdb import around_the_seam, people_of, read_jrdb
 from ddptrain.data.samples.interaction import PairSamples, crops
@@ -50,23 +50,21 @@ class InteractionTask(LogitsTask):
             self.classes = STAGE_1
 
     def read(self) -> None:
-        data = self.config.data
         train, val = self.datasets("train"), self.datasets("val")
         _refuse_shared_sequences(train, val)
         self.accept(train, val)
-        truth, self.val_truth = [self._truth(s.table) for s in train], [self._truth(s.table) for s in val]
-        known, self.val_annotated = (
-            np.ones((len(sets), 2), bool) if self.stage == 1 else annotated(sets) for sets in (train, val)
-        )
-        self._weigh(truth)
-        self.sampler = self._sample(truth)
-        people, pairs = zip(*((s.own, s.table) for s in train))
-        val_people, val_pairs = zip(*((s.own, s.table) for s in val))
-        size = data.image_size
-        self.train = PairSamples(people, pairs, truth, known, size, data.augment, self.config.seed)
-        self.val_samples = PairSamples(val_people, val_pairs, self.val_truth, self.val_annotated, size, None)
+        samples, val_samples = self._samples(train, self.config.data.augment), self._samples(val)
+        self.train, self.val_samples = samples, val_samples
+        self._weigh(samples.truth)
+        self.sampler = self._sample(samples.truth)
+        self.val_truth, self.val_annotated = val_samples.truth, val_samples.annotated
         if self.stage == 2 and self.config.init_from is None:
             self.notes.append("warning: stage 2 without init_from: its backbone starts anew and not from a run of stage 1")
+
+    def _samples(self, sets: Sequence[DataSet], augment: AugmentConfig | None = None) -> PairSamples:
+        people, pairs, truth = zip(*((s.own, s.table, self._truth(s.table)) for s in sets))
+        known = np.ones((len(sets), 2), bool) if self.stage == 1 else annotated(sets)
+        return PairSamples(people, pairs, truth, known, self.config.data.image_size, augment, self.config.seed)
 
     def accept(self, train: Sequence[DataSet], val: Sequence[DataSet]) -> None:
         if self.stage == 2:
