@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import ClassificationRun, ClassifierConfig, LeNetConfig, SmallResNetConfig
+from ddptrain.config import ClassificationRun
 from ddptrain.data.augment.view import View
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.samples.classification import ClassificationSamples
@@ -70,9 +70,7 @@ class ClassificationTask(LogitsTask):
         return {"learned": len(counts), "without_class": none, "several_classes": several}
 
     def build_model(self) -> nn.Module:
-        model = self.config.model
-        assert isinstance(model, (ClassifierConfig, LeNetConfig, SmallResNetConfig))
-        return build_classifier(model, len(self.classes), self.config.data.image_size)
+        return build_classifier(self.config.model, len(self.classes), self.config.data.image_size)
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         logits: Tensor = model(batch.unit_images())

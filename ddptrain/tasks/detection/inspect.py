@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ddptrain.config import LossConfig, RunConfig, YoloConfig
+from ddptrain.config import DetectionRun, YoloConfig
 from ddptrain.config.detection import SizeWeights
 from ddptrain.data.inspect.statistics import EDGES, Sizes, box_sizes
 from ddptrain.reporting.page import Section, histogram
@@ -17,7 +17,7 @@ MOST = 0.9
 """Part of the box loss that one size should not get by its weight."""
 
 
-def report_sizes(config: RunConfig, sets: Sequence[DataSet], out: Inspection) -> None:
+def report_sizes(config: DetectionRun, sets: Sequence[DataSet], out: Inspection) -> None:
     """Sections, facts and warnings on the sizes of boxes, and on what they mean for the loss and the head of YOLO."""
     side = config.data.image_size
     sizes = [box_sizes(s.table, side) for s in sets]
@@ -35,7 +35,7 @@ def report_sizes(config: RunConfig, sets: Sequence[DataSet], out: Inspection) ->
             if s.part == "train" and f.below_8 > total / 2:
                 out.warnings.append(f"{line}; a larger data.image_size or finer model.strides shows more of them")
     section.rows = rows
-    if isinstance(config.loss, LossConfig) and isinstance(config.model, YoloConfig):
+    if isinstance(config.model, YoloConfig):
         _report_box_loss(config.loss.size_weights, sets, sizes, section, out)
         if config.model.reg_max > 1:
             # a distribution over the distance to each side ends at (bins - 1) strides of the coarsest level
