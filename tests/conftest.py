@@ -24,13 +24,14 @@ ROOT = Path(__file__).resolve().parents[1]
 STARTS = {
     "starts a process": ("subprocess.Popen.__init__", "multiprocessing.process.BaseProcess.start", "os.fork"),
     "trains": ("ddptrain.engine.trainer.train",),
+    "compiles a network": ("torch.onnx.export",),
 }
 """What no test of the fast tier does."""
 SLOW_FOLDERS = ("distributed", "faults", "slurm")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fast", action="store_true", help="skip each test where it would start a process or train")
+    parser.addoption("--fast", action="store_true", help="skip each test where it would start a process, train or compile")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -40,7 +41,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(scope="session", autouse=True)
 def _fast(request: pytest.FixtureRequest) -> Iterator[None]:
-    """With `--fast`, a test ends as skipped at the moment in which it would start a process or train."""
+    """With `--fast`, a test ends as skipped at the moment in which it would start a process, train or compile."""
     with pytest.MonkeyPatch.context() as patch:
         if request.config.getoption("fast"):
             for what, names in STARTS.items():

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ddptrain.commands.export import FORMATS, export_model
 from ddptrain.config import Mask2FormerConfig, PixelLossConfig, SegmenterConfig
 from ddptrain.data.augment.geometry import letterbox, snap
 from ddptrain.data.samples.base import to_native
@@ -119,15 +118,6 @@ def test_mask2former_folders_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "mask2former"}')
     with pytest.raises(UserError, match=r"model.weights: [^\n]*$"):
         build_segmenter(Mask2FormerConfig(weights=str(tmp_path)), 3)
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_it_is_exported(tmp_path: Path, format: str) -> None:
-    for package in {"safetensors": ["safetensors"], "onnx": ["onnxruntime", "onnxscript"], "torchscript": []}[format]:
-        pytest.importorskip(package, reason="pip install 'ddptrain[export]'")
-    torch.manual_seed(0)
-    model = build_segmenter(SegmenterConfig(name="lraspp_mobilenet_v3_large"), 4)
-    export_model(model, (torch.rand(1, 3, 64, 64),), format, tmp_path / "net")
 
 
 @given(st.integers(1, 300), st.integers(8, 64), st.floats(0, 0.9))
