@@ -73,9 +73,9 @@ def test_few_open_files() -> None:
         "3",
         "batches come through pipes, which is slower: only 64 files may be open at once; raise the limit (ulimit -n 1024)",
     ]
-    workers, line = look(files=24)
+    workers, line = look(files=18)
     assert workers == "0"
-    assert "(Too many open files): images are read in this process, which is slower; only 24 files may be open" in line
+    assert "(Too many open files): images are read in this process, which is slower; only 18 files may be open" in line
 
 
 def test_the_limit_of_open_files_is_raised_to_what_is_granted() -> None:
