@@ -1,4 +1,4 @@
-"""The command line. Every subcommand is one function here that hands over to its module; heavy imports happen inside."""
+"""The command line: one function for each subcommand, which calls its module; heavy imports happen inside."""
 
 from __future__ import annotations
 
@@ -15,14 +15,7 @@ from ddptrain.errors import RankFailed, RunFailed, UserError
 from ddptrain.system.limits import few_files, open_file_limit
 from ddptrain.system.printable import printable, say
 from ddptrain.version import __version__
-from launch.cli import add_commands
-
-
-def positive(text: str) -> int:
-    """A number of things on the command line: 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
-    return int(text)
+from launch.cli import add_commands, positive
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,62 +32,66 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_runs(commands: Any) -> None:
-    """What makes runs, uses them and tries them."""
-    p = commands.add_parser("train", help="train, or go on with a run (resume=auto)")
+def _add_config(p: argparse.ArgumentParser) -> None:
     p.add_argument("config", help="YAML config of the run")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, such as train.epochs=10")
+
+
+def _add_run(p: argparse.ArgumentParser, overrides: bool = False) -> None:
+    p.add_argument("folder", type=Path, metavar="RUN", help="run folder, or a checkpoint in it")
+    if overrides:
+        p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the run's config")
+
+
+def _add_runs(commands: Any) -> None:
+    """Commands that make, use and verify runs."""
+    p = commands.add_parser("train", help="train a run, or resume one (resume=auto)")
+    _add_config(p)
     p.add_argument("--nproc", type=positive, metavar="N", help="start N ranks on this machine through torchrun")
     p.set_defaults(run=train)
 
     p = commands.add_parser("eval", help="evaluate a run on its validation datasets")
-    p.add_argument("folder", type=Path, metavar="RUN", help="run folder, or a checkpoint in it")
-    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the run's config")
+    _add_run(p, overrides=True)
     p.add_argument("--json", action="store_true", help="print all metrics as JSON")
     p.set_defaults(run=evaluate)
 
     p = commands.add_parser("report", help="write figures and text about a run's best weights (extra [report])")
-    p.add_argument("folder", type=Path, metavar="RUN", help="run folder, or a checkpoint in it")
-    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the run's config")
+    _add_run(p, overrides=True)
     p.add_argument("--out", type=Path, help="folder of the report (default: RUN/report)")
     p.set_defaults(run=report)
 
-    p = commands.add_parser("predict", help="draw what a run finds in images")
-    p.add_argument("folder", type=Path, metavar="RUN", help="run folder, or a checkpoint in it")
+    p = commands.add_parser("predict", help="draw the predictions of a run on images")
+    _add_run(p)
     p.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them and their subfolders")
     p.add_argument("--out", type=Path, help="folder for pictures and predictions.json (default: RUN/predictions)")
-    p.add_argument("--score", type=float, default=0.25, help="draw detections from this score on (default 0.25)")
+    p.add_argument("--score", type=float, default=0.25, help="draw detections with at least this score (default 0.25)")
     p.add_argument("--depth", type=Path, metavar="FOLDER", help="depth maps of the images, for a model that takes depth")
-    p.add_argument("--limit", type=positive, metavar="N", help="take only N images, evenly spread")
+    p.add_argument("--limit", type=positive, metavar="N", help="use only N of the images, evenly spread")
     p.set_defaults(run=predict)
 
-    p = commands.add_parser("export", help="write a run's bare weights, or a graph, checked against the model")
-    p.add_argument("folder", type=Path, metavar="RUN", help="run folder, or a checkpoint in it")
+    p = commands.add_parser("export", help="export the weights of a run, or a graph that is checked against the model")
+    _add_run(p)
     formats = ("safetensors", "torchscript", "onnx")
-    p.add_argument("--format", choices=formats, default="safetensors", help="default safetensors; the others hold a graph")
+    p.add_argument("--format", choices=formats, default=formats[0], help="safetensors (default): weights; the others: a graph")
     p.add_argument("--out", type=Path, help="the file (default: RUN/<name>.<format>)")
     p.set_defaults(run=export)
 
-    p = commands.add_parser("verify", help="try the promise on a config: a few steps both ways, then compare")
-    p.add_argument("config", type=Path, help="YAML config of the run")
-    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    p = commands.add_parser("verify", help="train a few steps in two ways that must give the same result, and compare")
+    _add_config(p)
     way = p.add_mutually_exclusive_group(required=True)
-    way.add_argument("--resume", dest="way", action="store_const", const="resume", help="going on from a checkpoint")
-    way.add_argument("--split", dest="way", action="store_const", const="split", help="other ranks and accumulation")
-    way.add_argument("--workers", dest="way", action="store_const", const="workers", help="other numbers of loader workers")
+    ways = {"resume": "resume from a checkpoint", "split": "use other ranks", "workers": "use other loader workers"}
+    for name, text in ways.items():
+        way.add_argument(f"--{name}", dest="way", action="store_const", const=name, help=text)
     p.add_argument("--steps", type=int, metavar="N", help="steps of each run (default 4, with --split 2)")
     p.set_defaults(run=verify)
 
 
 def _add_data(commands: Any) -> None:
-    """What looks at configs and datasets, and makes them."""
+    """Commands that check, print and make configs and datasets."""
     p = commands.add_parser("check", help="look for mistakes in a config and its datasets before training")
-    p.add_argument("config", help="YAML config of the run")
-    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
-    p.add_argument("--out", type=Path, default=Path("check.html"), help="the page that is written (default check.html)")
-    p.add_argument(
-        "--images", type=int, default=4000, metavar="N", help="open N images to find duplicates (default 4000; 0: all)"
-    )
+    _add_config(p)
+    p.add_argument("--out", type=Path, default=Path("check.html"), help="page to write (default check.html)")
+    p.add_argument("--images", type=int, default=4000, metavar="N", help="open N images to find duplicates (0: all)")
     p.add_argument("--json", action="store_true", help="print everything as JSON")
     p.set_defaults(run=check)
 
@@ -103,11 +100,11 @@ def _add_data(commands: Any) -> None:
     p.add_argument("out", type=Path, metavar="OUT", help="folder of the 16-bit PNGs, for `depth` of a dataset")
     p.add_argument("--model", required=True, help="folder or name of a depth-estimation model of transformers")
     p.add_argument("--scale", type=float, help="values per unit of a metric model, such as 1000 for mm (default: per image)")
-    p.add_argument("--exif", choices=["apply", "ignore"], default="apply", help="as the key `exif` of the dataset")
+    p.add_argument("--exif", choices=["apply", "ignore"], default="apply", help="like the key `exif` of a dataset")
     p.set_defaults(run=depth)
 
-    p = commands.add_parser("config", help="print all keys, a config as it is resolved, or the JSON Schema")
-    p.add_argument("config", nargs="?", help="YAML config to resolve; without it all keys with their docs are printed")
+    p = commands.add_parser("config", help="print all keys, a resolved config, or the JSON Schema")
+    p.add_argument("config", nargs="?", help="YAML config to resolve; without one, all keys are described")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     p.add_argument("--schema", action="store_true", help="print the JSON Schema, for editors")
     p.add_argument("--data", type=Path, metavar="YAML", help="turn an Ultralytics data.yaml into classes and data of a config")
@@ -119,12 +116,12 @@ def _add_data(commands: Any) -> None:
     p.add_argument("--to", dest="target", required=True, metavar="FORMAT", help="format of DST")
     p.add_argument("src", metavar="SRC", help="folder of the dataset")
     p.add_argument("dst", metavar="DST", help="new folder")
-    p.add_argument("--split", action="append", metavar="NAME", help="only this split; may be given several times")
-    p.add_argument("--names", metavar="A,B,C", help="class names in the order of the ids, where the format has none")
-    p.add_argument("--annotations", metavar="PATH", help="annotations relative to SRC, where not at the usual place")
-    p.add_argument("--images", metavar="PATH", help="images relative to SRC, where not at the usual place")
-    p.add_argument("--exif", choices=["apply", "ignore"], default="apply", help="as the dataset's key `exif`, for SRC and DST")
-    p.add_argument("--drop", action="store_true", help="leave faulty images and rows out instead of refusing the dataset")
+    p.add_argument("--split", action="append", metavar="NAME", help="convert only this split; may be repeated")
+    p.add_argument("--names", metavar="A,B,C", help="class names in the order of their ids, for a format without names")
+    p.add_argument("--annotations", metavar="PATH", help="path of the annotations in SRC, if it is not the usual one")
+    p.add_argument("--images", metavar="PATH", help="path of the images in SRC, if it is not the usual one")
+    p.add_argument("--exif", choices=["apply", "ignore"], default="apply", help="like the key `exif` of SRC and DST")
+    p.add_argument("--drop", action="store_true", help="leave out faulty images and rows instead of refusing the dataset")
     p.add_argument("--copy", action="store_true", help="copy the images instead of linking them")
     p.set_defaults(run=convert)
 
@@ -133,17 +130,18 @@ def main(argv: list[str] | None = None) -> int:
     """Run one subcommand.
 
     Returns:
-        The exit status: 0 done, 1 failed, 2 a mistake of the user (told in one line), 75 stopped by a signal and saved.
+        The exit status: 0 done, 1 failed, 2 a mistake of the user (reported in one line), 75 stopped by a signal
+        and saved.
     """
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
-    args.last = argv is None  # a command of its own, not a call from Python
+    args.last = argv is None  # the process is this command, not a caller in Python
     # argparse takes positional arguments in one place only; overrides may stand before and behind options
     if rest and hasattr(args, "overrides") and all("=" in r and not r.startswith("-") for r in rest):
         args.overrides = [*args.overrides, *rest]
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold bytes that are no text
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may contain bytes that are not text
         sys.stdout.reconfigure(errors="backslashreplace")
     open_file_limit()
     try:
@@ -156,19 +154,17 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(e, RankFailed) or _speaks():
             print(f"ddptrain: failed: {printable(str(e))}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        # whoever read has left; Python must not try to flush at exit
+    except BrokenPipeError:  # the reader is gone; Python must not try to flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ConnectionError, TimeoutError):  # of a network, not of a place
+    except (ConnectionError, TimeoutError):  # of a network, not of a file
         raise
-    except OSError as e:  # disk full, no permission, no such folder: the place is all that is to be known
-        if e.errno in (errno.EMFILE, errno.ENFILE):
-            print(f"ddptrain: failed: too many open files: {few_files()} and start again with resume=auto", file=sys.stderr)
-            return 1
+    except OSError as e:  # disk full, no permission, no such folder: the path says it all
         where = f"{e.filename}: " if e.filename is not None else ""
-        line = printable(f"{where}{e.strerror or e}")
-        print(f"ddptrain: failed: {line}; free or name another place and start again", file=sys.stderr)
+        line = f"{printable(f'{where}{e.strerror or e}')}; free space or give another path, and start again"
+        if e.errno in (errno.EMFILE, errno.ENFILE):
+            line = f"too many open files: {few_files()} and start again with resume=auto"
+        print(f"ddptrain: failed: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # `train` has handlers of its own
         print("ddptrain: interrupted", file=sys.stderr)
@@ -176,22 +172,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _speaks(torchrun: str = "RANK", srun: str = "SLURM_PROCID") -> bool:
-    """Of several ranks that fail alike, one speaks: that with number 0."""
+    """Whether this process reports an error that all ranks meet: rank 0 does."""
     return os.environ.get(torchrun, os.environ.get(srun, "0")) == "0"
 
 
 def train(args: argparse.Namespace) -> int:
-    """Train in this process (a rank of torchrun or srun, or the only one), or start the ranks."""
-    from ddptrain.config import load_config, no_line
-    from ddptrain.config.moved import check_moved
+    """Train in this process (the only one, or a rank of torchrun or srun), or start the ranks."""
     from ddptrain.system.terminal import outlive_terminal
 
     outlive_terminal()
     if args.nproc is not None:
         from launch.torchrun import run as launch
 
-        check_moved(Path(args.config), load_config(args.config, args.overrides, tell=no_line))
         return launch(args.config, args.overrides, nproc=args.nproc)
+    from ddptrain.config import load_config
+    from ddptrain.config.moved import check_moved
     from ddptrain.engine.stop import StopFlag, watch_launcher
 
     with StopFlag(last=args.last) as stop:
@@ -226,7 +221,7 @@ def export(args: argparse.Namespace) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Compare short runs that must end alike."""
+    """Compare short runs that must give the same result."""
     from ddptrain.commands.verify import verify as verify_run
     from ddptrain.config import load_config
 
@@ -272,9 +267,9 @@ def config(args: argparse.Namespace) -> int:
 
         section = data_section(args.data, args.weights)
         print(yaml.safe_dump(section, sort_keys=False, allow_unicode=True), end="")
-        regions = [f"class {name} is named like an ignore region" for name in named_like_regions(section["classes"])]
-        regions = [f"{line}; move it from classes to ignore of its datasets, unless it is a class" for line in regions]
-        for line in [*regions, *unlabelled(section)]:
+        remedy = "move it from classes to ignore of its datasets, unless it is a class"
+        regions = named_like_regions(section["classes"])
+        for line in [*(f"class {r} is named like an ignore region; {remedy}" for r in regions), *unlabelled(section)]:
             print(f"ddptrain: note: {line}", file=sys.stderr)
     elif args.config:
         print(docs.to_yaml(load_config(args.config, args.overrides)), end="")

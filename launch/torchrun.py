@@ -8,6 +8,7 @@ from typing import Any
 
 from ddptrain.config import load_config, no_line
 from ddptrain.config.batch import split_batch
+from ddptrain.config.moved import check_moved
 from ddptrain.errors import UserError
 from ddptrain.system.status import FAILED, exit_status, read_status
 
@@ -39,6 +40,7 @@ def run(
         UserError: the config, the batch split or the arguments are wrong.
     """
     config = load_config(config_path, overrides, tell=no_line)
+    check_moved(Path(config_path), config)
     split_batch(config.train.global_batch, config.train.micro_batch, max(nnodes * nproc, 1))
     code = start(
         ["train", str(config_path), *overrides],

@@ -198,7 +198,7 @@ def test_a_number_below_one_is_refused(arguments: list[str], capsys: pytest.Capt
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert "whole number from 1" in capsys.readouterr().err
+    assert "must be an integer ≥ 1" in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
