@@ -71,8 +71,9 @@ def _add_runs(commands: Any) -> None:
 
     p = commands.add_parser("export", help="export the weights of a run, or a graph that is checked against the model")
     _add_run(p)
-    formats = ("safetensors", "torchscript", "onnx")
-    p.add_argument("--format", choices=formats, default=formats[0], help="safetensors (default): weights; the others: a graph")
+    p.add_argument(
+        "--format", choices=("safetensors", "torchscript", "onnx"), default="safetensors", help="default safetensors"
+    )
     p.add_argument("--out", type=Path, help="the file (default: RUN/<name>.<format>)")
     p.set_defaults(run=export)
 
