@@ -15,6 +15,7 @@ def test_the_page_shows_three_ways() -> None:
     assert [title for title, _ in BLOCKS] == ["DataLoader", "Lightning", "Plain loop, with resume"]
 
 
+@pytest.mark.usefixtures("figures")  # torchmetrics, which Lightning imports, looks for matplotlib
 @pytest.mark.parametrize(("title", "code"), BLOCKS, ids=[title for title, _ in BLOCKS])
 def test_example_runs(title: str, code: str) -> None:
     if "lightning" in code and importlib.util.find_spec("lightning") is None:
