@@ -165,6 +165,10 @@ class DetectionEval(EvalConfig):
         return value
 
 
+def _yolo(run: "DetectionRun") -> bool:
+    return isinstance(run.model, YoloConfig)
+
+
 def _torchvision(run: "DetectionRun") -> bool:
     return isinstance(run.model, TorchvisionConfig)
 
@@ -188,27 +192,27 @@ class DetectionRun(RunConfig):
         ),
         Rule(
             ("loss.dfl",),
-            lambda run: not _torchvision(run) and run.model.reg_max == 1,
+            lambda run: _yolo(run) and run.model.reg_max == 1,
             "model.reg_max above 1",
             ("model.reg_max",),
         ),
-        Rule(("model.pretrained",), lambda run: not _torchvision(run) and run.model.backbone is None, "model.backbone"),
+        Rule(("model.pretrained",), lambda run: _yolo(run) and run.model.backbone is None, "model.backbone"),
         Rule(
             ("model.fusion",),
-            lambda run: not _torchvision(run) and run.model.in_channels <= 3,
+            lambda run: _yolo(run) and run.model.in_channels <= 3,
             "model.in_channels=4 or 5",
             ("model.in_channels",),
         ),
         Rule(
             ("model.pretrained_backbone",),
-            lambda run: run.model.pretrained,
+            lambda run: _torchvision(run) and run.model.pretrained,
             "model.pretrained=false",
             ("model.pretrained",),
         ),
         Rule(("eval.nms_iou",), _torchvision, "model.name=yolo (torchvision's detectors keep their own)", ("model.name",)),
         Rule(
             ("data.allow_missing_annotations",),
-            lambda run: not _torchvision(run),
+            _yolo,
             "a detector of torchvision",
             ("model.name",),
         ),
@@ -219,7 +223,7 @@ class DetectionRun(RunConfig):
         Rule(("depth_range", "depth_invalid"), lambda run, part, d: d.depth is None, "depth: FOLDER beside it", ("depth",)),
         Rule(
             ("depth_missing",),
-            lambda run, part, d: _torchvision(run) or run.model.in_channels <= 3,
+            lambda run, part, d: not _yolo(run) or run.model.in_channels <= 3,
             "model.in_channels=5",
             ("model.in_channels",),
         ),
