@@ -1,4 +1,4 @@
-"""torchvision's networks and their published weights: where they are looked for, and what to say when they cannot be had."""
+"""torchvision's networks and their published weights: where they are looked for, and the error when they cannot be had."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def torchvision_model(name: str, weights: Any = None, **options: Any) -> nn.Modu
         options: further arguments of the network; `weights_backbone` takes weights too.
 
     Raises:
-        UserError: a download failed; the message says which file to put where.
+        UserError: a download failed; the message names the file and where to put it.
     """
     try:
         return get_model(name, weights=weights, **options)

@@ -39,7 +39,7 @@ class TorchvisionNetwork(nn.Module):
         """
         Args:
             num_classes: classes of the run; a background class is added where the network has one.
-            score_threshold, max_detections: in eval mode, scores above the threshold are returned, at most so many per image.
+            score_threshold, max_detections: of what is returned in eval mode, per image.
                 The overlap of the suppression stays as torchvision has it for each network.
         """
         super().__init__()

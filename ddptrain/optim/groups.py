@@ -9,7 +9,7 @@ from ddptrain.errors import UserError
 
 GROUPS = ("weight", "norm", "bias", "vector")
 """Names of the groups: weights (the only ones decayed), weights of norms, biases (also those of norms), and vectors:
-embeddings, layer scales, tokens and whatever else is one-dimensional."""
+embeddings, layer scales, tokens and everything else that is one-dimensional."""
 
 # LayerNorm2d of torchvision is a LayerNorm; FrozenBatchNorm2d has buffers only
 _NORMS = (
@@ -35,7 +35,7 @@ def _kind(module: nn.Module, name: str, parameter: Parameter) -> str:
         return "norm"
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) or any(word in name for word in _EMBEDDING_NAMES):
         return "vector"
-    # a layer scale may be [C, 1, 1]; a layer with one output, weight [1, C, 1, 1], is no layer scale
+    # a layer scale may be [C, 1, 1]; a layer with one output, weight [1, C, 1, 1], is not a layer scale
     one_axis = parameter.ndim <= 1 or (parameter.numel() == max(parameter.shape) and name != "weight")
     return "vector" if one_axis else "weight"
 

@@ -36,7 +36,7 @@ class Console:
         self._face = Terminal(stream, total_steps) if stream and terminal else Plain(stream, total_steps)
 
     def line(self, text: str) -> None:
-        """Report `text`, in one line, whatever the names in it hold."""
+        """Report `text`, in one line, also where names in it hold line breaks."""
         text = printable(text)
         self._write(text)
         self._face.line(text)

@@ -18,7 +18,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 LINE = 4
 """Width of the white line between two pictures, in pixels."""
 SMALL = 24
-"""Boxes with a side below so many pixels are drawn in a line of one pixel, larger ones of two."""
+"""Boxes with a side below this, in pixels, are drawn with a line of one pixel, larger ones of two."""
 
 
 def colour(label: int) -> tuple[int, int, int]:

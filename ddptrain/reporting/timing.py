@@ -96,7 +96,7 @@ class Timing:
         return reading
 
     def first(self) -> Reading:
-        """The same of the first step, which is no measure of those to come (compilation, cold caches)."""
+        """The same of the first step, which does not predict those to come (compilation, cold caches)."""
         reading = self.read()
         self._recent.clear()
         return replace(reading, eta_seconds=float("nan"))

@@ -1,4 +1,4 @@
-"""What the dense head predicts, and its detections: threshold, class-wise non-maximum suppression, the best so many."""
+"""What the dense head predicts, and its detections: threshold, class-wise non-maximum suppression, the best max_detections."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from ddptrain.models.norms import Norm
 from ddptrain.models.yolo.blocks import ConvNormAct
 from ddptrain.models.yolo.decode import DensePrediction
 
-_START = 3.0  # sides of the first boxes lie so many strides from their anchor points
+_START = 3.0  # distance of the first boxes' sides from their anchor points, in strides
 _OBJECTS = 5.0  # objects of one image that the first scores expect
 
 
