@@ -71,9 +71,8 @@ def _add_runs(commands: Any) -> None:
 
     p = commands.add_parser("export", help="export the weights of a run, or a graph that is checked against the model")
     _add_run(p)
-    p.add_argument(
-        "--format", choices=("safetensors", "torchscript", "onnx"), default="safetensors", help="default safetensors"
-    )
+    formats = ("safetensors", "torchscript", "onnx")
+    p.add_argument("--format", choices=formats, default=formats[0], help="default safetensors")
     p.add_argument("--out", type=Path, help="the file (default: RUN/<name>.<format>)")
     p.set_defaults(run=export)
 
@@ -289,12 +288,9 @@ def convert(args: argparse.Namespace) -> int:
         args.src,
         args.dst,
         splits=tuple(args.split) if args.split else None,
-        annotations=args.annotations,
-        images=args.images,
         names=tuple(args.names.split(",")) if args.names else None,
-        exif=args.exif,
+        **{key: getattr(args, key) for key in ("annotations", "images", "exif", "copy")},
         on_fault="drop" if args.drop else "error",
-        copy=args.copy,
     )
     for split in done:
         say(split.text())
