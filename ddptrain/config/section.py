@@ -1,5 +1,9 @@
 """What every section of the config shares: strict, frozen, documented."""
 
+import ast
+import inspect
+import textwrap
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
@@ -11,10 +15,23 @@ LONGEST_NAME = 200
 """In bytes of UTF-8: a file system takes 255, and names of files are made from it."""
 
 
+@cache
+def _texts(section: type[BaseModel]) -> dict[str, str]:
+    """The text below each key in the source of a section; read when it is asked for, since it takes longer than all else."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        key.target.id: inspect.cleandoc(text.value.value)
+        for key, text in zip(tree.body, tree.body[1:])
+        if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
+
+
 def documentation(section: type[BaseModel], key: str) -> str:
     """The text below a key; of a key that a task only narrows, the text in the section that it derives from."""
-    fields = (base.model_fields.get(key) for base in section.__mro__ if issubclass(base, BaseModel))
-    return next((field.description for field in fields if field and field.description), "")
+    sections = (base for base in section.__mro__ if issubclass(base, Section))
+    return next((_texts(base)[key] for base in sections if key in _texts(base)), "")
 
 
 def _document(schema: dict[str, Any], section: type[BaseModel]) -> None:
@@ -30,7 +47,6 @@ class Section(BaseModel):
         extra="forbid",
         frozen=True,
         strict=True,
-        use_attribute_docstrings=True,
         allow_inf_nan=False,
         defer_build=True,
         json_schema_extra=_document,

@@ -13,6 +13,7 @@ from ddptrain.config import aliases, resolve
 from ddptrain.config.places import names_of, sections_in
 from ddptrain.config.run import RunConfig
 from ddptrain.config.schema import schema
+from ddptrain.config.section import documentation
 from ddptrain.config.tasks import OWN, RUNS, every_run
 
 SCHEMA: dict[str, Any] = json.loads(json.dumps(schema(), allow_nan=False))
@@ -107,4 +108,4 @@ def test_aliases_are_in_it_and_exclude_each_other() -> None:
 def test_classes_may_be_auto() -> None:
     classes = of_task("detection")["properties"]["classes"]
     assert classes["anyOf"] == [{"const": "auto"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
-    assert classes["description"] == RunConfig.model_fields["classes"].description
+    assert classes["description"] == documentation(RunConfig, "classes")
