@@ -94,7 +94,7 @@ def survive(cluster: PrivateSlurm, way: str, config: str, overrides: list[str]) 
             cluster.run("sbatch", "-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
             wait_for("save", lambda start=start: len(watch.saves) > start, 60)
             if start == 0:
-                wait_for("requeue", lambda: watch.at("job: queued again"))
+                wait_for("requeue", lambda: watch.at("job: requeued"))
                 say("jobs")
         ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
         shown = lambda: re.search(r"JobState=(\S+)", cluster.run("scontrol", "show", "job", number[0], attempts=5))  # noqa: E731

@@ -174,7 +174,7 @@ def test_nproc_starts_the_ranks_itself(config: Path, tmp_path: Path) -> None:
         [*command, "name=x", "train.global_batch=7"], capture_output=True, text=True, timeout=120, check=False
     )
     assert wrong.returncode == 2
-    assert "6 and 8" in wrong.stderr
+    assert "set it to 6 or 8" in wrong.stderr
     assert "Traceback" not in wrong.stderr
     shutil.rmtree(tmp_path / "run")
 

@@ -191,7 +191,7 @@ def test_node_that_lost_its_processes_and_answers_again(slurm: Jobs, calm: str) 
     slurm.cluster.boot(slurm.cluster.nodes[1])
     assert job.end(400) == ("COMPLETED", 1), job.log
     assert f"agent: waiting for {slurm.cluster.nodes[1]}" in job.log
-    assert f"agent: nothing was heard of {slurm.cluster.nodes[1]} for 60 s" in job.log
+    assert f"agent: {slurm.cluster.nodes[1]} was silent for 60 s" in job.log
     assert re.search(r"job: lost at step \d+", job.log), job.log
     assert job.weights == calm
 
@@ -253,7 +253,7 @@ def test_job_without_a_fit_node_ends(slurm: Jobs) -> None:
     job = slurm.gloo(nodes=1, check=True, gpus_per_node=2, exclude=slurm.cluster.nodes[1], run={"steps": 3})
     assert job.end() == ("FAILED", 0), job.log
     assert f"[{slurm.cluster.nodes[0]}] pre-flight: bad machine: 0 GPUs of 2" in job.log
-    assert re.search(r"not queued again: without \S+ \S+ partition main has 0 machines, 1 are needed", job.log)
+    assert re.search(r"not requeued: without \S+ \S+, partition main has 0 of the 1 machines that are needed", job.log)
 
 
 def test_bad_node_is_excluded(slurm: Jobs) -> None:
@@ -261,7 +261,7 @@ def test_bad_node_is_excluded(slurm: Jobs) -> None:
     command = f'test ! -e {slurm.folder}/bad -a "$SLURMD_NODENAME" || {{ echo no scratch disk >&2; false; }}'
     (slurm.folder / "bad").touch()
     job = slurm.gloo(nodes=1, check=True, check_command=command, run={"steps": 3})
-    job.until("queued again, without")
+    job.until("requeued, without")
     (slurm.folder / "bad").unlink()
     assert job.end() == ("COMPLETED", 1), job.log
     first = re.search(r"\[(\S+)\] pre-flight: bad machine: check_command: status 1 no scratch disk", job.log)

@@ -84,7 +84,7 @@ def test_submit_watch_and_read(slurm: Jobs, config: Path) -> None:
     assert "PENDING" in ddptrain("jobs")
     mine = submitted(slurm, said)
     again = ddptrain("submit", config, code=2)
-    assert re.search(rf"job {mine.id} \((PENDING|RUNNING)\) is this run already", again)
+    assert re.search(rf"job {mine.id} \((PENDING|RUNNING)\) trains this run already", again)
     assert f"cancel it with `ddptrain cancel {mine.id}`" in again
     broken = submitted(slurm, ddptrain("submit", config, "name=broken", "--nodes", 1, "--setup", "module load no"))
     after = submitted(slurm, ddptrain("submit", config, "name=after", "--after", mine.id))
