@@ -143,7 +143,8 @@ def _add_memory(task: Task, inspection: Inspection) -> None:
     if not math.isfinite(memory.loss):
         inspection.errors.append(f"the loss of the untrained model is {memory.loss}")
     inspection.sections.append(section)
-    inspection.facts["memory"] = memory._asdict()
+    total = memory.state + memory.activations * split_batch(batch, micro, 1).micro_batch
+    inspection.facts["memory"] = memory._asdict() | {"total": total}
 
 
 def _pictures(task: Task) -> Section:

@@ -123,7 +123,7 @@ def test_a_config_in_its_own_folder_is_not_refused(config: Path, tmp_path: Path)
     own = folder.parent / "config.yaml"
     own.write_text(config.read_text())
     check_moved(own, of(own, "resume=auto"))
-    with pytest.raises(UserError, match="the folder was moved or renamed"):
+    with pytest.raises(UserError, match="it was moved or renamed"):
         check_moved(own, of(own, "resume=auto", "name=other"))
     check_moved(own, of(own, "name=other"))
     assert resolve({**json.loads(of(own).model_dump_json())}).folder == folder.parent
