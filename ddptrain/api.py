@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
@@ -85,7 +85,8 @@ def train(config: str | os.PathLike[str] | Mapping[str, Any] | RunConfig, *overr
     notes: list[str] = []
     changes = [*overrides, *_as_overrides(keys)]
     resolved = _resolve(config, changes, notes.append)
-    with _stop_flag() as stop:
+    main_thread = threading.current_thread() is threading.main_thread()  # no other may set handlers of signals
+    with StopFlag(interactive=True) if main_thread else nullcontext(StopFlag()) as stop:
         watch_launcher(stop)
         exit_status = train_run(resolved, stop, notes)
     run = Run(resolved.folder.absolute())
@@ -118,13 +119,6 @@ def _as_overrides(keys: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def _plain(value: Any) -> Any:
     """A number of numpy or torch as a plain one, anything else (a path) as text."""
     return value.item() if hasattr(value, "item") else str(value)
-
-
-def _stop_flag() -> AbstractContextManager[StopFlag]:
-    """Handlers of stop signals while a run trains; other threads than the main one may not set any."""
-    if threading.current_thread() is threading.main_thread():
-        return StopFlag(interactive=True)
-    return nullcontext(StopFlag())
 
 
 @dataclass(frozen=True)
