@@ -25,6 +25,7 @@ from ddptrain.engine.trainer import train as train_run
 from ddptrain.errors import RunFailed, UserError
 from ddptrain.reporting.history import History
 from ddptrain.system.limits import open_file_limit
+from ddptrain.system.printable import counted
 from ddptrain.system.status import FAILED, Status, read_status
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import new_task
@@ -259,7 +260,8 @@ class Model:
         return RESULTS[self.config.task](**arrays, classes=self.classes)
 
     def __repr__(self) -> str:
-        return f"<ddptrain.Model {self.config.task}, {len(self.classes)} classes, {self.file}, on {self.device}>"
+        classes = counted(len(self.classes), "class", "classes")
+        return f"<ddptrain.Model {self.config.task}, {classes}, {self.file}, on {self.device}>"
 
 
 def _read(path: Path, exif: Literal["apply", "ignore"]) -> np.ndarray:

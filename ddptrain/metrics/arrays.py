@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ddptrain.system.printable import counted
+
 Metrics = dict[str, float]
 """Values by flat key (`AP`, `class/car/AP50`, …), in 0..1; NaN where there is no truth."""
 
@@ -96,7 +98,8 @@ def prepare(truth: GroundTruth, detections: DetectionArrays) -> tuple[DetectionA
             raise ValueError(f"{truth.name}: a detection has {what} {strange[0]}; there are {count}")
     bad = ~np.isfinite(detections.scores) | ~np.isfinite(detections.boxes).all(1)
     if bad.any():
-        raise ValueError(f"{truth.name}: {bad.sum()} detections have a box or score that is not a finite number")
+        which = counted(int(bad.sum()), "detection has", "detections have")
+        raise ValueError(f"{truth.name}: {which} a box or score that is not a finite number")
     kept = detections.select(truth.annotated[labels])
     kept = kept.select(np.lexsort((-kept.scores, kept.image)))
     return kept, np.searchsorted(kept.image, np.arange(truth.images + 1))

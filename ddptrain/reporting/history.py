@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ddptrain.system.files import write_text
-from ddptrain.system.printable import guarded, unguarded
+from ddptrain.system.printable import counted, guarded, unguarded
 
 SHOWN = 5
 """Faulty lines of a history that are named."""
@@ -95,7 +95,7 @@ class History:
             more = f" and {len(self.faults) - SHOWN} more" if len(self.faults) > SHOWN else ""
             report(
                 f"warning: {self._path}: not a row of a run's history: {', '.join(self.faults[:SHOWN])}{more}; the file is now "
-                f"{aside.name}, its other {len(self.rows)} rows are kept"
+                f"{aside.name}, its other {counted(len(self.rows), 'row is', 'rows are')} kept"
             )
         self._write()
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ddptrain.reporting.pictures import encode
+from ddptrain.system.printable import counted
 
 
 class Board:
@@ -116,7 +117,7 @@ class TensorBoard(Board):
             self._lost += 1
         else:
             if self._lost:
-                self._report(f"{self._folder}: written again; {self._lost} events are lost")
+                self._report(f"{self._folder}: written again; {counted(self._lost, 'event is', 'events are')} lost")
             self._lost = 0
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:

@@ -167,9 +167,10 @@ class TableTask(Task):
             rows.append([part, d.name, d.format, len(data.own), *cells, data.faults.text()])
             about = {"part": part, "name": d.name, "format": d.format, "images": len(data.own)}
             facts.append(about | own | {"faults": dict(data.faults.counts)})
-            if data.faults.kept:
-                text = f"{data.title}: {sum(data.faults.counts.values())} faults, the first {SHOWN_FAULTS}"
-                folded.append(details(text, [str(f) for f in data.faults.kept[:SHOWN_FAULTS]]))
+            shown = [str(f) for f in data.faults.kept[:SHOWN_FAULTS]]
+            if shown:
+                total = counted(sum(data.faults.counts.values()), "fault")
+                folded.append(details(f"{data.title}: {total}, {len(shown)} shown", shown))
         out.sections.append(Section("Datasets", [], ("part", "dataset", "format", "images", *columns, "faults"), rows, folded))
         return sets
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ddptrain.reporting.history import History, history_of, write_summary
+from ddptrain.system.printable import counted
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -84,8 +85,8 @@ def test_a_broken_history_is_put_aside_and_told(tmp_path: Path, text: str, where
     history = History(path, resumed=99)
     history.settle(said.append)
     assert said == [
-        f"warning: {path}: not a row of a run's history: {where}; the file is now history.broken-1.csv, its other {len(kept)} "
-        "rows are kept"
+        f"warning: {path}: not a row of a run's history: {where}; the file is now history.broken-1.csv, its other "
+        f"{counted(len(kept), 'row is', 'rows are')} kept"
     ]
     assert (tmp_path / "history.broken-1.csv").read_bytes() == text.encode("utf-8", "surrogateescape")
     history.append({"step": 50, "AP": 0.5})

@@ -106,6 +106,6 @@ def test_a_folder_that_comes_later(tmp_path: Path) -> None:
     board.close()
     assert [line.partition(": ")[2] for line in said] == [
         f"{tmp_path / 'tb'}: not written, tried again later (File exists); training goes on",
-        "written again; 1 events are lost",
+        "written again; 1 event is lost",
     ]
     assert curves(tmp_path / "tb")["loss"] == [(1, 1.0)]

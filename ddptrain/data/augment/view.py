@@ -12,7 +12,7 @@ from ddptrain.data.augment.geometry import Patch, letterbox, random_affine, size
 from ddptrain.seeding import rng
 
 
-class View(NamedTuple):
+class ImageView(NamedTuple):
     """What is drawn once for all images that are seen together.
 
     Attributes:
@@ -26,12 +26,12 @@ class View(NamedTuple):
     gains: np.ndarray
 
     @classmethod
-    def still(cls, size: int) -> View:
+    def still(cls, size: int) -> ImageView:
         """Without any draw: what is seen in evaluation."""
         return cls(size, np.eye(3), np.ones(3))
 
     @classmethod
-    def draw(cls, size: int, augment: AugmentConfig | None, seed: int, position: int, layer: str = "") -> View:
+    def draw(cls, size: int, augment: AugmentConfig | None, seed: int, position: int, layer: str = "") -> ImageView:
         """A function of its arguments.
 
         Args:

@@ -18,7 +18,7 @@ import torch
 
 from ddptrain.config.data import AugmentConfig, Exif
 from ddptrain.data.augment.geometry import BORDER
-from ddptrain.data.augment.view import View
+from ddptrain.data.augment.view import ImageView
 from ddptrain.data.images.headers import inspect_images
 from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.errors import UserError
@@ -135,9 +135,9 @@ class ImageSamples(ABC, Generic[F]):
         """Path of the image that a sample is made of."""
         return self.tables[key.dataset].path(self.file_of(key))
 
-    def view(self, position: int) -> View:
+    def view(self, position: int) -> ImageView:
         """How the image at a position of the stream is shown."""
-        return View.draw(self.image_size, self.augment, self.seed, position)
+        return ImageView.draw(self.image_size, self.augment, self.seed, position)
 
     def image(self, key: SampleKey, grey: bool) -> np.ndarray:
         """The image of a sample, or a grey one of its size."""

@@ -12,7 +12,7 @@ from ddptrain.config.detection import DetectionAugment
 from ddptrain.data.augment.geometry import BORDER, letterbox, size_of, transform_boxes, warp_nearest
 from ddptrain.data.augment.mix import MIXUP_BETA, random_mosaic
 from ddptrain.data.augment.partners import Partners
-from ddptrain.data.augment.view import View
+from ddptrain.data.augment.view import ImageView
 from ddptrain.data.formats.depth import DepthMaps
 from ddptrain.data.samples.base import ImageSamples, join_faults, to_native
 from ddptrain.data.tables.boxes import AnnotationTable
@@ -142,7 +142,7 @@ def compose(
     shown: list[tuple[np.ndarray, np.ndarray | None]] = []
     for number, sources in enumerate(layers):
         layer = "/2" * number
-        view = View.draw(size, augment, seed, key.position, layer)
+        view = ImageView.draw(size, augment, seed, key.position, layer)
         if len(sources) == 1:
             places = [letterbox(sources[0].size, size)]
         else:
@@ -165,7 +165,7 @@ def compose(
     )
 
 
-def _paint(tiles: Sequence[_Tile], view: View) -> tuple[np.ndarray, np.ndarray | None]:
+def _paint(tiles: Sequence[_Tile], view: ImageView) -> tuple[np.ndarray, np.ndarray | None]:
     """The images of one layer on one square, and their depth."""
     square = np.full((view.size, view.size, 3), BORDER, np.uint8)
     for source, matrix in tiles:

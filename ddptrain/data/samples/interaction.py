@@ -8,7 +8,7 @@ import numpy as np
 
 from ddptrain.config.data import AugmentConfig
 from ddptrain.data.augment.geometry import size_of
-from ddptrain.data.augment.view import View
+from ddptrain.data.augment.view import ImageView
 from ddptrain.data.images.read import ImageCache
 from ddptrain.data.samples.base import ImageSamples, read_sized, to_native
 from ddptrain.data.tables.pairs import PairTable, cut, geometry, turn_to, union
@@ -68,7 +68,7 @@ class PairSamples(ImageSamples[PeopleTable]):
         return Sample(key, pixels, targets, self.annotated[key.dataset], back, size)
 
 
-def crops(image: np.ndarray, boxes: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
+def crops(image: np.ndarray, boxes: np.ndarray, view: ImageView) -> tuple[np.ndarray, np.ndarray]:
     """Both people and their union as the network sees them; the person on the right is mirrored, so that both look at the
     other one when they look to the right.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ddptrain.config.segmentation import SegmentationAugment
 from ddptrain.data.augment.geometry import BORDER, random_window, size_of, warp_nearest
-from ddptrain.data.augment.view import View
+from ddptrain.data.augment.view import ImageView
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.samples.base import ImageSamples, to_native
 from ddptrain.data.tables.masks import MaskTable
@@ -88,7 +88,7 @@ class SegmentationSamples(ImageSamples[MaskTable]):
 
 def eval_view(image: np.ndarray, size: int, native: bool) -> tuple[np.ndarray, np.ndarray]:
     """What the network is shown of an image in evaluation, and float32 `[2, 3]`: the way back to pixels of the file."""
-    pixels, matrix = (image, np.eye(3)) if native else View.still(size).show(image)
+    pixels, matrix = (image, np.eye(3)) if native else ImageView.still(size).show(image)
     return pixels, to_native(matrix)
 
 

@@ -19,7 +19,7 @@ from ddptrain.data.stream.rare import Timetable
 I64 = NDArray[np.int64]
 
 
-class Schedule:
+class BlockCounts:
     """Exact counts of each dataset at block boundaries.
 
     Args:

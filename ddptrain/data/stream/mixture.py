@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddptrain.data.stream.counts import Schedule
+from ddptrain.data.stream.counts import BlockCounts
 from ddptrain.data.stream.permutation import permute, subkeys
 from ddptrain.seeding import stream_key
 from ddptrain.structures import PlanRow
@@ -62,7 +62,7 @@ class Mixture:
         self.block = whole("block:", block, 1)
         self.seed = int(seed)
         self.shuffle = bool(shuffle)
-        self._schedule = Schedule(self.weights, self.block)
+        self._counts = BlockCounts(self.weights, self.block)
         # the order inside a block matters only where there is more than one dataset to order
         self._mixed = self.shuffle and sum(w > 0 for w in self.weights) > 1
         self._size = np.maximum(np.array(self.sizes, np.int64), 1)
@@ -80,7 +80,7 @@ class Mixture:
         """
         number, slot = np.divmod(positions, self.block)
         blocks, row = np.unique(number, return_inverse=True)
-        before, after = self._schedule.counts(blocks), self._schedule.counts(blocks + 1)
+        before, after = self._counts.counts(blocks), self._counts.counts(blocks + 1)
         dataset, draw = self._place(blocks, row, slot, before, after)
         if self._mixed:
             strict = self._strict(blocks, before, after)
@@ -125,7 +125,7 @@ class Mixture:
     def drawn(self, position: int) -> I64:
         """Draws of each dataset among the first `position` positions: int64 `[D]`, exact, whatever the position."""
         number, slots = divmod(position, self.block)
-        out = self._schedule.counts(np.array([number], np.int64))[0]
+        out = self._counts.counts(np.array([number], np.int64))[0]
         if slots:
             dataset, _ = self.assign(number * self.block + np.arange(slots))
             out += np.bincount(dataset, minlength=len(out))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.config import ClassificationRun
-from ddptrain.data.augment.view import View
+from ddptrain.data.augment.view import ImageView
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.samples.classification import ClassificationSamples
 from ddptrain.data.tables.images import ImageTable
@@ -89,7 +89,7 @@ class ClassificationTask(LogitsTask):
         self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None
     ) -> dict[str, np.ndarray]:
         """`probabilities` float32 `[classes]`."""
-        seen, _ = View.still(self.config.data.image_size).show(image)
+        seen, _ = ImageView.still(self.config.data.image_size).show(image)
         logits = model(torch.from_numpy(seen).permute(2, 0, 1)[None].to(device).float() / 255).float().cpu().numpy()
         return {"probabilities": probabilities(logits, self.several)[0]}
 

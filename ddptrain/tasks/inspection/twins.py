@@ -24,7 +24,7 @@ def report_duplicates(sets: Sequence[DataSet], images: int, out: Inspection) -> 
     twins = find_twins([_images(s, which) for s, which in zip(sets, chosen)], undecoded=undecoded)
     section = Section("Duplicates and leaks", columns=("images of", "also in", "looked at", "equal files", "look the same"))
     if looked_at < total:
-        section.lines.append(f"{looked_at} of {total} images were opened; --images 0 opens all.")
+        section.lines.append(f"{looked_at} of {counted(total, 'image')} were opened; --images 0 opens all.")
     if not twins:
         section.lines.append("None found.")
     section.rows = [[t.second, t.first, t.looked_at, t.equal, t.alike] for t in twins]
@@ -53,15 +53,15 @@ def _why_not(path: str) -> str:
 
 def report_twins(t: Twins, out: Inspection) -> None:
     """A warning about images that are in two datasets, or twice in one."""
-    example = " = ".join(t.examples[0][::-1])
+    images, example = counted(t.looked_at, "image"), " = ".join(t.examples[0][::-1])
     what = f"{t.equal} equal and {t.alike} that look the same, such as {example}"
     if t.first.startswith("train ") and t.second.startswith("val "):
         leaked = counted(t.equal + t.alike, "is", "are")
-        out.warnings.append(f"leak: of {t.looked_at} images of {t.second}, {leaked} also in {t.first}: {what}")
+        out.warnings.append(f"leak: of {images} of {t.second}, {leaked} also in {t.first}: {what}")
     elif t.equal:
         copies = counted(t.equal, "is a copy", "are copies")
         where = "of others in it" if t.first == t.second else f"of images of {t.first}"
-        out.warnings.append(f"duplicates: of {t.looked_at} images of {t.second}, {copies} {where}, such as {example}")
+        out.warnings.append(f"duplicates: of {images} of {t.second}, {copies} {where}, such as {example}")
 
 
 def _images(s: DataSet, which: np.ndarray) -> Images:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.config import AugmentConfig, InteractionRun
-from ddptrain.data.augment.view import View
+from ddptrain.data.augment.view import ImageView
 from ddptrain.data.formats.jrdb import around_the_seam, people_of, read_jrdb
 from ddptrain.data.samples.interaction import PairSamples, crops
 from ddptrain.data.tables.labels import LabelSpace
@@ -84,8 +84,8 @@ class InteractionTask(LogitsTask):
         unlabelled = int((~people.labelled).sum())
         if unlabelled == len(people):
             raise UserError(
-                f"{data.config.name}: none of its {len(people)} frames says who interacts, neither by H-interaction nor by "
-                "social_group; learn from labels_2d_activity_social_stitched"
+                f"{data.config.name}: none of its {counted(len(people), 'frame')} says who interacts, neither by "
+                "H-interaction nor by social_group; learn from labels_2d_activity_social_stitched"
             )
         if not len(pairs):
             rules = f"(interacting + other pairs: {data.left_out})"
@@ -181,7 +181,7 @@ class InteractionTask(LogitsTask):
         """Of all candidates (rows of the two, probability that they interact or None, probabilities of the kinds)."""
         i, j = np.triu_indices(len(boxes), 1)
         a, b = boxes[i].astype(np.float64), boxes[j].astype(np.float64)
-        size, view = (image.shape[1], image.shape[0]), View.still(self.config.data.image_size)
+        size, view = (image.shape[1], image.shape[0]), ImageView.still(self.config.data.image_size)
         near = np.flatnonzero(is_candidate(a, b, size[0], self.config.data.pairs.distance_multiplier))
         both = self.stage == 1 or "backbone" in self.config.freeze
         for start in range(0, len(near), CHUNK):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ddptrain.data.stream.counts import Schedule, scaled_floor
+from ddptrain.data.stream.counts import BlockCounts, scaled_floor
 from ddptrain.data.stream.rare import Timetable, two_way_round
 
 PLACES = st.one_of(st.just(0), st.integers(0, 10**6), st.integers(10**11, 10**15))
@@ -18,7 +18,7 @@ WEIGHTS = st.one_of(
 
 
 def assert_exact(weights: list[int], block: int, blocks: np.ndarray) -> None:
-    counts = Schedule(weights, block).counts(blocks)
+    counts = BlockCounts(weights, block).counts(blocks)
     assert (counts.sum(1) == blocks * block).all()
     together = np.diff(blocks) == 1
     assert (np.diff(counts, axis=0)[together] >= 0).all(), "a dataset loses a draw"
@@ -50,8 +50,8 @@ def test_a_long_stretch_of_many_rare_datasets() -> None:
 def test_the_counts_do_not_depend_on_what_was_asked_before() -> None:
     weights, block = [9973, 997, 101, 53, 7, 5], 8
     far = 10**10 + np.arange(50)
-    fresh = Schedule(weights, block).counts(far)
-    used = Schedule(weights, block)
+    fresh = BlockCounts(weights, block).counts(far)
+    used = BlockCounts(weights, block)
     used.counts(np.arange(0, 10**6, 9999))
     assert np.array_equal(used.counts(far[::-1])[::-1], fresh)
 
@@ -82,5 +82,5 @@ def test_two_way_rounding_keeps_all_partial_sums(due: list[int], random: object)
 def test_shares_too_far_apart_are_refused_with_a_block_that_would_do() -> None:
     weights = [10**18, 10**12, 10**12, 1]
     with pytest.raises(ValueError, match="use a block of at least 1000003,"):
-        Schedule(weights, 256)
+        BlockCounts(weights, 256)
     assert_exact(weights, 1000003, 10**12 + np.arange(100))

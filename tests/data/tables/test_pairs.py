@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddptrain.config import AugmentConfig, PairsConfig
-from ddptrain.data.augment.view import View
+from ddptrain.data.augment.view import ImageView
 from ddptrain.data.samples.interaction import crops
 from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.labels import DROP, IGNORE
@@ -78,8 +78,8 @@ def test_crops_around_the_seam_are_those_of_the_rolled_panorama(a: np.ndarray, b
     assert around[2] - around[0] <= W
     np.testing.assert_array_equal(around, union(b[0], a[0], W))
     both, both_turned = (np.concatenate(p) for p in ((a, b), (turned(a, by), turned(b, by))))
-    drawn = View.draw(32, AugmentConfig(rotate=5), 3, 5)
-    for how in (View.still(32), drawn):
+    drawn = ImageView.draw(32, AugmentConfig(rotate=5), 3, 5)
+    for how in (ImageView.still(32), drawn):
         one, other = crops(image, both, how)[0], crops(rolled, both_turned, how)[0]
         if around[2] - around[0] < W:  # a union that is a whole turn begins where it likes
             np.testing.assert_array_equal(one, other)
@@ -91,7 +91,7 @@ def test_crops_around_the_seam_are_those_of_the_rolled_panorama(a: np.ndarray, b
 def test_the_crop_of_the_union_leads_back_to_the_panorama() -> None:
     image = np.zeros((H, W, 3), np.uint8)
     both = np.array([[230, 4, 250, 30], [4, 8, 20, 28]], np.float32)
-    back = crops(image, both, View.still(32))[1]
+    back = crops(image, both, ImageView.still(32))[1]
     corners = back @ np.array([[16, 16, 1]]).T  # the middle of the crop
     assert corners[:, 0] == pytest.approx([(230 + 260) / 2, (4 + 30) / 2], abs=0.6)
 
