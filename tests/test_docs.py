@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ddptrain.cli import build_parser
+from ddptrain.data.tables.faults import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").glob("*.md"))
@@ -52,6 +53,14 @@ def test_the_readme_shows_the_example_that_is_tested() -> None:
         re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)[0] for path in (PAGES[0], ROOT / "docs/api.md")
     )
     assert readme == page
+
+
+def test_the_page_of_formats_lists_every_kind_of_fault() -> None:
+    table = (ROOT / "docs/formats.md").read_text(encoding="utf-8").split("\n## Faults\n")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in table.splitlines() if line.startswith("| ")][1:]
+    ends_run = {kind: ends == "yes" for kinds, _, ends in rows for kind in kinds.split(", ")}
+    listed = {kind: ends for kind, ends in ends_run.items() if not kind.startswith("`.")}  # of suffixes only examples
+    assert listed == {name: kind.error for name, kind in KINDS.items() if not name.startswith(".")}
 
 
 def defined(name: str) -> bool:
