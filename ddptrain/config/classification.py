@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ddptrain.config.data import DATASETS, HoldoutDataset, MixingAugment
-from ddptrain.config.labels import ANNOTATED, RULES, TORCHVISION_CLASSIFIERS, BalancedData, ImageLossConfig, check_weights
-from ddptrain.config.rules import SHARE, Rule, holdout_rule, mixing_rule, split_rule
+from ddptrain.config.labels import ANNOTATED, LOSS_RULES, TORCHVISION_CLASSIFIERS, BalancedData, ImageLossConfig, check_weights
+from ddptrain.config.rules import SHARE, Rule, above_0, holdout_rule, split_rule
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import NamedSection, Switch
 
@@ -88,19 +88,18 @@ class ClassificationRun(RunConfig):
 
     rules = (
         *RunConfig.rules,
-        *RULES,
-        mixing_rule("mix_alpha", "mixup", "cutmix"),
-        mixing_rule("close_epochs", "mixup", "cutmix"),
+        *LOSS_RULES,
+        above_0("data.augment.mix_alpha data.augment.close_epochs", "data.augment", "mixup", "cutmix"),
     )
     dataset_rules = (
         SHARE,
         ANNOTATED,
         Rule(
-            ("annotations", "images"),
-            lambda run, part, d: d.format in ("folder", "mnist"),
+            "annotations images",
             "a format that keeps annotations beside images (these two have usual places only)",
+            lambda run, part, d: d.format in ("folder", "mnist"),
         ),
         holdout_rule("mnist"),
         split_rule("csv"),
-        Rule(("exif",), lambda run, part, d: d.format == "mnist", "a format with image files"),
+        Rule("exif", "a format with image files", lambda run, part, d: d.format == "mnist"),
     )

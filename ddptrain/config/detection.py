@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from ddptrain.config.data import DATASETS, DataConfig, HoldoutDataset, MixingAugment
-from ddptrain.config.rules import SHARE, Rule, holdout_rule, mixing_rule, split_rule
+from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, Rule, above_0, holdout_rule, split_rule
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import NamedSection, Section, Switch
 from ddptrain.config.train import EvalConfig
@@ -185,47 +185,32 @@ class DetectionRun(RunConfig):
     rules = (
         *RunConfig.rules,
         Rule(
-            tuple(f"loss.{key}" for key in ("box", "cls", "dfl", "topk", "alpha", "beta", "size_weights")),
-            _torchvision,
+            "loss.box loss.cls loss.dfl loss.topk loss.alpha loss.beta loss.size_weights",
             "model.name=yolo (torchvision's detectors bring their own loss)",
-            ("model.name",),
+            _torchvision,
+            "model.name",
         ),
+        Rule("loss.dfl", "model.reg_max above 1", lambda run: _yolo(run) and run.model.reg_max == 1, "model.reg_max"),
+        Rule("model.pretrained", "model.backbone", lambda run: _yolo(run) and run.model.backbone is None),
         Rule(
-            ("loss.dfl",),
-            lambda run: _yolo(run) and run.model.reg_max == 1,
-            "model.reg_max above 1",
-            ("model.reg_max",),
-        ),
-        Rule(("model.pretrained",), lambda run: _yolo(run) and run.model.backbone is None, "model.backbone"),
-        Rule(
-            ("model.fusion",),
-            lambda run: _yolo(run) and run.model.in_channels <= 3,
+            "model.fusion",
             "model.in_channels=4 or 5",
-            ("model.in_channels",),
+            lambda run: _yolo(run) and run.model.in_channels <= 3,
+            "model.in_channels",
         ),
-        Rule(
-            ("model.pretrained_backbone",),
-            lambda run: _torchvision(run) and run.model.pretrained,
-            "model.pretrained=false",
-            ("model.pretrained",),
-        ),
-        Rule(("eval.nms_iou",), _torchvision, "model.name=yolo (torchvision's detectors keep their own)", ("model.name",)),
-        Rule(
-            ("data.allow_missing_annotations",),
-            _yolo,
-            "a detector of torchvision",
-            ("model.name",),
-        ),
-        mixing_rule("close_epochs", "mosaic", "mixup"),
+        PRETRAINED_BACKBONE,
+        Rule("eval.nms_iou", "model.name=yolo (torchvision's detectors keep their own)", _torchvision, "model.name"),
+        Rule("data.allow_missing_annotations", "a detector of torchvision", _yolo, "model.name"),
+        above_0("data.augment.close_epochs", "data.augment", "mosaic", "mixup"),
     )
     dataset_rules = (
         SHARE,
-        Rule(("depth_range", "depth_invalid"), lambda run, part, d: d.depth is None, "depth: FOLDER beside it", ("depth",)),
+        Rule("depth_range depth_invalid", "depth: FOLDER beside it", lambda run, part, d: d.depth is None, "depth"),
         Rule(
-            ("depth_missing",),
-            lambda run, part, d: not _yolo(run) or run.model.in_channels <= 3,
+            "depth_missing",
             "model.in_channels=5",
-            ("model.in_channels",),
+            lambda run, part, d: not _yolo(run) or run.model.in_channels <= 3,
+            "model.in_channels",
         ),
         holdout_rule("visdrone-vid", "uavdt", "uavdt-xml", "auair"),
         split_rule("coco", "csv"),

@@ -44,7 +44,7 @@ def explain(error: ValidationError, data: Any, source: str, run: type[RunConfig]
     """
     lines: dict[str, str] = {}  # one for each place: every branch of a union reports its own
     for e in sorted(error.errors(include_url=False), key=lambda e: _FIRST.get(e["type"], 2)):
-        if e["type"] == "too_short" and e["input"]:
+        if e["type"] == "too_short" and len(e["input"]) >= e["ctx"]["min_length"]:
             continue  # pydantic counts the faulty items as absent
         line = _Mistake(e, data, run)
         if line.path in lines:

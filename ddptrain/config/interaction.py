@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ddptrain.config.data import DATASETS, DatasetConfig
-from ddptrain.config.labels import ANNOTATED, RULES, TORCHVISION_CLASSIFIERS, BalancedData, ImageLossConfig, check_weights
-from ddptrain.config.rules import SHARE, Rule
+from ddptrain.config.labels import ANNOTATED, LOSS_RULES, TORCHVISION_CLASSIFIERS, BalancedData, ImageLossConfig, check_weights
+from ddptrain.config.rules import SHARE, Rule, only
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import NamedSection, Section, Switch
 
@@ -80,10 +80,6 @@ class InteractionConfig(NamedSection):
     """Part of the hidden layer that is dropped in training."""
 
 
-def _own_layers(run: "InteractionRun") -> bool:
-    return run.model.backbone == "small_resnet"
-
-
 class InteractionRun(RunConfig):
     """A run that learns whether, or how, pairs of people interact."""
 
@@ -103,25 +99,19 @@ class InteractionRun(RunConfig):
 
     rules = (
         *RunConfig.rules,
-        *RULES,
+        *LOSS_RULES,
+        only("model.blocks model.width model.norm", "model.backbone", "small_resnet"),
         Rule(
-            ("model.blocks", "model.width", "model.norm"),
-            lambda run: not _own_layers(run),
-            "model.backbone=small_resnet",
-            ("model.backbone",),
+            "model.pretrained model.weights",
+            "a model.backbone of torchvision, such as resnet18",
+            lambda run: run.model.backbone == "small_resnet",
         ),
-        Rule(("model.pretrained", "model.weights"), _own_layers, "a model.backbone of torchvision, such as resnet18"),
+        only("data.pairs.max_group_samples_ratio", "data.pairs.use_group_sampling", True),
         Rule(
-            ("data.pairs.max_group_samples_ratio",),
-            lambda run: not run.data.pairs.use_group_sampling,
-            "data.pairs.use_group_sampling=true",
-            ("data.pairs.use_group_sampling",),
-        ),
-        Rule(
-            ("data.pairs.max_negatives_per_frame", "data.pairs.balance_ratio"),
-            lambda run: run.model.stage == 2,
+            "data.pairs.max_negatives_per_frame data.pairs.balance_ratio",
             "model.stage=1 (stage 2 looks at interacting pairs only)",
-            ("model.stage",),
+            lambda run: run.model.stage == 2,
+            "model.stage",
         ),
     )
     dataset_rules = (SHARE, ANNOTATED)

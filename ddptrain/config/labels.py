@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from ddptrain.config.data import DataConfig
-from ddptrain.config.rules import Rule
+from ddptrain.config.rules import Rule, only
 from ddptrain.config.section import NamedSection
 
 TORCHVISION_CLASSIFIERS = (
@@ -55,22 +54,20 @@ class ImageLossConfig(NamedSection):
     """Weight of the positives of each class (of `bce`): `balanced` for negatives over positives, or a number for each."""
 
 
-def _not(*names: str) -> Callable[[Any], bool]:
-    return lambda run: run.loss.name not in names
+def _loss_rule(key: str, *names: str, remark: str = "") -> Rule:
+    """Of a key of some losses; a change of the loss alone does not switch it off."""
+    rule = only(f"loss.{key}", "loss.name", *names)
+    return rule._replace(user=rule.user + remark, switches="")
 
 
-RULES: tuple[Rule, ...] = (
-    Rule(("loss.gamma",), _not("focal"), "loss.name=focal"),
-    Rule(("loss.pos_weight",), _not("bce"), "loss.name=bce"),
-    Rule(("loss.label_smoothing",), _not("cross_entropy", "focal"), "loss.name=cross_entropy or focal"),
-    Rule(
-        ("loss.class_weights",),
-        _not("cross_entropy", "focal"),
-        "loss.name=cross_entropy or focal (bce has loss.pos_weight)",
-    ),
+LOSS_RULES: tuple[Rule, ...] = (
+    _loss_rule("gamma", "focal"),
+    _loss_rule("pos_weight", "bce"),
+    _loss_rule("label_smoothing", "cross_entropy", "focal"),
+    _loss_rule("class_weights", "cross_entropy", "focal", remark=" (bce has loss.pos_weight)"),
 )
 ANNOTATED = Rule(
-    ("annotated",),
-    lambda run, part, d: run.loss.name != "bce",
+    "annotated",
     "loss.name=bce (the other losses take one class of all for each sample)",
+    lambda run, part, d: run.loss.name != "bce",
 )

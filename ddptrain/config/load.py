@@ -18,7 +18,7 @@ from ddptrain.config.places import without_defaults_of_others
 from ddptrain.config.run import RunConfig
 from ddptrain.config.tasks import run_of
 from ddptrain.config.text import dump_inline, parse_yaml
-from ddptrain.config.unused import split_unused
+from ddptrain.config.unused import split_unused, touches
 from ddptrain.errors import UserError
 from ddptrain.system.printable import printable
 
@@ -94,7 +94,7 @@ def resolve(
     given = [canonical_key(override.partition("=")[0]) for override in overrides]
     refused, left_out = split_unused(config, given)
     if stored:
-        refused, left_out = [key for key in refused if key.is_given(given)], []
+        refused, left_out = [key for key in refused if touches(given, key.key)], []
     if refused:
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise UserError(f"{source}: {refused[0].line()}{more}")

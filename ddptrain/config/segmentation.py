@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from ddptrain.config.data import DATASETS, AugmentConfig, DataConfig, HoldoutDataset
 from ddptrain.config.labels import ClassWeights, check_weights
-from ddptrain.config.rules import SHARE, Rule, holdout_rule, split_rule
+from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, Rule, holdout_rule, only, split_rule
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import NamedSection, Switch
 from ddptrain.config.train import EvalConfig
@@ -205,23 +205,18 @@ class SegmentationRun(RunConfig):
     rules = (
         *RunConfig.rules,
         Rule(
-            ("loss.aux",),
-            lambda run: isinstance(run.model, SegmenterConfig) and not run.model.aux,
+            "loss.aux",
             "model.aux=true",
-            ("model.aux",),
+            lambda run: isinstance(run.model, SegmenterConfig) and not run.model.aux,
+            "model.aux",
         ),
         Rule(
-            ("loss.oversample",),
-            lambda run: isinstance(run.loss, MaskLossConfig) and run.loss.importance == 0,
+            "loss.oversample",
             "loss.importance above 0",
-            ("loss.importance",),
+            lambda run: isinstance(run.loss, MaskLossConfig) and run.loss.importance == 0,
+            "loss.importance",
         ),
-        Rule(
-            ("model.pretrained_backbone",),
-            lambda run: isinstance(run.model, SegmenterConfig) and run.model.pretrained,
-            "model.pretrained=false",
-            ("model.pretrained",),
-        ),
-        Rule(("eval.overlap",), lambda run: run.eval.window != "slide", "eval.window=slide", ("eval.window",)),
+        PRETRAINED_BACKBONE,
+        only("eval.overlap", "eval.window", "slide"),
     )
     dataset_rules = (SHARE, holdout_rule("camvid", "ade20k"), split_rule(*FORMATS))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ddptrain.checkpoint.load import Checkpoint, load_checkpoint, newest_checkpoint
 from ddptrain.config import RunConfig, resolve
+from ddptrain.config.places import without_defaults_of_others
 from ddptrain.config.text import dump_inline
 from ddptrain.data.tables.contents import differences
 from ddptrain.engine.state import RunState
@@ -141,7 +142,7 @@ def changes(before: Mapping[str, Any], now: RunConfig) -> Iterator[str]:
     try:
         old = resolve(dict(before), source="checkpoint", stored=True).model_dump(mode="json")
     except UserError:  # written by a version with other keys
-        old = dict(before)
+        old = without_defaults_of_others(dict(before), type(now), stored=True)
     olds, news = dict(_flat(old)), dict(_flat(now.model_dump(mode="json")))
     for key in [*news, *(k for k in olds if k not in news)]:
         if key.split(".")[0] not in HOW_STARTED and olds.get(key, _ABSENT) != news.get(key, _ABSENT):

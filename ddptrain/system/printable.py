@@ -49,3 +49,9 @@ def first_few(names: Sequence[str], noun: str = "", separator: str = ", ", most:
     """The first names of a list, and how many more there are."""
     more = f" and {len(names) - most} more {noun}".rstrip() if len(names) > most else ""
     return separator.join(names[:most]) + more
+
+
+def listing(words: Sequence[str], conjunction: str = "and") -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *others, last = words
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
