@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ddptrain.config.aliases import VALUES, aliases_of
-from ddptrain.config.places import listing, sections_in
+from ddptrain.config.places import of_tasks, sections_in
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import bound, documentation
 from ddptrain.config.tasks import OWN, every_run
@@ -60,7 +60,8 @@ def _section(places: Places, path: str, depth: int, only_required: bool = False)
         inner = {task: sections_in(f.annotation) for task, f in fields.items()}
         if only_required and not field.is_required():
             continue
-        text = _only(knows, places) + documentation(next(iter(knows.values())), key)
+        only = "" if set(places) - set(knows) <= {OWN} else f"Only for {of_tasks(list(knows))}: "
+        text = only + documentation(next(iter(knows.values())), key)
         if depth == 0 and any(inner.values()):
             lines.append("")
         if not any(inner.values()):
@@ -74,11 +75,6 @@ def _section(places: Places, path: str, depth: int, only_required: bool = False)
     return lines
 
 
-def _only(knows: Places, places: Places) -> str:
-    """For which tasks a key is, where it is not for all of a place."""
-    return "" if set(places) - set(knows) <= {OWN} else f"Only for {listing(list(knows))}: "
-
-
 def _commented(line: str, depth: int) -> str:
     pad = "  " * depth
     return line if line.startswith(f"{pad}#") else f"{pad}# {line[len(pad) :]}"
@@ -90,7 +86,9 @@ def _branches(
     """A section; where there is a choice, the default in full and the others as comments."""
     pad = "  " * depth
     lines = _comment(text, depth)
-    chosen = {task: sections[0] for task, sections in inner.items() if not _is_choice(inner) or task == next(iter(inner))}
+    # of models and losses, which a name chooses, only the first task's
+    choice = any(len(sections) > 1 for sections in inner.values())
+    chosen = {task: sections[0] for task, sections in inner.items() if not choice or task == next(iter(inner))}
     if not field.is_required() and field.get_default() is None:
         lines.append(f"{pad}{key}: null")
         others = {section: [""] for section in chosen.values()}
@@ -102,24 +100,20 @@ def _branches(
                 if section not in chosen.values() and task != OWN:
                     others.setdefault(section, []).append(task)
     for section, tasks in others.items():
-        lines += _comment(f"Or{', for ' if any(tasks) else ''}{listing(tasks) if any(tasks) else ''}: {section.__doc__}", depth)
+        lines += _comment(f"Or{f', for {of_tasks(tasks)}' if any(tasks) else ''}: {section.__doc__}", depth)
         body = _section(dict.fromkeys(tasks, section), f"{path}{key}.", 1)
         lines += [f"{pad}# {line}" for line in (f"{key}:", *body)]
     return lines
 
 
-def _is_choice(inner: Mapping[str, list[type[BaseModel]]]) -> bool:
-    """True where a name chooses the section, as of the models and the losses."""
-    return any(len(sections) > 1 for sections in inner.values())
-
-
 def _key(key: str, fields: Mapping[str, FieldInfo], text: str, path: str, depth: int) -> list[str]:
     field = next(iter(fields.values()))
-    value = _example(key, field) if field.is_required() else field.get_default()
+    words = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    value = field.get_default() if not field.is_required() else words[0] if words else _EXAMPLES[key]
     allowed: dict[str, list[str]] = {}
     for task, f in fields.items():
         allowed.setdefault(_allowed(f, VALUES.get(path + key, {})), []).append(task)
-    kinds = [kind if len(allowed) == 1 else f"{listing(tasks)}: {kind}" for kind, tasks in allowed.items()]
+    kinds = [kind if len(allowed) == 1 else f"{of_tasks(tasks)}: {kind}" for kind, tasks in allowed.items()]
     names = aliases_of(path + key)
     other = f" Another name of it is {names[0]}." if names else ""
     about = _comment(f"{text}{other} [{'; '.join(kinds)}{'; must be given' if field.is_required() else ''}]", depth)
@@ -136,10 +130,6 @@ def _list(key: str, items: Places, text: str, path: str, depth: int, brief: bool
     body[first] = f"{pad}  - {body[first].lstrip()}"
     about = f"{text} A list; " + ("keys as above." if brief else "the keys of each:")
     return [*_comment(about, depth), f"{pad}{key}:", *body]
-
-
-def _example(key: str, field: FieldInfo) -> Any:
-    return get_args(field.annotation)[0] if get_origin(field.annotation) is Literal else _EXAMPLES[key]
 
 
 def _comment(text: str, depth: int) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ddptrain.config.places import names_of, only_for, other_tasks, sections_at
+from ddptrain.config.places import dotted, keys_of, names_of, of_tasks
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import bound
 from ddptrain.config.tasks import every_run
@@ -84,7 +84,7 @@ class _Mistake:
         """What is allowed in the place of the value."""
         e = self.error
         kind, limits = e["type"], e.get("ctx", {})
-        if kind == "dict_type" and sections_at(self.run, self.loc):
+        if kind == "dict_type" and f"{self.path}.name" in keys_of(self.run):  # of several models or losses
             return _WORDS["model_type"]
         if kind in _WORDS:
             return _WORDS[kind]
@@ -102,26 +102,29 @@ class _Mistake:
         return e["msg"].removeprefix("Value error, ").replace("Input should", "must").replace("String should", "must")
 
     def _unknown(self) -> str:
-        of_another_kind = any(self.loc[-1] in s.model_fields for s in sections_at(self.run, self.loc[:-1]))
-        tasks = other_tasks(self.run, self.loc)
-        if tasks and not of_another_kind:
-            return f"{only_for(tasks, self.data.get('task', 'detection'))}; take it out"
-        known = sorted({key for s in sections_at(self.run, self.loc[:-1], self.data) for key in s.model_fields})
+        place, outer = dotted(self.loc), dotted(self.loc[:-1])
+        tasks = [task for task, run in every_run().items() if place in keys_of(run)]
+        if tasks and place not in keys_of(self.run):
+            return f"{self._only_for(tasks)}; take it out"
+        inside = [(*path.rpartition("."), s) for path, fields in keys_of(self.run).items() for s, _ in fields]
+        sections = [(key, section) for path, _, key, section in inside if path == outer]
+        chosen = [key for key, section in sections if set(names_of(section)) & set(self.error["loc"][:-1])]
+        known = sorted(set(chosen or [key for key, _ in sections]))
         near = difflib.get_close_matches(str(self.loc[-1]), known, n=1, cutoff=0.6)
         return "unknown key; " + (f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}")
 
     def _of_others(self) -> str:
         """Which other tasks the value is for, if it is a word of theirs."""
-        *outer, key = self.loc
-        others = {task: run for task, run in every_run().items() if run is not self.run}
-        tasks = [task for task, run in others.items() if self.value in _words(run, outer, str(key))]
-        return f"{only_for(tasks, self.data.get('task', 'detection'))}; " if tasks else ""
+        place = dotted(self.loc)
+        runs = {task: run for task, run in every_run().items() if run is not self.run}
+        words = {
+            task: [w for _, f in keys_of(run).get(place, []) for w in get_args(f.annotation)] for task, run in runs.items()
+        }
+        tasks = [task for task in words if self.value in words[task]]
+        return f"{self._only_for(tasks)}; " if tasks else ""
 
-
-def _words(run: type[RunConfig], outer: list[str | int], key: str) -> list[Any]:
-    """The words that may stand at a key, in any section of that place."""
-    sections = [s for s in sections_at(run, outer) if key in s.model_fields]
-    return [word for s in sections for word in (names_of(s) if key == "name" else get_args(s.model_fields[key].annotation))]
+    def _only_for(self, tasks: list[str]) -> str:
+        return f"only for {of_tasks(tasks)}, not for {self.data.get('task', 'detection')}"
 
 
 def _shown(value: Any) -> str:

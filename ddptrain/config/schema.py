@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from ddptrain.config.aliases import KEYS, VALUES
+from ddptrain.config.aliases import KEYS, VALUES, canonical_key
 from ddptrain.config.own import PATTERN
+from ddptrain.config.places import keys_of
 from ddptrain.config.tasks import RUNS, every_run
 
 
@@ -17,8 +18,11 @@ def schema() -> dict[str, Any]:
     refs, whole = models_json_schema([(run, "validation") for run in runs])
     definitions = whole["$defs"]
     for run in runs:
-        _require_names(definitions[run.__name__])
-        _add_aliases(definitions, run.__name__)
+        # of several models or losses only the first one may leave out its name
+        for key in ("model", "loss"):
+            for other in definitions[run.__name__]["properties"][key].get("oneOf", [])[1:]:
+                other["required"] = ["name"]
+    _add_aliases(definitions)
     tasks = [{"const": task} for task in RUNS] + [{"pattern": PATTERN}]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -37,29 +41,17 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _require_names(run: dict[str, Any]) -> None:
-    """Of several models or losses only the first one may leave out its name."""
-    for key in ("model", "loss"):
-        first, *others = run["properties"][key].get("oneOf", [None])
-        if first:
-            run["properties"][key]["oneOf"] = [first, *({**other, "required": ["name"]} for other in others)]
+def _add_aliases(definitions: dict[str, Any]) -> None:
+    def places(key: str) -> dict[str, dict[str, Any]]:
+        names = {section.__name__ for run in every_run().values() for section, _ in keys_of(run).get(key, [])}
+        return {name: definitions[name]["properties"] for name in names}
 
-
-def _add_aliases(definitions: dict[str, Any], run: str) -> None:
     for alias, key in KEYS.items():
-        *path, last = alias.split(".")
-        section = _section(definitions, run, path)
-        if key in section["properties"]:
-            section["properties"][last] = section["properties"][key] | {"description": f"Another name of {key}."}
-            section["not"] = {"anyOf": [{"required": [key, last]}, *section.get("not", {}).get("anyOf", [])]}
-    for name, values in VALUES.items():
-        *path, last = name.split(".")
-        names = _section(definitions, run, path)["properties"][last]
-        names["enum"] = list(dict.fromkeys([*names["enum"], *values]))
-
-
-def _section(definitions: dict[str, Any], run: str, path: list[str]) -> dict[str, Any]:
-    section: dict[str, Any] = definitions[run]
-    for part in path:
-        section = definitions[section["properties"][part]["$ref"].rpartition("/")[2]]
-    return section
+        last = alias.rpartition(".")[2]
+        for name, keys in places(canonical_key(alias)).items():
+            keys[last] = keys[key] | {"description": f"Another name of {key}."}
+            either = definitions[name].setdefault("not", {"anyOf": []})
+            either["anyOf"].append({"required": [key, last]})
+    for key, values in VALUES.items():
+        for keys in places(key).values():
+            keys[key.rpartition(".")[2]]["enum"] += values

@@ -99,8 +99,8 @@ _NETWORKS: dict[str, nn.Module] = {}
 
 
 def _network(config: RunConfig, task: Task) -> nn.Module:
-    """The same weights for all that differ in something else."""
-    key = digest([config.model.model_dump(), config.data.image_size, config.classes, config.task])
+    """The same weights for all that differ in something else; torchvision's detectors hold limits of the evaluation."""
+    key = digest([config.model.model_dump(), config.eval.model_dump(), config.data.image_size, config.classes, config.task])
     if key not in _NETWORKS:
         torch.manual_seed(0)
         _NETWORKS[key] = task.build_model()
