@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import processes
 import pytest
+import torch
 from hypothesis import settings
 from small_runs import RUNS, write_config
 
@@ -86,7 +87,11 @@ def data_root() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Parsed tables are cached in a folder of this test run, not in the user's; its processes can be told from others."""
+    """Parsed tables are cached in a folder of this test run, not in the user's; its processes can be told from others.
+
+    Networks compute in one thread, as in ranks: threads of several workers would wait for each other's cores.
+    """
+    torch.set_num_threads(1)
     processes.mark()
     os.environ["DDPTRAIN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 

@@ -160,12 +160,12 @@ def test_verify_holds(masks_config: Path, capfd: pytest.CaptureFixture[str]) -> 
         (["loss={name: masks}"], "loss.name: masks is not the loss of lraspp_mobilenet_v3_large; set it to pixels"),
         ([MASK2FORMER, "loss={name: pixels}"], "loss.name: pixels is not the loss of mask2former; set it to masks"),
         (["model.aux=true"], "aux: lraspp_mobilenet_v3_large has none; take it out"),
-        (["loss={cross_entropy: 0}"], "cross_entropy and dice are both 0"),
+        (["loss={cross_entropy: 0}"], "loss.cross_entropy: it and dice are both 0"),
         (
             ["model={name: mask2former, weights: w, hidden: 64}", MASKS],
             "hidden: the folder of weights decides the architecture",
         ),
-        (["loss.class_weights=[1, 2]"], "loss.class_weights: give one number >= 0 for each of the 3 classes"),
+        (["loss.class_weights=[1, 2]"], "loss.class_weights: give one number ≥ 0 for each of the 3 classes"),
     ],
 )
 def test_mistakes_are_told_in_one_line(
