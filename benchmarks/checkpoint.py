@@ -4,7 +4,7 @@ One state of some 300 tensors (model, EMA and two optimizer moments of one netwo
 
     torch.save       alone, into the page cache: neither flushed nor checked, may be cut off
     synchronous      the same, flushed: temporary name, fsync of file and folder, rename (what is compared with)
-    ours, waiting    `checkpoint.save`: copy, checksum, fsync, rename, links
+    ours, waiting    `copy_to_host` and `checkpoint.save`: copy, checksum, fsync, rename, links
     ours, blocked    `CheckpointWriter.submit`: what training waits for
     ours, on disk    from `submit` until the save is on disk, training going on
     slowed down      what a loop of matrix products lost meanwhile, by the count of products that it still did
@@ -28,6 +28,7 @@ from pathlib import Path
 import torch
 
 from ddptrain.checkpoint import files as checkpoint
+from ddptrain.checkpoint.host_copy import copy_to_host
 from ddptrain.checkpoint.writer import CheckpointWriter
 from ddptrain.system.files import sync_folder
 
@@ -118,7 +119,7 @@ def measure(args: argparse.Namespace, folder: Path, times: dict[str, list[float]
         row = {"torch.save": seconds(torch.save, host, folder / "cached.pt")}
         os.sync()
         row["synchronous"] = seconds(synchronous, folder, state)
-        row["ours, waiting"] = seconds(checkpoint.save, folder / "ours", state, 1)
+        row["ours, waiting"] = seconds(lambda: checkpoint.save(folder / "ours", copy_to_host(state), 1))
         calm = calm_products(matrix)
         start = time.perf_counter()
         writer.submit(state, 2)

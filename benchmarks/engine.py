@@ -172,7 +172,8 @@ def ours(feed: Feed) -> None:
         lock = RunLock(config.folder, print)
         run_folder = RunFolder(task, world, state, lock)
         run_folder.open()
-        with StopFlag() as stop, RunReporter(config.folder, config.monitor, None, task, world, state) as reporter:
+        with StopFlag() as stop, contextlib.ExitStack() as stack:
+            reporter = RunReporter(task, world, state, stack)
             run_steps(Run(task, world, state, run_folder, reporter, stop, lock), feed)
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support import train
+from support import save_checkpoint, train
 
-from ddptrain.checkpoint import files as checkpoint
 from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.cli import main
 from ddptrain.config import load_config
@@ -187,7 +186,7 @@ def test_a_trained_run_needs_no_published_weights_and_refuses_another_model(
     state = load_checkpoint(tmp_path / "run", print).state
     started = json.loads(state["config"])
     started["model"] |= {"backbone": None, "pretrained": True}
-    checkpoint.save(tmp_path / "run/checkpoints", state | {"config": json.dumps(started)}, 1)
+    save_checkpoint(tmp_path / "run/checkpoints", state | {"config": json.dumps(started)}, 1)
     assert load_checkpoint(tmp_path / "run", best=True).config.model.pretrained is False
     line = refused(capsys, "eval", str(tmp_path / "run"), "model.size=s")
     assert "weights do not fit the model of the config" in line

@@ -30,20 +30,19 @@ from typing import IO, Any, BinaryIO, cast
 
 import torch
 
-from ddptrain.checkpoint.host_copy import copy_to_host
 from ddptrain.system.files import sync_folder, write_text
 
 FORMAT = "ddptrain checkpoint 1"
 
-_NAME = re.compile(r"step_(\d+)\.pt")
+_NAME = re.compile(r"step_\d+\.pt")
 
 
 def save(folder: Path, state: dict[str, Any], step: int, best: bool = False, links: Sequence[str] = ()) -> Path:
     """Write a checkpoint and wait until it is on disk.
 
     Args:
-        folder: the folder of checkpoints; made if it is missing.
-        state: dict, list, tuple, str, int, float, bool, None and tensors, nested freely.
+        folder: the folder of checkpoints.
+        state: what `copy_to_host` returned.
         step: steps made, ≥ 0; a checkpoint of the same step is replaced.
         best: let `best.pt` point to it, too.
         links: further names that point to it, `best_<metric>.pt`.
@@ -53,14 +52,7 @@ def save(folder: Path, state: dict[str, Any], step: int, best: bool = False, lin
 
     Raises:
         OSError: disk full, no permission …; the earlier checkpoints are untouched.
-        TypeError: something in `state` is not a plain type.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    return write(folder, copy_to_host(state), step, best, links)
-
-
-def write(folder: Path, state: dict[str, Any], step: int, best: bool = False, links: Sequence[str] = ()) -> Path:
-    """`save` without the copy, of a state that nothing else changes, into a folder that exists."""
     path = path_of(folder, step)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -85,36 +77,31 @@ def write(folder: Path, state: dict[str, Any], step: int, best: bool = False, li
     return path
 
 
-def prune(folder: Path, keep_last: int, keep_every: int | None = None) -> list[Path]:
+def prune(folder: Path, keep_last: int, keep_every: int | None = None) -> None:
     """Delete old checkpoints and the remains of saves that were cut off. Not to be called during a save.
+
+    What `last.pt`, `best.pt` and `best_<metric>.pt` point to stays.
 
     Args:
         keep_last: number of the newest that stay, ≥ 1.
         keep_every: those whose step is a multiple of this stay for good; None: no such rule.
-
-    Returns:
-        The checkpoints that were deleted. What `last.pt`, `best.pt` and `best_<metric>.pt` point to stays.
     """
     paths = checkpoints_in(folder)
     kept = set(paths[-keep_last:]) | {link.resolve() for link in (folder / "last.pt", *_bests(folder))}
     kept |= {p for p in paths if keep_every and _step(p) % keep_every == 0}
-    gone = [p for p in paths if p not in kept and p.resolve() not in kept]
-    for path in gone:
-        path.unlink()
+    for path in paths:
+        if path not in kept and path.resolve() not in kept:
+            path.unlink()
     for sidecar in folder.glob("step_*.pt.sha256"):
         if not sidecar.with_suffix("").exists():
             sidecar.unlink()
     for temporary in folder.glob(".*.tmp"):
         temporary.unlink()
-    return gone
 
 
-def set_aside(folder: Path, step: int) -> list[Path]:
-    """Move the checkpoints later than `step` to `aside/`: they are of a course that the run leaves by going back.
-
-    Returns:
-        Where they are now. `best.pt` and its kind follow their checkpoints, `last.pt` goes back to the newest that remains.
-    """
+def set_aside(folder: Path, step: int) -> None:
+    """Move the checkpoints later than `step` to `aside/`: they are of a course that the run leaves by going back. `best.pt` and
+    its kind follow their checkpoints, `last.pt` goes back to the newest that remains."""
     paths = checkpoints_in(folder)
     later = [p for p in paths if _step(p) > step]
     bests = {link: link.resolve() for link in _bests(folder)}
@@ -131,7 +118,6 @@ def set_aside(folder: Path, step: int) -> list[Path]:
         if len(paths) > len(later):
             _point(folder / "last.pt", paths[-len(later) - 1].name)
         sync_folder(folder)
-    return [folder / "aside" / p.name for p in later]
 
 
 def carry(folder: Path, link: str, source: Path, step: int) -> None:
@@ -212,9 +198,7 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def _step(path: Path) -> int:
-    match = _NAME.fullmatch(path.name)
-    assert match is not None
-    return int(match[1])
+    return int(path.stem.removeprefix("step_"))
 
 
 def _bests(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.errors import UserError
 from ddptrain.models.class_layers import Layout, class_layers
+from ddptrain.system.printable import first_few
 
 SHOWN = 3
 """Tensors that a line names."""
@@ -45,8 +46,8 @@ def load_initial(model: nn.Module, source: Path, classes: Sequence[str], strict:
     wrong = _differences(weights, here)
     if strict and theirs != list(classes):
         raise UserError(
-            f"init_from: {file}: its classes are {_some(theirs)}, those of this run {_some(classes)}; make them the same, or "
-            "set init_strict=false"
+            f"init_from: {file}: its classes are {first_few(theirs, most=20)}, those of this run "
+            f"{first_few(classes, most=20)}; make them the same, or set init_strict=false"
         )
     if strict and wrong:
         raise UserError(
@@ -126,8 +127,7 @@ def _rows(other: Tensor, own: Tensor, layout: Layout, old: Sequence[str], new: S
     source, target = layout.cut(other.contiguous(), len(old)), layout.cut(mixed, len(new))
     if source is None or target is None or source.shape[2:] != target.shape[2:]:
         return own, 0
-    pairs = [(old.index(c), i) for i, c in enumerate(new) if c in old]
-    pairs = [(layout.before + a, layout.before + b) for a, b in pairs]
+    pairs = [(layout.before + old.index(c), layout.before + i) for i, c in enumerate(new) if c in old]
     pairs += [(i, i) for i in range(layout.before)]
     pairs += [(layout.before + len(old) + i, layout.before + len(new) + i) for i in range(layout.after)]
     for a, b in pairs:
@@ -141,11 +141,7 @@ def _by_class(old: Sequence[str], new: Sequence[str]) -> str:
         "made new": [c for c in new if c not in old],
         "left": [c for c in old if c not in new],
     }
-    return "; ".join(f"{what}: {len(names)} ({_some(names)})" for what, names in groups.items() if names)
-
-
-def _some(names: Sequence[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return "; ".join(f"{what}: {len(names)} ({first_few(names, most=20)})" for what, names in groups.items() if names)
 
 
 def _differences(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str:
@@ -159,4 +155,4 @@ def _differences(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str
         "only here: ": [k for k in here if k not in there],
         "only there: ": [k for k in there if k not in here],
     }
-    return "; ".join(what + _some(names, SHOWN) for what, names in groups.items() if names)
+    return "; ".join(what + first_few(names, most=SHOWN) for what, names in groups.items() if names)

@@ -74,7 +74,7 @@ class CheckpointWriter:
 
     def _save(self, state: dict[str, Any], step: int, best: bool, links: Sequence[str]) -> None:
         try:
-            checkpoint.write(self._folder, state, step, best, links)
+            checkpoint.save(self._folder, state, step, best, links)
             self.failed = False
         except Exception as e:  # whatever it is, training goes on and the run ends non-zero
             self.failed = True

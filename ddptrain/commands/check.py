@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from ddptrain.reporting.pictures import grid
 from ddptrain.reporting.table import Table
 from ddptrain.structures import SampleKey
 from ddptrain.system.files import write_text
+from ddptrain.system.printable import counted
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import new_task
 from ddptrain.tasks.inspection.base import Inspection
@@ -77,11 +77,8 @@ def _print(inspection: Inspection, out: Path) -> None:
         for kind, lines in (("error", inspection.errors), ("warning", inspection.warnings)):
             for line in lines:
                 console.line(f"{kind}: {line}")
-        console.line(f"{_counted(inspection.errors, 'error')}, {_counted(inspection.warnings, 'warning')}; the page: {out}")
-
-
-def _counted(lines: Sequence[str], noun: str) -> str:
-    return f"{len(lines)} {noun}" + ("" if len(lines) == 1 else "s")
+        errors, warnings = counted(len(inspection.errors), "error"), counted(len(inspection.warnings), "warning")
+        console.line(f"{errors}, {warnings}; the page: {out}")
 
 
 def _add_run(task: Task, inspection: Inspection) -> None:
@@ -113,8 +110,7 @@ def _add_mixture(task: Task, inspection: Inspection) -> None:
     train, plan, samples = task.config.train, task.sampler.plan(), task.sampler.mixture.samples_per_epoch
     steps = run_length(train, samples)
     epochs = steps * train.global_batch / samples
-    noun = "step" if steps == 1 else "steps"
-    line = f"{steps} {noun} of {train.global_batch} samples, {epochs:.4g} epochs of {samples} samples."
+    line = f"{counted(steps, 'step')} of {train.global_batch} samples, {epochs:.4g} epochs of {samples} samples."
     inspection.sections.append(Section("Mixture", [line], *plan_table(plan)))
     inspection.facts["mixture"] = [row._asdict() for row in plan]
     inspection.facts["steps"] = steps

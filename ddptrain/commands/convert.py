@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,7 @@ def convert(
         done = []
         for split in parts:
             table, faults = read(base.model_copy(update={"split": split}), on_fault, "leave it out with --drop")
-            lost = WRITERS[dst_format](table, aside, split, _copy if copy else _link)
+            lost = WRITERS[dst_format](table, aside, split, partial(_put, shutil.copyfile if copy else os.symlink))
             done.append(Converted(split, len(table), len(table.boxes), table.counts(), lost, faults))
         aside.chmod(0o755)  # a temporary folder is the owner's alone
         aside.rename(out)
@@ -83,16 +85,8 @@ def convert(
     return done
 
 
-def _link(source: str, target: Path) -> None:
-    _put(source, target, lambda: os.symlink(os.path.abspath(source), target))
-
-
-def _copy(source: str, target: Path) -> None:
-    _put(source, target, lambda: shutil.copyfile(source, target))
-
-
-def _put(source: str, target: Path, write: Any) -> None:
+def _put(write: Callable[[str, Path], object], source: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(target):
         raise UserError(f"{source}: another image has become {target.name} already; its splits share names, convert one")
-    write()
+    write(os.path.abspath(source), target)

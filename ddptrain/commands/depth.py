@@ -13,7 +13,7 @@ from ddptrain.config.data import Exif
 from ddptrain.data.images.read import read_image
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
-from ddptrain.system.printable import say
+from ddptrain.system.printable import counted, say
 
 LARGEST = 65535
 
@@ -54,7 +54,7 @@ def write_depth(images: Path, out: Path, model: str, scale: float | None, exif: 
         if levels is not None and not cv2.imwrite(str(target), levels):
             raise UserError(f"{target}: cannot be written")
     written = len(by_name) - skipped.count
-    say(f"{written} depth map{'' if written == 1 else 's'} of {images} in {out}")
+    say(f"{counted(written, 'depth map')} of {images} in {out}")
     return skipped.status(len(by_name))
 
 

@@ -53,15 +53,7 @@ def evaluate_checkpoint(run: Path, overrides: Sequence[str]) -> tuple[Path, Task
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
         for line in replaced_data(checkpoint, config.data.val, task.contents) if world.main else ():
             warn(f"{line}: other data than in the training, the metrics do not compare with those of the run")
-        evaluation = evaluate(
-            task,
-            checkpoint.fill(task.build_model()).to(world.device),
-            world,
-            batch=config.eval.batch or config.train.micro_batch,
-            workers=config.data.workers,
-            precision=config.train.precision,
-            max_bad_images=config.eval.max_bad_images,
-        )
+        evaluation = evaluate(task, checkpoint.fill(task.build_model()).to(world.device), world)
     if world.main:
         for line in evaluation.warnings():
             print(f"warning: {line}", file=sys.stderr)

@@ -33,13 +33,11 @@ def export_run(run: Path, format: str, out: Path | None) -> int:
         out: the file; default `<name>.<format>` in the run folder.
     """
     checkpoint = load_checkpoint(run, best=True)
-    config = checkpoint.config
-    task = new_task(config)
+    task = new_task(checkpoint.config)
     example = task.example_input()
-    out = out or (run if run.is_dir() else checkpoint.path.parents[1]) / f"{config.name}.{format}"
-    model = checkpoint.fill(task.build_model())
+    out = out or (run if run.is_dir() else checkpoint.path.parents[1]) / f"{task.config.name}.{format}"
     try:
-        difference = export_model(model, example, format, out)
+        difference = export_model(checkpoint.fill(task.build_model()), example, format, out)
     except OSError as e:
         raise UserError(f"{out}: cannot be written ({e.strerror}); name another file with --out") from None
     shapes = ", ".join(" x ".join(map(str, x.shape)) for x in example)
@@ -75,7 +73,10 @@ def export_model(model: nn.Module, example: Inputs, format: str, path: Path) -> 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing warns of what the comparison below finds out
-            run = FORMATS[format](model, example, temporary)
+            try:
+                run = FORMATS[format](model, example, temporary)
+            except ImportError as e:
+                raise UserError(f"export: {e.name} is not installed; pip install 'ddptrain[export]'") from None
         with torch.no_grad():
             inputs = (example, tuple(0.5 * x.flip(-1).roll(1, 0) for x in example))
             difference = max(_difference(run(x), _tensors(model(*x))) for x in inputs)
@@ -102,11 +103,9 @@ class _Flat(nn.Module):
 
 
 def _safetensors(model: nn.Module, example: Inputs, path: Path) -> Run:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file, save_file
-    except ImportError as e:
-        raise _missing(e) from None
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
     # the format has no shared memory and no strides
     try:
         save_file({k: v.detach().clone().contiguous() for k, v in model.state_dict().items()}, path, {"format": "pt"})
@@ -130,11 +129,9 @@ def _torchscript(model: nn.Module, example: Inputs, path: Path) -> Run:
 
 
 def _onnx(model: nn.Module, example: Inputs, path: Path) -> Run:
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  (torch.onnx needs it)
-    except ImportError as e:
-        raise _missing(e) from None
+    import onnxruntime
+    import onnxscript  # noqa: F401  (torch.onnx needs it)
+
     names = ["images", *(f"input{i}" for i in range(1, len(example)))]
     # torch 2.6 cannot convert with the newer onnxscript: it traces instead
     dynamo = not torch.__version__.startswith("2.6.")
@@ -151,10 +148,6 @@ FORMATS: dict[str, Callable[[nn.Module, Inputs, Path], Run]] = {
     "torchscript": _torchscript,
     "onnx": _onnx,
 }
-
-
-def _missing(error: ImportError) -> UserError:
-    return UserError(f"export: {error.name} is not installed; pip install 'ddptrain[export]'")
 
 
 def _unfit(format: str, error: Exception) -> UserError:

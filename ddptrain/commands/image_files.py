@@ -72,8 +72,7 @@ def refuse_overwriting(images: Iterable[Path], out: Path, files: Iterable[str]) 
 class Skipped:
     """Counts the images that cannot be used, and names each on standard error."""
 
-    def __init__(self) -> None:
-        self.count = 0
+    count = 0
 
     @contextmanager
     def skipping(self, path: Path) -> Iterator[None]:

@@ -19,7 +19,7 @@ from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 from ddptrain.reporting.pictures import save
 from ddptrain.system.files import write_text
-from ddptrain.system.printable import say, warn
+from ddptrain.system.printable import counted, say, warn
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import new_task
 
@@ -56,9 +56,8 @@ def predict_run(
     task = new_task(config if depth is None else _with_depth(config, depth))
     if type(task).predict_file is Task.predict_file:
         raise UserError(f"predict: {config.task} has no predict_file; write one")
-    model = checkpoint.fill(task.build_model())
     device = distributed.discover(config.train.device).device
-    model = model.to(device).eval()
+    model = checkpoint.fill(task.build_model()).to(device).eval()
     results, skipped = _Results(out / "predictions.json"), Skipped()
     if faults.counts:
         say(f"left out: {faults.text()}")
@@ -72,13 +71,11 @@ def predict_run(
                     results.add(path, {k: _written(drawn, v) for k, v in prediction.items()})
     finally:
         results.write()
-    say(
-        f"{len(results)} image{'' if len(results) == 1 else 's'} with {checkpoint.path}: pictures and predictions.json in {out}"
-    )
+    say(f"{counted(len(results), 'image')} with {checkpoint.path}: pictures and predictions.json in {out}")
     if results.without_depth:
         say(f"{results.without_depth} of them without a depth map: the model takes their depth as unknown everywhere")
     if results.left_out:
-        say(f"{results.left_out} {'person was' if results.left_out == 1 else 'people were'} left out of them, as warned above")
+        say(f"{counted(results.left_out, 'person was', 'people were')} left out of them, as warned above")
     return skipped.status(len(paths))
 
 

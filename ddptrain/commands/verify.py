@@ -32,6 +32,7 @@ from ddptrain.engine.stop import StopFlag
 from ddptrain.errors import RunFailed, UserError
 from ddptrain.models.norms import SYNC_BATCH_NORMS, batch_norms
 from ddptrain.system import temporary
+from ddptrain.system.printable import counted
 from ddptrain.system.status import FINISHED, STOPPED
 from ddptrain.tasks.build import new_task
 
@@ -134,17 +135,8 @@ class _Runs:
 
 def _environments(environ: Mapping[str, str], size: int) -> list[dict[str, str]]:
     """The environments of `size` ranks on this machine, free of whatever launcher started this process."""
-    launchers = (
-        "SLURM_",
-        "TORCHELASTIC_",
-        "RANK",
-        "WORLD_SIZE",
-        "LOCAL_RANK",
-        "LOCAL_WORLD_SIZE",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-    )
-    plain = {k: v for k, v in environ.items() if not k.startswith(launchers)}
+    own = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    plain = {k: v for k, v in environ.items() if not k.startswith(("SLURM_", "TORCHELASTIC_", *own))}
     if size == 1:
         return [plain]
     with socket.socket() as s:
@@ -199,7 +191,7 @@ def _split(runs: _Runs) -> int:
     first = runs.run(name, f"train.micro_batch={micro}")
     differences = {}
     for ranks, size in candidates:
-        other = f"{ranks} rank{'s' * (ranks > 1)} x micro batch {size}"
+        other = f"{counted(ranks, 'rank')} x micro batch {size}"
         differences[other] = largest_difference(first, runs.run(other, f"train.micro_batch={size}", ranks=ranks))
     if kind == "sync":
         print(SYNC)
@@ -223,10 +215,8 @@ def _other_splits(batch: int, micro: int, kind: str, device: str) -> Iterator[tu
 
 def _kind_of_batch_norms(model: nn.Module) -> str:
     """ "batch", "sync" or "" by the norm layers of a model that look at other samples."""
-    norms = batch_norms(model)
-    if any(not isinstance(m, SYNC_BATCH_NORMS) for m in norms):
-        return "batch"
-    return "sync" if norms else ""
+    synced = [isinstance(m, SYNC_BATCH_NORMS) for m in batch_norms(model)]
+    return "" if not synced else "sync" if all(synced) else "batch"
 
 
 def largest_difference(a: dict[str, Any], b: dict[str, Any]) -> Difference:

@@ -5,8 +5,8 @@ Every rank knows from the step's own sums that something happened: all gather wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,9 @@ WITH_WEIGHTS = 3
 
 
 class BadSteps:
-    """Looks at every step's report; all ranks call it alike."""
+    """Looks at every step's report; all ranks call it alike. `say` reports a line, on rank 0."""
 
     def __init__(self, task: Task, world: World, say: Callable[[str], None]) -> None:
-        """
-        Args:
-            task: for the names of files, and its config for the evidence and the limits.
-            say: reports a line, on rank 0.
-        """
         self._config, self._samples, self._world, self._say = task.config, task.train, world, say
         self._bad_in_a_row, self._with_weights = 0, WITH_WEIGHTS
 
@@ -102,8 +97,8 @@ class BadSteps:
     @staticmethod
     def _what(report: StepReport) -> str:
         parts = ", ".join(f"{name} {value:.4g}" for name, value in report.parts.items())
-        loss_is_finite = all(abs(v) < float("inf") for v in report.parts.values())
-        return f"the {'gradient' if loss_is_finite else 'loss'} is not finite ({parts}, gradient norm {report.grad_norm:.4g})"
+        culprit = "gradient" if all(map(math.isfinite, report.parts.values())) else "loss"
+        return f"the {culprit} is not finite ({parts}, gradient norm {report.grad_norm:.4g})"
 
     def _culprits(self, known: dict[str, Any]) -> list[str]:
         """The samples whose own loss is not finite; where every loss is finite, those with the largest."""
@@ -140,17 +135,15 @@ def evidence(report: StepReport, batches: Sequence[Batch], samples: Samples) -> 
         of each micro batch `sizes` and `parts` (its loss parts by name).
     """
     keys = [k for b in batches for k in b.keys.tolist()]
-    sizes = [len(b) for b in batches]
-    ends = list(accumulate(sizes))
-    losses = torch.full((ends[-1],), float("nan"))
-    for loss, size, end in zip(report.losses, sizes, ends):
-        if loss.per_sample is not None:
-            losses[end - size : end] = loss.per_sample.float().cpu()
+    losses = [
+        [math.nan] * len(b) if loss.per_sample is None else loss.per_sample.float().tolist()
+        for b, loss in zip(batches, report.losses)
+    ]
     return {
         "keys": keys,
         "files": [samples.source(SampleKey(*k)) for k in keys],
-        "losses": losses.tolist(),
-        "sizes": sizes,
+        "losses": [x for own in losses for x in own],
+        "sizes": [len(b) for b in batches],
         "parts": [{k: float(v) for k, v in loss.parts.items()} for loss in report.losses],
     }
 

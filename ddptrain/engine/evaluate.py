@@ -1,4 +1,5 @@
-"""Evaluation: every rank predicts its own whole groups of samples, nothing padded; rank 0 computes the metric for all."""
+"""Evaluation: every rank predicts its own whole groups of samples, nothing padded; rank 0 computes the metric for all. A group
+stays together whatever the number of ranks: a prediction does not depend on it."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ from ddptrain import distributed
 from ddptrain.data.loading.batches import eval_loader
 from ddptrain.data.loading.loader import Wait
 from ddptrain.distributed import World
+from ddptrain.engine.step import autocast
 from ddptrain.errors import RunFailed
+from ddptrain.system.printable import counted
 from ddptrain.tasks.base import Prediction, Task
 
 NAMED = 8
@@ -38,70 +41,53 @@ class Evaluation:
         if not self.replaced:
             return []
         more = len(self.replaced) - NAMED
-        total = f"{_counted(self.replaced)} could not be read; the metrics count what is in them as not found"
+        images = counted(len(self.replaced), "validation image")
+        total = f"{images} could not be read; the metrics count what is in them as not found"
         return [*self.replaced[:NAMED], *([f"and {more} more"] if more > 0 else []), total]
 
 
 @torch.inference_mode()
-def predict_shard(
-    task: Task, model: nn.Module, world: World, *, batch: int, workers: int, precision: str, wait: Wait | None = None
+def _predict_shard(
+    task: Task, model: nn.Module, world: World, wait: Wait | None
 ) -> tuple[list[dict[int, Prediction]], list[str]]:
-    """This rank's shard: one mapping sample index → prediction per validation dataset, and what could not be read.
-
-    Groups of `batch` consecutive samples stay together whatever the number of ranks: a prediction does not depend on it.
-    """
+    """This rank's shard: one mapping sample index → prediction per validation dataset, and what could not be read."""
     shard: list[dict[int, Prediction]] = [{} for _ in task.val]
     replaced: list[str] = []
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    loader = eval_loader(
+    config = task.config
+    with eval_loader(
         task.val_samples,
         [size for _, size in task.val],
-        batch=batch,
+        batch=config.eval.batch or config.train.micro_batch,
         rank=world.rank,
         world_size=world.size,
-        workers=workers,
+        workers=config.data.workers,
         pin_memory=world.device.type == "cuda",
         wait=wait,
-    )
-    with loader:
+    ) as loader:
         for micro in loader:
             replaced += micro.replaced
-            with torch.autocast(world.device.type, dtype=dtype, enabled=precision != "none"):
+            with autocast(world.device, config.train.precision):
                 predictions = task.predict(model, micro.to(world.device))
             for (_, dataset, index), prediction in zip(micro.keys.tolist(), predictions):
                 shard[dataset][index] = prediction
     return shard, replaced
 
 
-def evaluate(
-    task: Task,
-    model: nn.Module,
-    world: World,
-    *,
-    batch: int,
-    workers: int,
-    precision: str = "none",
-    max_bad_images: int | None = None,
-    wait: Wait | None = None,
-) -> Evaluation:
+def evaluate(task: Task, model: nn.Module, world: World, wait: Wait | None = None) -> Evaluation:
     """Metrics of `model` on all validation datasets, the same on every rank and for any number of ranks.
 
     Args:
+        task: its config says how many samples are forwarded at once, at which precision, and how many may be unreadable.
         model: unwrapped; put into eval mode here and left so.
-        batch: samples forwarded at once.
-        workers: loader processes of this rank.
-        precision: "none", "bf16" or "fp16".
-        max_bad_images: see `EvalConfig`.
         wait: how long to wait for a batch, and where trouble is reported.
 
     Raises:
         RunFailed: on every rank alike: too many images could not be read.
     """
     model.eval()
-    shard = predict_shard(task, model, world, batch=batch, workers=workers, precision=precision, wait=wait)
-    shards = distributed.gather_objects(shard, "gathering the predictions of an evaluation")
+    shards = distributed.gather_objects(_predict_shard(task, model, world, wait), "gathering the predictions of an evaluation")
     replaced = [line for _, lines in shards for line in lines]
-    refuse_bad(replaced, sum(size for _, size in task.val), max_bad_images)
+    refuse_bad(replaced, sum(size for _, size in task.val), task.config.eval.max_bad_images)
     merged: list[Mapping[int, Prediction]] = []
     if world.main:
         merged = [{k: v for part, _ in shards for k, v in part[number].items()} for number in range(len(task.val))]
@@ -110,20 +96,15 @@ def evaluate(
     return Evaluation(metrics | {"bad_images": len(images)}, merged, images)
 
 
-def _counted(images: Sequence[str]) -> str:
-    return f"{len(images)} validation image{'s'[: len(images) - 1]}"
-
-
 def refuse_bad(replaced: Sequence[str], samples: int, most: int | None) -> None:
     """Raise where the samples that could not be read are of more than `most` images, or (None) one in a hundred."""
     images = sorted(set(replaced))
-    if most is None and (len(images) <= 1 or 100 * len(replaced) <= samples):
-        return
-    if most is not None and len(images) <= most:
+    if (len(images) <= 1 or 100 * len(replaced) <= samples) if most is None else len(images) <= most:
         return
     limit = "one in a hundred, as eval.max_bad_images is not set" if most is None else f"eval.max_bad_images={most}"
     first = images[0].rpartition("; ")[0] or images[0]  # without what took its place
     raise RunFailed(
-        f"{_counted(images)} could not be read ({len(replaced)} of {samples} samples), more than {limit}; the "
-        f"first: {first}; put them right, or raise eval.max_bad_images, and start again (a run goes on with resume=auto)"
+        f"{counted(len(images), 'validation image')} could not be read ({len(replaced)} of {samples} samples), more than "
+        f"{limit}; the first: {first}; put them right, or raise eval.max_bad_images, and start again (a run goes on with "
+        "resume=auto)"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 from ddptrain import distributed, version
@@ -14,7 +13,6 @@ from ddptrain.errors import UserError
 from ddptrain.structures import Batch
 
 
-@cache
 def code_version() -> str:
     """Version and a hash of the package's source, so that an edited copy on one machine is noticed."""
     digest = hashlib.blake2b(digest_size=6)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
-from ddptrain.config import MonitorConfig
-from ddptrain.config.run import ResumeConfig
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import Evaluation
 from ddptrain.engine.memory import in_use
@@ -44,20 +41,13 @@ class RunReporter:
         ledger: the mixture's.
     """
 
-    def __init__(
-        self, folder: Path, section: MonitorConfig, resume: ResumeConfig | None, task: Task, world: World, state: RunState
-    ) -> None:
-        """
-        Args:
-            folder: the run's.
-            section: the config's.
-            resume: the config's; None for a run that starts anew, and then with empty logs.
-        """
-        self._folder, self._section, self._task, self._world = folder, section, task, world
+    def __init__(self, task: Task, world: World, state: RunState, stack: ExitStack) -> None:
+        """Open the logs, empty ones where the run starts anew; `stack` closes them."""
+        resume, folder = task.config.resume, task.config.folder
+        self._folder, self._section, self._task, self._world = folder, task.config.monitor, task, world
         # a run that resumes may have been stopped before its first checkpoint: then it goes on from step 0
         resumed = None if resume is None else state.step
-        self._stack = ExitStack()
-        self.console = self._stack.enter_context(
+        self.console = stack.enter_context(
             Console(
                 folder / "log.txt" if world.main else None,
                 total_steps=state.steps,
@@ -65,36 +55,19 @@ class RunReporter:
                 stream=sys.stdout if world.main else None,
             )
         )
-        self.board = open_board(
-            folder / "tensorboard",
-            enabled=world.main and section.tensorboard,
-            resumed=resumed,
-            report=self.console.line,
-        )
-        self._stack.callback(self.board.close)
-        self._history = self._open_history(resume, state)
+        enabled = world.main and self._section.tensorboard
+        self.board = open_board(folder / "tensorboard", enabled=enabled, resumed=resumed, report=self.console.line)
+        stack.callback(self.board.close)
+        other = None if resume is None or resume.source == "auto" else history_of(Path(resume.source))
+        recount = (state.position, state.split.global_batch) if state.recounted else None
+        self._history = History(folder / "history.csv" if world.main else None, resumed, other, recount)
+        self._try("history.csv", lambda: self._history.settle(self.console.line))
         self.ledger = Ledger(task.sampler.mixture.plan())
         self._parts: dict[str, float] = {}
         self._steps = self._done = 0
         self._images_per_second = 0.0
-        self._metrics: dict[str, float] = {}
         self._last: Evaluation | None = None
         self.timing = Timing(state.steps, state.step)
-
-    def __enter__(self) -> RunReporter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._stack.close()
-
-    def _open_history(self, resume: ResumeConfig | None, state: RunState) -> History:
-        if not self._world.main:
-            return History(None)
-        source = None if resume is None or resume.source == "auto" else history_of(Path(resume.source))
-        recount = (state.position, state.split.global_batch) if state.recounted else None
-        history = History(self._folder / "history.csv", None if resume is None else state.step, source, recount)
-        self._try("history.csv", lambda: history.settle(self.console.line))
-        return history
 
     def after_step(self, state: RunState, report: StepReport) -> None:
         """Count a step; every `monitor.every_steps` report on the steps since the last report. The first steps of a process
@@ -122,10 +95,9 @@ class RunReporter:
         self._images_per_second = reading.images_per_second
         if not due:
             return
-        rates = {f"lr/{g['name']}": float(g["lr"]) for g in state.optimizer.param_groups}
         self.board.scalars(
             {f"loss/{name}": value for name, value in parts.items()}
-            | rates
+            | {f"lr/{g['name']}": float(g["lr"]) for g in state.optimizer.param_groups}
             | {
                 "loss/total": sum(parts.values()),
                 "train/gradient_norm": report.grad_norm,
@@ -135,7 +107,7 @@ class RunReporter:
                 "speed/images_per_second": reading.images_per_second,
                 "speed/data_wait": reading.data_wait,
             }
-            | self.ledger.scalars(self._drawn(state), self.ledger.read()),
+            | self.ledger.scalars(state.samples_by_dataset, self.ledger.read()),
             state.step,
         )
         self._parts, self._steps = {}, 0
@@ -154,26 +126,24 @@ class RunReporter:
         trained = {f"train/{name}": value for name, value in state.take_losses().items()}
         if not self._world.main:
             return
-        self._metrics = metrics = evaluation.metrics
+        metrics = evaluation.metrics
         for line in evaluation.warnings():
             self.console.line(f"warning: {line}")
         self._last = evaluation
-        table = Table(*self._task.view.summary(metrics))
-        mark = "  (best so far)" if better else ""
-        self.console.table(f"evaluation after step {state.step}, epoch {state.epoch:.1f}{mark}", table)
+        title = f"evaluation after step {state.step}, epoch {state.epoch:.1f}{'  (best so far)' if better else ''}"
+        self.console.table(title, Table(*self._task.view.summary(metrics)))
         for remark in self._task.view.remarks(metrics):
             self.console.line(f"warning: {remark}")
-        monitored = state.monitored[0]
-        if math.isnan(metrics[monitored]):
-            line = "there is no truth to compare with; it counts neither as better nor as worse"
-            self.console.line(f"warning: {monitored} is undefined: {line}")
+        if math.isnan(metrics[state.monitored[0]]):
+            line = "is undefined: there is no truth to compare with; it counts neither as better nor as worse"
+            self.console.line(f"warning: {state.monitored[0]} {line}")
         row = {"step": state.step, "epoch": round(state.epoch, 4), "samples": state.position}
         row |= {"lr": float(state.optimizer.param_groups[0]["lr"]), **trained, **metrics}
         self._try("history.csv", lambda: self._history.append(row))
         self.board.scalars({f"eval/{name}": value for name, value in metrics.items()}, state.step)
         if self._section.images and self._section.tensorboard:
             self.board.image("eval/truth and prediction", grid(self._pictures(evaluation)), state.step)
-        self._try("summary.json", lambda: self.write_summary(state))
+        self._try("summary.json", lambda: self._write_summary(state, metrics))
 
     def _try(self, name: str, write: Callable[[], None]) -> None:
         """A full disk must not end the training; the next evaluation writes the whole file again."""
@@ -198,17 +168,10 @@ class RunReporter:
         chosen = keys[:: max(1, len(keys) // count)][:count]  # spread over all datasets
         return [self._task.view.picture(self._task.val_samples[k], evaluation.predictions[k.dataset][k.index]) for k in chosen]
 
-    def _drawn(self, state: RunState) -> list[int]:
-        # counted from the batches themselves, not from the formula that made them
-        return [int(n) for n in state.samples_by_dataset]
-
-    def write_summary(self, state: RunState) -> None:
-        """Write summary.json."""
-        if not self._world.main:
-            return
+    def _write_summary(self, state: RunState, metrics: Mapping[str, float]) -> None:
         by_dataset: dict[str, dict[str, float]] = {}
         flat: dict[str, float] = {}
-        for key, value in self._metrics.items():
+        for key, value in metrics.items():
             if key.startswith("dataset/"):
                 _, name, metric = key.split("/", 2)
                 by_dataset.setdefault(name, {})[metric] = value
@@ -227,7 +190,7 @@ class RunReporter:
                 "skipped_steps": state.skipped,
                 "replaced_samples": state.replaced,
                 "images_per_second": self._images_per_second,
-                "mixture": self.ledger.summary(self._drawn(state), by_dataset),
+                "mixture": self.ledger.summary(state.samples_by_dataset, by_dataset),
                 "datasets": by_dataset,
             },
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
 from ddptrain.models.norms import SYNC_BATCH_NORMS, batch_norms
 from ddptrain.system.lock import has_run
+from ddptrain.system.printable import counted
 from ddptrain.system.start import Start, read_start, requested_start
 from ddptrain.system.status import read_status
 
@@ -145,11 +145,9 @@ def changes(before: Mapping[str, Any], now: RunConfig) -> Iterator[str]:
         old = without_defaults_of_others(dict(before), type(now), stored=True)
     olds, news = dict(_flat(old)), dict(_flat(now.model_dump(mode="json")))
     for key in [*news, *(k for k in olds if k not in news)]:
-        if key.split(".")[0] not in HOW_STARTED and olds.get(key, _ABSENT) != news.get(key, _ABSENT):
+        same = key in olds and key in news and olds[key] == news[key]
+        if not same and key.split(".")[0] not in HOW_STARTED:
             yield f"{key}: {_shown(olds, key)} → {_shown(news, key)}"
-
-
-_ABSENT = object()
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:
@@ -177,14 +175,14 @@ def consequences(checkpoint: Checkpoint, now: RunConfig, state: RunState) -> Ite
     before, split, norms = checkpoint.stored_config, state.split, batch_norms(state.model)
     learning = [m for m in norms if m.track_running_stats and m.affine and (m.weight is None or m.weight.requires_grad)]
     micro, ranks = checkpoint.state.get("micro_batch"), checkpoint.state.get("ranks")
-    if learning and None not in (micro, ranks) and (micro, ranks) != (split.micro_batch, split.world_size):
+    if learning and micro is not None and ranks is not None and (micro, ranks) != (split.micro_batch, split.world_size):
         synced = all(isinstance(m, SYNC_BATCH_NORMS) for m in learning)
         over = "all ranks' micro batches" if synced else "one micro batch"
         group = ", or train with model.norm=group, where the split does not matter" if _takes_group_norms(now) else ""
         yield (
-            f"micro batch {micro} on {_ranks(ranks)} before, {split.micro_batch} on {_ranks(split.world_size)} now: the "
-            f"model has batch norms, which normalise over {over}, so what it learns and its running statistics are not those "
-            f"of the run so far; restore both{group}"
+            f"micro batch {micro} on {counted(int(ranks), 'rank')} before, {split.micro_batch} on "
+            f"{counted(split.world_size, 'rank')} now: the model has batch norms, which normalise over {over}, so what it "
+            f"learns and its running statistics are not those of the run so far; restore both{group}"
         )
     size = before["data"]["image_size"]
     if size != now.data.image_size:
@@ -193,16 +191,12 @@ def consequences(checkpoint: Checkpoint, now: RunConfig, state: RunState) -> Ite
             f"data.image_size was {size} and is {now.data.image_size}: {kept}averaged weights and the best value so far are of "
             "the old size and adapt as the run goes on"
         )
-    if before["loss"] != json.loads(now.loss.model_dump_json()):
+    if before["loss"] != now.loss.model_dump(mode="json"):
         kept = "the running statistics of the batch norms, " if learning else ""
         yield (
             f"the loss has changed: losses before and after do not compare, and {kept}the optimizer's moments and the best "
             "value so far belong to the old one"
         )
-
-
-def _ranks(count: Any) -> str:
-    return f"{count} rank{'s'[: int(count) - 1]}"
 
 
 def _takes_group_norms(config: RunConfig) -> bool:

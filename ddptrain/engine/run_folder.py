@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,15 +37,16 @@ class RunFolder:
         """Args: lock: of the run folder, held by rank 0."""
         self._config, self._world, self._state, self._lock = task.config, world, state, lock
         self._identity = identity(task.config, list(task.sampler.mixture.sizes))
-        self._contents = [_plain(c.state()) for c in task.contents] if world.main else []
+        # with arrays as tensors, for a checkpoint
+        contents = [c.state() for c in task.contents] if world.main else []
+        self._contents = [
+            {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in state.items()} for state in contents
+        ]
+        self._checkpoints = task.config.folder / "checkpoints"
         self._origin = Origin()
         self._writer: CheckpointWriter | None = None
         self._carried: dict[str, tuple[Path, int]] = {}
         self._ended = False
-
-    @property
-    def _checkpoints(self) -> Path:
-        return self._config.folder / "checkpoints"
 
     def open(self) -> None:
         """Find where to start, load it, and only then make the run folder.
@@ -91,10 +93,9 @@ class RunFolder:
         folder = folder.parent if folder.name == "aside" else folder
         for name in list(state["bests"]):
             link = "best.pt" if name == self._state.monitored[0] else f"best_{name}.pt"
-            try:
+            best = None
+            with suppress(UserError):
                 best = load_checkpoint(folder / link)
-            except UserError:
-                best = None
             if best is not None and best.step <= checkpoint.step:
                 self._carried[link] = (best.path, best.step)
             else:
@@ -127,9 +128,8 @@ class RunFolder:
                 set_aside(self._checkpoints, -1 if self._origin.fresh else self._state.step)
             if self._origin.start is not None:
                 write_start(folder, self._origin.start)
-            self._writer = CheckpointWriter(
-                self._checkpoints, self._config.checkpoint.keep_last, self._config.checkpoint.keep_every, warn
-            )
+            section = self._config.checkpoint
+            self._writer = CheckpointWriter(self._checkpoints, section.keep_last, section.keep_every, warn)
             for link, (source, step) in self._carried.items():
                 carry(self._checkpoints, link, source, step)
             write_text(folder / "config.yaml", to_yaml(self._config))
@@ -159,8 +159,8 @@ class RunFolder:
             self._writer.reserve(self._state_dict())
 
     def _state_dict(self) -> dict[str, Any]:
-        of_run = {"identity": self._identity, "contents": self._contents, "config": self._config.model_dump_json()}
-        return self._state.state_dict() | of_run
+        config = self._config.model_dump_json()
+        return self._state.state_dict() | {"identity": self._identity, "contents": self._contents, "config": config}
 
     def _status(self, state: State, reason: str = "") -> None:
         folder = self._config.folder
@@ -180,17 +180,14 @@ class RunFolder:
         Returns:
             This process's exit status, the same on every rank.
         """
-        failed = False
         if self._writer is not None:
             self._lock.check(look=True)
             self._writer.wait()
-            failed = self._writer.failed
-        failed = bool(distributed.broadcast_object(failed, "the last save"))
+        failed = distributed.broadcast_object(self._writer is not None and self._writer.failed, "the last save")
         state: State = "failed" if failed else "stopped" if stopped else "finished"
         if self._world.main:
             early = self._state.early_end
-            reason = "the last checkpoint could not be written" if failed else stopped or early
-            self._status(state, reason)
+            self._status(state, "the last checkpoint could not be written" if failed else stopped or early)
             step, steps = self._state.step, self._state.steps
             more = f" of {steps}: {early}; resume=auto and a larger train.patience go on" if early else ""
             words = {
@@ -211,8 +208,3 @@ class RunFolder:
         self._writer.wait()
         if not self._ended and value is not None and not isinstance(value, LockLost):
             self._status("failed", f"{type(value).__name__}: {value}")
-
-
-def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """With arrays as tensors, for a checkpoint."""
-    return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}

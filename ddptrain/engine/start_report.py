@@ -7,7 +7,6 @@ from math import exp
 
 import torch
 
-from ddptrain import distributed
 from ddptrain.config import RunConfig
 from ddptrain.config.section import Section
 from ddptrain.distributed import World
@@ -16,6 +15,7 @@ from ddptrain.engine.state import RunState
 from ddptrain.optim.build import used_decay
 from ddptrain.reporting.ledger import plan_table
 from ddptrain.reporting.table import Table
+from ddptrain.system.printable import counted
 from ddptrain.tasks.base import Task
 from ddptrain.version import __version__
 
@@ -30,11 +30,11 @@ def report_start(task: Task, world: World, state: RunState, reporter: RunReporte
     line(f"ddptrain {__version__}  run {config.folder}  seed {config.seed}  {start} to step {state.steps}")
     line(
         f"global batch {split.global_batch} = micro batch {split.micro_batch} × accumulation {split.accumulation} "
-        f"× {split.world_size} rank{'s'[: world.size - 1]} ({world.launcher}, {world.device.type})"
+        f"× {counted(split.world_size, 'rank')} ({world.launcher}, {world.device.type})"
     )
     if world.device.type == "cpu" and config.train.device == "auto" and torch.cuda.is_available():
         line(f"warning: {world.local_size} ranks on this machine and fewer GPUs: all compute on the CPU; start fewer ranks")
-    parameters = sum(p.numel() for p in distributed.unwrap(state.model).parameters())
+    parameters = sum(p.numel() for p in state.model.parameters())
     line(f"model {config.model.name}: {parameters / 1e6:.2f} M parameters, {len(task.classes)} classes")
     for setting in settings(config, state):
         line(setting)
@@ -51,12 +51,9 @@ def report_start(task: Task, world: World, state: RunState, reporter: RunReporte
 def settings(config: RunConfig, state: RunState) -> Iterator[str]:
     """Length, rates, decay and average of a run, a line each."""
     schedule, per_epoch = state.schedule, state.samples_per_epoch / state.split.global_batch
-    unused = [
-        *_unused("train", config.train, "epochs", "steps"),
-        *_unused("eval", config.eval),
-        *_unused("checkpoint", config.checkpoint),
-    ]
-    length = f"{state.steps} step{'s'[: state.steps - 1]} = {state.steps / per_epoch:.4g} epochs"
+    unused = _unused("train", config.train, "epochs", "steps")
+    unused += _unused("eval", config.eval) + _unused("checkpoint", config.checkpoint)
+    length = f"{counted(state.steps, 'step')} = {state.steps / per_epoch:.4g} epochs"
     more = f"; not used: {', '.join(unused)}" if unused else ""
     yield f"{length} of {state.samples_per_epoch} samples, {per_epoch:.4g} steps each{more}"
     last = schedule.at(state.steps - 1).lr
@@ -82,11 +79,10 @@ def settings(config: RunConfig, state: RunState) -> Iterator[str]:
 def groups(state: RunState) -> list[list[str | int | float]]:
     """A row for each group of parameters, and for those that are not trained."""
     rows: list[list[str | int | float]] = []
+    rate = f"{state.schedule.optimizer.lr:g}"
     for group in state.optimizer.param_groups:
         values = sum(p.numel() for p in group["params"])
-        rows.append(
-            [group["name"], len(group["params"]), values, f"{state.schedule.optimizer.lr:g}", f"{group['weight_decay']:g}"]
-        )
+        rows.append([group["name"], len(group["params"]), values, rate, f"{group['weight_decay']:g}"])
     frozen = [p.numel() for p in state.model.parameters() if not p.requires_grad]
     if frozen:
         rows.append(["not trained", len(frozen), sum(frozen), "-", "-"])

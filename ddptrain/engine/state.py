@@ -210,15 +210,8 @@ def build_state(task: Task, world: World, split: Split) -> RunState:
     mixture = task.sampler.mixture
     samples_per_epoch = mixture.samples_per_epoch
     steps = run_length(config.train, samples_per_epoch)
-    stepper = Stepper(
-        model=distributed.data_parallel(model, world),
-        loss=task.loss,
-        optimizer=optimizer,
-        world=world,
-        datasets=len(mixture.names),
-        clip_norm=config.train.clip_norm,
-        precision=config.train.precision,
-    )
+    parallel, datasets = distributed.data_parallel(model, world), len(mixture.names)
+    stepper = Stepper(parallel, task.loss, optimizer, world, datasets, config.train.clip_norm, config.train.precision)
     state = RunState(
         model=model,
         stepper=stepper,
@@ -232,8 +225,8 @@ def build_state(task: Task, world: World, split: Split) -> RunState:
         patience=config.train.patience,
         monitored=_monitored(config.checkpoint.monitor, task.monitors),
         frozen=frozen,
-        loss_by_dataset=[0.0] * len(mixture.names),
-        samples_by_dataset=[0.0] * len(mixture.names),
+        loss_by_dataset=[0.0] * datasets,
+        samples_by_dataset=[0.0] * datasets,
     )
     state.train_mode()
     return state

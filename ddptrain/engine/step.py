@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,22 +22,6 @@ from ddptrain.distributed import World
 from ddptrain.structures import Batch, LossSum
 
 Loss = Callable[[nn.Module, Batch], LossSum]
-
-
-class Sums(NamedTuple):
-    """What a step sums over its micro batches and ranks, float32.
-
-    Attributes:
-        normalizer_and_parts: `[1 + P]`, the normalizer and each part of the loss.
-        loss_by_dataset: `[D]`, 0 where the task has no loss per sample.
-        samples_by_dataset: `[D]`.
-        stop_and_replaced: `[2]`, ranks that were asked to stop, samples that stood in for unreadable ones.
-    """
-
-    normalizer_and_parts: Tensor
-    loss_by_dataset: Tensor
-    samples_by_dataset: Tensor
-    stop_and_replaced: Tensor
 
 
 @dataclass(slots=True)
@@ -131,7 +115,7 @@ class Stepper:
 
     def _backward(self, batch: Batch, last: bool) -> LossSum:
         with distributed.no_sync(self.model, enabled=not last):
-            with self._autocast():
+            with autocast(self.world.device, self.precision):
                 loss = self.loss(self.model, batch)
             total = loss.total
             if self.scaler is not None:
@@ -140,11 +124,6 @@ class Stepper:
                 total.backward()
         return loss
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "none":
-            return nullcontext()
-        return torch.autocast(self.world.device.type, torch.float16 if self.precision == "fp16" else torch.bfloat16)
-
     def _prescale(self) -> float:
         return 2.0 ** -round(math.log2(max(self.normalizer, 1.0))) if self.scaler is not None else 1.0
 
@@ -152,13 +131,15 @@ class Stepper:
         """What the gradients that DDP leaves behind lack to be those of the whole step's loss."""
         return self.world.size / (normalizer * self._prescale())
 
-    def _sums(self, batches: Sequence[Batch], losses: Sequence[LossSum], stop: bool) -> Sums:
-        """Over this rank's micro batches."""
+    def _sums(self, batches: Sequence[Batch], losses: Sequence[LossSum], stop: bool) -> list[Tensor]:
+        """What a step sums, over this rank's micro batches, float32: normalizer and parts of the loss `[1 + P]`, loss by
+        dataset (0 where the task has none per sample) `[D]`, samples by dataset `[D]`, wishes to stop and replaced samples
+        `[2]`."""
         micro = [self._of_micro_batch(batch, loss) for batch, loss in zip(batches, losses)]
         totals, loss, samples = micro[0] if len(micro) == 1 else (torch.stack(alike).sum(0) for alike in zip(*micro))
         replaced = sum(len(b.replaced) for b in batches)
         flags = torch.tensor([float(stop), float(replaced)], device=self.world.device) if stop or replaced else self._no_flags
-        return Sums(totals, loss, samples, flags)
+        return [totals, loss, samples, flags]
 
     def _of_micro_batch(self, batch: Batch, loss: LossSum) -> tuple[Tensor, Tensor, Tensor]:
         # products with a one-hot matrix [B, D]: in a fixed order also on CUDA, where index_add_ has none
@@ -166,7 +147,7 @@ class Stepper:
         by_dataset = self._no_loss if loss.per_sample is None else loss.per_sample.float() @ member
         return torch.stack([loss.normalizer, *loss.parts.values()]).float(), by_dataset, member.sum(0)
 
-    def _reduce(self, sums: Sums) -> Sums:
+    def _reduce(self, sums: list[Tensor]) -> list[Tensor]:
         """`sums` over the ranks; the same all-reduce turns the running statistics, which differ between ranks, into their
         mean: those of one model."""
         if self.world.size == 1:
@@ -176,10 +157,9 @@ class Stepper:
         reduced = [part.view_as(t) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors)]
         if self._statistics:
             torch._foreach_copy_(self._statistics, torch._foreach_div(reduced[len(sums) :], self.world.size))
-        return Sums(*reduced[: len(sums)])
+        return reduced[: len(sums)]
 
     def _report(self, sums: list[list[float]], raw_norm: float, losses: list[LossSum]) -> StepReport:
-        """Args: sums: the numbers of `Sums`."""
         (normalizer, *parts), loss_by_dataset, samples_by_dataset, (stop, replaced) = sums
         normalizer = max(normalizer, 1.0)
         grad_norm = raw_norm * self._factor(normalizer)
@@ -197,6 +177,13 @@ class Stepper:
             stop=stop > 0,
             losses=[] if updated else losses,
         )
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The context of a forward pass at a precision: "none", "bf16" or "fp16"."""
+    if precision == "none":
+        return nullcontext()
+    return torch.autocast(device.type, torch.float16 if precision == "fp16" else torch.bfloat16)
 
 
 def _to_host(tensors: list[Tensor]) -> list[list[float]]:

@@ -45,15 +45,12 @@ class Run:
     lock: RunLock
 
     @property
-    def config(self) -> RunConfig:
-        """The task's, which lists its classes."""
-        return self.task.config
-
-    @property
     def wait(self) -> Wait:
         """How loaders wait: as long as ranks do for each other, less after a stop signal."""
         line = self.reporter.console.line
-        return Wait(self.config.train.timeout_s, lambda: self.stop.signal is not None, lambda text: line(f"warning: {text}"))
+        return Wait(
+            self.task.config.train.timeout_s, lambda: self.stop.signal is not None, lambda text: line(f"warning: {text}")
+        )
 
 
 def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
@@ -83,11 +80,7 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         folder = stack.enter_context(RunFolder(task, world, state, lock))
         folder.open()
         state.notes[:0] = notes
-        reporter = stack.enter_context(
-            distributed.agree(
-                lambda: RunReporter(config.folder, config.monitor, config.resume, task, world, state), "opening the logs"
-            )
-        )
+        reporter = distributed.agree(lambda: RunReporter(task, world, state, stack), "opening the logs")
         distributed.agree(lambda: report_start(task, world, state, reporter), "opening the logs")
         run = Run(task, world, state, folder, reporter, stop, lock)
         loader = stack.enter_context(
@@ -114,7 +107,7 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
 
 def run_steps(run: Run, loader: Iterable[Batch]) -> str:
     """Step to the end of the run or to a stop; returns the reason of the stop, or an empty string."""
-    config, world, state, folder, reporter, stop = run.config, run.world, run.state, run.folder, run.reporter, run.stop
+    config, world, state, folder, reporter, stop = run.task.config, run.world, run.state, run.folder, run.reporter, run.stop
     batches = reporter.timing.wait_for(loader)
     bad_steps = BadSteps(run.task, world, reporter.console.line)
     if state.unjudged:  # the evaluation after this checkpoint did not come to its end
@@ -166,18 +159,9 @@ def _due(every_steps: int | None, every_epochs: float | None, state: RunState, b
 def _judge(run: Run, save: bool) -> None:
     """Evaluate the averaged weights, and save the outcome with them: if asked to, if they are the best so far, or at an early
     end. The steps themselves are saved before, so that no failure here costs any."""
-    config, state, reporter = run.config, run.state, run.reporter
+    state, reporter = run.state, run.reporter
     reporter.console.status("evaluating")
-    evaluation = evaluate(
-        run.task,
-        state.evaluated_model,
-        run.world,
-        batch=config.eval.batch or config.train.micro_batch,
-        workers=config.data.workers,
-        precision=config.train.precision,
-        max_bad_images=config.eval.max_bad_images,
-        wait=run.wait,
-    )
+    evaluation = evaluate(run.task, state.evaluated_model, run.world, run.wait)
     state.train_mode()
     better = state.judge(evaluation.metrics)
     reporter.after_evaluation(state, evaluation, state.monitored[0] in better)

@@ -74,7 +74,7 @@ class Ledger:
         self._loss, self._count = [0.0] * len(self.plan), [0.0] * len(self.plan)
         return window
 
-    def scalars(self, drawn: Sequence[int], window: Sequence[DatasetLoss]) -> dict[str, float]:
+    def scalars(self, drawn: Sequence[float], window: Sequence[DatasetLoss]) -> dict[str, float]:
         """Curves for TensorBoard: `mixture_share/<name>`, `…_passes`, `…_coverage`, `…_loss`, `…_loss_share`.
 
         Args:
@@ -89,7 +89,7 @@ class Ledger:
             out[f"mixture_loss_share/{row.name}"] = loss.share
         return out
 
-    def achieved(self, drawn: Sequence[int]) -> list[dict[str, float]]:
+    def achieved(self, drawn: Sequence[float]) -> list[dict[str, float]]:
         """Per dataset `share_drawn` (0..1), `passes` and `coverage` (0..1).
 
         Coverage, the fraction of the samples that were seen, follows from the draws: no sample comes again before
@@ -105,7 +105,7 @@ class Ledger:
             for row, n in zip(self.plan, drawn)
         ]
 
-    def summary(self, drawn: Sequence[int], metrics: Mapping[str, Mapping[str, float]] | None = None) -> list[dict[str, Any]]:
+    def summary(self, drawn: Sequence[float], metrics: Mapping[str, Mapping[str, float]] | None = None) -> list[dict[str, Any]]:
         """The rows of `mixture` in `summary.json`.
 
         Args:

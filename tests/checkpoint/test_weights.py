@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import final_state, train
+from support import final_state, save_checkpoint, train
 from torch import nn
 
-from ddptrain.checkpoint import files as checkpoint
 from ddptrain.checkpoint.weights import fit_weights, load_initial
 from ddptrain.config import (
     ClassifierConfig,
@@ -54,7 +53,7 @@ def test_weights_are_taken_over_and_frozen_ones_stay(config: Path, tmp_path: Pat
 
 def saved(folder: Path, model: nn.Module, classes: Sequence[str]) -> Path:
     config = json.dumps({"classes": list(classes)})
-    return checkpoint.save(folder, {"ema": None, "model": model.state_dict(), "config": config}, 1)
+    return save_checkpoint(folder, {"ema": None, "model": model.state_dict(), "config": config}, 1)
 
 
 def test_another_architecture_is_named(tmp_path: Path) -> None:

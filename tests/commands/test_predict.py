@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 import pytest
 from small_runs import RUNS, write_config
-from support import Ranks
+from support import Ranks, save_checkpoint
 
-from ddptrain.checkpoint import files as checkpoint
 from ddptrain.cli import main
 from ddptrain.commands.image_files import distinct, find_images
 from ddptrain.config import RunConfig, load_config
@@ -21,7 +20,7 @@ from ddptrain.tasks.build import new_task
 def untrained(config: RunConfig, run: Path) -> Path:
     """A run folder with fresh weights."""
     model = new_task(config).build_model().state_dict()
-    checkpoint.save(run / "checkpoints", {"config": config.model_dump_json(), "model": model, "ema": None}, 1, best=True)
+    save_checkpoint(run / "checkpoints", {"config": config.model_dump_json(), "model": model, "ema": None}, 1, best=True)
     return run
 
 

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import final_state, train
+from support import final_state, save_checkpoint, train
 
-from ddptrain.checkpoint import files as checkpoint
 from ddptrain.config import RunConfig, load_config, resolve
 from ddptrain.config.moved import check_moved, nothing_found
 from ddptrain.engine.resume import _takes_group_norms, changes
@@ -86,7 +85,7 @@ def test_group_norms_are_proposed_where_there_are_some(
 def test_a_best_that_is_not_beaten_comes_along(config: Path, tmp_path: Path) -> None:
     train(1, config, "train.steps=2", "eval.every_steps=1")
     first, second = tmp_path / "run" / "checkpoints", tmp_path / "second" / "checkpoints"
-    checkpoint.save(first, final_state(tmp_path / "run") | {"bests": {"AP": 2.0}}, 2)  # no evaluation beats it
+    save_checkpoint(first, final_state(tmp_path / "run") | {"bests": {"AP": 2.0}}, 2)  # no evaluation beats it
     elsewhere = (f"resume={first / 'step_00000002.pt'}", "train.steps=3")
     train(1, config, "name=second", *elsewhere)
     assert final_state(tmp_path / "second")["bests"] == {"AP": 2.0}

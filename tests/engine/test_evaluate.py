@@ -25,16 +25,17 @@ ONE = World(0, 1, 0, 1, torch.device("cpu"), "single")
 @pytest.mark.parametrize("task", RUNS)
 def test_every_task_counts_what_it_could_not_read(tmp_path: Path, task: str) -> None:
     RUNS[task].write(tmp_path)
-    config = load_config(str(write_config(task, tmp_path, tmp_path)), [])
+    overrides = ["eval.max_bad_images=2", "eval.batch=8", "data.workers=0"]
+    config = load_config(str(write_config(task, tmp_path, tmp_path)), overrides)
     built = build_task(config)
     size = built.val[0][1]
     files = list(dict.fromkeys(built.val_samples.source(SampleKey(0, 0, i)) for i in range(size)))
     for file in files[:2]:
         Path(file).write_bytes(b"gone")
 
-    found = evaluate(built, built.build_model(), ONE, batch=8, workers=0, max_bad_images=2)
-    assert found.metrics["bad_images"] == 2 == len(found.replaced)
-    assert found.warnings()[-1].startswith("2 validation images could not be read")
+    evaluation = evaluate(built, built.build_model(), ONE)
+    assert evaluation.metrics["bad_images"] == 2 == len(evaluation.replaced)
+    assert evaluation.warnings()[-1].startswith("2 validation images could not be read")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_the_limit(bad: list[str], samples: int, most: int | None, limit: str | 
             refuse_bad(lines, samples, most)
 
 
-def test_a_run_and_its_evaluation_tell_the_count(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_and_its_evaluation_report_the_count(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     RUNS["classification"].write(tmp_path)
     bad = tmp_path / "val/disc/0.png"
     cv2.imwrite(str(bad), np.random.default_rng(0).integers(0, 256, (40, 36, 3), np.uint8))
@@ -75,14 +76,14 @@ def test_a_run_and_its_evaluation_tell_the_count(tmp_path: Path, capfd: pytest.C
     assert main(["train", config, "train.steps=1"]) == 0
     assert json.loads((run / "summary.json").read_text())["bad_images"] == 1
     assert list(csv.DictReader((run / "history.csv").read_text().splitlines()))[-1]["bad_images"] == "1"
-    told = f"warning: {bad}: not an image that OpenCV can decode"
-    assert told in (run / "log.txt").read_text()
+    line = f"warning: {bad}: not an image that OpenCV can decode"
+    assert line in (run / "log.txt").read_text()
     assert "warning: 1 validation image could not be read" in (run / "log.txt").read_text()
     capfd.readouterr()
     assert main(["eval", str(run), "--json"]) == 0
-    said = capfd.readouterr()
-    assert json.loads(said.out)["bad_images"] == 1
-    assert told in said.err
+    output = capfd.readouterr()
+    assert json.loads(output.out)["bad_images"] == 1
+    assert line in output.err
     assert main(["eval", str(run), "eval.max_bad_images=0"]) == 1
     assert "1 validation image could not be read (1 of 16 samples), more than eval.max_bad_images=0" in capfd.readouterr().err
     assert main(["train", config, "name=other", "train.steps=1", "eval.max_bad_images=0"]) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from small_runs import write_config
-from support import final_state
+from support import final_state, save_checkpoint
 
 from ddptrain.checkpoint import files as checkpoint
 from ddptrain.cli import main
@@ -27,7 +27,7 @@ BASE = "classes: [a]\ndata: {train: [{name: x, format: voc, root: r}], val: [{na
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The run `runs/run`, which has nothing yet, and another one with a checkpoint of step 5."""
     monkeypatch.chdir(tmp_path)
-    checkpoint.save(tmp_path / "runs/other/checkpoints", {"bests": {}}, 5)
+    save_checkpoint(tmp_path / "runs/other/checkpoints", {"bests": {}}, 5)
     path = tmp_path / "config.yaml"
     path.write_text(BASE)
     return path
@@ -41,7 +41,7 @@ def begin(config: Path, *overrides: str) -> tuple[int | None, list[str]]:
 
 
 def save_own(step: int) -> Path:
-    return checkpoint.save(Path("runs/run/checkpoints"), {"bests": {}}, step)
+    return save_checkpoint(Path("runs/run/checkpoints"), {"bests": {}}, step)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "gone"])

@@ -42,9 +42,9 @@ def test_an_evaluation_that_fails_costs_no_step(
     assert main([*train, "name=calm"]) == 0
     fail_at(monkeypatch, number, OSError(errno.EMFILE, "Too many open files"))
     assert main([*train, "name=broken"]) == 1
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("ddptrain: failed: too many open files: only ")
-    assert said.endswith("files may be open at once; raise the limit (ulimit -n 1024) and start again with resume=auto")
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("ddptrain: failed: too many open files: only ")
+    assert line.endswith("files may be open at once; raise the limit (ulimit -n 1024) and start again with resume=auto")
     run = tmp_path / "broken"
     state = final_state(run)
     assert (state["step"], state["unjudged"]) == (2 * number + 2, True)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import save_checkpoint
 
 from ddptrain.checkpoint import files as checkpoint
 from ddptrain.checkpoint.load import load_checkpoint, newest_checkpoint
@@ -67,7 +68,7 @@ KINDS = ["truncated", "zero-length", "bit-flipped", "foreign", "text", "folder",
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_newest_falls_back_aloud(tmp_path: Path, kind: str) -> None:
     for step in (10, 20, 30):
-        checkpoint.save(tmp_path, _state(step, 1000), step)
+        save_checkpoint(tmp_path, _state(step, 1000), step)
     _damage((tmp_path / "last.pt").resolve(), kind)
     said: list[str] = []
     newest = newest_checkpoint(tmp_path, said.append)
@@ -84,7 +85,7 @@ def test_a_damaged_newest_falls_back_aloud(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS[:-2])
 def test_a_last_pt_that_was_replaced_is_not_believed(tmp_path: Path, kind: str) -> None:
     for step in (10, 20):
-        checkpoint.save(tmp_path, _state(step, 1000), step)
+        save_checkpoint(tmp_path, _state(step, 1000), step)
     data = (tmp_path / "last.pt").read_bytes()
     (tmp_path / "last.pt").unlink()
     (tmp_path / "last.pt").write_bytes(data)
@@ -99,7 +100,7 @@ def test_a_last_pt_that_was_replaced_is_not_believed(tmp_path: Path, kind: str) 
 
 @pytest.mark.parametrize("with_checksum", [True, False])
 def test_code_in_a_pickle_is_never_run(tmp_path: Path, with_checksum: bool) -> None:
-    good = checkpoint.save(tmp_path, _state(10, 10), 10)
+    good = save_checkpoint(tmp_path, _state(10, 10), 10)
     evil = tmp_path / "step_00000020.pt"
     shutil.copy(good, evil)
     _damage(evil, "malicious")
@@ -120,7 +121,7 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, with_checksum: bool) -> N
 
 def test_all_broken_is_none_and_each_is_named(tmp_path: Path) -> None:
     for step in (10, 20, 30):
-        _damage(checkpoint.save(tmp_path, _state(step, 10), step), "bit-flipped")
+        _damage(save_checkpoint(tmp_path, _state(step, 10), step), "bit-flipped")
     said: list[str] = []
     assert newest_checkpoint(tmp_path, said.append) is None
     assert [Path(line.split(" ")[0].split(":")[0]).name for line in said] == [
@@ -133,7 +134,7 @@ def test_all_broken_is_none_and_each_is_named(tmp_path: Path) -> None:
 
 
 def test_every_single_flipped_bit_is_seen(tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, _state(1, 10), 1)
+    path = save_checkpoint(tmp_path, _state(1, 10), 1)
     data = path.read_bytes()
     for place in random.Random(0).sample(range(len(data)), 50):
         path.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
@@ -330,7 +331,7 @@ def test_a_crash_of_the_main_thread_lets_the_save_end(tmp_path: Path) -> None:
 
 
 def test_the_file_is_a_zip_that_other_tools_read(tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, _state(1), 1)
+    path = save_checkpoint(tmp_path, _state(1), 1)
     assert zipfile.ZipFile(path).testzip() is None
     if shutil.which("sha256sum"):
         subprocess.run(["sha256sum", "--check", "--strict", f"{path.name}.sha256"], cwd=tmp_path, check=True)

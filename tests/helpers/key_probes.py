@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ddptrain import distributed
 from ddptrain.config import RunConfig
 from ddptrain.config.batch import split_batch
+from ddptrain.engine import evaluate as engine_evaluate
 from ddptrain.engine import trainer
 from ddptrain.engine.state import RunState, build_state
 from ddptrain.engine.stop import StopFlag
@@ -159,47 +160,42 @@ def state(config: RunConfig) -> Any:
     """Length, split, rules and layout of a run's state."""
     world = distributed.discover("cpu")
     split = split_batch(config.train.global_batch, config.train.micro_batch, 1)
-    found: RunState = build_state(task_of(config), world, split)
+    state: RunState = build_state(task_of(config), world, split)
     if config.init_from is not None:
-        found.start_from(Path(config.init_from), config.classes, config.init_strict)
-    stepper = found.stepper
-    frozen = [name for name, p in found.model.named_parameters() if not p.requires_grad]
-    layouts = [p.is_contiguous(memory_format=torch.channels_last) for p in found.model.parameters() if p.dim() == 4]
-    rules = [found.patience, found.monitored, stepper.clip_norm, stepper.precision, stepper.scaler is None]
-    return digest([found.steps, asdict(split), rules, frozen, layouts, found.ema is None])
+        state.start_from(Path(config.init_from), config.classes, config.init_strict)
+    stepper = state.stepper
+    frozen = [name for name, p in state.model.named_parameters() if not p.requires_grad]
+    layouts = [p.is_contiguous(memory_format=torch.channels_last) for p in state.model.parameters() if p.dim() == 4]
+    rules = [state.patience, state.monitored, stepper.clip_norm, stepper.precision, stepper.scaler is None]
+    return digest([state.steps, asdict(split), rules, frozen, layouts, state.ema is None])
 
 
 def due(config: RunConfig) -> Any:
     """The steps of a run of 40 at which it is evaluated and saved."""
-    found = []
+    steps = []
     for section in (config.eval, config.checkpoint):
         for step in range(1, 41):
             now: Any = SimpleNamespace(step=step, position=step * 8, samples_per_epoch=40)
             report: Any = SimpleNamespace(updated=True)
             if trainer._due(section.every_steps, section.every_epochs, now, (step - 1) * 8, report):
-                found.append(step)
-    return found
+                steps.append(step)
+    return steps
 
 
 def evaluation(config: RunConfig) -> Any:
-    """What the loop asks of an evaluation, in numbers."""
-    told: dict[str, Any] = {}
+    """What an evaluation asks of its loader, and how many images it may lack, in numbers."""
+    numbers: list[int | None] = []
 
-    class Told(Exception):
-        pass
+    def loader(*args: Any, **options: Any) -> Any:
+        numbers.extend(v for v in options.values() if isinstance(v, int))
+        return nullcontext([])
 
-    def evaluate(*args: Any, **wanted: Any) -> None:
-        told.update({k: v for k, v in wanted.items() if v is None or isinstance(v, int)})
-        raise Told
-
-    reporter = SimpleNamespace(console=SimpleNamespace(status=lambda text: None))
-    state = SimpleNamespace(evaluated_model=None)
-    stub: Any = SimpleNamespace(config=config, reporter=reporter, state=state, task=None, world=None, wait=None)
+    task: Any = SimpleNamespace(config=config, val=[], val_samples=None, metrics=lambda predictions: {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "evaluate", evaluate)
-        with pytest.raises(Told):
-            trainer._judge(stub, save=False)
-    return told
+        patch.setattr(engine_evaluate, "eval_loader", loader)
+        patch.setattr(engine_evaluate, "refuse_bad", lambda lines, samples, most: numbers.append(most))
+        engine_evaluate.evaluate(task, nn.Identity(), distributed.discover("cpu"))
+    return numbers
 
 
 def run(config: RunConfig) -> Any:

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from ddptrain.checkpoint import files
+from ddptrain.checkpoint.host_copy import copy_to_host
 from ddptrain.checkpoint.load import newest_checkpoint
 
 _SERVER = multiprocessing.get_context("forkserver")
@@ -209,3 +211,9 @@ def cut_back(run: Path, copy: Path, step: int) -> None:
         if path.is_symlink() or int(path.name[5:13]) > step:
             path.unlink()
     assert (folder / f"step_{step:08d}.pt").is_file()
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any], step: int, best: bool = False) -> Path:
+    """Save a state as a run does, in a folder that is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return files.save(folder, copy_to_host(state), step, best)

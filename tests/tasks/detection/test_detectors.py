@@ -20,12 +20,12 @@ from ddptrain.tasks.build import build_task
     ids=["yolo", "torchvision"],
 )
 def test_it_is_that_of_training_and_leaves_no_trace(config: Path, overrides: list[str]) -> None:
-    run = load_config(config, overrides)
+    run = load_config(config, [*overrides, "eval.batch=4", "data.workers=0"])
     task, world = build_task(run), distributed.discover("cpu", {})
     torch.manual_seed(0)
     net = task.build_model()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    first, second = (evaluate(task, net, world, batch=batch, workers=0).metrics for batch in (4, 4))
+    first, second = (evaluate(task, net, world).metrics for _ in range(2))
     assert first["loss"] == second["loss"] == pytest.approx(sum(v for k, v in first.items() if k.startswith("loss/")))
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert not any(m.training for m in net.modules())
@@ -34,5 +34,6 @@ def test_it_is_that_of_training_and_leaves_no_trace(config: Path, overrides: lis
         with torch.no_grad():
             loss = task.loss(net, task.val_samples.collate([task.val_samples[k] for k in keys]))
         assert first["loss"] == pytest.approx(float(sum(loss.parts.values()) / loss.normalizer), rel=1e-5)
-        own = evaluate(task, net, world, batch=5, workers=0).metrics
+        task.config = run.model_copy(update={"eval": run.eval.model_copy(update={"batch": 5})})
+        own = evaluate(task, net, world).metrics
         assert own["loss"] == pytest.approx(first["loss"], rel=1e-5)
