@@ -173,7 +173,7 @@ def test_load_takes_file_folder_or_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", ["missing", "empty folder", "text", "other torch file"])
-def test_load_tells_what_is_wrong(tmp_path: Path, make: str) -> None:
+def test_load_reports_what_is_wrong(tmp_path: Path, make: str) -> None:
     path = tmp_path / "x.pt"
     if make == "empty folder":
         path.mkdir()

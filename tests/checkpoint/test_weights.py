@@ -162,7 +162,7 @@ def test_anchors_hold_all_classes_each() -> None:
     assert fit.tensors["x"].tolist() == [0, 3, 0, 4, 7, 0]
 
 
-def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_reported(tmp_path: Path) -> None:
     saved(tmp_path, Yolo(YoloConfig(), 3, 64), OLD)
     lines = load_initial(Yolo(YoloConfig(strides=(4, 8, 16, 32), in_channels=5), 3, 64), tmp_path, OLD)
     assert len(lines) == 2
@@ -189,6 +189,6 @@ def test_freezing() -> None:
         freeze(model, ["back"])
 
 
-def test_a_metric_that_is_not_there_is_told_before_training(config: Path) -> None:
+def test_an_unknown_metric_is_reported_before_training(config: Path) -> None:
     text = train(1, config, "checkpoint.monitor=[accuracy]", expect=2)
     assert "checkpoint.monitor: no metric 'accuracy'; there are AP, AP50, AP75" in text

@@ -56,7 +56,7 @@ def test_a_good_run(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "run").exists()
 
 
-def test_every_fault_is_told_at_once(private: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_fault_is_reported_at_once(private: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = sorted((private / "streets/JPEGImages").glob("*.jpg"))[0]
     broken.write_bytes(broken.read_bytes()[:300])
     label = next((private / "skyview/VisDrone2019-DET-train/annotations").glob("*.txt"))

@@ -23,13 +23,13 @@ UAVDT = ("uavdt", "uavdt-xml")
 
 def rows_of(table: AnnotationTable, keep: np.ndarray, flags: bool, key: Callable[[str], str]) -> dict[str, list]:
     """Per image its kept rows: class name, ignored (or crowd), box."""
-    found = {}
+    contents = {}
     for i in range(len(table)):
         r = table.rows(i)
         columns = zip(table.labels[r], table.ignore[r], table.crowd[r], table.boxes[r].tolist(), keep[r])
         named = [(table.names[c] if c >= 0 else "", bool(g) and flags, bool(w) and flags, b) for c, g, w, b, k in columns if k]
-        found[key(table.path(i))] = named
-    return found
+        contents[key(table.path(i))] = named
+    return contents
 
 
 def assert_same(a: AnnotationTable, b: AnnotationTable, keep: np.ndarray, flags: bool = True, by_name: bool = True) -> None:

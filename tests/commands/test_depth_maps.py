@@ -105,13 +105,13 @@ def test_maps_have_the_size_and_the_place_of_their_images(tiny_model: Path, tmp_
 def test_a_metric_model_keeps_its_metres_as_millimetres(tiny_model: Path, data_root: Path, tmp_path: Path) -> None:
     image = next((data_root / "rgbd_7scenes17").rglob("*.color.jpg"))
     assert main(["depth", str(image), str(tmp_path), "--model", str(tiny_model), "--scale", "1000"]) == 0
-    (found,) = tmp_path.glob("*.png")
-    levels = cv2.imread(str(found), cv2.IMREAD_UNCHANGED)
+    (file,) = tmp_path.glob("*.png")
+    levels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
     assert levels.shape == (480, 640)
     assert levels.max() <= 10_000
     # and it is found as the image's map
     config = DetectionDataset(name="d", format="csv", root=str(image.parent), depth=str(tmp_path))
-    assert DepthMaps(config, [str(image)]).path(0) == str(found)
+    assert DepthMaps(config, [str(image)]).path(0) == str(file)
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

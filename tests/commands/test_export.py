@@ -76,7 +76,7 @@ def test_a_model_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_format_and_a_missing_package_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_format_and_a_missing_package_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="'tflite': unknown; formats are safetensors, torchscript, onnx"):
         export_model(_net(), (torch.randn(1, 3, 16, 16),), "tflite", tmp_path / "x")
     for format, package in (("safetensors", "safetensors"), ("onnx", "onnxruntime")):

@@ -49,15 +49,15 @@ def test_what_lies_in_a_folder(tmp_path: Path, run: Path, capfd: pytest.CaptureF
     (images / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (images / "phone.heic").touch()
     assert main(["predict", str(run), str(images), str(sound[0]), "--out", str(out)]) == 1
-    said = capfd.readouterr()
+    output = capfd.readouterr()
     assert json.loads((out / "predictions.json").read_text()).keys() == {str(p) for p in sound}
     pictures = sorted(p.relative_to(out).as_posix() for p in out.rglob("*.jpg"))
     assert pictures == ["a.jpg", "one/x.jpg", "two/0005_x.jpg", "two/0006_x.jpg", "z.jpg"]
     for name, why in (("bad.jpg", "not an image"), ("empty.png", "the file is empty"), ("gone.png", "No such file")):
-        assert f"skipped: {images / name}: {why}" in said.err
-    assert "failed: 3 of 8 images were skipped, each is named above" in said.err
-    assert "3 hidden files or folders (skipped), 2 folders reached twice (visited once), 1 .heic file (not read)" in said.out
-    assert "5 images with" in said.out
+        assert f"skipped: {images / name}: {why}" in output.err
+    assert "failed: 3 of 8 images were skipped, each is named above" in output.err
+    assert "3 hidden files or folders (skipped), 2 folders reached twice (visited once), 1 .heic file (not read)" in output.out
+    assert "5 images with" in output.out
 
 
 def test_when_nothing_can_be_used(tmp_path: Path, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -129,16 +129,16 @@ def test_depth_maps_from_a_folder(tmp_path: Path, channels: int, capfd: pytest.C
     cv2.imwrite(str(tmp_path / "maps/one/a.png"), np.full((40, 36), 9000, np.uint16))
     arguments = ["predict", str(deep), str(tmp_path / "images"), "--out", str(tmp_path / "out")]
     status = main([*arguments, "--depth", str(tmp_path / "maps")])
-    said = capfd.readouterr()
-    found = json.loads((tmp_path / "out/predictions.json").read_text())
-    assert found[str(tmp_path / "images/one/a.jpg")]["depth"] is True
+    output = capfd.readouterr()
+    predictions = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert predictions[str(tmp_path / "images/one/a.jpg")]["depth"] is True
     if channels == 4:
         assert status == 1
-        assert f"skipped: {tmp_path}/images/two/a.jpg: no depth map in {tmp_path}/maps" in said.err
+        assert f"skipped: {tmp_path}/images/two/a.jpg: no depth map in {tmp_path}/maps" in output.err
     else:
         assert status == 0
-        assert "1 of them without a depth map" in said.out
-        assert found[str(tmp_path / "images/two/a.jpg")]["depth"] is False
+        assert "1 of them without a depth map" in output.out
+        assert predictions[str(tmp_path / "images/two/a.jpg")]["depth"] is False
         assert main([*arguments, "--depth", str(tmp_path / "none")]) == 2
         assert "--depth: " in capfd.readouterr().err
 
@@ -161,10 +161,10 @@ def test_a_frame_without_labels_stops_no_folder_of_panoramas(tmp_path: Path, cap
     content["labels"][frames[0].name].append({"label_id": "pedestrian:99", "box": [1, "two", 3, 4]})
     labels.write_text(json.dumps(content))
     assert main(["predict", str(pairs), str(sequence), "--out", str(tmp_path / "out")]) == 1
-    said = capfd.readouterr()
-    assert "does not know this frame" in said.err
-    assert f"warning: left out: {labels}: {frames[0].name}: pedestrian:99: malformed row: " in said.err
-    assert "1 person was left out of them, as warned above" in said.out
-    found = json.loads((tmp_path / "out/predictions.json").read_text())
-    assert found.keys() == {str(f) for f in frames}
-    assert [len(found[str(f)]["left_out"]) for f in frames] == [1, *[0] * (len(frames) - 1)]
+    output = capfd.readouterr()
+    assert "does not know this frame" in output.err
+    assert f"warning: left out: {labels}: {frames[0].name}: pedestrian:99: malformed row: " in output.err
+    assert "1 person was left out of them, as warned above" in output.out
+    predictions = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert predictions.keys() == {str(f) for f in frames}
+    assert [len(predictions[str(f)]["left_out"]) for f in frames] == [1, *[0] * (len(frames) - 1)]

@@ -18,9 +18,9 @@ from ddptrain.errors import RunFailed
 
 def test_resume_holds(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(config), "--resume", "--steps", "3", "train.patience=3", "eval.every_epochs=1"]) == 0
-    said = capsys.readouterr().out
-    assert "resumed at step 1: bit-equal" in said
-    assert "holds: resuming changes nothing" in said
+    output = capsys.readouterr().out
+    assert "resumed at step 1: bit-equal" in output
+    assert "holds: resuming changes nothing" in output
 
 
 @pytest.fixture
@@ -33,10 +33,10 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 @pytest.mark.usefixtures("forked")
 def test_split_of_a_batch_norm_is_broken_and_says_why(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(config), "--split", "--steps", "2", "model.norm=batch"]) == 1
-    said = capsys.readouterr().out
-    assert "BROKEN: the split changes what is learned" in said
-    assert "Set model.norm=sync" in said
-    assert "2 ranks x micro batch 6: largest difference" in said
+    output = capsys.readouterr().out
+    assert "BROKEN: the split changes what is learned" in output
+    assert "Set model.norm=sync" in output
+    assert "2 ranks x micro batch 6: largest difference" in output
 
 
 @pytest.mark.timeout(900)
@@ -44,18 +44,18 @@ def test_split_of_a_batch_norm_is_broken_and_says_why(config: Path, capsys: pyte
 def test_split_and_workers_hold(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(config), "--split", "model.norm=none"]) == 0
     assert main(["verify", str(config), "--workers", "--steps", "2"]) == 0
-    said = capsys.readouterr().out
-    assert said.count("holds: ") == 2
-    assert "3 workers: bit-equal" in said
+    output = capsys.readouterr().out
+    assert output.count("holds: ") == 2
+    assert "3 workers: bit-equal" in output
 
 
-def test_a_run_that_fails_is_told_in_one_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_fails_is_reported_in_one_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(config), "--resume", "--steps", "1"]) == 2
     assert "--steps 1: must be an integer ≥ 2" in capsys.readouterr().err
     assert main(["verify", str(config), "--resume", "data.train.0.root=/nowhere"]) == 1
-    said = capsys.readouterr().err
-    assert "ended with status" in said
-    assert "/nowhere" in said
+    output = capsys.readouterr().err
+    assert "ended with status" in output
+    assert "/nowhere" in output
 
 
 def state() -> dict[str, Any]:
@@ -70,8 +70,8 @@ def test_the_largest_difference_is_found() -> None:
     other = state()
     other["model"]["a.weight"][0] += 0.4
     other["optimizer"]["state"][0]["exp_avg"][1] += 1e-7
-    found = largest_difference(state(), other)
-    assert (found.name, pytest.approx(found.value)) == ("model a.weight", 0.1)
+    difference = largest_difference(state(), other)
+    assert (difference.name, pytest.approx(difference.value)) == ("model a.weight", 0.1)
     other["optimizer"]["state"][0]["exp_avg"][1] = math.nan
     assert largest_difference(state(), other).name == "optimizer 0 exp_avg"
 
@@ -86,9 +86,9 @@ def test_runs_that_counted_differently_are_no_match() -> None:
 @pytest.mark.usefixtures("forked")
 def test_split_of_a_synchronised_batch_norm_holds_over_ranks(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(config), "--split", "model.norm=sync"]) == 0
-    said = capsys.readouterr().out
-    assert "2 ranks x micro batch 6: largest difference" in said
-    assert "holds: the split changes nothing" in said
+    output = capsys.readouterr().out
+    assert "2 ranks x micro batch 6: largest difference" in output
+    assert "holds: the split changes nothing" in output
 
 
 FAULTS = {

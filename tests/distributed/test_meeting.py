@@ -20,7 +20,7 @@ from ddptrain.errors import RankFailed, UserError
 
 
 def join(environ: dict[str, str], timeout_s: float = 60.0, then: Callable[[], None] | None = None) -> int:
-    """A rank that only meets the others, in short intervals; errors are told as the command line tells them."""
+    """A rank that only meets the others, in short intervals; errors are reported as on the command line."""
     os.environ.update(environ)
     meeting.EVERY_S = waiting.EVERY_S = 0.5
     waiting._BEAT_S, waiting._MOURNING_S = 0.2, 1.0
@@ -112,8 +112,8 @@ def test_two_ranks_with_one_number_are_told_apart() -> None:
     until = time.monotonic() + 30
     while not any("UserError" in t.text for t in twice) and time.monotonic() < until:
         time.sleep(0.05)
-    told = "".join(t.text for t in twice)
-    assert f"UserError: rank 1 is at MASTER_ADDR=127.0.0.1 MASTER_PORT={port} already: two starts share the place" in told
+    text = "".join(t.text for t in twice)
+    assert f"UserError: rank 1 is at MASTER_ADDR=127.0.0.1 MASTER_PORT={port} already: two starts share the place" in text
     for ranks in (first, *twice):
         ranks.processes[0].kill()
 

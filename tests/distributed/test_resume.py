@@ -134,10 +134,10 @@ def test_what_makes_another_run_is_refused_and_may_be_allowed(
     other = "seed" if what != "seed" else "classes"
     for allow in ([], [f"resume.allow=[{other}]"]):
         assert main([*go_on, *allow]) == 2
-        said = capsys.readouterr().err
+        output = capsys.readouterr().err
         verb = "differ" if what.endswith("s") else "differs"
-        assert f"cannot go on, {what} {verb}: the checkpoint has " in said
-        assert shown in said
-        assert len(said.strip().splitlines()) == 1
+        assert f"cannot go on, {what} {verb}: the checkpoint has " in output
+        assert shown in output
+        assert len(output.strip().splitlines()) == 1
     assert main([*go_on, f"resume.allow=[{what}]"]) == 0
     assert final_state(tmp_path / "run")["step"] == 2

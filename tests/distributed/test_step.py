@@ -93,13 +93,13 @@ def test_a_step_is_one_set_of_buckets_and_one_small_tensor(accumulation: int) ->
 
 def everything(run: RunState) -> dict[str, Any]:
     """What a skipped step must not touch, as copies."""
-    found = run.state_dict()
+    whole = run.state_dict()
     for spent in ("skipped", "position", "samples_by_dataset", "sampler", "scaler"):
-        found.pop(spent, None)
-    flat = {**{f"model.{k}": v for k, v in found["model"].items()}, **{f"ema.{k}": v for k, v in found["ema"].items()}}
-    for number, values in found["optimizer"]["state"].items():
+        whole.pop(spent, None)
+    flat = {**{f"model.{k}": v for k, v in whole["model"].items()}, **{f"ema.{k}": v for k, v in whole["ema"].items()}}
+    for number, values in whole["optimizer"]["state"].items():
         flat |= {f"optimizer.{number}.{k}": v for k, v in values.items() if isinstance(v, torch.Tensor)}
-    numbers = {k: found[k] for k in ("step", "bests", "stale", "replaced", "loss_by_dataset", "normalizer")}
+    numbers = {k: whole[k] for k in ("step", "bests", "stale", "replaced", "loss_by_dataset", "normalizer")}
     return {k: v.clone() for k, v in flat.items()} | numbers
 
 
@@ -182,7 +182,7 @@ def _a_rank_without_boxes(config: str, whose: int) -> None:
             run.count(report)
             assert report.updated
         weights = torch.cat([p.detach().flatten() for p in run.model.parameters()]).double()
-        print(f"found {world.size} {report.normalizer:.4f} {weights.sum():.7f} {weights.norm():.7f}")
+        print(f"weights {world.size} {report.normalizer:.4f} {weights.sum():.7f} {weights.norm():.7f}")
 
 
 @pytest.mark.parametrize("whose", [1, -1])
@@ -192,7 +192,7 @@ def test_ranks_with_empty_labels_only(config: Path, whose: int) -> None:
     for world_size in (1, 2):
         ranks = Ranks(world_size, _a_rank_without_boxes, str(config), whose)
         assert ranks.wait() == [0] * world_size, ranks.text
-        lines += [line.split()[2:] for line in ranks.text.splitlines() if line.startswith("found")]
+        lines += [line.split()[2:] for line in ranks.text.splitlines() if line.startswith("weights")]
     assert len(lines) == 3
     assert lines[1] == lines[2]
     for one, two in zip(map(float, lines[0]), map(float, lines[1])):

@@ -39,7 +39,7 @@ def test_each_changed_key_is_a_line(config: Path) -> None:
     ]
 
 
-def test_a_resumed_run_tells_what_changed_and_what_follows(config: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_reports_what_changed_and_what_follows(config: Path, tmp_path: Path) -> None:
     train(1, config, "model.norm=batch", "train.steps=2")
     other = ("model.norm=batch", "train.micro_batch=6", "data.image_size=96", "loss.box=1", "resume=auto")
     text = train(1, config, *other, "train.steps=3")
@@ -100,12 +100,12 @@ def test_a_best_that_is_not_beaten_comes_along(config: Path, tmp_path: Path) -> 
     assert (tmp_path / "third" / "checkpoints" / "best.pt").exists()
 
 
-def test_where_nothing_is_found_is_said(config: Path, tmp_path: Path) -> None:
+def test_a_search_without_result_is_reported(config: Path, tmp_path: Path) -> None:
     text = train(1, config, "train.steps=1", "resume=auto")
     assert f"resume=auto: no checkpoint in {tmp_path}/run/checkpoints: a new run starts\n" in text
     (tmp_path / "run").rename(tmp_path / "renamed")
-    found = nothing_found(of(config).folder)
-    assert found.endswith(f"{tmp_path}/renamed was a run of this name: go on in it with output={tmp_path} name=renamed")
+    line = nothing_found(of(config).folder)
+    assert line.endswith(f"{tmp_path}/renamed was a run of this name: go on in it with output={tmp_path} name=renamed")
 
     moved = tmp_path / "renamed" / "config.yaml"
     text = train(1, moved, "resume=auto", expect=2)

@@ -71,7 +71,7 @@ EDITS: dict[str, tuple[Edit, str, Edit, str]] = {
 
 
 @pytest.mark.parametrize("task", RUNS)
-def test_what_was_replaced_is_told(task: str, small_data: Callable[[str], Path], tmp_path: Path) -> None:
+def test_what_was_replaced_is_reported(task: str, small_data: Callable[[str], Path], tmp_path: Path) -> None:
     before = contents(task, small_data(task), tmp_path / "a")
     # with new times, at another place
     data = shutil.copytree(small_data(task), tmp_path / "elsewhere" / "data", copy_function=shutil.copyfile)
@@ -95,7 +95,7 @@ def table(count: int, labels: list[int], pixels: np.ndarray | None = None, names
     )
 
 
-def told(before: ImageTable, after: ImageTable) -> list[str]:
+def reported(before: ImageTable, after: ImageTable) -> list[str]:
     return differences([Contents("train", before).state()], [Contents("train", after).state()])["train"]
 
 
@@ -103,18 +103,18 @@ def test_images_inside_one_file_count_too() -> None:
     pixels = np.zeros((4, 3, 3), np.uint8)
     other = pixels.copy()
     other[2, 1, 1] = 1
-    assert told(table(4, [0, 1, 0, 1], pixels), table(4, [0, 1, 0, 1], other)) == ["train t: 1 of 4 images changed (2)"]
+    assert reported(table(4, [0, 1, 0, 1], pixels), table(4, [0, 1, 0, 1], other)) == ["train t: 1 of 4 images changed (2)"]
 
 
 def test_classes_are_compared_by_name_and_many_images_are_counted() -> None:
-    assert told(table(4, [0, 1, 0, 1]), table(4, [1, 0, 1, 0], names=("b", "a"))) == []
+    assert reported(table(4, [0, 1, 0, 1]), table(4, [1, 0, 1, 0], names=("b", "a"))) == []
     shown = "0.png, 1.png, 2.png, …"
-    assert told(table(5, [0] * 5), table(5, [1] * 5)) == [f"train t: 5 of 5 images changed ({shown})"]
+    assert reported(table(5, [0] * 5), table(5, [1] * 5)) == [f"train t: 5 of 5 images changed ({shown})"]
 
 
-def test_another_order_is_told() -> None:
+def test_another_order_is_reported() -> None:
     swapped = dataclasses.replace(table(2, [0, 0]), paths=Paths.pack(["/nowhere/1.png", "/nowhere/0.png"]))
-    assert told(table(2, [0, 0]), swapped) == ["train t: the same 2 images in another order"]
+    assert reported(table(2, [0, 0]), swapped) == ["train t: the same 2 images in another order"]
 
 
 def test_replaced_training_data_are_refused(small_data: Callable[[str], Path], tmp_path: Path, capsys: Capture) -> None:
@@ -128,12 +128,12 @@ def test_replaced_training_data_are_refused(small_data: Callable[[str], Path], t
     assert main(again) == 2
     assert "cannot go on, datasets differ: train shapes: 1 of 27 images added" in capsys.readouterr().err
     assert main([*again, "resume.allow=[datasets]"]) == 0
-    said = capsys.readouterr().out
-    assert "train shapes: 1 of 27 images added (train/square/30.png), 1 of 27 images removed (train/disc/3.png)" in said
-    assert "val shapes: 1 of 16 images removed (val/disc/0.png): metrics from here on" in said
+    output = capsys.readouterr().out
+    assert "train shapes: 1 of 27 images added (train/square/30.png), 1 of 27 images removed (train/disc/3.png)" in output
+    assert "val shapes: 1 of 16 images removed (val/disc/0.png): metrics from here on" in output
 
 
-def test_evaluating_other_data_is_told(small_data: Callable[[str], Path], tmp_path: Path, capsys: Capture) -> None:
+def test_evaluating_other_data_is_reported(small_data: Callable[[str], Path], tmp_path: Path, capsys: Capture) -> None:
     data = shutil.copytree(small_data("classification"), tmp_path / "data")
     config = str(write_config("classification", data, tmp_path))
     assert main(["train", config, "train.steps=1"]) == 0

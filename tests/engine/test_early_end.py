@@ -31,19 +31,19 @@ def test_no_metric_at_all_never_ends_a_run(config: Path) -> None:
     assert not state.out_of_patience
 
 
-def test_the_end_by_patience_is_told_everywhere_and_can_be_taken_back(
+def test_the_end_by_patience_is_reported_everywhere_and_can_be_taken_back(
     small_config: Callable[[str], Path], tmp_path: Path
 ) -> None:
     config, run = small_config("classification"), tmp_path / "run"
     keys = ("train.steps=9", "eval.every_steps=1", "optimizer={name: sgd, lr: 1.0e-9}", "ema.enabled=false")
-    said = train(1, config, *keys, "train.patience=2")
+    log = train(1, config, *keys, "train.patience=2")
     why = f"no better accuracy than {summary(run)['best']:.4g} in 2 evaluations (train.patience=2)"
-    assert f"finished at step 3 of 9: {why}; resume=auto and a larger train.patience go on" in said
-    assert said.splitlines()[-1] in (run / "log.txt").read_text()
+    assert f"finished at step 3 of 9: {why}; resume=auto and a larger train.patience go on" in log
+    assert log.splitlines()[-1] in (run / "log.txt").read_text()
     status = read_status(run)
     assert status is not None
     assert (status.state, status.step, status.steps, status.reason) == ("finished", 3, 9, why)
     assert (summary(run)["steps"], summary(run)["reason"]) == (9, why)
-    said = train(1, config, *keys, "train.patience=99", "resume=auto")
-    assert said.endswith("finished at step 9\n")
+    log = train(1, config, *keys, "train.patience=99", "resume=auto")
+    assert log.endswith("finished at step 9\n")
     assert (summary(run)["step"], summary(run)["reason"]) == (9, "")

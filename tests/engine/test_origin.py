@@ -1,4 +1,4 @@
-"""Where a run starts: never anew in silence where it had checkpoints, and as it was told at first until it has its own."""
+"""Where a run starts: never anew in silence where it had checkpoints, and as was asked at first until it has its own."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def begin(config: Path, *overrides: str) -> tuple[int | None, list[str]]:
     """(step of the checkpoint that a start would take, warnings)."""
-    told: list[str] = []
-    origin = find_origin(load_config(config, overrides), told.append)
-    return (None if origin.checkpoint is None else origin.checkpoint.step), told
+    warnings: list[str] = []
+    origin = find_origin(load_config(config, overrides), warnings.append)
+    return (None if origin.checkpoint is None else origin.checkpoint.step), warnings
 
 
 def save_own(step: int) -> Path:
@@ -55,10 +55,10 @@ def test_a_run_whose_checkpoints_are_all_lost_does_not_start_anew_in_silence(con
     why = "checkpoints/step_00000020.pt, its last one, is gone" if damage == "gone" else "each is named above"
     with pytest.raises(UserError, match=f"none of this run's checkpoints can be read, .*{why}; .*resume.allow=.fresh."):
         begin(config, "resume=auto")
-    step, told = begin(config, "resume=auto", "resume.allow=[fresh]")
+    step, warnings = begin(config, "resume=auto", "resume.allow=[fresh]")
     assert step is None
-    assert len(told) == (0 if damage == "gone" else 2)
-    assert all(str(path) in line for path, line in zip(reversed(paths), told))
+    assert len(warnings) == (0 if damage == "gone" else 2)
+    assert all(str(path) in line for path, line in zip(reversed(paths), warnings))
 
 
 def test_a_run_that_never_had_a_checkpoint_starts_with_auto(config: Path) -> None:
@@ -113,14 +113,14 @@ def test_a_folder_with_jobs_only_is_no_run(config: Path) -> None:
     assert begin(config)[0] is None
 
 
-def test_a_restart_keeps_what_the_run_was_told(config: Path) -> None:
-    told = ["train", str(config), "resume=runs/other", "resume.allow=[seed]"]
-    assert again(told) == told
+def test_a_restart_keeps_how_the_run_was_started(config: Path) -> None:
+    command = ["train", str(config), "resume=runs/other", "resume.allow=[seed]"]
+    assert again(command) == command
     Path("runs/run").mkdir()
     write_start(Path("runs/run"), Start(str(Path("runs/older").absolute())))  # of an earlier start: this one has not begun
-    assert again(told) == told
+    assert again(command) == command
     write_start(Path("runs/run"), Start(str(Path("runs/other").absolute()), ("seed",)))
-    assert again(told) == [*told, "resume=auto"]
+    assert again(command) == [*command, "resume=auto"]
     assert again(["train", str(config)]) == ["train", str(config), "resume=auto"]
     Path("runs/run/start.json").write_text("{")
     with pytest.raises(UserError, match=r"start\.json: does not describe the start of a run"):
@@ -137,8 +137,8 @@ def test_a_fresh_start_puts_aside_what_is_left(
     for step in (1, 2):
         checkpoint.path_of(folder, step).write_bytes(b"x")
     assert main([*train, "resume=auto"]) == 2
-    said = capsys.readouterr().err
-    assert all(f"step_0000000{step}.pt" in said for step in (1, 2))
+    output = capsys.readouterr().err
+    assert all(f"step_0000000{step}.pt" in output for step in (1, 2))
     assert main([*train, "resume=auto", "resume.allow=[fresh]", "train.steps=1"]) == 0
     assert final_state(tmp_path / "run")["step"] == 1
     assert sorted(p.name for p in (folder / "aside").glob("*.pt")) == ["step_00000001.pt", "step_00000002.pt"]

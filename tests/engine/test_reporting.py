@@ -24,17 +24,17 @@ def test_early_steps_come_at_growing_intervals() -> None:
     assert [n for n in range(1, 600) if is_early(n)] == [1, 2, 5, 10, 20, 50, 100, 200, 500]
 
 
-def test_the_first_steps_are_told_with_time_and_memory_also_after_a_resume(
+def test_the_first_steps_are_reported_with_time_and_memory_also_after_a_resume(
     small_config: Callable[[str], Path], tmp_path: Path
 ) -> None:
     config, run = small_config("classification"), ("train.steps=13", "monitor.every_steps=12", "checkpoint.every_steps=7")
-    said = train(1, config, *run, "checkpoint.keep_last=9")
-    assert re.findall(r"step (\d+)/13", said) == ["1", "2", "5", "10", "12", "13"]
-    assert re.search(r"^first step: \d+\.\d\d s, \d+\.\d\d s of it waiting for data; memory \d+\.\d\d GB$", said, re.M)
-    assert said.index("first step: ") < said.index("step 1/13")
+    log = train(1, config, *run, "checkpoint.keep_last=9")
+    assert re.findall(r"step (\d+)/13", log) == ["1", "2", "5", "10", "12", "13"]
+    assert re.search(r"^first step: \d+\.\d\d s, \d+\.\d\d s of it waiting for data; memory \d+\.\d\d GB$", log, re.M)
+    assert log.index("first step: ") < log.index("step 1/13")
     cut_back(tmp_path / "run", tmp_path / "cut", 7)
-    said = train(1, config, *run, "name=cut", "resume=auto")
-    assert re.findall(r"step (\d+)/13", said) == ["8", "9", "12", "13"]
+    log = train(1, config, *run, "name=cut", "resume=auto")
+    assert re.findall(r"step (\d+)/13", log) == ["8", "9", "12", "13"]
 
 
 def test_losses_of_training_and_validation_and_the_rate_are_in_the_history(config: Path, tmp_path: Path) -> None:

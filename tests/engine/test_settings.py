@@ -26,7 +26,7 @@ def built(path: Path, *overrides: str) -> tuple[RunConfig, RunState]:
     return config, build_state(build_task(config), distributed.discover("cpu"), split)
 
 
-def test_what_is_used_is_said(shapes: Path) -> None:
+def test_what_is_used_is_reported(shapes: Path) -> None:
     sgd = ("train.steps=null", "train.epochs=4", "data.samples_per_epoch=60", "schedule.warmup_epochs=1")
     config, state = built(shapes, *sgd, "optimizer={name: sgd, lr: 0.01, momentum: 0.9}", "freeze=[model.0]")
     assert list(settings(config, state)) == [
@@ -44,7 +44,7 @@ def test_what_is_used_is_said(shapes: Path) -> None:
     assert sum(int(row[2]) for row in rows) == sum(p.numel() for p in state.model.parameters())
 
 
-def test_what_is_not_used_is_said(shapes: Path) -> None:
+def test_what_is_not_used_is_reported(shapes: Path) -> None:
     config, state = built(shapes, "train.epochs=40", "eval.every_epochs=2", "eval.every_steps=3", "ema.enabled=false")
     lines = list(settings(config, state))
     assert lines[0].endswith(
@@ -67,6 +67,6 @@ def test_what_is_not_used_is_said(shapes: Path) -> None:
 )
 def test_rules_of_the_decay(rule: bool, batch: int, decay: float, words: str) -> None:
     """YOLO's own: decay x batch x accumulate / 64, accumulate = max(round(64 / batch), 1)."""
-    found, told = used_decay(OptimizerConfig(scale_weight_decay=rule), batch)
-    assert found == pytest.approx(decay)
-    assert words in told
+    used, reason = used_decay(OptimizerConfig(scale_weight_decay=rule), batch)
+    assert used == pytest.approx(decay)
+    assert words in reason

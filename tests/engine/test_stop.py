@@ -48,7 +48,7 @@ def test_one_signal_finishes_the_step(number: int) -> None:
     assert (process.returncode, out, err) == (0, f"{signal.Signals(number).name}\nsaved\n", "")
 
 
-def test_a_signal_told_twice_is_one_request() -> None:
+def test_a_signal_received_twice_is_one_request() -> None:
     with _process(then="time.sleep(0.5)") as process:
         for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM):
             process.send_signal(number)
@@ -94,7 +94,7 @@ with StopFlag(grace_s=0.1) as stop:
 """
 
 
-def test_forked_children_outlive_the_signals_and_tell_the_parent_nothing() -> None:
+def test_forked_children_outlive_the_signals_and_pass_none_to_the_parent() -> None:
     with _process(code=FORKED) as process:
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (0, f"{int(signal.SIGTERM)}\n"), err

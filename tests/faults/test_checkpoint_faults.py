@@ -70,16 +70,16 @@ def test_a_damaged_newest_falls_back_aloud(tmp_path: Path, kind: str) -> None:
     for step in (10, 20, 30):
         save_checkpoint(tmp_path, _state(step, 1000), step)
     _damage((tmp_path / "last.pt").resolve(), kind)
-    said: list[str] = []
-    newest = newest_checkpoint(tmp_path, said.append)
+    lines: list[str] = []
+    newest = newest_checkpoint(tmp_path, lines.append)
     assert newest is not None
     assert newest.path.name == "step_00000020.pt"
     assert _complete(newest.state)
-    assert len(said) == 1
-    assert "step_00000030.pt (last.pt): " in said[0]
+    assert len(lines) == 1
+    assert "step_00000030.pt (last.pt): " in lines[0]
     assert not (tmp_path / "run-by-the-pickle").exists()
     with pytest.raises(UserError, match=r"last\.pt: [^\n]+$"):
-        load_checkpoint(tmp_path / "last.pt" if kind != "folder" else tmp_path / "absent" / "last.pt", said.append)
+        load_checkpoint(tmp_path / "last.pt" if kind != "folder" else tmp_path / "absent" / "last.pt", lines.append)
 
 
 @pytest.mark.parametrize("kind", KINDS[:-2])
@@ -90,12 +90,12 @@ def test_a_last_pt_that_was_replaced_is_not_believed(tmp_path: Path, kind: str) 
     (tmp_path / "last.pt").unlink()
     (tmp_path / "last.pt").write_bytes(data)
     _damage(tmp_path / "last.pt", kind)
-    said: list[str] = []
-    newest = newest_checkpoint(tmp_path, said.append)
+    lines: list[str] = []
+    newest = newest_checkpoint(tmp_path, lines.append)
     assert newest is not None
     assert newest.path.name == "step_00000020.pt"
-    assert len(said) == 1
-    assert "last.pt: is not one of this folder's checkpoints" in said[0]
+    assert len(lines) == 1
+    assert "last.pt: is not one of this folder's checkpoints" in lines[0]
 
 
 @pytest.mark.parametrize("with_checksum", [True, False])
@@ -107,13 +107,13 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, with_checksum: bool) -> N
     if with_checksum:  # who can write the one file can write the other
         digest = hashlib.sha256(evil.read_bytes()).hexdigest()
         evil.with_name(evil.name + ".sha256").write_text(f"{digest}  {evil.name}\n")
-    said: list[str] = []
-    newest = newest_checkpoint(tmp_path, said.append)
+    lines: list[str] = []
+    newest = newest_checkpoint(tmp_path, lines.append)
     assert newest is not None
     assert newest.path == good
-    assert len(said) == 1
+    assert len(lines) == 1
     with pytest.raises(UserError, match="refused: not a file of plain data"):
-        load_checkpoint(evil, said.append)
+        load_checkpoint(evil, lines.append)
     assert not (tmp_path / "run-by-the-pickle").exists()
     torch.load(evil, weights_only=False)  # the bomb is live: what refuses it is not luck
     assert (tmp_path / "run-by-the-pickle").exists()
@@ -122,15 +122,15 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, with_checksum: bool) -> N
 def test_all_broken_is_none_and_each_is_named(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         _damage(save_checkpoint(tmp_path, _state(step, 10), step), "bit-flipped")
-    said: list[str] = []
-    assert newest_checkpoint(tmp_path, said.append) is None
-    assert [Path(line.split(" ")[0].split(":")[0]).name for line in said] == [
+    lines: list[str] = []
+    assert newest_checkpoint(tmp_path, lines.append) is None
+    assert [Path(line.split(" ")[0].split(":")[0]).name for line in lines] == [
         "step_00000030.pt",
         "step_00000020.pt",
         "step_00000010.pt",
     ]
     with pytest.raises(UserError, match="no valid checkpoint"):
-        load_checkpoint(tmp_path, said.append)
+        load_checkpoint(tmp_path, lines.append)
 
 
 def test_every_single_flipped_bit_is_seen(tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ class _Faulty:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.said: list[str] = []
-        self.writer = CheckpointWriter(folder, keep_last=1, keep_every=None, report=self.said.append)
+        self.lines: list[str] = []
+        self.writer = CheckpointWriter(folder, keep_last=1, keep_every=None, report=self.lines.append)
         self.save(10)
         assert not self.writer.failed
 
@@ -160,9 +160,9 @@ class _Faulty:
     def must_have_failed(self, reason: str) -> None:
         """Step 20 was not saved, aloud."""
         assert self.writer.failed
-        assert len(self.said) == 1
-        assert "step_00000020.pt: not saved" in self.said[0]
-        assert reason in self.said[0]
+        assert len(self.lines) == 1
+        assert "step_00000020.pt: not saved" in self.lines[0]
+        assert reason in self.lines[0]
 
     def must_hold(self, step: int) -> None:
         """The checkpoint of that step and nothing else is there, whole."""

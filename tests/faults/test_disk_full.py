@@ -33,7 +33,7 @@ def test_a_run_outlives_a_full_disk_and_ends_non_zero(config: Path, tmp_path: Pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
-def test_a_log_that_cannot_be_written_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_that_cannot_be_written_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
     with Console(Path("/dev/full"), total_steps=1, steps_per_epoch=1, stream=sys.stdout) as console:
         console.line("one")
         console.line("two")

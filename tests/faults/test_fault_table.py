@@ -13,7 +13,7 @@ def test_every_row_of_the_table_names_a_test() -> None:
     rows = [line for line in text.split("## Faults")[1].split("\n## ")[0].splitlines() if line.startswith("| ")][1:]
     assert len(rows) > 20
     for row in rows:
-        found = re.search(r"`(tests/[\w/]+\.py)::(\w+)` \|$", row)
-        assert found, row
-        path, name = found.groups()
+        match = re.search(r"`(tests/[\w/]+\.py)::(\w+)` \|$", row)
+        assert match, row
+        path, name = match.groups()
         assert f"\ndef {name}(" in (ROOT / path).read_text(), row

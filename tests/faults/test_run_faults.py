@@ -85,13 +85,13 @@ def test_a_bad_step_is_replayed_as_the_docs_say(config: Path, tmp_path: Path) ->
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     train(2, config, *BLOWN_UP, "train.steps=20", "train.max_bad_steps=0", "train.micro_batch=3", expect=1)
     file = tmp_path / "run" / "bad_steps" / "step_00000002_position_12.pt"
-    found: dict[str, Any] = {"print": lambda parts, each: seen.append((parts, each))}
+    names: dict[str, Any] = {"print": lambda parts, each: seen.append((parts, each))}
     seen: list[tuple[dict[str, torch.Tensor], torch.Tensor]] = []
-    exec(code.replace("runs/x/bad_steps/step_00000002_position_12.pt", str(file)), found)
+    exec(code.replace("runs/x/bad_steps/step_00000002_position_12.pt", str(file)), names)
     known = torch.load(file, weights_only=True)
     assert [len(each) for _, each in seen] == known["sizes"] == [3, 3, 3, 3]
-    for (parts, _), told in zip(seen, known["parts"], strict=True):
-        assert {k: float(v) for k, v in parts.items()} == pytest.approx(told, rel=1e-5, nan_ok=True)
+    for (parts, _), stored in zip(seen, known["parts"], strict=True):
+        assert {k: float(v) for k, v in parts.items()} == pytest.approx(stored, rel=1e-5, nan_ok=True)
 
 
 # --- samples that cannot be read
@@ -149,14 +149,14 @@ def _misbehave(how: str, arguments: list[str]) -> int:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "cause"),
     [
         ("raise", "rank 1 ended with ValueError: out of luck"),
         ("sleep", "rank 1 did not come"),
         ("kill", "rank 1 did not come"),
     ],
 )
-def test_no_rank_waits_for_ever(config: Path, tmp_path: Path, how: str, said: str) -> None:
+def test_no_rank_waits_for_ever(config: Path, tmp_path: Path, how: str, cause: str) -> None:
     started = time.monotonic()
     ranks = Ranks(2, _misbehave, how, ["train", str(config), "train.steps=100", "train.timeout_s=8"])
     first, second = ranks.processes
@@ -167,7 +167,7 @@ def test_no_rank_waits_for_ever(config: Path, tmp_path: Path, how: str, said: st
     assert code == 1, ranks.text
     line = next(line for line in ranks.text.splitlines() if line.startswith("ddptrain: failed: rank 0 waited"))
     assert "in the gradients of a step" in line
-    assert said in line
+    assert cause in line
     assert status(tmp_path / "run")["state"] == "failed"
     assert "rank 0 waited" in status(tmp_path / "run")["reason"]
     if how == "sleep":
@@ -175,7 +175,7 @@ def test_no_rank_waits_for_ever(config: Path, tmp_path: Path, how: str, said: st
         assert 8 <= float(line.split("waited ")[1].split()[0]) < 60
 
 
-def test_a_killed_loader_worker_is_told_in_one_line(config: Path, tmp_path: Path) -> None:
+def test_a_killed_loader_worker_is_reported_in_one_line(config: Path, tmp_path: Path) -> None:
     """The killer of processes that ran out of memory takes one worker of rank 1."""
     options = ["data.workers=2", "train.steps=10000", "checkpoint.every_steps=2"]
     ranks = Ranks(2, command_line, ["train", str(config), *options])
