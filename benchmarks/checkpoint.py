@@ -21,6 +21,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -124,7 +125,9 @@ def measure(args: argparse.Namespace, folder: Path, times: dict[str, list[float]
         start = time.perf_counter()
         writer.submit(state, 2)
         row["ours, blocked"] = time.perf_counter() - start
-        busy = products(matrix, lambda: not writer.busy)
+        waiting = threading.Thread(target=writer.wait)
+        waiting.start()
+        busy = products(matrix, lambda thread=waiting: not thread.is_alive())
         row["ours, on disk"] = time.perf_counter() - start
         row["slowed down"] = 100 * (1 - busy / calm)
         if writer.failed:

@@ -106,12 +106,8 @@ def load_checkpoint(path: Path, warn: Callable[[str], None] = warn_user, *, best
 
 
 def newest_checkpoint(folder: Path, warn: Callable[[str], None] = warn_user) -> Checkpoint | None:
-    """The newest undamaged checkpoint of a folder; None if it has none.
-
-    Args:
-        warn: receives a line about each damaged checkpoint that is passed over, and about a `last.pt` that is not one of the
-            folder's checkpoints.
-    """
+    """The newest undamaged checkpoint of a folder; None if it has none. `warn` receives a line about each damaged
+    checkpoint that is passed over, and about a `last.pt` that is not one of the folder's checkpoints."""
     if not folder.is_dir():
         return None
     paths = checkpoints_in(folder)

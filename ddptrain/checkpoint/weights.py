@@ -98,14 +98,8 @@ def fit_weights(
     old: Sequence[str],
     new: Sequence[str],
 ) -> Fit:
-    """Take what fits by name and shape, and of the class layers the rows of the classes of the same name.
-
-    Args:
-        there: the weights to take from.
-        here: the model's own.
-        layers: see `class_layers`.
-        old, new: the classes there and here.
-    """
+    """Take what fits by name and shape, and of the class layers (see `class_layers`) the rows of the classes of the same name;
+    `old` are the classes there, `new` those here."""
     tensors, taken, rows, values = dict(here), 0, 0, 0
     for name, own in here.items():
         other = there.get(name)

@@ -25,15 +25,8 @@ class CheckpointWriter:
     """
 
     def __init__(self, folder: Path, keep_last: int, keep_every: int | None, report: Callable[[str], None]) -> None:
-        """Make the folder.
-
-        Args:
-            keep_last, keep_every: see `checkpoint.prune`.
-            report: receives a line about a save that failed, from the writing thread; training goes on.
-
-        Raises:
-            UserError: the folder cannot be made.
-        """
+        """Make the folder; raises `UserError` where that fails. `keep_last` and `keep_every` are those of `files.prune`;
+        `report` receives a line about a save that failed, from the writing thread."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
@@ -42,11 +35,6 @@ class CheckpointWriter:
         self._buffers: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None
         self.failed = False
-
-    @property
-    def busy(self) -> bool:
-        """True during a save (or `reserve`)."""
-        return self._thread is not None and self._thread.is_alive()
 
     def reserve(self, state: dict[str, Any]) -> None:
         """Take the host memory for `state` in the background, once after the first step.

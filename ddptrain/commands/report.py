@@ -13,16 +13,8 @@ from ddptrain.system.printable import say, warn
 
 
 def report_run(run: Path, overrides: Sequence[str], out: Path | None) -> int:
-    """Evaluate the best weights of a run, or those of a checkpoint, and write the task's report on them.
-
-    Args:
-        run: run folder or checkpoint.
-        overrides: changes to the run's config, `key=value`.
-        out: folder of the report; default `report` in the run folder.
-
-    Raises:
-        UserError: the package for figures is not installed.
-    """
+    """Evaluate a run as `evaluate_run` does, and write the task's report on it to `out`, by default `report` in the run folder.
+    Raises `UserError` where the package for figures is not installed."""
     file, task, evaluation, world = evaluate_checkpoint(run, overrides)
     if not world.main:
         return 0

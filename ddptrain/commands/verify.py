@@ -24,6 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ddptrain.checkpoint.files import path_of
 from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.config import RunConfig, load_config, no_line, resolve
 from ddptrain.config.batch import split_batch
@@ -93,7 +94,7 @@ class _Runs:
     """Short runs of one config in a temporary folder."""
 
     def __init__(self, config: RunConfig, steps: int, folder: Path) -> None:
-        self.config, self.steps, self._folder = config, steps, folder
+        self.config, self.steps, self.folder = config, steps, folder
         self._common = [
             f"output={folder}",
             "resume=null",
@@ -111,11 +112,11 @@ class _Runs:
         steps = steps or self.steps
         name = what.replace(" ", "_")
         config = resolve(self.config.model_dump(mode="json"), [*self._common, f"name={name}", *overrides], tell=no_line)
-        file = self._folder / f"{name}.yaml"
+        file = self.folder / f"{name}.yaml"
         file.write_text(to_yaml(config), encoding="utf-8")
         print(f"  {what}: {steps} steps …", flush=True)
         command = [sys.executable, "-m", "ddptrain.commands.verify", str(file), str(steps)]
-        logs = [self._folder / f"{name}.{rank}.txt" for rank in range(ranks)]
+        logs = [self.folder / f"{name}.{rank}.txt" for rank in range(ranks)]
         environments = _environments(os.environ, ranks)
         processes = []
         for log, environ in zip(logs, environments):
@@ -126,11 +127,7 @@ class _Runs:
             if code not in (FINISHED, STOPPED):
                 lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
                 raise RunFailed(f"{what}: ended with status {code}: {' | '.join(lines[-3:])}")
-        return load_checkpoint(self.path(what), print).state
-
-    def path(self, what: str) -> Path:
-        """The folder of a run."""
-        return self._folder / what.replace(" ", "_")
+        return load_checkpoint(config.folder, print).state
 
 
 def _environments(environ: Mapping[str, str], size: int) -> list[dict[str, str]]:
@@ -157,7 +154,7 @@ def main(arguments: Sequence[str]) -> int:
 def _resume(runs: _Runs) -> int:
     half = runs.steps // 2
     through = runs.run("all at once")
-    middle = runs.path("all at once") / "checkpoints" / f"step_{half:08d}.pt"
+    middle = path_of(runs.folder / "all_at_once" / "checkpoints", half)
     resumed = runs.run(f"resumed at step {half}", f"resume={middle}", steps=runs.steps - half)
     return _bit_equal(runs, "all at once", through, {f"resumed at step {half}": resumed}, "resuming")
 

@@ -17,7 +17,6 @@ from ddptrain.distributed.collectives import (
     gather_objects,
     no_sync,
     rank_and_size,
-    unwrap,
 )
 from ddptrain.distributed.group import process_group
 from ddptrain.distributed.waiting import RankLost, Stop, Waiting
@@ -39,5 +38,4 @@ __all__ = [
     "no_sync",
     "process_group",
     "rank_and_size",
-    "unwrap",
 ]

@@ -114,11 +114,6 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
         return ddp(model, device_ids=ids, gradient_as_bucket_view=True, **buffers)
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside DDP, or the model itself."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-
-
 def no_sync(model: nn.Module, enabled: bool) -> AbstractContextManager[Any]:
     """DDP's `no_sync` around forward and backward of a micro batch that is not the step's last."""
     if enabled and isinstance(model, nn.parallel.DistributedDataParallel):

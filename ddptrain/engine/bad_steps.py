@@ -35,15 +35,8 @@ class BadSteps:
         self._bad_in_a_row, self._with_weights = 0, WITH_WEIGHTS
 
     def after_step(self, state: RunState, report: StepReport, batches: Sequence[Batch]) -> None:
-        """Report what went wrong in a step, keep evidence of a bad one, and end a run that cannot get better.
-
-        Args:
-            state: already counted on.
-            batches: this rank's micro batches.
-
-        Raises:
-            RunFailed: on every rank alike: too many bad steps in a row, or too many samples that cannot be read.
-        """
+        """Report what went wrong in the step that `state` has just counted, keep evidence of a bad one, and raise
+        `RunFailed`, on every rank alike, after too many bad steps in a row or too many samples that cannot be read."""
         if report.replaced:
             self._replaced(state, batches)
         if report.updated:

@@ -23,15 +23,8 @@ def code_version() -> str:
 
 
 def check_ranks(config: str, world: World, state: RunState, batches: Sequence[Batch]) -> None:
-    """Compare config, code, stream and the first global batch over the ranks; one gather, before the first update.
-
-    Args:
-        config: as JSON.
-        batches: this rank's micro batches of the step at `state.position`.
-
-    Raises:
-        UserError: on every rank alike, naming what differs and where.
-    """
+    """Compare config (as JSON), code, stream and the global batch at `state.position`, of which `batches` are this rank's part,
+    over the ranks; one gather. Raises `UserError` on every rank alike, naming what differs and where."""
     if world.size == 1:
         return
     mine = {

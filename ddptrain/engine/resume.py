@@ -40,11 +40,8 @@ class Origin(NamedTuple):
 
 
 def find_origin(config: RunConfig, warn: Callable[[str], None]) -> Origin:
-    """Find the checkpoint that `resume` asks for.
-
-    Raises:
-        UserError: the folder is taken, the source holds no checkpoint, or none of the run's own can be read.
-    """
+    """Find the checkpoint that `resume` asks for; raises `UserError` where the folder is taken, the source holds no
+    checkpoint, or none of the run's own can be read."""
     resume, folder = config.resume, config.folder
     if resume is None:
         if has_run(folder):
@@ -106,14 +103,9 @@ def identity(config: RunConfig, sizes: Sequence[int]) -> dict[str, Any]:
 def check_same(
     checkpoint: Checkpoint, identity: Mapping[str, Any], contents: Sequence[Mapping[str, Any]], allow: Sequence[str]
 ) -> list[str]:
-    """Refuse a checkpoint of another run, or one that has seen other training data; other validation data are reported.
-
-    Returns:
-        A line for each difference of the data that is accepted.
-
-    Raises:
-        UserError: all differences of which one is not allowed, both sides shown.
-    """
+    """Refuse a checkpoint of another run, or one that has seen other training data, by a `UserError` that shows both
+    sides of all differences. Returns a line for each difference of the data that is accepted; those of validation data
+    always are."""
     path, before = checkpoint.path, checkpoint.state["identity"]
     refused = {k: f"the checkpoint has {before.get(k)}, the config {v}" for k, v in identity.items() if before.get(k) != v}
     data = differences(checkpoint.contents, contents)
@@ -134,11 +126,8 @@ def check_same(
 
 
 def changes(before: Mapping[str, Any], now: RunConfig) -> Iterator[str]:
-    """`key: old → new` for each key whose value has changed.
-
-    Args:
-        before: the config of the checkpoint; keys that it does not have had their defaults.
-    """
+    """`key: old → new` for each key whose value has changed; keys that the checkpoint's config does not have had their
+    defaults."""
     try:
         old = resolve(dict(before), source="checkpoint", stored=True).model_dump(mode="json")
     except UserError:  # written by a version with other keys
@@ -167,11 +156,8 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def consequences(checkpoint: Checkpoint, now: RunConfig, state: RunState) -> Iterator[str]:
-    """What a change means for running statistics and for the best value so far, a line each with the reason.
-
-    Args:
-        state: of the run, before it takes the checkpoint over.
-    """
+    """What a change means for running statistics and for the best value so far, a line each with the reason; `state` has
+    not taken the checkpoint over yet."""
     before, split, norms = checkpoint.stored_config, state.split, batch_norms(state.model)
     learning = [m for m in norms if m.track_running_stats and m.affine and (m.weight is None or m.weight.requires_grad)]
     micro, ranks = checkpoint.state.get("micro_batch"), checkpoint.state.get("ranks")

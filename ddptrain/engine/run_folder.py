@@ -49,11 +49,8 @@ class RunFolder:
         self._ended = False
 
     def open(self) -> None:
-        """Find where to start, load it, and only then make the run folder.
-
-        Raises:
-            UserError: the folder is taken, there is nothing to resume, or it is another run's; on every rank alike.
-        """
+        """Find where to start, load it, and only then make the run folder. Raises `UserError` on every rank alike where
+        the folder is taken, there is nothing to resume, or it is another run's."""
         origin = distributed.agree(self._find, "the search for a checkpoint")
         checkpoint = distributed.broadcast_object(origin, "the broadcast of the checkpoint")
         if checkpoint is not None:
@@ -138,14 +135,8 @@ class RunFolder:
             raise UserError(f"{folder}: cannot be written ({e.strerror}); set output to another folder") from None
 
     def save(self, best: Sequence[str] = ()) -> None:
-        """Hand the state to the writer: training waits only for the copy to host memory.
-
-        Args:
-            best: the monitored metrics by which this state is the best so far.
-
-        Raises:
-            LockLost: on rank 0: somebody else trains in the folder now.
-        """
+        """Hand the state, the best so far by the metrics `best`, to the writer: training waits only for the copy to host
+        memory. Raises `LockLost` on rank 0 where somebody else trains in the folder now."""
         if self._writer is None:
             return
         self._lock.check(look=True)
@@ -172,14 +163,8 @@ class RunFolder:
             warn(f"{folder}/status.json: not written ({e.strerror})")
 
     def finish(self, stopped: str, say: Callable[[str], None]) -> int:
-        """Wait for the last save, write the final status.
-
-        Args:
-            stopped: name of the signal that ended the run, empty when it reached its end.
-
-        Returns:
-            This process's exit status, the same on every rank.
-        """
+        """Wait for the last save and write the final status; `stopped` is the signal that ended the run, empty when it
+        reached its end. Returns this process's exit status, the same on every rank."""
         if self._writer is not None:
             self._lock.check(look=True)
             self._writer.wait()
