@@ -45,9 +45,8 @@ def spell_out(data: Any) -> Any:
     for name, canonical in VALUES.items():
         *path, last = name.split(".")
         section = _section(data, path)
-        value = section.get(last)
-        if isinstance(value, str) and value in canonical:
-            section[last] = canonical[value]
+        if isinstance(section.get(last), str):
+            section[last] = canonical.get(section[last], section[last])
     return data
 
 

@@ -20,8 +20,6 @@ class ClassificationDataset(HoldoutDataset):
 
 
 class ClassificationAugment(MixingAugment):
-    """Augmentation of training images; every draw is a function of the seed and the sample's position in the stream."""
-
     cutmix: float = Field(default=0.0, ge=0, le=1)
     """Probability that a box of a second image is pasted in, instead of mixup."""
     mix_alpha: float = Field(default=1.0, gt=0)
@@ -29,8 +27,6 @@ class ClassificationAugment(MixingAugment):
 
 
 class ClassificationData(BalancedData):
-    """Datasets, image size, loading and augmentation."""
-
     train: tuple[ClassificationDataset, ...] = DATASETS
     val: tuple[ClassificationDataset, ...] = DATASETS
     augment: ClassificationAugment = ClassificationAugment()
@@ -51,14 +47,12 @@ class LeNetConfig(NamedSection):
     """LeNet-5 with ReLU and max-pooling, for images of 32 × 32 pixels."""
 
     name: Literal["lenet"] = "lenet"
-    """The model's name."""
 
 
 class SmallResNetConfig(NamedSection):
     """The residual network of the ResNet paper for CIFAR, for images of about 32 × 32 pixels."""
 
     name: Literal["small_resnet"] = "small_resnet"
-    """The model's name."""
     blocks: int = Field(default=2, ge=1, le=50)
     """Number of residual blocks at each of the three resolutions; the network has 6 × blocks + 2 layers."""
     width: int = Field(default=32, ge=8, multiple_of=8)

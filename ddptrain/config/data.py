@@ -81,7 +81,8 @@ class AugmentConfig(Section):
 
 
 class MixingAugment(AugmentConfig):
-    """Augmentation that makes one sample of several images."""
+    """Augmentation of training images, which may make one sample of several; every draw is a function of the seed and the
+    sample's position in the stream."""
 
     mixup: float = Field(default=0.0, ge=0, le=1)
     """Probability that a second image (in detection, perhaps a mosaic) is blended in."""

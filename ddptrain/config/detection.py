@@ -47,15 +47,11 @@ class DetectionDataset(HoldoutDataset):
 
 
 class DetectionAugment(MixingAugment):
-    """Augmentation of training images; every draw is a function of the seed and the sample's position in the stream."""
-
     mosaic: float = Field(default=0.0, ge=0, le=1)
     """Probability that four images are put together in one."""
 
 
 class DetectionData(DataConfig):
-    """Datasets, image size, loading and augmentation."""
-
     train: tuple[DetectionDataset, ...] = DATASETS
     val: tuple[DetectionDataset, ...] = DATASETS
     augment: DetectionAugment = DetectionAugment()
@@ -126,7 +122,6 @@ class LossConfig(NamedSection):
     """Gains of the detection loss (of the package's own detector; torchvision's detectors bring their own loss)."""
 
     name: Literal["detection"] = "detection"
-    """The loss."""
     box: float = Field(default=7.5, ge=0)
     """Gain of the box loss (complete IoU)."""
     cls: float = Field(default=0.5, ge=0)
@@ -144,8 +139,6 @@ class LossConfig(NamedSection):
 
 
 class DetectionEval(EvalConfig):
-    """When and how to evaluate."""
-
     max_detections: int = Field(default=300, ge=1)
     """Number of detections that are kept per image; COCO's AP counts the best 100 of each class among them."""
     score_threshold: float = Field(default=0.001, ge=0, lt=1)

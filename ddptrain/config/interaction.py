@@ -46,8 +46,6 @@ class PairsConfig(Section):
 
 
 class InteractionData(BalancedData):
-    """Datasets, image size, loading and augmentation."""
-
     train: tuple[InteractionDataset, ...] = DATASETS
     val: tuple[InteractionDataset, ...] = DATASETS
     pairs: PairsConfig = PairsConfig()
@@ -58,7 +56,6 @@ class InteractionConfig(NamedSection):
     """One network for both people of a pair and for their union, and a head for each stage."""
 
     name: Literal["interaction"] = "interaction"
-    """The model's name."""
     stage: Literal[1, 2] = 1
     """What is learned: 1, whether two people interact (the other head stays as it is); 2, how (the first head stays)."""
     backbone: Literal[PAIR_BACKBONES] = "resnet18"  # type: ignore[valid-type]

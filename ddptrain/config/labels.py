@@ -31,8 +31,6 @@ def check_weights(key: str, weights: ClassWeights, classes: int) -> None:
 
 
 class BalancedData(DataConfig):
-    """Datasets, image size, loading and augmentation."""
-
     balance: Literal["none", "oversample", "undersample"] = "none"
     """Draw all classes equally often, in epochs as long as the largest (`oversample`) or the smallest (`undersample`) class
     asks for."""

@@ -155,26 +155,19 @@ def _apply(data: dict[str, Any], override: str) -> None:
         data[parts[0]] = {SHORT[parts[0]]: data[parts[0]]}
     node: Any = data
     for i, part in enumerate(parts):
-        last = i == len(parts) - 1
+        at = ".".join(parts[:i])
+        index: Any = part
         if isinstance(node, list):
             if not part.isdecimal() or int(part) >= len(node):
-                at = ".".join(parts[:i])
                 use = f"use a number from 0 to {len(node) - 1}" if node else f"give it whole, {at}=[…]"
                 raise UserError(f"override {override!r}: {at} is a list of {len(node)}; {use}")
-            if last:
-                node[int(part)] = value
-            else:
-                node = node[int(part)]
-        elif isinstance(node, dict):
-            if last:
-                node[part] = value
-            else:
-                if node.get(part) is None:
-                    node[part] = {}
-                node = node[part]
-        else:
-            at = ".".join(parts[:i])
+            index = int(part)
+        elif not isinstance(node, dict):
             raise UserError(f"override {override!r}: {at} is the value {node!r}, it has no key {part!r}")
+        elif node.get(part) is None:
+            node[part] = {}
+        outer, node = node, node[index]
+    outer[index] = value
 
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")

@@ -33,8 +33,6 @@ class OwnAugment(detection.DetectionAugment, classification.ClassificationAugmen
 class OwnData(
     detection.DetectionData, classification.ClassificationData, segmentation.SegmentationData, interaction.InteractionData
 ):
-    """Datasets, image size, loading and augmentation."""
-
     train: tuple[OwnDataset, ...] = DATASETS
     val: tuple[OwnDataset, ...] = DATASETS
     augment: OwnAugment = OwnAugment()

@@ -35,6 +35,7 @@ def documentation(section: type[BaseModel], key: str) -> str:
 
 
 def _document(schema: dict[str, Any], section: type[BaseModel]) -> None:
+    schema["description"] = inspect.getdoc(section)
     for key, value in schema.get("properties", {}).items():
         value.setdefault("description", documentation(section, key))
 
@@ -64,6 +65,7 @@ class NamedSection(Section):
     """A section of several kinds, such as the models: its `name` says which one it is."""
 
     name: str
+    """The name by which it is chosen."""
 
 
 def _plain_file_name(value: str) -> str:

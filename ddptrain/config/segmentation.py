@@ -34,16 +34,12 @@ class SegmentationDataset(HoldoutDataset):
 
 
 class SegmentationAugment(AugmentConfig):
-    """Augmentation of training images; every draw is a function of the seed and the sample's position in the stream."""
-
     crop: Switch = False
     """Take a random window of image_size at the image's own scale (times the drawn zoom), instead of the whole image scaled
     to fit: what `eval.window: slide` looks at."""
 
 
 class SegmentationData(DataConfig):
-    """Datasets, image size, loading and augmentation."""
-
     train: tuple[SegmentationDataset, ...] = DATASETS
     val: tuple[SegmentationDataset, ...] = DATASETS
     augment: SegmentationAugment = SegmentationAugment()
@@ -77,7 +73,6 @@ class Mask2FormerConfig(NamedSection):
     """Mask2Former (arXiv 2112.01527) with a Swin backbone, from transformers (the extra [transformers])."""
 
     name: Literal["mask2former"] = "mask2former"
-    """The model's name."""
     weights: str | None = None
     """Folder that transformers' `save_pretrained` wrote (config.json, model.safetensors). The architecture is the one
     stored there, and a class layer of as many classes as the run has is kept. Default: fresh weights, by the keys below."""
@@ -126,7 +121,6 @@ class PixelLossConfig(NamedSection):
     """The loss by pixels, of all segmenters but mask2former."""
 
     name: Literal["pixels"] = "pixels"
-    """The loss."""
     cross_entropy: float = Field(default=1.0, ge=0)
     """Gain of the cross entropy of the pixels that are not void."""
     dice: float = Field(default=0.0, ge=0)
@@ -147,7 +141,6 @@ class MaskLossConfig(NamedSection):
     """The loss of mask2former, and its default: each class that an image shows is matched to one query."""
 
     name: Literal["masks"] = "masks"
-    """The loss."""
     cls: float = Field(default=2.0, ge=0)
     """Gain of the cross entropy of the queries' classes, in the loss and in the matching cost."""
     mask: float = Field(default=5.0, ge=0)
@@ -168,8 +161,6 @@ Losses = PixelLossConfig | MaskLossConfig
 
 
 class SegmentationEval(EvalConfig):
-    """When and how to evaluate."""
-
     window: Literal["whole", "slide"] = "whole"
     """What is predicted at once: `whole`, the whole image scaled to image_size; `slide`, its native pixels in windows of
     image_size."""

@@ -1,9 +1,9 @@
 """`slurm`: defaults of a Slurm submission."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from ddptrain.config.section import Section, Switch
 
@@ -26,6 +26,9 @@ def one_line(value: str) -> str:
     if not value.strip() or not value.isprintable():
         raise ValueError(f"{value!r} must be one line of printable text, and not empty")
     return value
+
+
+Line = Annotated[str, AfterValidator(one_line)]
 
 
 def minutes(time: str) -> float:
@@ -70,21 +73,21 @@ class SlurmConfig(Section):
     """Number of ranks per machine. Default: one per GPU, or one on a machine without GPUs."""
     cpus_per_task: int | None = Field(default=None, ge=1)
     """Number of CPU cores per machine (there is one Slurm task per machine). Default: ranks x (loader workers + 1)."""
-    mem: str | None = None
+    mem: Line | None = None
     """Memory per machine, in Slurm's notation."""
     signal_s: int = Field(default=120, ge=1, le=65535)
     """Number of seconds before the time limit at which the run saves and is queued again."""
     time: str = "24:00:00"
     """Time limit, in Slurm's notation; at least a minute longer than signal_s."""
-    partition: str | None = None
+    partition: Line | None = None
     """Partition; null for the cluster's default."""
-    account: str | None = None
+    account: Line | None = None
     """Account that pays; null for the user's default."""
-    qos: str | None = None
+    qos: Line | None = None
     """Quality of service; null for the default."""
-    constraint: str | None = None
+    constraint: Line | None = None
     """Features that the machines must have."""
-    exclude: str | None = None
+    exclude: Line | None = None
     """Machines not to use, as a Slurm host list."""
     extra: dict[str, str | int | bool] = {}
     """Any further sbatch parameter by its long name; true for one without a value."""
@@ -93,9 +96,9 @@ class SlurmConfig(Section):
     setup: tuple[str, ...] = ()
     """Shell commands that run first on the first machine, such as `module load cuda`; each must be complete. One that fails
     ends the job."""
-    container: str | None = None
+    container: Line | None = None
     """Command before Python on every machine, such as `apptainer exec --nv image.sif`."""
-    python: str | None = None
+    python: Line | None = None
     """Python on the machines. Default: the one that submits."""
     env: dict[str, str] = {}
     """Variables of every rank; those of the submitting shell are passed through (`NCCL_*`, `GLOO_SOCKET_IFNAME`)."""
@@ -113,7 +116,7 @@ class SlurmConfig(Section):
     """Test every machine (GPUs, a matrix product, an all-reduce) before the ranks start, and exclude a bad one."""
     check_command: str | None = None
     """A further shell command of that test; a machine on which it fails is bad."""
-    address: str | None = None
+    address: Line | None = None
     """Address of the first machine. Default: its name where that resolves, else its NodeAddr."""
 
     @property
@@ -136,11 +139,6 @@ class SlurmConfig(Section):
         if "signal_s" in info.data and (why := no_room(minutes(value) * 60, info.data["signal_s"])):
             raise ValueError(why)
         return value
-
-    @field_validator("mem", "partition", "account", "qos", "constraint", "exclude", "container", "python", "address")
-    @classmethod
-    def _one_line(cls, value: str | None) -> str | None:
-        return value if value is None else one_line(value)
 
     @field_validator("extra")
     @classmethod

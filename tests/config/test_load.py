@@ -107,6 +107,12 @@ def test_wrong_value_in_data(tmp_path: Path, override: str, expected: str) -> No
     assert error(tmp_path, BASE, override).startswith(expected)
 
 
+def test_a_short_list_is_not_an_empty_one(tmp_path: Path) -> None:
+    masks = [f"data.{part}.0.format=masks" for part in ("train", "val")]
+    message = error(tmp_path, BASE, "task=segmentation", *masks, "model={name: mask2former, heads: [1]}")
+    assert message == "model.heads: [1]: must have at least 4 items"
+
+
 @pytest.mark.parametrize("name", ["foo", "yolo11", "3", "[yolo]", "null"])
 def test_an_unknown_model_lists_the_known_ones_before_all_else(tmp_path: Path, name: str) -> None:
     message = error(tmp_path, BASE + f"model: {{name: {name}, pretrained_backbone: true}}")
