@@ -20,7 +20,7 @@ from ddptrain.reporting.history import History, history_of, write_summary
 from ddptrain.reporting.ledger import Ledger
 from ddptrain.reporting.pictures import grid
 from ddptrain.reporting.table import Table
-from ddptrain.reporting.tensorboard import open_board
+from ddptrain.reporting.tensorboard import Board, TensorBoard
 from ddptrain.reporting.timing import Timing
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.base import Task
@@ -56,7 +56,7 @@ class RunReporter:
             )
         )
         enabled = world.main and self._section.tensorboard
-        self.board = open_board(folder / "tensorboard", enabled=enabled, resumed=resumed, report=self.console.line)
+        self.board = TensorBoard(folder / "tensorboard", resumed, self.console.line) if enabled else Board()
         stack.callback(self.board.close)
         other = None if resume is None or resume.source == "auto" else history_of(Path(resume.source))
         recount = (state.position, state.split.global_batch) if state.recounted else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +45,7 @@ class GroundTruth:
         return len(self.offsets) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class DetectionArrays:
+class DetectionArrays(NamedTuple):
     """The detections of any number of images.
 
     Attributes:
@@ -63,20 +63,18 @@ class DetectionArrays:
     @staticmethod
     def concatenate(parts: Sequence[DetectionArrays]) -> DetectionArrays:
         """The detections of several shards; of none: no detections."""
-        empty = DetectionArrays(
-            np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
-        )
-        parts = [empty, *parts]
-        return DetectionArrays(
-            np.concatenate([p.image for p in parts]),
-            np.concatenate([p.boxes for p in parts]),
-            np.concatenate([p.scores for p in parts]),
-            np.concatenate([p.labels for p in parts]),
-        )
+        empty = (np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+        return DetectionArrays(*map(np.concatenate, zip(empty, *parts)))
 
     def select(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> DetectionArrays:
         """The detections at `index`."""
         return DetectionArrays(self.image[index], self.boxes[index], self.scores[index], self.labels[index])
+
+
+def mean_known(values: NDArray[np.floating] | Sequence[float]) -> float:
+    """The mean of the values that are numbers; nan where none is."""
+    known = np.asarray(values)[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def prepare(truth: GroundTruth, detections: DetectionArrays) -> tuple[DetectionArrays, NDArray[np.int64]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ddptrain.metrics.arrays import Metrics
+from ddptrain.metrics.arrays import Metrics, mean_known
 
 F64 = NDArray[np.float64]
 
@@ -57,16 +57,13 @@ def _by_score(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[F
     return right.cumsum()[ends], (1 - right).cumsum()[ends], falling[ends]
 
 
-def single_label(
-    logits: NDArray[np.floating], truth: NDArray[np.integer], classes: Sequence[str], prefix: str = "class/"
-) -> Metrics:
+def single_label(logits: NDArray[np.floating], truth: NDArray[np.integer], classes: Sequence[str]) -> Metrics:
     """Metrics of images of one class each.
 
     Args:
         logits: `[n, C]`.
         truth: int `[n]`.
         classes: names of the C classes.
-        prefix: of the keys of single classes.
 
     Returns:
         `accuracy`, `top5` (with more than 5 classes), `balanced_accuracy` (mean recall), `f1`, `AP` and `auc` (means over
@@ -85,13 +82,13 @@ def single_label(
         ahead = (logits > own) | ((logits == own) & (np.arange(k) < truth[:, None]))
         out["top5"] = float((ahead.sum(1) < 5).mean())
     per_class = _per_class(p, np.arange(k) == truth[:, None], matrix)
-    out["balanced_accuracy"] = _mean(per_class["recall"])
-    out |= {name: _mean(per_class[name]) for name in ("f1", "AP", "auc")}
+    out["balanced_accuracy"] = mean_known(per_class["recall"])
+    out |= {name: mean_known(per_class[name]) for name in ("f1", "AP", "auc")}
     log_p = logits.astype(np.float64) - logits.max(1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
     out["loss"] = float(-log_p[np.arange(n), truth].mean())
     out["one_answer"] = float(matrix.sum(0).max() / n)
-    return out | {f"{prefix}{c}/{name}": float(values[i]) for name, values in per_class.items() for i, c in enumerate(classes)}
+    return out | {f"class/{c}/{name}": float(values[i]) for name, values in per_class.items() for i, c in enumerate(classes)}
 
 
 def multi_label(
@@ -122,8 +119,8 @@ def multi_label(
     predicted, x = logits >= 0, logits.astype(np.float64)
     hits = float((predicted & truth & known).sum())
     entropy = np.maximum(x, 0) - x * truth + np.log1p(np.exp(-np.abs(x)))
-    out: Metrics = {name: _mean(np.array(values[name])) for name in ("AP", "auc", "f1")}
-    out["balanced_accuracy"] = _mean(np.array(values["balanced_accuracy"]))
+    out: Metrics = {name: mean_known(values[name]) for name in ("AP", "auc", "f1")}
+    out["balanced_accuracy"] = mean_known(values["balanced_accuracy"])
     out["f1_micro"] = _ratio(2 * hits, (predicted & known).sum() + (truth & known).sum())
     out["accuracy"] = _ratio(((predicted == truth) & known).sum(), known.sum())
     out["loss"] = _ratio((entropy * known).sum(), known.sum())
@@ -164,9 +161,3 @@ def _per_class(p: F64, truth: NDArray[np.bool_], matrix: NDArray[np.int64]) -> d
 
 def _ratio(a: float | np.integer | np.floating, b: float | np.integer | np.floating) -> float:
     return float(a) / float(b) if b else float("nan")
-
-
-def _mean(values: NDArray[np.floating]) -> float:
-    """Over the values that are numbers; nan where none is."""
-    good = values[np.isfinite(values)]
-    return float(good.mean()) if len(good) else float("nan")

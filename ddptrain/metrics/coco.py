@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pycocotools.cocoeval import COCOeval
 from pycocotools.mask import iou
 
-from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics, match, prepare
+from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics, match, mean_known, prepare
 
 KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
 """Of each scope: AP, at IoU 0.5 and 0.75, of objects below 32², between 32² and 96², and above 96² pixels; recall."""
@@ -84,25 +84,12 @@ def _xywh(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    """Mean of the known values; pycocotools marks the others by -1."""
-    values = values[values > -1]
-    return float(values.mean()) if values.size else float("nan")
-
-
 def _summary(curves: dict[str, Any], classes: slice = slice(None)) -> Metrics:
     """Values of `KEYS` over some classes, from precision `[T, R, K, A, M]` and recall `[T, K, A, M]`."""
     precision, recall = curves["precision"][:, :, classes, :, -1], curves["recall"][:, classes, 0, -1]
-    values = (
-        precision[..., 0],
-        precision[0, ..., 0],
-        precision[5, ..., 0],
-        precision[..., 1],
-        precision[..., 2],
-        precision[..., 3],
-        recall,
-    )
-    return dict(zip(KEYS, map(_mean, values), strict=True))
+    values = (precision[..., 0], precision[0, ..., 0], precision[5, ..., 0], *(precision[..., a] for a in (1, 2, 3)), recall)
+    # pycocotools marks what is not known by -1
+    return {key: mean_known(v[v > -1]) for key, v in zip(KEYS, values, strict=True)}
 
 
 def _union(parts: list[_ArrayEval], max_detections: int) -> dict[str, Any]:
@@ -116,10 +103,10 @@ def _union(parts: list[_ArrayEval], max_detections: int) -> dict[str, Any]:
     whole._paramsEval = whole.params
     blocks = len(whole.params.catIds) * len(whole.params.areaRng)
     whole.evalImgs = [
-        match
+        image
         for block in range(blocks)
         for part in parts
-        for match in part.evalImgs[block * part.truth.images : (block + 1) * part.truth.images]
+        for image in part.evalImgs[block * part.truth.images : (block + 1) * part.truth.images]
     ]
     whole.accumulate()
     return whole.eval
@@ -149,18 +136,15 @@ def evaluate(
     Raises:
         ValueError: a detection has an image or class out of range or a number that is not finite.
     """
-    metrics: Metrics = {}
     with contextlib.redirect_stdout(io.StringIO()):
         parts = [_ArrayEval(t, d, max_detections) for t, d in zip(truths, detections, strict=True)]
         for part in parts:
             part.evaluate()
             part.accumulate()
         curves = _union(parts, max_detections)
-    metrics |= _summary(curves)
+    metrics = _summary(curves)
     for k, name in enumerate(classes):
         metrics |= {f"class/{name}/{key}": v for key, v in _summary(curves, slice(k, k + 1)).items()}
     for part in parts:
         metrics |= {f"dataset/{part.truth.name}/{key}": v for key, v in _summary(part.eval).items()}
-    per_dataset = np.array([metrics[f"dataset/{t.name}/AP"] for t in truths])
-    metrics["AP_datasets"] = _mean(np.where(np.isnan(per_dataset), -1.0, per_dataset))
-    return metrics
+    return metrics | {"AP_datasets": mean_known([metrics[f"dataset/{t.name}/AP"] for t in truths])}

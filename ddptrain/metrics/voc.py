@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics, overlaps, prepare
+from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics, mean_known, overlaps, prepare
 
 Points = Literal["11", "all"]
 
@@ -86,6 +86,4 @@ def evaluate(
         hits = result[order][result[order] >= 0] == 1
         count = int(((truth.labels == k) & ~difficult).sum()) if truth.annotated[k] else 0
         metrics[f"class/{name}/AP"] = average_precision(hits, count, points)
-    values = np.array(list(metrics.values()))
-    known = values[~np.isnan(values)]
-    return {"AP": float(known.mean()) if known.size else float("nan"), **metrics}
+    return {"AP": mean_known(list(metrics.values())), **metrics}

@@ -108,18 +108,13 @@ def lenet(config: LeNetConfig, num_classes: int, image_size: int) -> nn.Module:
     return Classifier(LeNet(num_classes))
 
 
-def small_resnet(config: SmallResNetConfig, num_classes: int, image_size: int) -> nn.Module:
-    """See `build_classifier`."""
-    return Classifier(SmallResNet(config, num_classes))
-
-
 def torchvision_classifier(config: ClassifierConfig, num_classes: int, image_size: int) -> nn.Module:
     """See `build_classifier`."""
     weights = published(config.name, config.pretrained)
     _refuse_size(config.name, image_size, weights)
     if config.pretrained and config.weights is not None:
         raise UserError("model: pretrained and weights are given; keep one of them")
-    state = read_state(Path(config.weights), "model.weights") if config.weights is not None else None
+    state = _read_state(Path(config.weights)) if config.weights is not None else None
     learned = len(list(state.values())[-1]) if state else 1000 if weights else num_classes
     # a vision transformer's position embeddings are made for one size
     sized = {"image_size": image_size} if config.name.startswith("vit_") and weights is None else {}
@@ -131,13 +126,16 @@ def torchvision_classifier(config: ClassifierConfig, num_classes: int, image_siz
             line = " ".join(str(e).split())[:300]
             raise UserError(f"model.weights: {config.weights} does not fit {config.name}: {line}") from None
     if learned != num_classes:
-        _replace_last(model, num_classes)
+        name, last = last_layer(model)
+        width = last.weight.shape[1]
+        new = nn.Linear(width, num_classes) if isinstance(last, nn.Linear) else nn.Conv2d(width, num_classes, 1)
+        model.set_submodule(name, new)
     return Classifier(model)
 
 
 CLASSIFIERS: dict[str, Callable[[Any, int, int], nn.Module]] = {
     "lenet": lenet,
-    "small_resnet": small_resnet,
+    "small_resnet": lambda config, num_classes, image_size: Classifier(SmallResNet(config, num_classes)),
     **dict.fromkeys(TORCHVISION_CLASSIFIERS, torchvision_classifier),
 }
 
@@ -169,45 +167,26 @@ def _refuse_size(name: str, image_size: int, weights: Any) -> None:
         )
 
 
-def read_state(path: Path, key: str) -> dict[str, Tensor]:
+def _read_state(path: Path) -> dict[str, Tensor]:
     """The state dict in a file of plain tensors, also below `state_dict`, `model` or `ema`.
 
     Raises:
-        UserError: `key` names a file that is missing or something else.
+        UserError: the file is missing or something else.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as e:
-        raise UserError(f"{key}: {path}: {e.strerror}; give a file of the model's weights") from None
+        raise UserError(f"model.weights: {path}: {e.strerror}; give a file of the model's weights") from None
     except Exception as e:  # torch.load raises half a dozen kinds for anything but a plain archive
-        raise UserError(f"{key}: {path}: not a file of plain tensors ({' '.join(str(e).split())[:120]})") from None
+        raise UserError(f"model.weights: {path}: not a file of plain tensors ({' '.join(str(e).split())[:120]})") from None
     for inner in ("state_dict", "model", "ema"):
         if isinstance(state, dict) and isinstance(state.get(inner), dict):
             state = state[inner]
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{key}: {path}: not a state dict (names to tensors)")
+        raise UserError(f"model.weights: {path}: not a state dict (names to tensors)")
     return state
-
-
-def _replace_last(model: nn.Module, num_classes: int) -> None:
-    name, last = last_layer(model)
-    if isinstance(last, nn.Linear):
-        model.set_submodule(name, nn.Linear(last.in_features, num_classes))
-    else:
-        model.set_submodule(name, nn.Conv2d(last.in_channels, num_classes, 1))
 
 
 def last_layer(model: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     """The last layer and its name; in torchvision's networks it is the last linear layer or, in one, a 1 × 1 convolution."""
     return [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
-
-
-def without_last_layer(model: nn.Module) -> int:
-    """Take a network's last layer away.
-
-    Returns:
-        The number of features that are left of each image.
-    """
-    name, last = last_layer(model)
-    model.set_submodule(name, nn.Identity())
-    return last.in_features if isinstance(last, nn.Linear) else last.in_channels

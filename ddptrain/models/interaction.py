@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ddptrain.config import ClassifierConfig, InteractionConfig, SmallResNetConfig
 from ddptrain.models.class_layers import Layout
-from ddptrain.models.classifiers import build_classifier, without_last_layer
+from ddptrain.models.classifiers import build_classifier, last_layer
 
 CROPS = 3
 """The first person, the second, and both."""
@@ -33,7 +33,9 @@ class InteractionModel(nn.Module):
         """
         super().__init__()
         self.backbone = build_classifier(_backbone(config), 1, image_size)
-        width = without_last_layer(self.backbone)
+        name, last = last_layer(self.backbone)
+        self.backbone.set_submodule(name, nn.Identity())
+        width = last.weight.shape[1]
 
         def head(outputs: int) -> nn.Sequential:
             return nn.Sequential(
@@ -62,7 +64,6 @@ class InteractionModel(nn.Module):
         return {"interacting": self.interacting(features), "kind": self.kind(features)}
 
     def class_layers(self) -> dict[str, Layout]:
-        """See `models.class_layers`."""
         return {"kind.3": Layout()}
 
 

@@ -60,10 +60,10 @@ class TorchvisionBackbone(nn.Module):
         nodes, self.channels = _feature_nodes(model, name, strides)
         self.body = create_feature_extractor(model, return_nodes=nodes, suppress_diff_warning=True)
         replace_batch_norms(self.body, norm)
-        if in_channels > 3 and fusion == "add":
-            _add_stem(self.body, in_channels - 3)
-        elif in_channels != 3:
-            _inflate_stem(self.body, in_channels)
+        if in_channels != 3:
+            stem, conv = next((n, m) for n, m in self.body.named_modules() if isinstance(m, nn.Conv2d))
+            added = in_channels > 3 and fusion == "add"
+            self.body.set_submodule(stem, _AddedStem(conv, in_channels - 3) if added else _inflated(conv, in_channels))
         for key, v in (("mean", torch.tensor(MEAN)), ("std", torch.tensor(STD))):
             v = torch.cat([v, v.mean().repeat(max(in_channels - 3, 0))])[:in_channels]
             self.register_buffer(key, v.view(1, -1, 1, 1), persistent=False)
@@ -119,7 +119,8 @@ def _probe(model: nn.Module) -> tuple[list[str], dict[str, Any]]:
 
 
 class _AddedStem(nn.Module):
-    """A convolution of the first channels and one of the others, added."""
+    """A convolution of the first channels and one of the others, added; as that starts from 0, what is pretrained stays as it
+    is."""
 
     def __init__(self, first: nn.Conv2d, others: int) -> None:
         super().__init__()
@@ -132,35 +133,18 @@ class _AddedStem(nn.Module):
         return self.first(x[:, :split]) + self.added(x[:, split:])
 
 
-def _first_convolution(module: nn.Module) -> tuple[str, nn.Conv2d]:
-    return next((n, m) for n, m in module.named_modules() if isinstance(m, nn.Conv2d))
-
-
 def _like(conv: nn.Conv2d, in_channels: int, bias: bool) -> nn.Conv2d:
     """A fresh convolution of the same shape with other input channels."""
-    return nn.Conv2d(
-        in_channels,
-        conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        conv.stride,  # type: ignore[arg-type]
-        conv.padding,  # type: ignore[arg-type]
-        bias=bias,
-    )
+    shape: Any = (conv.kernel_size, conv.stride, conv.padding)
+    return nn.Conv2d(in_channels, conv.out_channels, *shape, bias=bias)
 
 
-def _add_stem(module: nn.Module, others: int) -> None:
-    """Give further channels a first convolution of their own; as it starts from 0, what is pretrained stays as it is."""
-    name, conv = _first_convolution(module)
-    module.set_submodule(name, _AddedStem(conv, others))
-
-
-def _inflate_stem(module: nn.Module, in_channels: int) -> None:
-    """Let the first convolution take `in_channels`: its weights repeat, scaled so that the sum stays."""
-    name, conv = _first_convolution(module)
+@torch.no_grad()
+def _inflated(conv: nn.Conv2d, in_channels: int) -> nn.Conv2d:
+    """A convolution that takes `in_channels`: its weights repeat, scaled so that the sum stays."""
     new = _like(conv, in_channels, bias=conv.bias is not None)
-    with torch.no_grad():
-        repeats = -(-in_channels // conv.in_channels)
-        new.weight.copy_(conv.weight.repeat(1, repeats, 1, 1)[:, :in_channels] * (conv.in_channels / in_channels))
-        if conv.bias is not None and new.bias is not None:
-            new.bias.copy_(conv.bias)
-    module.set_submodule(name, new)
+    repeats = -(-in_channels // conv.in_channels)
+    new.weight.copy_(conv.weight.repeat(1, repeats, 1, 1)[:, :in_channels] * (conv.in_channels / in_channels))
+    if conv.bias is not None and new.bias is not None:
+        new.bias.copy_(conv.bias)
+    return new

@@ -30,9 +30,6 @@ class _AsGiven(GeneralizedRCNNTransform):
 class TorchvisionNetwork(nn.Module):
     """A detector of torchvision; it starts from COCO's weights (all but the class layers) or ImageNet's where the config says
     so.
-
-    Raises:
-        UserError: the weights are not in torchvision's cache and cannot be downloaded.
     """
 
     def __init__(self, config: TorchvisionConfig, num_classes: int, score_threshold: float, max_detections: int) -> None:
@@ -74,7 +71,6 @@ class TorchvisionNetwork(nn.Module):
         return [Detections(d["boxes"], d["scores"], d["labels"] - shift) for d in out]
 
     def class_layers(self) -> dict[str, Layout]:
-        """See `models.class_layers`."""
         if isinstance(self.model, FasterRCNN):
             predictor = "model.roi_heads.box_predictor"
             return {f"{predictor}.cls_score": Layout(before=1), f"{predictor}.bbox_pred": Layout(before=1, width=4)}

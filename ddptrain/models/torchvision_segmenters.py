@@ -21,11 +21,7 @@ MOMENTUM = 0.1
 
 
 class SegmenterNetwork(nn.Module):
-    """A segmentation model of torchvision with the run's classes.
-
-    Raises:
-        UserError: the weights are not in torchvision's cache and cannot be downloaded.
-    """
+    """A segmentation model of torchvision with the run's classes."""
 
     def __init__(self, config: SegmenterConfig, num_classes: int) -> None:
         super().__init__()
@@ -60,7 +56,6 @@ class SegmenterNetwork(nn.Module):
         return out if self.training else {"out": out["out"]}
 
     def class_layers(self) -> dict[str, Layout]:
-        """See `models.class_layers`."""
         return {f"net.{name}": Layout() for name in _class_layers(self.net)}
 
 
@@ -75,7 +70,6 @@ class TorchvisionSegmenter:
         return Normalised(SegmenterNetwork(self._model, self._settings.num_classes))
 
     def loss(self, model: nn.Module, batch: Batch, class_weights: Tensor | None) -> LossSum:
-        """See `pixel_loss`."""
         assert isinstance(self._settings.loss, PixelLossConfig)
         return pixel_loss(model(batch.unit_images()), batch, class_weights, self._settings.loss)
 

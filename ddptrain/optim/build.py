@@ -13,34 +13,13 @@ from ddptrain.optim.groups import parameter_groups
 Groups = list[dict[str, Any]]
 
 
-def _sgd(groups: Groups, config: OptimizerConfig) -> Optimizer:
-    # not fused: that one fails where a parameter gets its first gradient after the first step
-    nesterov = config.momentum > 0
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, foreach=True)
-
-
-def _adam(groups: Groups, config: OptimizerConfig) -> Optimizer:
-    return torch.optim.Adam(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
-
-
-def _adamw(groups: Groups, config: OptimizerConfig) -> Optimizer:
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
-
-
-def _adagrad(groups: Groups, config: OptimizerConfig) -> Optimizer:
-    return torch.optim.Adagrad(groups, lr=config.lr, foreach=True)
-
-
-def _rmsprop(groups: Groups, config: OptimizerConfig) -> Optimizer:
-    return torch.optim.RMSprop(groups, lr=config.lr, momentum=config.momentum, foreach=True)
-
-
 OPTIMIZERS: dict[str, Callable[[Groups, OptimizerConfig], Optimizer]] = {
-    "sgd": _sgd,
-    "adam": _adam,
-    "adamw": _adamw,
-    "adagrad": _adagrad,
-    "rmsprop": _rmsprop,
+    # not fused: that one fails where a parameter gets its first gradient after the first step
+    "sgd": lambda groups, c: torch.optim.SGD(groups, c.lr, c.momentum, nesterov=c.momentum > 0, foreach=True),
+    "adam": lambda groups, c: torch.optim.Adam(groups, c.lr, (c.momentum, 0.999), fused=True),
+    "adamw": lambda groups, c: torch.optim.AdamW(groups, c.lr, (c.momentum, 0.999), fused=True),
+    "adagrad": lambda groups, c: torch.optim.Adagrad(groups, c.lr, foreach=True),
+    "rmsprop": lambda groups, c: torch.optim.RMSprop(groups, c.lr, momentum=c.momentum, foreach=True),
 }
 
 

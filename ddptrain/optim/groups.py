@@ -69,26 +69,4 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
     if not groups:
         raise UserError("model: it has no trainable parameter; unfreeze a part of it")
-    check_groups(model, groups)
     return groups
-
-
-def check_groups(model: nn.Module, groups: list[dict[str, Any]]) -> None:
-    """Check that each trainable parameter of `model` is in exactly one group, and nothing else is.
-
-    Raises:
-        ValueError: names the parameters that are in no group, in several, or not of the model.
-    """
-    count: dict[int, int] = {}
-    for group in groups:
-        for parameter in group["params"]:
-            count[id(parameter)] = count.get(id(parameter), 0) + 1
-    names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
-    lacking = [n for i, n in names.items() if i not in count]
-    twice = [names.get(i, "a stranger") for i, times in count.items() if times > 1]
-    strange = sum(i not in names for i in count)
-    if lacking or twice or strange:
-        raise ValueError(
-            f"parameter groups: in no group: {', '.join(lacking) or 'none'}; in several: {', '.join(twice) or 'none'}; "
-            f"not trainable parameters of the model: {strange}"
-        )

@@ -140,14 +140,3 @@ class TensorBoard(Board):
             self._file.close()
         except OSError as e:
             self._report(f"warning: {self._folder}: not written to its end ({e.strerror})")
-
-
-def open_board(folder: Path, *, enabled: bool, resumed: int | None = None, report: Callable[[str], None] = print) -> Board:
-    """The board of a run.
-
-    Args:
-        folder: of the event files.
-        enabled: false where the config says so, or on any rank but 0.
-        resumed, report: see `TensorBoard`.
-    """
-    return TensorBoard(folder, resumed, report) if enabled else Board()

@@ -10,7 +10,7 @@ from torch import nn
 from ddptrain.config import OptimizerConfig
 from ddptrain.errors import UserError
 from ddptrain.optim.build import OPTIMIZERS, build_optimizer
-from ddptrain.optim.groups import check_groups, parameter_groups
+from ddptrain.optim.groups import parameter_groups
 
 
 def names_by_group(model: nn.Module) -> dict[str, set[str]]:
@@ -79,16 +79,10 @@ def test_tied_parameter_counts_once() -> None:
     assert {g["name"]: len(g["params"]) for g in groups} == {"weight": 1, "bias": 2}
 
 
-def test_check_names_what_is_wrong() -> None:
-    model = nn.Linear(2, 2)
-    w, b = model.weight, model.bias
-    check_groups(model, [{"params": [w]}, {"params": [b]}])
-    with pytest.raises(ValueError, match="in no group: bias;"):
-        check_groups(model, [{"params": [w]}])
-    with pytest.raises(ValueError, match="in several: weight;"):
-        check_groups(model, [{"params": [w]}, {"params": [b, w]}])
-    with pytest.raises(ValueError, match="of the model: 1"):
-        check_groups(model, [{"params": [w, b, nn.Parameter(torch.ones(1))]}])
+def test_every_trainable_parameter_is_in_exactly_one_group() -> None:
+    model = Mixed()
+    grouped = [id(p) for group in parameter_groups(model, 0.1) for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
 
 
 def test_nothing_to_train_is_said() -> None:

@@ -20,15 +20,6 @@ from ddptrain.losses.pixels import NEVER
 from ddptrain.structures import VOID
 
 
-class MaskSums(NamedTuple):
-    """Loss sums of each image, float32 `[B]`, gains included, and its number of masks."""
-
-    cls: Tensor
-    mask: Tensor
-    dice: Tensor
-    masks: Tensor
-
-
 class _Truth(NamedTuple):
     """What one image shows: `labels` int64 `[M]`, `masks` float `[M, 1, H, W]`, `valid` float `[1, 1, H, W]`."""
 
@@ -44,8 +35,9 @@ def mask_sums(
     annotated: Tensor,
     generators: Sequence[torch.Generator],
     config: MaskLossConfig,
-) -> MaskSums:
-    """The loss of all layers' predictions.
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The loss of all layers' predictions: sums of each image, `cls`, `mask` and `dice`, float32 `[B]`, gains included; and the
+    number of its masks, float32 `[B]`.
 
     Args:
         classes: of each layer, logits `[B, Q, C + 1]`; the last class is none.
@@ -70,7 +62,7 @@ def mask_sums(
         rows.append(row)
         counts.append(float(len(truth.labels)))
     cls, mask, dice = torch.stack(rows).unbind(1)
-    return MaskSums(cls, mask, dice, cls.new_tensor(counts))
+    return {"cls": cls, "mask": mask, "dice": dice}, cls.new_tensor(counts)
 
 
 def _truth(target: Tensor) -> _Truth:

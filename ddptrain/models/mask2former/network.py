@@ -49,7 +49,6 @@ class Mask2Former(nn.Module):
         return {"out": torch.einsum("bqc,bqhw->bchw", p, masks.sigmoid()).clamp(min=1e-12).log()}
 
     def class_layers(self) -> dict[str, Layout]:
-        """See `models.class_layers`."""
         return {"net.class_predictor": Layout(after=1)}
 
 

@@ -33,5 +33,4 @@ class MaskSegmenter:
             for position in batch.keys[:, 0].tolist()
         ]
         outputs = model(batch.unit_images())
-        sums = mask_sums(outputs["classes"], outputs["masks"], mask, batch.annotated, generators, config)
-        return summed({"cls": sums.cls, "mask": sums.mask, "dice": sums.dice}, sums.masks)
+        return summed(*mask_sums(outputs["classes"], outputs["masks"], mask, batch.annotated, generators, config))

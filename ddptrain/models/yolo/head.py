@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,11 +59,8 @@ class DecoupledHead(nn.Module):
     @torch.no_grad()
     def init_outputs(self) -> None:
         """Set the outputs' biases: scores to the prior of an object (arXiv 1708.02002), boxes to a sensible size."""
-        for stride, logits, distances in zip(self.strides, self.logits, self.distances):
-            assert isinstance(logits, nn.Conv2d)
-            assert isinstance(distances, nn.Conv2d)
-            assert logits.bias is not None
-            assert distances.bias is not None
+        levels: Any = zip(self.strides, self.logits, self.distances)
+        for stride, logits, distances in levels:
             # _OBJECTS objects, shared by the classes and by all points of the level
             prior = min(_OBJECTS / self.num_classes / (self.image_size / stride) ** 2, 0.5)
             nn.init.normal_(logits.weight, std=0.01)

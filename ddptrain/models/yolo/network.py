@@ -140,5 +140,4 @@ class Yolo(nn.Module):
         return self.head(self.neck(self.backbone(images)))
 
     def class_layers(self) -> dict[str, Layout]:
-        """See `models.class_layers`."""
         return {f"head.logits.{i}": Layout() for i in range(len(self.head.logits))}

@@ -23,7 +23,7 @@ from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.errors import UserError
 from ddptrain.metrics import coco, visdrone, voc
-from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics
+from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics, mean_known
 from ddptrain.models.build import DETECTORS
 from ddptrain.models.detector import DetectorSettings
 from ddptrain.reporting import pictures
@@ -126,11 +126,9 @@ class DetectionTask(TableTask):
         self.notes.append(f"warning: {line}")
 
     def build_model(self) -> nn.Module:
-        """The network of `config.model`."""
         return self.detector.build()
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
-        """Summed loss of a micro batch."""
         return self.detector.loss(model, batch)
 
     def predict(self, model: nn.Module, batch: Batch) -> Sequence[Prediction]:
@@ -234,8 +232,7 @@ def _losses(predictions: Sequence[Prediction]) -> dict[str, float]:
 def _by_protocol(protocol: str, truths: Sequence[GroundTruth], values: Sequence[Metrics]) -> Metrics:
     """`dataset/<name>/<protocol>/<key>`, and `<protocol>/<key>`: the mean of the datasets that have truth."""
     own = {f"dataset/{t.name}/{protocol}/{k}": v for t, m in zip(truths, values) for k, v in m.items()}
-    known = {k: [m[k] for m in values if not np.isnan(m[k])] for k in values[0]}
-    return {f"{protocol}/{k}": float(np.mean(v)) if v else float("nan") for k, v in known.items()} | own
+    return {f"{protocol}/{k}": mean_known([m[k] for m in values]) for k in values[0]} | own
 
 
 def to_native(boxes: Tensor, matrix: Tensor, size: Tensor) -> Tensor:

@@ -76,7 +76,6 @@ class LogitsTask(TableTask):
         return self.logits(model, batch), batch.targets["classes"]
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
-        """Summed loss of a micro batch."""
         loss = self.loss_config
         try:
             logits, classes = self.learn(model, batch)

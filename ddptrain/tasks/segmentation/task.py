@@ -98,7 +98,6 @@ class SegmentationTask(TableTask):
             yield slide(model, image[:, :height, :width], size, evaluation.overlap, at_once, BORDER / 255)
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
-        """Summed loss of a micro batch."""
         return self.segmenter.loss(model, batch, self._weights)
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:

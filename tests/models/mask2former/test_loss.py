@@ -45,23 +45,23 @@ def test_one_image_costs_what_transformers_says(monkeypatch: pytest.MonkeyPatch)
     truth = (target == labels[:, None, None]).float()
     expected = theirs(masks[0], classes[0], [truth], [labels], auxiliary)
     monkeypatch.undo()
-    sums = mask_sums(classes, masks, target, torch.ones(1, 4, dtype=torch.bool), generators(1), CONFIG)
-    assert sums.masks.tolist() == [len(labels)]
-    for found, name, gain in ((sums.cls, "cross_entropy", 2), (sums.mask, "mask", 5), (sums.dice, "dice", 5)):
+    parts, counts = mask_sums(classes, masks, target, torch.ones(1, 4, dtype=torch.bool), generators(1), CONFIG)
+    assert counts.tolist() == [len(labels)]
+    for key, name, gain in (("cls", "cross_entropy", 2), ("mask", "mask", 5), ("dice", "dice", 5)):
         both = gain * (expected[f"loss_{name}"] + expected[f"loss_{name}_0"])
-        torch.testing.assert_close(found[0] / len(labels), both)
+        torch.testing.assert_close(parts[key][0] / len(labels), both)
 
 
 def test_images_are_summed_one_by_one() -> None:
     classes, masks, target = world(3)
     target[1] = 2  # another number of masks
     known = torch.ones(3, 4, dtype=torch.bool)
-    together = mask_sums(classes, masks, target, known, generators(3), CONFIG)
+    together, together_counts = mask_sums(classes, masks, target, known, generators(3), CONFIG)
     for b, g in enumerate(generators(3)):
-        alone = mask_sums(
+        alone, counts = mask_sums(
             [c[b : b + 1] for c in classes], [m[b : b + 1] for m in masks], target[b : b + 1], known[b : b + 1], [g], CONFIG
         )
-        for a, t in zip(alone, together):
+        for a, t in zip([*alone.values(), counts], [*together.values(), together_counts]):
             torch.testing.assert_close(a[0], t[b])
 
 
@@ -69,9 +69,9 @@ def test_void_and_unknown_classes_add_no_gradient() -> None:
     classes, masks, target = world(2, void=True)
     target[1] = VOID
     known = torch.tensor([[True, True, True, False]] * 2)
-    sums = mask_sums(classes, masks, target, known, generators(2), CONFIG)
-    assert sums.masks[1] == sums.cls[1] == sums.mask[1] == sums.dice[1] == 0
-    sum(s.sum() for s in sums[:3]).backward()
+    parts, counts = mask_sums(classes, masks, target, known, generators(2), CONFIG)
+    assert counts[1] == parts["cls"][1] == parts["mask"][1] == parts["dice"][1] == 0
+    sum(s.sum() for s in parts.values()).backward()
     for c, m in zip(classes, masks):
         assert (c.grad[..., 3] == 0).all()
         assert (c.grad[0, :, :3] != 0).any()
