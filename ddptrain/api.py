@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from torch import nn
 from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.config import RunConfig, load_config, resolve
 from ddptrain.config.moved import check_moved
-from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.engine.stop import StopFlag, watch_launcher
 from ddptrain.engine.trainer import train as train_run
 from ddptrain.errors import RunFailed, UserError
@@ -253,7 +252,7 @@ class Model:
             return [self.predict(each) for each in image]
         with torch.inference_mode():
             path = Path(image) if isinstance(image, (str, os.PathLike)) else None
-            array = _checked(image) if path is None else _read(path, self.config.data.exif)
+            array = _checked(image) if path is None else self._task.read_file(path)
             arrays = self._task.predict_image(self.module, array, self.device, path)
         if self.config.task not in RESULTS:
             return arrays
@@ -262,13 +261,6 @@ class Model:
     def __repr__(self) -> str:
         classes = counted(len(self.classes), "class", "classes")
         return f"<ddptrain.Model {self.config.task}, {classes}, {self.file}, on {self.device}>"
-
-
-def _read(path: Path, exif: Literal["apply", "ignore"]) -> np.ndarray:
-    try:
-        return read_image(str(path), exif)
-    except BadImage as e:
-        raise UserError(str(e)) from None
 
 
 def _checked(image: Any) -> np.ndarray:

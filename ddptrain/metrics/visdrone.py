@@ -12,8 +12,6 @@ config).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,46 +23,13 @@ CAPS = (1, 10, 100, 500)
 """Detections per image that recall is reported for; AP is reported for the last."""
 
 
-@dataclass(slots=True)
-class _Tally:
-    """The detections of one class: per detection its result `[10, d]`, score and rank in its image."""
-
-    images: int = 0
-    truths: int = 0
-    results: list[NDArray[np.int8]] = field(default_factory=list)
-    scores: list[NDArray[np.floating]] = field(default_factory=list)
-    ranks: list[NDArray[np.integer]] = field(default_factory=list)
-
-    def values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Average precision `[10]` and recall `[10, caps]`."""
-        if not self.results:
-            return np.zeros(10), np.zeros((10, len(CAPS)))
-        result, ranks = np.concatenate(self.results, 1), np.concatenate(self.ranks)
-        hits = result == 1
-        recall = np.stack([hits[:, ranks < cap].sum(1) for cap in CAPS], 1) / max(self.truths, 1)
-        order = np.argsort(-np.concatenate(self.scores), kind="stable")
-        result = result[:, order]
-        precision = [average_precision(row[row >= 0] == 1, self.truths) for row in result]
-        return np.array(precision), recall
-
-
-def _count_image(
-    tallies: list[_Tally],
-    boxes: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    crowd: NDArray[np.bool_],
-    detections: DetectionArrays,
-) -> None:
-    """Match what is left of one image, class by class."""
-    for k in np.unique(np.concatenate([labels, detections.labels])):
-        own, mine = labels == k, detections.labels == k
-        tally = tallies[k]
-        tally.images += bool(own.any())
-        tally.truths += int(own.sum())
-        overlap = overlaps(detections.boxes[mine], boxes[own], crowd[own])
-        tally.results.append(match(overlap, crowd[None, own], crowd[own], THRESHOLDS)[0])
-        tally.scores.append(detections.scores[mine])
-        tally.ranks.append(np.flatnonzero(mine))
+def _of_class(
+    result: NDArray[np.int8], scores: NDArray[np.floating], ranks: NDArray[np.integer], truths: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Average precision `[10]` and recall `[10, caps]` of one class, from its detections' results `[10, d]`, scores, ranks."""
+    recall = np.stack([(result[:, ranks < cap] == 1).sum(1) for cap in CAPS], 1) / max(truths, 1)
+    ordered = result[:, np.argsort(-scores, kind="stable")]
+    return np.array([average_precision(row[row >= 0] == 1, truths) for row in ordered]), recall
 
 
 def evaluate(truth: GroundTruth, detections: DetectionArrays) -> Metrics:
@@ -79,7 +44,9 @@ def evaluate(truth: GroundTruth, detections: DetectionArrays) -> Metrics:
         the mean in which every class with truth counts once. NaN where there is no truth.
     """
     detections, ends = prepare(truth, detections)
-    tallies = [_Tally() for _ in truth.annotated]
+    weights, truths = np.zeros((2, len(truth.annotated)), int)
+    # of each image and class the results, scores, ranks and classes of the detections
+    parts = [(np.zeros((10, 0), np.int8), np.zeros(0), np.zeros(0, int), np.zeros(0, int))]
     scored = np.zeros(len(truth.ignore), bool)
     scored[~truth.ignore] = truth.annotated[truth.labels[~truth.ignore]]
     for i in range(truth.images):
@@ -89,12 +56,19 @@ def evaluate(truth: GroundTruth, detections: DetectionArrays) -> Metrics:
         left = scored[rows] & (covered(boxes, regions) < 0.5)
         kept = kept.select(covered(kept.boxes, regions) < 0.5)
         kept = kept.select(np.arange(min(len(kept.scores), CAPS[-1])))
-        _count_image(tallies, boxes[left], truth.labels[rows][left], truth.crowd[rows][left], kept)
-    weights = np.array([t.images for t in tallies])
+        labels = truth.labels[rows][left]
+        for k in np.unique(np.concatenate([labels, kept.labels])):
+            own, mine = np.flatnonzero(left)[labels == k], kept.labels == k
+            weights[k] += len(own) > 0
+            truths[k] += len(own)
+            crowd = truth.crowd[rows][own]
+            result = match(overlaps(kept.boxes[mine], boxes[own], crowd), crowd[None], crowd, THRESHOLDS)[0]
+            parts.append((result, kept.scores[mine], np.flatnonzero(mine), kept.labels[mine]))
     names = ("AP", "AP50", "AP75", *(f"AR{cap}" for cap in CAPS), "AP_classes")
     if not weights.any():
         return dict.fromkeys(names, float("nan"))
-    values = [t.values() for t in tallies]
+    result, scores, ranks, classes = (np.concatenate(p, -1) for p in zip(*parts))
+    values = [_of_class(result[:, classes == k], scores[classes == k], ranks[classes == k], n) for k, n in enumerate(truths)]
     precision = np.stack([v[0] for v in values])
     precision[weights == 0] = 0  # NaN times no weight would be NaN
     recall = np.stack([v[1] for v in values]).mean(1)

@@ -135,8 +135,8 @@ class _AddedStem(nn.Module):
 
 def _like(conv: nn.Conv2d, in_channels: int, bias: bool) -> nn.Conv2d:
     """A fresh convolution of the same shape with other input channels."""
-    shape: Any = (conv.kernel_size, conv.stride, conv.padding)
-    return nn.Conv2d(in_channels, conv.out_channels, *shape, bias=bias)
+    old: Any = conv  # its sizes are tuples of any length to the type checker
+    return nn.Conv2d(in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=bias)
 
 
 @torch.no_grad()

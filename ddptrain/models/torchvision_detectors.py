@@ -92,7 +92,6 @@ class TorchvisionDetector:
         self._model, self._settings = model, settings
 
     def build(self) -> nn.Module:
-        """A `TorchvisionNetwork`."""
         e = self._settings.evaluation
         return TorchvisionNetwork(self._model, self._settings.num_classes, e.score_threshold, e.max_detections)
 
@@ -103,7 +102,6 @@ class TorchvisionDetector:
         return LossSum(sum(parts.values(), start=normalizer * 0), normalizer, {k: v.detach() for k, v in parts.items()})
 
     def detect(self, model: nn.Module, batch: Batch) -> list[Detections]:
-        """What the network's own suppression leaves."""
         return list(model(batch.unit_images()))
 
     def judge(self, model: nn.Module, batch: Batch) -> Judged:

@@ -66,7 +66,6 @@ class TorchvisionSegmenter:
         self._model, self._settings = model, settings
 
     def build(self) -> nn.Module:
-        """A `SegmenterNetwork` behind the normalisation of its input."""
         return Normalised(SegmenterNetwork(self._model, self._settings.num_classes))
 
     def loss(self, model: nn.Module, batch: Batch, class_weights: Tensor | None) -> LossSum:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ddptrain.reporting.table import Table
-from ddptrain.reporting.terminal import Plain, Terminal
+from ddptrain.reporting.terminal import Terminal
 from ddptrain.reporting.timing import Reading, duration
 from ddptrain.system.printable import printable
 
@@ -32,24 +32,29 @@ class Console:
         self._log = log.open("ab", buffering=0) if log is not None else None
         self._log_failed = False
         self._total, self._per_epoch = total_steps, steps_per_epoch
-        terminal = stream is not None and stream.isatty()
-        self._face = Terminal(stream, total_steps) if stream and terminal else Plain(stream, total_steps)
+        self._stream = stream
+        self._terminal = Terminal(stream, total_steps) if stream is not None and stream.isatty() else None
 
     def line(self, text: str) -> None:
         """Report `text`, in one line, also where names in it hold line breaks."""
         text = printable(text)
         self._write(text)
-        self._face.line(text)
+        self._show(text)
 
     def table(self, title: str, table: Table) -> None:
         """Report a table under its title."""
         title = printable(title)
-        self._write(f"{title}\n{table.text()}")
-        self._face.table(title, table)
+        text = f"{title}\n{table.text()}"
+        self._write(text)
+        if self._terminal is not None:
+            self._terminal.table(title, table)
+        else:
+            self._show(text)
 
     def step(self, step: int) -> None:
         """`step` steps are done. Called at every step; costs next to nothing."""
-        self._face.step(step)
+        if self._terminal is not None:
+            self._terminal.step(step)
 
     def progress(self, step: int, losses: Mapping[str, float], reading: Reading) -> None:
         """A log step.
@@ -64,16 +69,22 @@ class Console:
         speed = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
         parts = " ".join(f"{printable(name)} {value:.3f}" for name, value in losses.items())
         numbers = f"{parts}  {speed} img/s  data {reading.data_wait:.0%}  ETA {duration(reading.eta_seconds)}"
-        self._write(f"epoch {epoch}  step {step}/{self._total}  {numbers}")
-        self._face.progress(step, epoch, numbers)
+        text = f"epoch {epoch}  step {step}/{self._total}  {numbers}"
+        self._write(text)
+        if self._terminal is not None:
+            self._terminal.progress(step, epoch, numbers)
+        else:
+            self._show(text)
 
     def status(self, text: str) -> None:
         """What happens instead of training (`evaluating`), shown on a terminal only; empty for training."""
-        self._face.status(text)
+        if self._terminal is not None:
+            self._terminal.status(text)
 
     def close(self) -> None:
         """End the live line and the log."""
-        self._face.close()
+        if self._terminal is not None:
+            self._terminal.close()
         if self._log is not None:
             self._log.close()
 
@@ -82,6 +93,12 @@ class Console:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _show(self, text: str) -> None:
+        if self._terminal is not None:
+            self._terminal.line(text)
+        elif self._stream is not None:
+            print(text, file=self._stream, flush=True)
 
     def _write(self, text: str) -> None:
         if self._log is not None:
@@ -92,4 +109,4 @@ class Console:
             except OSError as e:
                 if not self._log_failed:
                     self._log_failed = True
-                    self._face.line(f"warning: {self._log.name}: lines are lost ({e.strerror}); training goes on")
+                    self._show(f"warning: {self._log.name}: lines are lost ({e.strerror}); training goes on")

@@ -81,10 +81,9 @@ class Ledger:
             drawn: draws of each dataset since the start of the run, over all ranks.
             window: what `read` returned.
         """
-        out = {}
+        out: dict[str, float] = {}
         for row, counts, loss in zip(self.plan, self.achieved(drawn), window):
-            for key in ("share_drawn", "passes", "coverage"):
-                out[f"mixture_{key}/{row.name}"] = counts[key]
+            out |= {f"mixture_{key}/{row.name}": value for key, value in counts.items()}
             out[f"mixture_loss/{row.name}"] = loss.per_image
             out[f"mixture_loss_share/{row.name}"] = loss.share
         return out

@@ -108,14 +108,12 @@ def grid(images: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray
     columns = columns or math.ceil(math.sqrt(len(images)))
     height, width = max(i.shape[0] for i in images), max(i.shape[1] for i in images)
     rows = math.ceil(len(images) / columns)
-    sheet = np.full((rows * (height + LINE) - LINE, columns * (width + LINE) - LINE, 3), 114, np.uint8)
-    for row in range(1, rows):
-        sheet[row * (height + LINE) - LINE : row * (height + LINE)] = 255
-    for column in range(1, columns):
-        sheet[:, column * (width + LINE) - LINE : column * (width + LINE)] = 255
-    for k, image in enumerate(images):
+    sheet = np.full((rows * (height + LINE) - LINE, columns * (width + LINE) - LINE, 3), 255, np.uint8)
+    for k in range(rows * columns):
         y, x = k // columns * (height + LINE), k % columns * (width + LINE)
-        sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
+        sheet[y : y + height, x : x + width] = 114
+        for image in images[k : k + 1]:
+            sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
     return sheet
 
 

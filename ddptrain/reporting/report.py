@@ -71,8 +71,8 @@ def confusion(path: Path, matrix: NDArray[np.integer], classes: Sequence[str], p
         ticks = range(len(classes))
         axis.set(xticks=ticks, yticks=ticks, xlabel="predicted class", ylabel="true class")
         axis.set_title("% of the true class" if percent else "samples", fontsize=9)
-        axis.set_xticklabels(classes, rotation=60, ha="right")
-        axis.set_yticklabels(classes)
+        axis.set_xticklabels(list(map(printable, classes)), rotation=60, ha="right")
+        axis.set_yticklabels(list(map(printable, classes)))
         if len(classes) <= 30:
             for i, j in np.ndindex(matrix.shape):
                 cell = f"{100 * parts[i, j]:.0f}" if percent else str(matrix[i, j])
@@ -95,7 +95,7 @@ def probability_distributions(
             for is_it, label in ((True, "true"), (False, "not")):
                 values = probabilities[truth[:, k] == is_it, k]
                 axis.hist(values, bins, alpha=0.6, label=f"{label} ({len(values)})", density=len(values) > 0)
-            axis.set(title=classes[k], xlabel="probability (0 to 1)", ylabel="density")
+            axis.set(title=printable(classes[k]), xlabel="probability (0 to 1)", ylabel="density")
             axis.legend(fontsize=7, loc="upper right")
 
 
@@ -104,61 +104,20 @@ def pr_curve(path: Path, curves: Mapping[str, tuple[NDArray[np.floating], NDArra
     with _axes(path, 1, 8.0, 5.0) as (axis,):
         for name, (recall, precision, ap) in list(curves.items())[:20]:
             if not math.isnan(ap):
-                axis.step(recall, precision, where="pre", label=f"{name}  AP {ap:.3f}")
+                axis.step(recall, precision, where="pre", label=f"{printable(name)}  AP {ap:.3f}")
         axis.set(xlabel="recall (0 to 1)", ylabel="precision (0 to 1)", xlim=(0, 1.02), ylim=(0, 1.05))
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def classification(
-    folder: Path,
-    probabilities: NDArray[np.floating],
-    truth: NDArray[np.bool_],
-    classes: Sequence[str],
-    matrix: NDArray[np.integer] | None,
-    curves: Mapping[str, tuple[NDArray[np.floating], NDArray[np.floating], float]],
-) -> None:
-    """All figures of a classifier but the curves of its training.
-
-    Args:
-        probabilities: `[n, classes]`.
-        truth: bool `[n, classes]`.
-        matrix: confusion matrix, see `confusion`; None where an image may have any number of classes.
-        curves: see `pr_curve`.
-    """
-    classes = list(map(printable, classes))
-    curves = {printable(name): curve for name, curve in curves.items()}
-    if matrix is not None:
-        confusion(folder / "confusion_matrix.png", matrix, classes)
-    probability_distributions(folder / "probability_distributions.png", probabilities, truth, classes)
-    pr_curve(folder / "pr_curve.png", curves)
-
-
-def segmentation(
-    folder: Path,
-    matrix: NDArray[np.integer],
-    iou: NDArray[np.floating],
-    classes: Sequence[str],
-    history: Mapping[str, Sequence[float]],
-    curves: Sequence[str],
-) -> None:
-    """All figures of a segmenter: curves, the confusion matrix in percent of the truth, and the IoU of each class.
-
-    Args:
-        matrix: `[classes, classes]`, pixels.
-        iou: `[classes]`, nan for a class that the truth does not show.
-        history: columns of history.csv.
-        curves: the metrics whose course is drawn.
-    """
-    training_curves(folder / "training_curves.png", history, list(dict.fromkeys(curves)))
-    classes = list(map(printable, classes))
-    confusion(folder / "confusion_matrix.png", matrix, classes, percent=True)
+def class_iou(path: Path, iou: NDArray[np.floating], classes: Sequence[str]) -> None:
+    """The IoU of each class, `[classes]`, the highest first; nan for a class that the truth does not show."""
     order = np.argsort(-np.nan_to_num(iou, nan=-1.0), kind="stable")
-    with _axes(folder / "class_iou.png", 1, 7.0, max(2.5, 0.28 * len(classes) + 1)) as (axis,):
+    with _axes(path, 1, 7.0, max(2.5, 0.28 * len(classes) + 1)) as (axis,):
         axis.barh(range(len(classes)), np.nan_to_num(iou[order]))
         axis.set(yticks=range(len(classes)), xlim=(0, 1), xlabel="IoU (0 to 1)", ylabel="class")
-        axis.set_yticklabels([classes[k] for k in order])
+        axis.set_yticklabels([printable(classes[k]) for k in order])
         axis.invert_yaxis()
         for place, k in enumerate(order):
             value = "not in the truth" if math.isnan(iou[k]) else f"{iou[k]:.3f}"

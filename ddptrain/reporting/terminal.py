@@ -1,4 +1,4 @@
-"""The two ways to show a run to a person: a live line and coloured tables on a terminal, plain text elsewhere."""
+"""A run on a terminal: a live line and coloured tables."""
 
 from __future__ import annotations
 
@@ -12,43 +12,14 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-class Plain:
-    """Lines of plain text on a stream that is not a terminal; None for silence."""
-
-    def __init__(self, stream: TextIO | None, total_steps: int) -> None:
-        self._stream, self._total = stream, total_steps
-
-    def line(self, text: str) -> None:
-        """Text that stays."""
-        if self._stream is not None:
-            print(text, file=self._stream, flush=True)
-
-    def table(self, title: str, table: Table) -> None:
-        """A table that stays, under its title."""
-        self.line(f"{title}\n{table.text()}")
-
-    def step(self, step: int) -> None:
-        """Steps done, called at every step; not shown here, a line a step would be too many."""
-
-    def progress(self, step: int, epoch: str, numbers: str) -> None:
-        """The numbers of a log step."""
-        self.line(f"epoch {epoch}  step {step}/{self._total}  {numbers}")
-
-    def status(self, text: str) -> None:
-        """What happens instead of training; empty for training. Not shown here."""
-
-    def close(self) -> None:
-        """Nothing more will come."""
-
-
-class Terminal(Plain):
+class Terminal:
     """A live line at the bottom of a terminal, drawn at most five times a second; all else scrolls by above it."""
 
     def __init__(self, stream: TextIO, total_steps: int) -> None:
         from rich.console import Console as RichConsole
         from rich.live import Live
 
-        super().__init__(stream, total_steps)
+        self._total = total_steps
         self._console = RichConsole(file=stream)
         self._live = Live(console=self._console, auto_refresh=False)
         self._step, self._epoch, self._numbers, self._status = 0, "", "", ""

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, device, nn
 
 from ddptrain.config import RunConfig
+from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.loading.workers import Samples
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.data.tables.contents import Contents
@@ -20,6 +21,10 @@ from ddptrain.tasks.inspection.base import Inspection
 
 Prediction = Mapping[str, np.ndarray]
 """A model's answer for one sample, in flat arrays of the task's own that can be sent between ranks."""
+Predictions = Sequence[Mapping[int, Prediction]]
+"""Those of each validation dataset, by sample index."""
+FileAnswer = tuple[dict[str, Any], np.ndarray]
+"""Plain values for JSON, and a picture; a value of type bytes is a PNG, which is written beside the picture."""
 
 
 class View:
@@ -39,13 +44,10 @@ class View:
         """What the metrics hide from a hasty reader, one line each; here none."""
         return ()
 
-    def report(
-        self, folder: Path, predictions: Sequence[Mapping[int, Prediction]], history: Mapping[str, Sequence[float]]
-    ) -> None:
+    def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:
         """Write figures and text about the last evaluation of a run; here none.
 
         Args:
-            predictions: of each validation dataset, by sample index.
             history: the columns of history.csv.
 
         Raises:
@@ -105,13 +107,18 @@ class Task(ABC):
         """One prediction per sample of the batch, in coordinates of the file."""
 
     @abstractmethod
-    def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
+    def metrics(self, predictions: Predictions) -> dict[str, float]:
         """Metrics from the predictions of each validation dataset, by sample index. Flat names, `dataset/<name>/…` for those
         of one dataset; all of `monitors` must be among them."""
 
-    def predict_image(
-        self, model: nn.Module, image: np.ndarray, device: device, path: Path | None = None
-    ) -> Mapping[str, np.ndarray]:
+    def read_file(self, path: Path) -> np.ndarray:
+        """The pixels of an image file to predict, uint8 `[H, W, 3]`."""
+        try:
+            return read_image(str(path), self.config.data.exif)
+        except BadImage as e:
+            raise UserError(str(e)) from None
+
+    def predict_image(self, model: nn.Module, image: np.ndarray, device: device, path: Path | None = None) -> Prediction:
         """The prediction for one image in flat arrays by name, as `ddptrain.load(…).predict` returns it.
 
         Args:
@@ -120,9 +127,8 @@ class Task(ABC):
         """
         raise UserError(f"predict: {type(self).__name__} has no predict_image; write one")
 
-    def predict_file(self, model: nn.Module, path: Path, device: device, score: float) -> tuple[dict[str, Any], np.ndarray]:
-        """The prediction for an image file: plain values for JSON, and a picture that shows what has at least `score`. A value
-        of type bytes is a PNG, which is written beside the picture and named in the JSON."""
+    def predict_file(self, model: nn.Module, path: Path, device: device, score: float) -> FileAnswer:
+        """The prediction for an image file; the picture shows what has at least `score`."""
         raise UserError(f"predict: {type(self).__name__} has no predict_file; write one")
 
     def example_input(self) -> tuple[Tensor, ...]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,13 @@ from ddptrain.config import DatasetConfig, RunConfig, resolve
 from ddptrain.config.data import MixingAugment
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.formats.build import check
-from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.labels import LabelSpace, classes_of
 from ddptrain.errors import UserError
 from ddptrain.reporting.page import Section, details
 from ddptrain.system.printable import counted
-from ddptrain.tasks.base import Task
+from ddptrain.tasks.base import Task, View
 from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
 from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth, report_classes
 from ddptrain.tasks.inspection.twins import report_duplicates
@@ -40,10 +38,12 @@ class TableTask(Task):
         unit: what is labelled, see `inspection.classes.PLURALS`.
         masked: loss and metrics leave out the classes that a dataset does not label.
         channels: of the network's input image.
+        view_class: makes the view of such a task.
         tables: tables and faults of the datasets that were read, by part and name.
     """
 
     unit: str
+    view_class: Callable[[Any], View]
     masked = True
     channels = 3
 
@@ -134,12 +134,9 @@ class TableTask(Task):
             )
         return Partners(self.sampler.keys, epoch, until)
 
-    def read_file(self, path: Path) -> np.ndarray:
-        """The pixels of an image file to predict, uint8 `[H, W, 3]`."""
-        try:
-            return read_image(str(path), self.config.data.exif)
-        except BadImage as e:
-            raise UserError(str(e)) from None
+    @property
+    def view(self) -> View:
+        return self.view_class(self)
 
     def example_input(self) -> tuple[Tensor, ...]:
         """Two images, float32 `[2, C, S, S]` in 0..1."""

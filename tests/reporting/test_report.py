@@ -54,9 +54,11 @@ def test_every_axis_has_a_label_and_names_may_hold_anything(tmp_path: Path, draw
     classes = ["$a_{$", "b\x1b[31m", "c\n"]
     p, truth = np.full((4, 3), 0.5), np.eye(3, dtype=bool)[[0, 1, 2, 0]]
     curve = (np.array([0.5, 1.0]), np.array([1.0, 0.5]), 0.75)
-    report.classification(tmp_path, p, truth, classes, np.eye(3, dtype=int), dict.fromkeys(classes, curve))
-    report.segmentation(
-        tmp_path, np.eye(3, dtype=int), np.array([0.5, np.nan, 1]), classes, {"step": [1], "mIoU": [0.5]}, ["mIoU"]
-    )
+    report.confusion(tmp_path / "a.png", np.eye(3, dtype=int), classes)
+    report.probability_distributions(tmp_path / "b.png", p, truth, classes)
+    report.pr_curve(tmp_path / "c.png", dict.fromkeys(classes, curve))
+    report.training_curves(tmp_path / "d.png", {"step": [1], "mIoU": [0.5]}, ["mIoU"])
+    report.confusion(tmp_path / "e.png", np.eye(3, dtype=int), classes, percent=True)
+    report.class_iou(tmp_path / "f.png", np.array([0.5, np.nan, 1]), classes)
     assert len(drawn) == 1 + 3 + 1 + 1 + 1 + 1
     assert all(axis.get_xlabel() and axis.get_ylabel() for axis in drawn)

@@ -21,7 +21,6 @@ class MaskSegmenter:
         self._model, self._settings = model, settings
 
     def build(self) -> nn.Module:
-        """A `Mask2Former` behind the normalisation of its input."""
         return Normalised(build_mask2former(self._model, self._settings.num_classes))
 
     def loss(self, model: nn.Module, batch: Batch, class_weights: Tensor | None) -> LossSum:

@@ -22,7 +22,6 @@ class YoloDetector:
         self._model, self._settings = model, settings
 
     def build(self) -> nn.Module:
-        """A `Yolo`."""
         return Yolo(self._model, self._settings.num_classes, self._settings.image_size)
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
@@ -33,7 +32,6 @@ class YoloDetector:
         return loss.scaled(self._settings.global_batch)
 
     def detect(self, model: nn.Module, batch: Batch) -> list[Detections]:
-        """What the non-maximum suppression leaves."""
         return self._decode(model(batch.unit_images()))
 
     def judge(self, model: nn.Module, batch: Batch) -> Judged:

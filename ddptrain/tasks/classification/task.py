@@ -19,6 +19,7 @@ from ddptrain.losses.image_labels import mix
 from ddptrain.models.classifiers import build_classifier
 from ddptrain.structures import Batch
 from ddptrain.system.printable import counted
+from ddptrain.tasks.base import FileAnswer, Prediction
 from ddptrain.tasks.classification.view import ClassificationView, titled
 from ddptrain.tasks.inspection.base import DataSet
 from ddptrain.tasks.logits.task import LogitsTask, probabilities
@@ -32,6 +33,7 @@ class ClassificationTask(LogitsTask):
     noun = "images"
     unit = "image"
     read_table = staticmethod(read_labelled)
+    view_class = ClassificationView
 
     def __init__(self, config: ClassificationRun) -> None:
         super().__init__(config)
@@ -85,17 +87,13 @@ class ClassificationTask(LogitsTask):
         images, classes = mix(images, t["classes"], partner, t["partner_classes"], t["part"], t["box"])
         return model(images), classes
 
-    def predict_image(
-        self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None
-    ) -> dict[str, np.ndarray]:
+    def predict_image(self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None) -> Prediction:
         """`probabilities` float32 `[classes]`."""
         seen, _ = ImageView.still(self.config.data.image_size).show(image)
         logits = model(torch.from_numpy(seen).permute(2, 0, 1)[None].to(device).float() / 255).float().cpu().numpy()
         return {"probabilities": probabilities(logits, self.several)[0]}
 
-    def predict_file(
-        self, model: nn.Module, path: Path, device: torch.device, score: float
-    ) -> tuple[dict[str, Any], np.ndarray]:
+    def predict_file(self, model: nn.Module, path: Path, device: torch.device, score: float) -> FileAnswer:
         """The probability of every class, most probable first, and the picture with those of at least `score`."""
         image = self.read_file(path)
         p = self.predict_image(model, image, device)["probabilities"]
@@ -103,7 +101,3 @@ class ClassificationTask(LogitsTask):
         rows = [{"class": self.classes[k], "probability": round(float(p[k]), 5)} for k in order]
         title = "  ".join(f"{self.classes[k]} {p[k]:.2f}" for k in order[:5] if p[k] >= score)
         return {"width": image.shape[1], "height": image.shape[0], "classes": rows}, titled(image, title)
-
-    @property
-    def view(self) -> ClassificationView:
-        return ClassificationView(self)

@@ -29,7 +29,7 @@ from ddptrain.models.detector import DetectorSettings
 from ddptrain.reporting import pictures
 from ddptrain.structures import Batch, Detections, LossSum, SampleKey
 from ddptrain.system.printable import counted
-from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.base import FileAnswer, Prediction, Predictions
 from ddptrain.tasks.detection.inspect import report_sizes
 from ddptrain.tasks.detection.view import DetectionView
 from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
@@ -48,6 +48,7 @@ class DetectionTask(TableTask):
     config: DetectionRun
     unit = "box"
     read_table = staticmethod(read_cached)
+    view_class = DetectionView
     monitors = ("AP", "AP50", "AP75", "loss")
     train: DetectionSamples
     val_sets: list[DataSet]
@@ -146,9 +147,7 @@ class DetectionTask(TableTask):
             out.append({k: v.cpu().numpy() for k, v in (("boxes", boxes), ("scores", d.scores.float()), ("labels", d.labels))})
         return out
 
-    def predict_image(
-        self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None
-    ) -> dict[str, np.ndarray]:
+    def predict_image(self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None) -> Prediction:
         """As in `predict`; the depth of an image without a path is unknown everywhere."""
         return self._detect(model, image, None if path is None else self._depth(path, image), device)
 
@@ -172,9 +171,7 @@ class DetectionTask(TableTask):
         (detected,) = self._in_files(self.detector.detect(model, batch), batch)
         return detected
 
-    def predict_file(
-        self, model: nn.Module, path: Path, device: torch.device, score: float
-    ) -> tuple[dict[str, Any], np.ndarray]:
+    def predict_file(self, model: nn.Module, path: Path, device: torch.device, score: float) -> FileAnswer:
         """Boxes in pixels of the image as it is read (`DataConfig.exif`), best first, and the picture; of a model that takes
         depth also whether anything is known of it."""
         image = self.read_file(path)
@@ -191,7 +188,7 @@ class DetectionTask(TableTask):
         known = {} if depth is None else {"depth": bool(depth.any())}
         return {"width": image.shape[1], "height": image.shape[0], **known, "detections": rows}, picture
 
-    def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
+    def metrics(self, predictions: Predictions) -> dict[str, float]:
         """COCO AP in all, per dataset and per class; further protocols per dataset, and their means; `loss`, as in training
         divided by what was to be found, and its parts."""
         truths = [_truth(s) for s in self.val_sets]
@@ -205,10 +202,6 @@ class DetectionTask(TableTask):
                 scores = [evaluate(t, d, self.classes) for t, d in zip(truths, detections)]
                 metrics |= _by_protocol(protocol, truths, scores)
         return metrics
-
-    @property
-    def view(self) -> DetectionView:
-        return DetectionView(self)
 
     def inspect_labels(self, sets: Sequence[DataSet], out: Inspection) -> None:
         report_classes(sets, self.classes, np.array([class_counts(s.table) for s in sets]), self.unit, out)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ddptrain.reporting import pictures, report
 from ddptrain.structures import Sample
-from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.view import TableView
 
 DRAWN_SCORE = 0.25
@@ -56,8 +56,6 @@ class DetectionView(TableView):
             rows.append(["mean of datasets", None, metrics.get("AP_datasets"), *[None] * (len(keys) - 1)])
         return ["dataset", "images", *keys], rows
 
-    def report(
-        self, folder: Path, predictions: Sequence[Mapping[int, Prediction]], history: Mapping[str, Sequence[float]]
-    ) -> None:
+    def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:
         """The curves of training."""
         report.training_curves(folder / "training_curves.png", history, self.task.monitors)

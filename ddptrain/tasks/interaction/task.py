@@ -22,6 +22,7 @@ from ddptrain.models.interaction import CROPS, InteractionModel
 from ddptrain.reporting import panorama
 from ddptrain.structures import Batch
 from ddptrain.system.printable import counted
+from ddptrain.tasks.base import FileAnswer, Prediction
 from ddptrain.tasks.inspection.base import DataSet, Part
 from ddptrain.tasks.interaction.view import InteractionView
 from ddptrain.tasks.logits.task import LogitsTask, probabilities
@@ -39,6 +40,7 @@ class InteractionTask(LogitsTask):
     noun = "pairs"
     unit = "pair"
     read_table = staticmethod(read_jrdb)
+    view_class = InteractionView
     monitors = ("f1", "loss", "accuracy", "AP", "balanced_accuracy", "auc")
     channels = 3 * CROPS
 
@@ -133,9 +135,7 @@ class InteractionTask(LogitsTask):
         out: dict[str, Tensor] = model(batch.unit_images(), batch.targets["geometry"])
         return out["interacting" if self.stage == 1 else "kind"]
 
-    def predict_image(
-        self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None
-    ) -> dict[str, np.ndarray]:
+    def predict_image(self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None) -> Prediction:
         """`people` float32 `[p, 4]`, and of their candidate pairs `pairs` int64 `[n, 2]`, `interacting` float32 `[n]` (nan
         where it is not known) and `kinds` float32 `[n, classes]` (stage 1: no columns)."""
         if path is None:
@@ -151,9 +151,7 @@ class InteractionTask(LogitsTask):
             "kinds": np.array([kinds[:columns] for _, _, kinds in answers], np.float32).reshape(len(answers), columns),
         }
 
-    def predict_file(
-        self, model: nn.Module, path: Path, device: torch.device, score: float
-    ) -> tuple[dict[str, Any], np.ndarray]:
+    def predict_file(self, model: nn.Module, path: Path, device: torch.device, score: float) -> FileAnswer:
         """All candidate pairs of a panorama in JRDB's layout, the probable ones first, and the panorama with the pairs of at
         least `score`.
 
@@ -203,10 +201,6 @@ class InteractionTask(LogitsTask):
         p = float(kinds[best]) * (1.0 if interacting is None else float(interacting))
         classes = {c: round(float(v), 5) for c, v in zip(self.classes, kinds)}
         return {"probability": round(p, 5), "class": self.classes[best], **whether, "classes": classes}
-
-    @property
-    def view(self) -> InteractionView:
-        return InteractionView(self)
 
 
 def _one_answer(train: Sequence[PairTable], val: Sequence[PairTable]) -> list[str]:

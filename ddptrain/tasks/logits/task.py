@@ -16,7 +16,7 @@ from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import binary_cross_entropy, class_weights, cross_entropy
 from ddptrain.metrics import classification as metric
 from ddptrain.structures import Batch, LossSum
-from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.stream import build_sampler
 from ddptrain.tasks.tables import TableTask
 
@@ -94,7 +94,7 @@ class LogitsTask(TableTask):
             each, normalizer = cross_entropy(logits, classes, _on(self._weights, logits), loss.label_smoothing, gamma)
         return LossSum(each.sum(), normalizer, {loss.name: each.sum().detach()}, each.detach())
 
-    def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
+    def metrics(self, predictions: Predictions) -> dict[str, float]:
         """See `metrics.classification`; in all, and of each dataset."""
         logits = [stacked(of_dataset) for of_dataset in predictions]
         metrics = self._score(logits, range(len(logits)))

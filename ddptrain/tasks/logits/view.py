@@ -12,7 +12,7 @@ from ddptrain.metrics import classification as metric
 from ddptrain.reporting import report
 from ddptrain.reporting.table import Table
 from ddptrain.structures import Sample
-from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.logits.task import LogitsTask, probabilities, stacked
 from ddptrain.tasks.view import TableView
 
@@ -50,16 +50,17 @@ class LogitsView(TableView):
             f"{metrics['accuracy']:.1%} is that class's share, its balanced accuracy is {metrics['balanced_accuracy']:.1%}"
         ]
 
-    def report(
-        self, folder: Path, predictions: Sequence[Mapping[int, Prediction]], history: Mapping[str, Sequence[float]]
-    ) -> None:
+    def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:
         """Curves, confusion matrix, distributions of probabilities, precision over recall, and all numbers as text."""
         task = self.task
         truth = np.concatenate(task.val_truth)
         p = probabilities(np.concatenate([stacked(of_dataset) for of_dataset in predictions]), task.several)
         report.training_curves(folder / "training_curves.png", history, list(dict.fromkeys(task.monitors)))
-        matrix = None if task.several else metric.confusion_matrix(truth.argmax(1), p.argmax(1), len(self.classes))
+        if not task.several:
+            matrix = metric.confusion_matrix(truth.argmax(1), p.argmax(1), len(self.classes))
+            report.confusion(folder / "confusion_matrix.png", matrix, self.classes)
+        report.probability_distributions(folder / "probability_distributions.png", p, truth, self.classes)
         curves = {c: metric.precision_recall(p[:, i], truth[:, i]) for i, c in enumerate(self.classes)}
-        report.classification(folder, p, truth, self.classes, matrix, curves)
+        report.pr_curve(folder / "pr_curve.png", curves)
         metrics = task.metrics(predictions)
         report.text(folder / "evaluation_report.txt", Table(*self.summary(metrics)), metrics, self.remarks(metrics))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ddptrain.models.segmenter import SegmenterSettings
 from ddptrain.models.windows import native_logits, slide
 from ddptrain.reporting import masks
 from ddptrain.structures import VOID, Batch, LossSum, Sample, SampleKey
-from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.base import FileAnswer, Prediction, Predictions
 from ddptrain.tasks.inspection.base import DataSet, Inspection
 from ddptrain.tasks.segmentation.inspect import mask_warnings, report_pixels, values_text
 from ddptrain.tasks.segmentation.view import SegmentationView, confusion
@@ -41,6 +41,7 @@ class SegmentationTask(TableTask):
     config: SegmentationRun
     unit = "pixel"
     read_table = staticmethod(read_masks)
+    view_class = SegmentationView
     monitors = ("mIoU", "pixel_accuracy", "mean_accuracy", "loss")
 
     def __init__(self, config: SegmentationRun) -> None:
@@ -117,9 +118,7 @@ class SegmentationTask(TableTask):
             out.append({"cells": cells, "pixels": pixels, "loss": loss, "preview": preview})
         return out
 
-    def predict_image(
-        self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None
-    ) -> dict[str, np.ndarray]:
+    def predict_image(self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None) -> Prediction:
         """`mask` uint8 `[H, W]`, the class of each pixel, and `probabilities` float32 `[H, W]` of it."""
         seen, back = eval_view(image, self.config.data.image_size, self.slides)
         size = (image.shape[1], image.shape[0])
@@ -128,9 +127,7 @@ class SegmentationTask(TableTask):
         p, classes = logits.softmax(0).max(0)
         return {"mask": classes.to(torch.uint8).cpu().numpy(), "probabilities": p.float().cpu().numpy()}
 
-    def predict_file(
-        self, model: nn.Module, path: Path, device: torch.device, score: float
-    ) -> tuple[dict[str, Any], np.ndarray]:
+    def predict_file(self, model: nn.Module, path: Path, device: torch.device, score: float) -> FileAnswer:
         """`mask`, the class of each pixel, and the part of the pixels that each class has; the picture shows the pixels whose
         class has at least the probability `score`."""
         image = self.read_file(path)
@@ -142,7 +139,7 @@ class SegmentationTask(TableTask):
         entry = {"width": image.shape[1], "height": image.shape[0], "mask": mask, "classes": parts}
         return entry, masks.overlay(image, shown, self.classes)
 
-    def metrics(self, predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
+    def metrics(self, predictions: Predictions) -> dict[str, float]:
         """See `metrics.miou`; in all, and of each dataset; `loss` is the mean cross entropy of a pixel."""
         by_dataset = [[p for _, p in sorted(of_dataset.items())] for of_dataset in predictions]
         metrics = self._score([p for of_dataset in by_dataset for p in of_dataset])
@@ -155,10 +152,6 @@ class SegmentationTask(TableTask):
         total = int(matrix.sum())
         loss = float(np.concatenate([p["loss"] for p in predictions]).sum()) / total if total else float("nan")
         return miou.score(matrix, self.classes) | {"loss": loss}
-
-    @property
-    def view(self) -> SegmentationView:
-        return SegmentationView(self)
 
     def inspect_labels(self, sets: Sequence[DataSet], out: Inspection) -> None:
         report_pixels(self.classes, sets, out)

@@ -14,7 +14,7 @@ from ddptrain.metrics.classification import constant_answer
 from ddptrain.reporting import masks, pictures, report
 from ddptrain.reporting.table import Table
 from ddptrain.structures import VOID, Sample, SampleKey
-from ddptrain.tasks.base import Prediction
+from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.view import TableView
 
 COLLAPSED = 0.9
@@ -62,13 +62,12 @@ class SegmentationView(TableView):
             f"{metrics['pixel_accuracy']:.1%} is that class's share, its mIoU is {metrics['mIoU']:.1%}"
         ]
 
-    def report(
-        self, folder: Path, predictions: Sequence[Mapping[int, Prediction]], history: Mapping[str, Sequence[float]]
-    ) -> None:
+    def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:
         """Curves, confusion matrix, IoU by class, the worst and the best images, and all numbers as text."""
         matrix = confusion([p for of_dataset in predictions for p in of_dataset.values()], len(self.classes))
-        iou = miou.intersection_over_union(matrix)
-        report.segmentation(folder, matrix, iou, self.classes, history, self.task.monitors)
+        report.training_curves(folder / "training_curves.png", history, self.task.monitors)
+        report.confusion(folder / "confusion_matrix.png", matrix, self.classes, percent=True)
+        report.class_iou(folder / "class_iou.png", miou.intersection_over_union(matrix), self.classes)
         of_image = {
             SampleKey(0, number, index): miou.score(confusion([p], len(self.classes)), self.classes)["mIoU"]
             for number, of_dataset in enumerate(predictions)
