@@ -229,8 +229,8 @@ def test_faulty_detections_are_refused() -> None:
     for row, words in (
         ((1, BOX, 0, 0.5), "image 1; there are 1"),
         ((0, BOX, 3, 0.5), "class 3; there are 1"),
-        ((0, BOX, 0, math.nan), "1 detections have"),
-        ((0, (0, 0, math.inf, 3), 0, 0.5), "1 detections have"),
+        ((0, BOX, 0, math.nan), "1 detection has"),
+        ((0, (0, 0, math.inf, 3), 0, 0.5), "1 detection has"),
     ):
         with pytest.raises(ValueError, match=words):
             evaluate([world], [found([row])], ["a"])
