@@ -16,8 +16,7 @@ from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Collector
 from ddptrain.data.formats.fields import INTEGER, LIST, NUMBER, SIZE, TEXT, Entries
-from ddptrain.data.formats.files import dataset_root, no_split, visible
-from ddptrain.data.formats.named_files import image_folders, image_path, report_unlisted
+from ddptrain.data.formats.files import dataset_root, image_folders, image_path, no_split, report_unlisted, visible
 from ddptrain.data.formats.texts import listed_names, load_json
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults

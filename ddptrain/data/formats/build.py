@@ -5,26 +5,39 @@ A new one is a file with its reader, a line in `FORMATS`, and its name in the li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sized
-from typing import NamedTuple
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
+from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 from ddptrain.config.data import DatasetConfig, HoldoutDataset
 from ddptrain.data.formats.auair import read_auair
 from ddptrain.data.formats.coco import coco_splits, read_coco
 from ddptrain.data.formats.csv import csv_files, read_csv
 from ddptrain.data.formats.files import dataset_root
-from ddptrain.data.formats.holdout import keep_split, whole
-from ddptrain.data.formats.sequences import VID_PREFIX, read_uavdt, read_visdrone_vid, uavdt_splits
-from ddptrain.data.formats.uavdt_xml import read_uavdt_xml, uavdt_xml_splits
+from ddptrain.data.formats.sequences import (
+    VID_PREFIX,
+    read_uavdt,
+    read_uavdt_xml,
+    read_visdrone_vid,
+    uavdt_splits,
+    uavdt_xml_splits,
+)
 from ddptrain.data.formats.visdrone import PREFIX, read_visdrone, visdrone_splits
 from ddptrain.data.formats.voc import read_voc, voc_splits
 from ddptrain.data.formats.yolo import read_yolo, yolo_splits
+from ddptrain.data.tables.base import R
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.errors import UserError
 
+Dataset = TypeVar("Dataset", bound=HoldoutDataset)
 REMEDY = "set data.on_fault=drop"
 """How a run leaves out what is faulty."""
+SPLITS = ("train", "val")
+"""Those that `holdout` makes of a dataset without any: a part is held out, drawn by file name."""
 
 
 class Format(NamedTuple):
@@ -85,8 +98,57 @@ def check(config: DatasetConfig, table: Sized, faults: Faults, on_fault: OnFault
     if first is not None and on_fault == "error":
         harmless = faults.tally(error=False)
         also = f"; also {harmless}" if harmless else ""
-        raise UserError(f"{config.name}: {first}; in all: {faults.tally(error=True)}{also}; correct the files, or {remedy}")
+        raise UserError(
+            f"{config.name}: {first}; in all: {faults.tally(error=True)}{also}; correct the files, or set data.on_fault=drop"
+        )
     if len(table) == 0:
         after = "" if not faults.counts else f" after its faults were left out: {faults.text()}"
         after += "" if first is None else f"; the first: {first}"
         raise UserError(f"{config.name}: empty dataset: no image in {config.root}{after}; check root, split and images")
+
+
+def whole(config: Dataset, parts: Sequence[str | None]) -> Dataset:
+    """The dataset of which `holdout` holds a part out; `parts` are the splits that it has, one of which may be None."""
+    if len(parts) > 1:
+        raise UserError(
+            f"{config.name}: holdout makes the splits of a dataset that has none, and {config.root} has"
+            f" {', '.join(map(str, parts))}; take holdout out, and set split to one of them"
+        )
+    return config.model_copy(update={"split": parts[0] if parts else None})
+
+
+def of_split(config: HoldoutDataset, groups: Mapping[str, str]) -> Callable[[str], bool]:
+    """Which images are of the split: all, or where `holdout` makes the splits, those of them. `groups`: the paths of all
+    images and what is held out evenly of, such as the class."""
+    if config.holdout is None:
+        return lambda path: True
+    if config.split not in SPLITS:
+        raise UserError(f"{config.name}: holdout makes the splits train and val; set split to one of them")
+    held = _held_out(groups, config.holdout, config.root)
+    return lambda path: (path in held) == (config.split == "val")
+
+
+def _held_out(groups: Mapping[str, str], part: float, root: str) -> Collection[str]:
+    """The paths held out: of each group the nearest number to its part, in the order of the names' hashes."""
+
+    def mixed(path: str) -> bytes:
+        name = os.path.relpath(path, root).replace(os.sep, "/")
+        return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+
+    members: dict[str, list[str]] = {}
+    for path, group in groups.items():
+        members.setdefault(group, []).append(path)
+    return {p for paths in members.values() for p in sorted(paths, key=mixed)[: round(part * len(paths))]}
+
+
+def keep_split(config: HoldoutDataset, table: R, faults: Faults) -> R:
+    """The images of the split that `holdout` makes of a whole table."""
+    in_split = of_split(config, dict.fromkeys(table.paths, ""))
+    keep = np.array([in_split(p) for p in table.paths], bool)
+    if len(keep) and not keep.any():
+        other = "raise" if config.split == "val" else "lower"
+        raise UserError(
+            f"{config.name}: holdout {config.holdout:g} of its {len(keep)} images leaves none for {config.split}; {other} it"
+        )
+    faults.note(f"holdout {config.holdout:g} makes {config.split}: {int(keep.sum())} of {len(keep)} images")
+    return table.keep_images(keep)

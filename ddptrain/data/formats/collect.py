@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ddptrain.config.data import Exif
-from ddptrain.data.formats.named_files import Bounds
+from ddptrain.data.formats.files import Bounds
 from ddptrain.data.images.headers import exif_hint, read_header, read_headers
 from ddptrain.data.tables.base import Paths, to_offsets
 from ddptrain.data.tables.boxes import AnnotationTable

@@ -11,14 +11,22 @@ from pathlib import Path
 import numpy as np
 
 from ddptrain.config.data import Exif, HoldoutDataset
-from ddptrain.data.formats.build import check
+from ddptrain.data.formats.build import check, of_split, whole
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import ImageCollector
-from ddptrain.data.formats.csv import csv_files
-from ddptrain.data.formats.csv_text import COLUMNS, csv_rows, is_header, required
-from ddptrain.data.formats.files import annotation_file, dataset_root, folders_in, images_below, no_split, note_unlabelled
-from ddptrain.data.formats.holdout import of_split, whole
-from ddptrain.data.formats.named_files import Bounds, image_folders, image_path, report_unlisted
+from ddptrain.data.formats.csv import COLUMNS, csv_files, csv_rows, is_header, required
+from ddptrain.data.formats.files import (
+    Bounds,
+    annotation_file,
+    dataset_root,
+    folders_in,
+    image_folders,
+    image_path,
+    images_below,
+    no_split,
+    note_unlabelled,
+    report_unlisted,
+)
 from ddptrain.data.tables.base import Paths, to_offsets
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.images import ImageTable

@@ -11,9 +11,9 @@ import numpy as np
 
 from ddptrain.config import SegmentationDataset
 from ddptrain.config.data import Exif
+from ddptrain.data.formats.build import SPLITS, of_split, whole
 from ddptrain.data.formats.cache import cached
 from ddptrain.data.formats.files import dataset_root
-from ddptrain.data.formats.holdout import SPLITS, of_split, whole
 from ddptrain.data.formats.mask_layouts import LAYOUTS, Meaning
 from ddptrain.data.images.headers import exif_hint, read_header
 from ddptrain.data.images.read import BadImage

@@ -1,4 +1,4 @@
-"""Video sets whose annotations are one text file per sequence: VisDrone-VID and UAVDT."""
+"""Video sets: VisDrone-VID and UAVDT with one text file per sequence, UAVDT with one VOC-like XML file per frame."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import IGNORE, Box, Collector
 from ddptrain.data.formats.fields import to_integer, to_number
-from ddptrain.data.formats.files import dataset_root, files_below, find_folder, folders_in, frames_by_number, no_split, visible
+from ddptrain.data.formats.files import (
+    dataset_root,
+    files_below,
+    files_by_stem,
+    find_folder,
+    folders_in,
+    frames_by_number,
+    no_split,
+    visible,
+)
 from ddptrain.data.formats.texts import listed_names
 from ddptrain.data.formats.visdrone import NAMES, add_visdrone_row, numbered_rows, split_folder
+from ddptrain.data.formats.voc import add_files, object_line, parse_folder
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 
@@ -153,3 +163,33 @@ def _add_uavdt_row(collector: Collector, image: int, source: int, line: int, fie
         collector.row(image, source, line, box, category - 1)
     else:
         collector.faults.add("unknown class", where, f"category {category}; allowed are 1 to {len(UAVDT_NAMES)}")
+
+
+def sequence_of(stem: str) -> str:
+    """The sequence of a frame, from its folder or from what stands before the last underscore."""
+    return stem.partition("/")[0] if "/" in stem else stem.rpartition("_")[0]
+
+
+def uavdt_xml_splits(config: DatasetConfig) -> list[str]:
+    """The splits for which there is a list of sequences."""
+    stems = files_by_stem(_annotations(config), {".xml"}, Faults())
+    return list(lists_of(config, [sequence_of(s) for s in stems]))
+
+
+def _annotations(config: DatasetConfig) -> Path:
+    return find_folder(config, config.annotations, "annotations", ["Annotations", "annotations", "GT"])
+
+
+def read_uavdt_xml(config: DatasetConfig, faults: Faults) -> AnnotationTable:
+    """UAVDT as `Annotations/<sequence>/img000001.xml` (or `<sequence>_img000001.xml`) beside images of the same path and name:
+    `annotation/object/name + bndbox`, often without a size. Splits are those of `uavdt`; a name but car, truck and bus is a
+    fault."""
+    annotations = _annotations(config)
+    images_folder = find_folder(config, config.images, "images", ["JPEGImages", "UAV-benchmark-M", "images", "."])
+    names = class_names(config, UAVDT_NAMES, "UAVDT", faults)
+    parsed = parse_folder(annotations, faults)
+    sequences = set(chosen_sequences(config, sorted({sequence_of(s) for s in parsed})))
+    stems = [(s, f"{annotations / s}.xml") for s in parsed if sequence_of(s) in sequences]
+    collector = Collector(faults, place=object_line, exif=config.exif)
+    add_files(collector, stems, parsed, (annotations, images_folder), UAVDT_NAMES)
+    return collector.table(config.name, config.root, names)

@@ -20,7 +20,7 @@ from ddptrain.data.formats.data_yaml import DataYaml, load_data_yaml, resolve_pa
 from ddptrain.data.formats.files import images_below
 from ddptrain.data.formats.texts import listed_names
 from ddptrain.data.formats.yolo_folders import joined_folders
-from ddptrain.data.inspect.missed import FOLDERS
+from ddptrain.data.inspect.statistics import FOLDERS
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 from ddptrain.system.printable import counted, first_few

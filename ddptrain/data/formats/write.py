@@ -20,7 +20,7 @@ import numpy.typing as npt
 import yaml
 
 from ddptrain.config.text import parse_yaml
-from ddptrain.data.formats.csv_text import COLUMNS
+from ddptrain.data.formats.csv import COLUMNS
 from ddptrain.data.formats.sequences import UAVDT_NAMES
 from ddptrain.data.formats.visdrone import NAMES, PREFIX
 from ddptrain.data.tables.boxes import AnnotationTable

@@ -18,8 +18,7 @@ from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import Collector
 from ddptrain.data.formats.data_yaml import DataYaml, load_data_yaml, load_obj_data, resolve_split
-from ddptrain.data.formats.files import dataset_root, folders_in, images_below, is_image, no_split, visible
-from ddptrain.data.formats.named_files import locate
+from ddptrain.data.formats.files import dataset_root, folders_in, images_below, is_image, locate, no_split, visible
 from ddptrain.data.formats.texts import listed_names, read_text, text_lines
 from ddptrain.data.formats.yolo_labels import LabelFiles, LabelRows, label_path
 from ddptrain.data.tables.boxes import AnnotationTable

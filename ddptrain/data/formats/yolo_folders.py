@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.yolo import description, image_sources
-from ddptrain.data.inspect.missed import FOLDERS, strangely_missed
+from ddptrain.data.inspect.statistics import FOLDERS, strangely_missed
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.system.printable import first_few

@@ -1,4 +1,5 @@
-"""What a table holds: boxes by class and by size, in pixels of the file and of the network's input."""
+"""What a table holds: boxes by class and by size, in pixels of the file and of the network's input; classes that it never
+shows though it should, going by other sets."""
 
 from __future__ import annotations
 
@@ -10,6 +11,12 @@ import numpy.typing as npt
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.structures import COCO_AREAS
 
+EXPECTED = 2.0
+"""Samples with classes that a set never shows, by the rate of the others, from which on that is strange."""
+DEVIATIONS = 2.0
+"""By how many standard deviations they must be above what chance alone leaves out of a small part of the same images."""
+FOLDERS = 3
+"""Folders, and classes of each, that a line names."""
 EDGES = 2.0 ** (np.arange(21) / 2)
 """Edges of the histogram of box sides, in pixels: half octaves from 1 to 1024; the outer bins are open."""
 
@@ -56,3 +63,21 @@ def box_sizes(table: AnnotationTable, image_size: int) -> Sizes:
 
 def _by_size(area: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return np.bincount(np.digitize(area, COCO_AREAS), minlength=3)
+
+
+def strangely_missed(samples: int, shown: np.ndarray, elsewhere: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """The classes that a set never shows, those first that it should show most often; none where that may be chance: of many
+    rare classes, a small set always lacks some.
+
+    Args:
+        samples: how many the set has.
+        shown: int `[C]`: how many of them show each class.
+        elsewhere, of: int `[C]`: how many samples of others show each class, and of how many.
+    """
+    expected = samples * elsewhere / np.maximum(of, 1)
+    chance = np.exp(-expected)
+    usual = (expected * chance).sum() + DEVIATIONS * np.sqrt((expected**2 * chance * (1 - chance)).sum())
+    missed = np.flatnonzero((shown == 0) & (expected > 0))
+    if expected[missed].sum() < max(EXPECTED, usual):
+        return missed[:0]
+    return missed[np.argsort(-expected[missed], kind="stable")]

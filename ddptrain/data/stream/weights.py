@@ -141,3 +141,20 @@ def image_weights_from_class_ap(images: int, image: I64, labels: I64, ap: Any) -
     count = np.maximum(np.bincount(labels, minlength=len(value)), 1)
     weight = (1 / count) / np.sum(1 / count) * (1 - value) ** 2
     return np.bincount(image, weights=weight[labels], minlength=images).astype(np.float64)
+
+
+def balanced_weights(labels: Sequence[np.ndarray], balance: str) -> tuple[list[np.ndarray], int]:
+    """Weights for the sampler, and the length of an epoch.
+
+    Args:
+        labels: per dataset int `[size]`, the class of each sample.
+        balance: "oversample": an epoch in which each sample of the largest class is seen once; "undersample": in which each
+            of the smallest is, and of the others a part (all of them over several epochs).
+
+    Returns:
+        Per dataset float64 `[size]`: one over the number of samples of the class in all datasets, and the epoch's samples.
+    """
+    counts = np.bincount(np.concatenate(labels))
+    present = counts[counts > 0]
+    epoch = len(present) * int(present.max() if balance == "oversample" else present.min())
+    return [1.0 / counts[own] for own in labels], epoch

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ddptrain.config.text import dump_inline
-from ddptrain.data.inspect.missed import strangely_missed
+from ddptrain.data.inspect.statistics import strangely_missed
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.labels import named_like_regions
 from ddptrain.errors import UserError

@@ -8,7 +8,7 @@ import numpy as np
 
 from ddptrain.config.text import dump_inline
 from ddptrain.data.formats.yolo_folders import joined_folders
-from ddptrain.data.inspect.missed import FOLDERS
+from ddptrain.data.inspect.statistics import FOLDERS
 from ddptrain.system.printable import first_few
 from ddptrain.tasks.inspection.base import DataSet
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.config import ClassificationRun, InteractionRun
-from ddptrain.data.stream.balance import balanced_weights
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
+from ddptrain.data.stream.weights import balanced_weights
 from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import binary_cross_entropy, class_weights, cross_entropy
 from ddptrain.metrics import classification as metric

@@ -13,7 +13,7 @@ import yaml
 
 from ddptrain.cli import main
 from ddptrain.config import resolve
-from ddptrain.data.inspect.missed import strangely_missed
+from ddptrain.data.inspect.statistics import strangely_missed
 from ddptrain.tasks.build import build_task
 
 CLASSES = ["car", "person", "bus"]
