@@ -90,15 +90,8 @@ class Batch:
 
     def map(self, f: Callable[[Tensor], Any]) -> Batch:
         """The batch with `f` of each of its tensors."""
-        return Batch(
-            f(self.images),
-            f(self.keys),
-            f(self.annotated),
-            {k: f(v) for k, v in self.targets.items()},
-            f(self.to_native),
-            f(self.native_size),
-            self.replaced,
-        )
+        own = {name: f(getattr(self, name)) for name in ("images", "keys", "annotated", "to_native", "native_size")}
+        return replace(self, **own, targets={name: f(value) for name, value in self.targets.items()})
 
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`; asynchronous from pinned memory."""

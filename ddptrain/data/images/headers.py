@@ -72,21 +72,10 @@ def _header(image: Image.Image, tail: bytes, exif: Exif) -> Header:
     return Header((height, width) if turned else (width, height), orientation)
 
 
-def inspect_image(path: str, exif: Exif = "apply") -> tuple[int, int] | str:
-    """(width, height) of an image, or what is wrong, see `read_header`."""
-    header = read_header(path, exif)
-    return header if isinstance(header, str) else header.size
-
-
 def read_headers(paths: Sequence[str], exif: Exif = "apply", threads: int = 16) -> list[Header | str]:
     """`read_header` of every path, in order. Threads: on network storage the time goes into waiting."""
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(lambda path: read_header(path, exif), paths))
-
-
-def inspect_images(paths: Sequence[str], exif: Exif = "apply") -> list[tuple[int, int] | str]:
-    """`inspect_image` of every path, in order."""
-    return [header if isinstance(header, str) else header.size for header in read_headers(paths, exif)]
 
 
 def exif_hint(orientation: int, exif: Exif) -> str:

@@ -53,7 +53,7 @@ def start(samples: Samples, batches: Iterator[list[SampleKey]], workers: int, pi
     with _quiet_start():
         loader: Any = DataLoader(
             _Fetch(samples, pack=workers > 0),  # type: ignore[arg-type]
-            batch_sampler=_Once(batches),
+            batch_sampler=batches,
             collate_fn=_as_it_is,
             num_workers=workers,
             timeout=look_s if workers else 0,
@@ -79,16 +79,6 @@ class _Iterator(_MultiProcessingDataLoaderIter):
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):
             super().__del__()
-
-
-class _Once:
-    """A generator as torch's batch sampler, which is iterated once."""
-
-    def __init__(self, batches: Iterator[list[SampleKey]]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        return self.batches
 
 
 class _Fetch:

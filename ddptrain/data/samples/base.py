@@ -11,62 +11,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple
 
 import numpy as np
 import torch
 
-from ddptrain.config.data import AugmentConfig, Exif
+from ddptrain.config.data import AugmentConfig
 from ddptrain.data.augment.geometry import BORDER
 from ddptrain.data.augment.view import ImageView
-from ddptrain.data.images.headers import inspect_images
 from ddptrain.data.images.read import BadImage, read_image
+from ddptrain.data.tables.base import T, Table
 from ddptrain.errors import UserError
 from ddptrain.structures import Batch, Sample, SampleKey
 from ddptrain.system.printable import counted
 
 MAX_TRIES = 100
 """Unreadable images in a row after which the disk, not an image, is at fault."""
-
-
-class Files(Protocol):
-    """The images of one dataset: `sizes` int32 `[N, 2]` (width, height), how they are read, and the path of each."""
-
-    @property
-    def sizes(self) -> np.ndarray: ...
-    @property
-    def exif(self) -> Exif: ...
-    def __len__(self) -> int: ...
-    def path(self, image: int) -> str:
-        """Path of one image."""
-
-
-@dataclass(frozen=True)
-class FileList:
-    """Image files and their sizes, see `Files`."""
-
-    paths: Sequence[str]
-    sizes: np.ndarray
-    exif: Exif = "apply"
-
-    @classmethod
-    def of(cls, paths: Sequence[str], exif: Exif = "apply") -> FileList:
-        """Look at each file's header; raises `UserError` for one that is missing or not an image."""
-        sizes = inspect_images(paths, exif)
-        for path, size in zip(paths, sizes):
-            if isinstance(size, str):
-                raise UserError(f"{path}: {size}")
-        return cls(paths, np.array(sizes, np.int32).reshape(-1, 2), exif)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def path(self, image: int) -> str:
-        """Path of one image."""
-        return self.paths[image]
-
-
-F = TypeVar("F", bound=Files)
 
 
 class Loaded(NamedTuple):
@@ -83,29 +43,26 @@ class Loaded(NamedTuple):
     fault: str | None = None
 
 
-class ImageSamples(ABC, Generic[F]):
+@dataclass(eq=False)
+class ImageSamples(ABC, Generic[T]):
     """Samples of a mixture by `SampleKey`; a pure function of (tables, augmentation, seed, key).
 
     An image that cannot be read is reported in `Sample.replaced`. In training the next readable one of its dataset takes
     its place; in evaluation a grey one does, so that the samples and the truth that the metric counts stay the same.
+
+    Args:
+        tables: the images of each dataset, in the mixture's order, with labels of the run.
+        annotated: bool `[datasets, classes]`: the classes that each dataset labels.
+        image_size: side of the network's input in pixels.
+        augment: None for evaluation: nothing is drawn.
+        seed: the run's seed; every draw is a function of it and the key's position.
     """
 
-    def __init__(
-        self, tables: Sequence[F], annotated: np.ndarray, image_size: int, augment: AugmentConfig | None, seed: int = 0
-    ) -> None:
-        """
-        Args:
-            tables: the images of each dataset, in the mixture's order, with labels of the run.
-            annotated: bool `[datasets, classes]`: the classes that each dataset labels.
-            image_size: side of the network's input in pixels.
-            augment: None for evaluation: nothing is drawn.
-            seed: the run's seed; every draw is a function of it and the key's position.
-        """
-        self.tables = list(tables)
-        self.annotated = annotated
-        self.image_size = image_size
-        self.augment = augment
-        self.seed = seed
+    tables: Sequence[T]
+    annotated: np.ndarray
+    image_size: int
+    augment: AugmentConfig | None
+    seed: int = 0
 
     @abstractmethod
     def make(self, key: SampleKey, source: Any) -> Sample:
@@ -198,10 +155,10 @@ class ImageSamples(ABC, Generic[F]):
         return {name: np.stack([t[name] for t in targets]) for name in targets[0]}
 
 
-def read_sized(files: Files, image: int) -> np.ndarray:
+def read_sized(table: Table, image: int) -> np.ndarray:
     """Decode an image, uint8 `[H, W, 3]` RGB; raises `BadImage`, also where its size has changed."""
-    path, (expected_width, expected_height) = files.path(image), files.sizes[image].tolist()
-    pixels = read_image(path, files.exif)
+    path, (expected_width, expected_height) = table.path(image), table.sizes[image].tolist()
+    pixels = read_image(path, table.exif)
     height, width = pixels.shape[:2]
     if (width, height) != (expected_width, expected_height):
         raise BadImage(f"{path}: {width} x {height} pixels, but {expected_width} x {expected_height} when the dataset was read")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +20,7 @@ PARTNER = 1 << 63
 """Added to a position, the source of all draws about the image that is mixed into it."""
 
 
+@dataclass(eq=False)
 class ClassificationSamples(ImageSamples[ImageTable]):
     """Classification samples of a mixture, see `ImageSamples`.
 
@@ -27,22 +28,13 @@ class ClassificationSamples(ImageSamples[ImageTable]):
     `[S, S, 3]`, another draw of the same epoch, augmented on its own, `partner_classes` float32 `[C]`, `part`
     float32: the image's own part, and `box` int64 `[4]`: what the partner is pasted into, empty for mixup. The partner
     is drawn by position, not taken from the batch, so that it does not depend on how a batch is split.
+
+    Args:
+        partners: where mixup and cutmix take their images from; None for neither.
     """
 
     augment: ClassificationAugment | None
-
-    def __init__(
-        self,
-        tables: Sequence[ImageTable],
-        annotated: np.ndarray,
-        image_size: int,
-        augment: ClassificationAugment | None,
-        seed: int = 0,
-        partners: Partners | None = None,
-    ) -> None:
-        """`partners`: where mixup and cutmix take their images from; None for neither. All else as in `ImageSamples`."""
-        super().__init__(tables, annotated, image_size, augment, seed)
-        self.partners = partners
+    partners: Partners | None = None
 
     def read(self, key: SampleKey) -> np.ndarray:
         """The image of a sample, uint8 `[H, W, 3]` RGB."""

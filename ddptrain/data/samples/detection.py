@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -45,33 +46,20 @@ class Source(NamedTuple):
         return size_of(self.image)
 
 
+@dataclass(eq=False)
 class DetectionSamples(ImageSamples[AnnotationTable]):
-    """Detection samples of a mixture, see `ImageSamples`; their targets are described in `Sample`."""
+    """Detection samples of a mixture, see `ImageSamples`; their targets are described in `Sample`.
+
+    Args:
+        partners: where mosaic and mixup take their images from; None for neither.
+        depth: the depth maps of each dataset, None for none.
+        channels: of the samples: 3, with depth 4, with its validity 5.
+    """
 
     augment: DetectionAugment | None
-
-    def __init__(
-        self,
-        tables: Sequence[AnnotationTable],
-        annotated: np.ndarray,
-        image_size: int,
-        augment: DetectionAugment | None,
-        seed: int = 0,
-        partners: Partners | None = None,
-        depth: Sequence[DepthMaps | None] = (),
-        channels: int = 3,
-    ) -> None:
-        """All else as in `ImageSamples`.
-
-        Args:
-            partners: where mosaic and mixup take their images from; None for neither.
-            depth: the depth maps of each dataset, None for none.
-            channels: of the samples: 3, with depth 4, with its validity 5.
-        """
-        super().__init__(tables, annotated, image_size, augment, seed)
-        self.partners = partners
-        self.depth = list(depth)
-        self.channels = channels
+    partners: Partners | None = None
+    depth: Sequence[DepthMaps | None] = ()
+    channels: int = 3
 
     def load(self, key: SampleKey, grey: bool = False) -> Source:
         """The image, its rows of the table, and its depth, of which nothing is known with `grey`."""

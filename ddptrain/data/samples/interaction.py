@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ddptrain.config.data import AugmentConfig
 from ddptrain.data.augment.geometry import size_of
 from ddptrain.data.augment.view import ImageView
 from ddptrain.data.images.read import ImageCache
@@ -19,27 +19,23 @@ CACHE_BYTES = 256 << 20
 """Decoded panoramas that each loader process keeps: the pairs of a frame share it."""
 
 
+@dataclass(eq=False)
 class PairSamples(ImageSamples[PeopleTable]):
     """Pairs of people of a mixture, see `ImageSamples`.
 
     `Sample.image` is uint8 `[S, S, 9]`: the first person, the second, and both, each cut out around the seam, letterboxed
     and augmented by the same draws. Targets: `classes` float32 `[C]`, 1 for each class of the pair; `geometry` float32 `[G]`
     (see `pairs.geometry`; no augmentation changes it); `boxes` float32 `[2, 4]` in pixels of the panorama.
+
+    Args:
+        pairs: the samples of each dataset.
+        truth: bool `[pairs, C]` of each dataset.
     """
 
-    def __init__(
-        self,
-        tables: Sequence[PeopleTable],
-        pairs: Sequence[PairTable],
-        truth: Sequence[np.ndarray],
-        annotated: np.ndarray,
-        image_size: int,
-        augment: AugmentConfig | None,
-        seed: int = 0,
-    ) -> None:
-        """`pairs`: the samples of each dataset; `truth`: bool `[pairs, C]` of each. All else as in `ImageSamples`."""
-        super().__init__(tables, annotated, image_size, augment, seed)
-        self.pairs, self.truth = list(pairs), list(truth)
+    pairs: Sequence[PairTable] = field(kw_only=True)
+    truth: Sequence[np.ndarray] = field(kw_only=True)
+
+    def __post_init__(self) -> None:
         self._cache = ImageCache(CACHE_BYTES)
 
     def file_of(self, key: SampleKey) -> int:

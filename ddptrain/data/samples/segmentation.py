@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ class Labelled(NamedTuple):
     fault: str | None = None
 
 
+@dataclass(eq=False)
 class SegmentationSamples(ImageSamples[MaskTable]):
     """Segmentation samples of a mixture, see `ImageSamples`.
 
@@ -35,19 +36,7 @@ class SegmentationSamples(ImageSamples[MaskTable]):
     """
 
     augment: SegmentationAugment | None
-
-    def __init__(
-        self,
-        tables: Sequence[MaskTable],
-        annotated: np.ndarray,
-        image_size: int,
-        augment: SegmentationAugment | None,
-        seed: int = 0,
-        native: bool = False,
-    ) -> None:
-        """`native`: in evaluation, leave the image at its own size. All else as in `ImageSamples`."""
-        super().__init__(tables, annotated, image_size, augment, seed)
-        self.native = native
+    native: bool = False
 
     def load(self, key: SampleKey, grey: bool = False) -> Labelled:
         """The image and its mask."""

@@ -66,7 +66,7 @@ class InteractionTask(LogitsTask):
     def _samples(self, sets: Sequence[DataSet], augment: AugmentConfig | None = None) -> PairSamples:
         people, pairs, truth = zip(*((s.own, s.table, self._truth(s.table)) for s in sets))
         known = np.ones((len(sets), 2), bool) if self.stage == 1 else annotated(sets)
-        return PairSamples(people, pairs, truth, known, self.config.data.image_size, augment, self.config.seed)
+        return PairSamples(people, known, self.config.data.image_size, augment, self.config.seed, pairs=pairs, truth=truth)
 
     def accept(self, train: Sequence[DataSet], val: Sequence[DataSet]) -> None:
         if self.stage == 2:

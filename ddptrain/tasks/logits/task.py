@@ -33,7 +33,7 @@ class LogitsTask(TableTask):
 
     config: ClassificationRun | InteractionRun
     noun = "samples"
-    val_truth: list[np.ndarray]
+    val_truth: Sequence[np.ndarray]
     val_annotated: np.ndarray
 
     def __init__(self, config: ClassificationRun | InteractionRun) -> None:

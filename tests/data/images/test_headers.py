@@ -7,14 +7,14 @@ import cv2
 import pytest
 from PIL import Image
 
-from ddptrain.data.images.headers import inspect_image, inspect_images
+from ddptrain.data.images.headers import read_header, read_headers
 
 Save = Callable[..., Path]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif", "webp"])
 def test_size(tmp_path: Path, save_image: Save, suffix: str) -> None:
-    assert inspect_image(str(save_image(tmp_path / f"a.{suffix}", (100, 80)))) == (100, 80)
+    assert read_header(str(save_image(tmp_path / f"a.{suffix}", (100, 80))))[0] == (100, 80)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
@@ -24,7 +24,7 @@ def test_exif_orientation_as_the_decoder_applies_it(tmp_path: Path, save_image: 
     exif[0x0112] = orientation
     path = str(save_image(tmp_path / f"a.{suffix}", (100, 80), exif=exif))
     height, width = cv2.imread(path).shape[:2]
-    assert inspect_image(path) == (width, height)
+    assert read_header(path)[0] == (width, height)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -33,25 +33,25 @@ def test_truncated(tmp_path: Path, save_image: Save, suffix: str, keep: float) -
     path = save_image(tmp_path / f"a.{suffix}")
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
-    assert isinstance(inspect_image(str(path)), str)
+    assert isinstance(read_header(str(path)), str)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_a_trailer_is_no_fault(tmp_path: Path, save_image: Save, suffix: str) -> None:
     path = save_image(tmp_path / f"a.{suffix}")
     path.write_bytes(path.read_bytes() + b"maker's notes" * 1000)
-    assert inspect_image(str(path)) == (100, 80)
+    assert read_header(str(path))[0] == (100, 80)
 
 
 def test_what_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("<html>404</html>")
     (tmp_path / "folder.jpg").mkdir()
-    found = inspect_images([str(tmp_path / f"{n}.jpg") for n in ("none", "empty", "text", "folder")])
+    found = read_headers([str(tmp_path / f"{n}.jpg") for n in ("none", "empty", "text", "folder")])
     assert found[:3] == ["missing", "empty file", "not an image"]
     assert isinstance(found[3], str)
 
 
 def test_every_real_image_is_sound(data_root: Path) -> None:
     paths = sorted(str(p) for p in data_root.glob("*/**/*.jpg"))
-    assert [(p, f) for p, f in zip(paths, inspect_images(paths)) if isinstance(f, str)] == []
+    assert [(p, f) for p, f in zip(paths, read_headers(paths)) if isinstance(f, str)] == []

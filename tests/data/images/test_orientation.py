@@ -19,7 +19,7 @@ from ddptrain.data.formats.collect import ImageCollector
 from ddptrain.data.formats.depth import DepthMaps
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.formats.masks import read_masks
-from ddptrain.data.images.headers import inspect_image
+from ddptrain.data.images.headers import read_header
 from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.samples.detection import DetectionSamples
 from ddptrain.data.samples.segmentation import SegmentationSamples
@@ -69,7 +69,7 @@ def test_pixels_and_headers_agree(tmp_path: Path, suffix: str, exif: Exif) -> No
             path = save(tmp_path / f"a.{suffix}", pixels, orientation, **KINDS[suffix])
             colours = pixels[..., :3] if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
             found = read_image(path, exif)
-            assert found.shape[1::-1] == inspect_image(path, exif)
+            assert found.shape[1::-1] == read_header(path, exif)[0]
             np.testing.assert_allclose(found, as_read(colours, orientation, exif), atol=3 if suffix == "jpg" else 0)
 
 
@@ -130,7 +130,7 @@ def test_odd_headers_turn_a_jpeg_as_the_decoder_does(tmp_path: Path, segments: l
     data = plain.getvalue()
     parts = [b"\xff\xe1" + struct.pack(">H", len(s) + 2) + s for s in segments]
     path.write_bytes(data[:2] + b"".join(parts) + data[2:])
-    assert inspect_image(str(path)) == cv2.imread(str(path)).shape[1::-1]
+    assert read_header(str(path))[0] == cv2.imread(str(path)).shape[1::-1]
 
 
 def test_an_exif_chunk_behind_the_pixels_of_a_png_counts_too(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_an_exif_chunk_behind_the_pixels_of_a_png_counts_too(tmp_path: Path) -> 
     body = b"eXIf" + exif_bytes("<", struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0))[6:]
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     path.write_bytes(path.read_bytes()[:-12] + chunk + path.read_bytes()[-12:])
-    assert inspect_image(str(path)) == cv2.imread(str(path)).shape[1::-1] == (32, 48)
+    assert read_header(str(path))[0] == cv2.imread(str(path)).shape[1::-1] == (32, 48)
     np.testing.assert_array_equal(read_image(path), as_read(STORED, 6, "apply"))
     np.testing.assert_array_equal(read_image(path, "ignore"), STORED)
     Image.fromarray(STORED[..., 0]).save(path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddptrain.data.images.headers import inspect_image
+from ddptrain.data.images.headers import read_header
 from ddptrain.data.images.read import BadImage, read_image
 
 
@@ -130,7 +130,7 @@ def test_colours_of_16_bits_with_alpha(tmp_path: Path, picture: np.ndarray, suff
 def test_a_tiff_of_wide_samples_is_no_image_from_the_start(tmp_path: Path) -> None:
     """Else it would be found out only while training."""
     Image.fromarray(np.zeros((4, 6), np.float32)).save(tmp_path / "a.tif")
-    assert str(inspect_image(str(tmp_path / "a.tif"))).startswith("not an image that OpenCV can decode")
+    assert str(read_header(str(tmp_path / "a.tif"))).startswith("not an image that OpenCV can decode")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
