@@ -1,7 +1,5 @@
 """Colour: gains on hue, saturation and brightness by look-up tables."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

@@ -4,8 +4,6 @@ Coordinates are continuous: pixel `i` covers `[i, i + 1)`, so boxes and matrices
 makes the one that OpenCV needs (there pixel `i` is the point `i`).
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Several images in one: mosaic (arXiv 2004.10934), mixup (arXiv 1710.09412) and cutmix (arXiv 1905.04899)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which further images a mosaic, mixup or cutmix takes in: other draws of the same epoch of the same stream."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ddptrain.seeding import rng

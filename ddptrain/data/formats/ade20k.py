@@ -6,8 +6,6 @@ images/ADE/training/<kind of scene>/<scene>/ADE_train_00000001.jpg
                                             ADE_train_00000001_parts_1.png    parts of objects, which are not read
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import pickle

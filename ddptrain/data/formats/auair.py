@@ -3,8 +3,6 @@
 The set comes without a split; one is chosen by a list `<split>.txt` of image names in the root.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container
 from itertools import chain
 from pathlib import Path

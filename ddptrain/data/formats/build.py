@@ -3,8 +3,6 @@
 A new one is a file with its reader, a line in `FORMATS`, and its name in the list of formats of `config/data.py`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
@@ -33,6 +31,7 @@ from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.errors import UserError
 
+TableOf = TypeVar("TableOf", bound=Sized)
 Dataset = TypeVar("Dataset", bound=HoldoutDataset)
 REMEDY = "set data.on_fault=drop"
 """How a run leaves out what is faulty."""
@@ -77,9 +76,7 @@ def read(config: HoldoutDataset, on_fault: OnFault = "error", remedy: str = REME
     Raises `UserError` in one line where files are missing, where no image remains, and, unless `on_fault` is `drop`,
     where there is a fault of a kind that must not pass unseen (`faults.KINDS`); `remedy` is what it offers.
     """
-    table, faults = parse(config)
-    check(config, table, faults, on_fault, remedy)
-    return table, faults
+    return check(config, *parse(config), on_fault, remedy)
 
 
 def parse(config: HoldoutDataset) -> tuple[AnnotationTable, Faults]:
@@ -92,19 +89,20 @@ def parse(config: HoldoutDataset) -> tuple[AnnotationTable, Faults]:
     return keep_split(config, table, faults), faults
 
 
-def check(config: DatasetConfig, table: Sized, faults: Faults, on_fault: OnFault, remedy: str = REMEDY) -> None:
-    """Raise `UserError` as `read` does; it names the first fault that ends a run and the counts of all such kinds."""
+def check(
+    config: DatasetConfig, table: TableOf, faults: Faults, on_fault: OnFault, remedy: str = REMEDY
+) -> tuple[TableOf, Faults]:
+    """The table and its faults; `UserError` as `read` raises it: the first fault that ends a run, the counts of all such."""
     first = next(faults.errors(), None)
     if first is not None and on_fault == "error":
         harmless = faults.tally(error=False)
         also = f"; also {harmless}" if harmless else ""
-        raise UserError(
-            f"{config.name}: {first}; in all: {faults.tally(error=True)}{also}; correct the files, or set data.on_fault=drop"
-        )
+        raise UserError(f"{config.name}: {first}; in all: {faults.tally(error=True)}{also}; correct the files, or {remedy}")
     if len(table) == 0:
         after = "" if not faults.counts else f" after its faults were left out: {faults.text()}"
         after += "" if first is None else f"; the first: {first}"
         raise UserError(f"{config.name}: empty dataset: no image in {config.root}{after}; check root, split and images")
+    return table, faults
 
 
 def whole(config: Dataset, parts: Sequence[str | None]) -> Dataset:

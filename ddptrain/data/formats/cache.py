@@ -12,8 +12,6 @@ processes, also on several machines over NFS, may read and write at the same tim
 `KEEP_DAYS`; the whole folder may be deleted whenever no run uses it. A cache that cannot be written is not used.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -40,6 +38,7 @@ from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Fault, Faults, OnFault
 from ddptrain.data.tables.masks import MaskTable
 from ddptrain.system import temporary
+from ddptrain.system.files import write_text
 
 Table = TypeVar("Table", AnnotationTable, MaskTable)
 
@@ -92,9 +91,7 @@ def cached(
         except (OSError, ValueError, KeyError, TypeError) as e:
             damaged = (str(entry), str(e)) if entry.is_dir() else None
         else:
-            table = dataclasses.replace(table, name=config.name, exif=config.exif)
-            check(config, table, faults, on_fault)
-            return table, faults
+            return check(config, dataclasses.replace(table, name=config.name, exif=config.exif), faults, on_fault)
     table, faults = parse()
     table = dataclasses.replace(table, digests=table.hash_contents().view(np.int64))
     outside = _outside(faults.looked_in, Path(config.root))
@@ -108,8 +105,7 @@ def cached(
             table = dataclasses.replace(table, name=config.name, exif=config.exif)
     if damaged:
         faults.add("damaged cache entry", *damaged)
-    check(config, table, faults, on_fault)
-    return table, faults
+    return check(config, table, faults, on_fault)
 
 
 def fingerprint(root: Path, outside: Iterable[str] = ()) -> tuple[str, float]:
@@ -254,7 +250,7 @@ def store_table(tables: Path, key: str, stamp: str, outside: list[str], table: T
         meta: dict[str, Any] = {"root": table.root, "names": table.names, "ignored_names": table.ignored_names}
         meta |= {"columns": checksums, "counts": faults.counts, "faults": faults.kept, "notes": faults.notes}
         meta = json.loads(json.dumps(meta))  # as it will be read
-        _write(aside / "meta.json", {**meta, "checksum": _checksum_of(entry.name, meta)})
+        write_text(aside / "meta.json", json.dumps({**meta, "checksum": _checksum_of(entry.name, meta)}))
         try:
             os.rename(aside, entry)
         except OSError:
@@ -264,19 +260,10 @@ def store_table(tables: Path, key: str, stamp: str, outside: list[str], table: T
             except (OSError, ValueError, KeyError, TypeError):
                 os.rename(entry, f"{aside}-broken")
                 os.rename(aside, entry)
-        pointer = aside.with_name(f"{aside.name}-pointer")
-        _write(pointer, {"fingerprint": stamp, "outside": outside})
-        os.replace(pointer, tables / f"{key}.json")
+        write_text(tables / f"{key}.json", json.dumps({"fingerprint": stamp, "outside": outside}))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     _remove_superseded(tables, key, entry.name)
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    with open(file, "w", encoding="utf-8") as text:
-        json.dump(content, text)
-        text.flush()
-        os.fsync(text.fileno())
 
 
 def _remove_superseded(tables: Path, key: str, current: str) -> None:

@@ -1,7 +1,5 @@
 """A dataset's own class names: those that its files or its format know, and those that the config gives."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 

@@ -6,8 +6,6 @@ what it repeats for each class, becomes one ignore region without a class. Where
 that of `segmentation`. Every field passes the gate in `fields.py`.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ddptrain.config.data import HoldoutDataset
 from ddptrain.data.formats.classes import class_names
@@ -31,6 +28,7 @@ from ddptrain.data.formats.files import (
     visible,
 )
 from ddptrain.data.formats.texts import load_json
+from ddptrain.data.tables.base import F64, I64, Mask
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
@@ -159,7 +157,7 @@ def _add_annotations(
     collector.rows(ints[kept], floats[kept])
 
 
-def _boxes(entries: Entries, size_of: Callable[[int], tuple[int, int] | None]) -> npt.NDArray[np.float64]:
+def _boxes(entries: Entries, size_of: Callable[[int], tuple[int, int] | None]) -> F64:
     """x, y, width, height `[M, 4]` of each annotation, from its segmentation where it has no box of its own. `size_of`: the
     (width, height) of the image of an annotation, where the file gives it."""
     values = [item.get("bbox") for item in entries.items]
@@ -208,9 +206,7 @@ def _report_duplicate_ids(entries: Entries) -> None:
             entries.faults.add("duplicate annotation id", entries.place(i), what)
 
 
-def _repeated(
-    region: npt.NDArray[np.bool_], image: npt.NDArray[np.int64], boxes: npt.NDArray[np.float64]
-) -> npt.NDArray[np.bool_]:
+def _repeated(region: Mask, image: I64, boxes: F64) -> Mask:
     """bool `[M]`: an ignore region that was listed before, for another class."""
     regions = np.flatnonzero(region)
     _, first = np.unique(np.column_stack([image[regions], boxes[regions]]), axis=0, return_index=True)

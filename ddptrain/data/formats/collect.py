@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ddptrain.config.data import Exif
 from ddptrain.data.formats.files import Bounds
 from ddptrain.data.images.headers import exif_hint, read_header, read_headers
-from ddptrain.data.tables.base import Paths, to_offsets
+from ddptrain.data.tables.base import F64, I64, Mask, Paths, to_offsets
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import KEPT_PER_KIND, Faults
 
@@ -59,7 +59,7 @@ class ImageCollector:
         """The number of an image that was added before, however its path was spelled."""
         return self._numbers.get(os.path.abspath(path))
 
-    def sizes(self, left_out: Container[int] = ()) -> npt.NDArray[np.int64]:
+    def sizes(self, left_out: Container[int] = ()) -> I64:
         """int64 `[N, 2]`: (width, height) of all images as decoded; 0 for one that is left out, missing, unreadable or of
         another size than claimed, which `faults` counts."""
         # the name of what names it may end in a line number; its folder is right all the same
@@ -82,7 +82,7 @@ class ImageCollector:
                 sizes[i] = header.size
         return sizes
 
-    def columns(self, sizes: npt.NDArray[np.int64]) -> dict[str, Any]:
+    def columns(self, sizes: I64) -> dict[str, Any]:
         """The columns of a table of the sound images: those with a size."""
         sound = sizes[:, 0] > 0
         paths = Paths.pack(path for path, good in zip(self.paths, sound) if good)
@@ -134,7 +134,7 @@ class Collector(ImageCollector):
         self._ints.extend((image, source, line, label, flags))
         self._floats.extend((*box, area))
 
-    def rows(self, ints: npt.NDArray[np.int64], floats: npt.NDArray[np.float64]) -> None:
+    def rows(self, ints: I64, floats: F64) -> None:
         """Add many rows at once. `ints` `[M, 5]`: image, source, line, label, flags; `floats` `[M, 5]`: the box and its area
         (nan where the file gives none)."""
         self._ints.frombytes(np.ascontiguousarray(ints, np.int64).tobytes())
@@ -168,7 +168,7 @@ class Collector(ImageCollector):
             **self.columns(sizes),
         )
 
-    def _check(self, rows: _Rows, sizes: npt.NDArray[np.int64]) -> None:
+    def _check(self, rows: _Rows, sizes: I64) -> None:
         """Find the faults of all rows; `rows` holds afterwards only sound ones, clipped to their images."""
         self._drop(rows, "non-finite number", ~_all(np.isfinite(rows.boxes)), "box ")
         if not self.fractions:
@@ -188,9 +188,7 @@ class Collector(ImageCollector):
         rows.keep(~empty)
         self._drop(rows, "duplicate row", _repeats(rows), "")
 
-    def _report(
-        self, rows: _Rows, kind: str, bad: npt.NDArray[np.bool_], what: str, limit: npt.NDArray[Any] | None = None
-    ) -> None:
+    def _report(self, rows: _Rows, kind: str, bad: Mask, what: str, limit: npt.NDArray[Any] | None = None) -> None:
         rows_at_fault = np.flatnonzero(bad)
         for i in rows_at_fault[:KEPT_PER_KIND]:
             box = " ".join(f"{v:.6g}" for v in rows.boxes[i])
@@ -201,14 +199,14 @@ class Collector(ImageCollector):
         if len(rows_at_fault) > KEPT_PER_KIND:
             self.faults.counts[kind] += len(rows_at_fault) - KEPT_PER_KIND
 
-    def _exif_hint(self, image: int, box: npt.NDArray[np.float64], limit: npt.NDArray[np.float64]) -> str:
+    def _exif_hint(self, image: int, box: F64, limit: F64) -> str:
         """What to add where a box lies outside of an image and would not if width and height changed places."""
         if (box < -1).any() or (box > limit[[1, 0, 1, 0]] + 1).any():
             return ""
         header = read_header(self.paths[image], self.exif)
         return "" if isinstance(header, str) else exif_hint(header.orientation, self.exif)
 
-    def _drop(self, rows: _Rows, kind: str, bad: npt.NDArray[np.bool_], what: str) -> None:
+    def _drop(self, rows: _Rows, kind: str, bad: Mask, what: str) -> None:
         if bad.any():
             self._report(rows, kind, bad, what)
             rows.keep(~bad)
@@ -217,18 +215,18 @@ class Collector(ImageCollector):
 class _Rows:
     """The columns while they are checked: ints `[M, 5]` as in `Collector`, boxes `[M, 4]`, area `[M]`."""
 
-    def __init__(self, ints: npt.NDArray[np.int64], boxes: npt.NDArray[np.float64], area: npt.NDArray[np.float64]) -> None:
+    def __init__(self, ints: I64, boxes: F64, area: F64) -> None:
         self.ints, self.boxes, self.area = ints, boxes, area
 
     @property
-    def image(self) -> npt.NDArray[np.int64]:
+    def image(self) -> I64:
         return self.ints[:, 0]
 
-    def keep(self, good: npt.NDArray[np.bool_]) -> None:
+    def keep(self, good: Mask) -> None:
         self.ints, self.boxes, self.area = self.ints[good], self.boxes[good], self.area[good]
 
 
-def in_fractions(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+def in_fractions(boxes: F64) -> Mask:
     """bool `[M]`: the box (x1, y1, x2, y2) must be one in fractions of an image's size, taken for one in pixels.
 
     It lies within the first pixel. One that begins in the very corner may be the rest of an object that was cut off, and
@@ -239,12 +237,12 @@ def in_fractions(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     return tiny if sure.any() or (len(tiny) > 2 and tiny.all()) else sure
 
 
-def _all(rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _all(rows: Mask) -> Mask:
     """bool `[M]`: every entry of the row is true."""
     return np.logical_and.reduce(rows, axis=1)
 
 
-def _repeats(rows: _Rows) -> npt.NDArray[np.bool_]:
+def _repeats(rows: _Rows) -> Mask:
     """bool `[M]`: an earlier row of the same image has the same box, class and flags."""
     order = np.lexsort((*rows.boxes.T, rows.ints[:, 4], rows.ints[:, 3], rows.image))
     ints, boxes = rows.ints[order], rows.boxes[order]

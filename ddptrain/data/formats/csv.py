@@ -4,8 +4,6 @@ of x2 and y2 also `width` and `height`, with the centre (`x_center`, `y_center`)
 A row with a path and nothing else is an image without boxes. Fields are separated by commas, semicolons or tabs.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice

@@ -1,7 +1,5 @@
 """What describes a YOLO set: a data.yaml as Ultralytics has it, or Darknet's obj.data (CVAT's "YOLO 1.1")."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Depth maps beside images: where each one is, and its pixels as 8 bits."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy.typing as npt
 from ddptrain.config import DetectionDataset
 from ddptrain.data.formats.files import files_by_stem
 from ddptrain.data.images.read import BadImage, read_levels
-from ddptrain.data.tables.base import FileTable, Paths
+from ddptrain.data.tables.base import FileTable, Mask, Paths
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.errors import UserError
@@ -75,7 +73,7 @@ class DepthMaps:
         faults = _index(str(self._folder))[1]
         return f"; {self._folder}: {faults.text()}" if faults.counts else ""
 
-    def there(self) -> npt.NDArray[np.bool_]:
+    def there(self) -> Mask:
         """bool `[N]`: the images that have a map."""
         return np.diff(self._paths.offsets) > 0
 

@@ -4,8 +4,6 @@ A JSON file is taken a column at a time. Where all values of a column fit, which
 an entry; only a column with a misfit is looked at entry by entry.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -143,17 +141,14 @@ class Entries:
 
     def column(self, key: str, field: Field, default: Any = None) -> list[Any]:
         """The values of a field that every entry must have; `default` where it does not fit."""
-        return self._check(key, [item.get(key, _MISSING) for item in self.items], field, default, optional=False)
+        return self.check(key, [item.get(key, _MISSING) for item in self.items], field, default, optional=False)
 
     def optional(self, key: str, field: Field, default: Any = None) -> list[Any]:
         """The values of a field that may be missing or null; `default` there, and where it does not fit."""
         return self.check(key, [item.get(key) for item in self.items], field, default)
 
-    def check(self, key: str, values: Sequence[Any], field: Field, default: Any = None) -> list[Any]:
-        """`optional`, for values that were taken from the entries already."""
-        return self._check(key, values, field, default, optional=True)
-
-    def _check(self, key: str, values: Sequence[Any], field: Field, default: Any, optional: bool) -> list[Any]:
+    def check(self, key: str, values: Sequence[Any], field: Field, default: Any = None, optional: bool = True) -> list[Any]:
+        """`optional`, or `column`, for values that were taken from the entries already."""
         given = [v for v in values if v is not None] if optional else values
         if field.fits(given):
             return [default if v is None else v for v in values] if len(given) < len(values) else list(values)

@@ -1,8 +1,6 @@
 """Finding the files of a dataset: those in its folders and those that its annotations name, with an error of one line for
 what is missing."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Container, Iterable, Mapping

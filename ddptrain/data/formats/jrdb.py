@@ -13,8 +13,6 @@ names, the labels of both directions together; else people of one social group, 
 or where they share none the actions that both have.
 """
 
-from __future__ import annotations
-
 import os
 from array import array
 from collections.abc import Mapping
@@ -51,9 +49,7 @@ def read_jrdb(config: InteractionDataset, on_fault: OnFault = "error") -> tuple[
     for name, file in files.items():
         content = load_json(config.name, file, ["labels"], dict)["labels"]
         collector.file(file, content, images / name if name in chosen else None)
-    table = collector.table(chosen)
-    check(config, table, faults, on_fault)
-    return table, faults
+    return check(config, collector.table(chosen), faults, on_fault)
 
 
 def sequences(config: InteractionDataset, existing: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,7 +1,5 @@
 """The people of one frame of JRDB, and who of them interacts; see `jrdb.py` for the file."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping

@@ -1,11 +1,9 @@
 """Images with labels of their whole: a folder for each class, a CSV, or MNIST's idx files."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,22 +40,18 @@ class LabelCollector(ImageCollector):
 
     def __init__(self, faults: Faults, exif: Exif = "apply") -> None:
         super().__init__(faults, exif)
-        self._labels: list[tuple[int, int]] = []
+        self.labels: list[tuple[int, int]] = []  # image, own class
 
     def image(self, path: str, named_by: str) -> int:
         """Number of an image; it may be named more than once."""
         known = self.known(path)
         return self.add(path, named_by) if known is None else known
 
-    def label(self, image: int, label: int) -> None:
-        """Give an image an own class."""
-        self._labels.append((image, label))
-
     def table(self, name: str, root: str, names: tuple[str, ...], keep: Callable[[str], bool]) -> ImageTable:
         """The table of all images that are sound and that `keep` keeps; each fault is counted in `faults`."""
         sizes = self.sizes({i for i, path in enumerate(self.paths) if not keep(path)})
         sound = sizes[:, 0] > 0
-        labels = np.unique(np.array(self._labels, np.int64).reshape(-1, 2), axis=0)
+        labels = np.unique(np.array(self.labels, np.int64).reshape(-1, 2), axis=0)
         labels = labels[sound[labels[:, 0]]]
         return ImageTable(
             name=name,
@@ -72,9 +66,7 @@ class LabelCollector(ImageCollector):
 def read_labelled(config: HoldoutDataset, on_fault: OnFault = "error") -> tuple[ImageTable, Faults]:
     """The table of one dataset and the faults that were found in it; raises `UserError` like `formats.build.read`."""
     faults = Faults()
-    table = READERS[config.format](config, faults)
-    check(config, table, faults, on_fault)
-    return table, faults
+    return check(config, READERS[config.format](config, faults), faults, on_fault)
 
 
 def read_folder(config: HoldoutDataset, faults: Faults) -> ImageTable:
@@ -99,7 +91,7 @@ def read_folder(config: HoldoutDataset, faults: Faults) -> ImageTable:
     for path in images_below(base, faults):
         folder, *below = os.path.relpath(path, base).split(os.sep)
         if below:
-            collector.label(collector.image(path, str(base / folder)), labels[folder])
+            collector.labels.append((collector.image(path, str(base / folder)), labels[folder]))
             groups[path] = folder
         else:
             loose.append(path)
@@ -131,7 +123,7 @@ def read_label_csv(config: HoldoutDataset, faults: Faults) -> ImageTable:
         groups[collector.paths[image]] = "|".join(labels)
         for label in labels:
             if label in numbers:
-                collector.label(image, numbers[label])
+                collector.labels.append((image, numbers[label]))
             else:
                 faults.add("unknown class", where, repr(label))
     report_unlisted(config, folders[0], len(files) == 1, collector.paths, faults)
@@ -186,7 +178,8 @@ def read_mnist(config: HoldoutDataset, faults: Faults) -> ImageTable:
 def _read_idx(config: HoldoutDataset, stem: str, dimensions: int) -> tuple[np.ndarray, Path]:
     """uint8 array of one idx file (its format is on MNIST's own page) and the file."""
     root = dataset_root(config)
-    usual = [root / folder / f"{stem}{dash}idx{dimensions}-ubyte{end}" for folder, dash, end in _spellings()]
+    names = [f"{stem}{dash}idx{dimensions}-ubyte{end}" for dash in "-." for end in ("", ".gz")]
+    usual = [root / folder / name for folder in (".", "raw", "MNIST/raw") for name in names]
     file = next((p for p in usual if p.is_file()), None)
     if file is None:
         raise UserError(f"{config.name}: no file {usual[0]} (nor gzipped); set split to train or t10k")
@@ -198,10 +191,6 @@ def _read_idx(config: HoldoutDataset, stem: str, dimensions: int) -> tuple[np.nd
     except (OSError, EOFError, struct.error, ValueError) as e:
         raise UserError(f"{config.name}: {file} is not an idx file of {dimensions} dimensions, or cut short ({e})") from None
     return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape), file
-
-
-def _spellings() -> Iterable[tuple[str, str, str]]:
-    return [(folder, dash, end) for folder in (".", "raw", "MNIST/raw") for dash in ("-", ".") for end in ("", ".gz")]
 
 
 READERS: dict[str, Callable[[HoldoutDataset, Faults], ImageTable]] = {

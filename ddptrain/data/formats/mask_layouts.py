@@ -15,6 +15,7 @@ from ddptrain.data.formats.ade20k import INDEX, class_number, object_names, shor
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.files import dataset_root, files_by_stem, find_folder, folders_in, images_by_stem, no_split
 from ddptrain.data.formats.texts import read_text
+from ddptrain.data.tables.base import Mask
 from ddptrain.data.tables.faults import Faults
 from ddptrain.data.tables.masks import WIDE
 from ddptrain.errors import UserError
@@ -72,7 +73,7 @@ class Meaning:
 
     names: tuple[str, ...]
     classes: npt.NDArray[np.uint8]
-    known: npt.NDArray[np.bool_]
+    known: Mask
 
     @classmethod
     def of(cls, config: SegmentationDataset, layout: Layout) -> Meaning:

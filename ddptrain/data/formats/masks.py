@@ -1,7 +1,5 @@
 """Images with index masks: every mask is decoded once, and its values are counted."""
 
-from __future__ import annotations
-
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

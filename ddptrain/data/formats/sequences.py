@@ -1,7 +1,5 @@
 """Video sets: VisDrone-VID and UAVDT with one text file per sequence, UAVDT with one VOC-like XML file per frame."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,11 +57,10 @@ class _Sequence:
                 faults.add("box of an image left out", f"{file}:{number}", f"frame {frame} does not exist")
 
 
-def _report_unlabelled(images_folder: Path, labelled: set[str], annotations: Path, faults: Faults) -> None:
-    """Count the frames of sequences that have no annotation file."""
-    for folder in (images_folder / name for name in folders_in(images_folder) if name not in labelled):
-        for path in frames_by_number(folder, faults).values():
-            faults.add("image without label", path, f"no file of {folder.name} in {annotations}")
+def _report_unlabelled(folder: Path, why: str, faults: Faults) -> None:
+    """Count the frames of a sequence that has no annotation file."""
+    for path in frames_by_number(folder, faults).values() if folder.is_dir() else [str(folder)]:
+        faults.add("image without label", path, why)
 
 
 def read_visdrone_vid(config: DatasetConfig, faults: Faults) -> AnnotationTable:
@@ -80,24 +77,20 @@ def read_visdrone_vid(config: DatasetConfig, faults: Faults) -> AnnotationTable:
         sequence = _Sequence(collector, images_folder / file.stem, file)
         for image, source, line, fields in sequence.rows(file, 10):
             add_visdrone_row(collector, image, source, line, fields[2:])
-    _report_unlabelled(images_folder, {f.stem for f in files}, annotations, faults)
+    for name in sorted(set(folders_in(images_folder)) - {f.stem for f in files}):
+        _report_unlabelled(images_folder / name, f"no file of {name} in {annotations}", faults)
     return collector.table(config.name, config.root, names, ignored_names=names[-1:])
 
 
-def sequence_lists(root: Path) -> dict[str, list[str]]:
+def lists_of(config: DatasetConfig, existing: list[str]) -> dict[str, list[str]]:
     """Sequences of each split: `M_attr/<split>/<sequence>_attr.txt` as UAVDT comes, or `<split>.txt` with one name a
-    line. A split by sequence; one by frames would put near-equal pictures into training and validation."""
-    lists: dict[str, list[str]] = {}
+    line. A split by sequence; one by frames would put near-equal pictures into training and validation. Text files that
+    name none of the sequences that are there are no lists."""
+    root, lists = dataset_root(config), dict[str, list[str]]()
     for file in visible(root, "M_attr/*/*_attr.txt"):
         lists.setdefault(file.parent.name, []).append(file.name.removesuffix("_attr.txt"))
-    for file in visible(root, "*.txt"):
-        lists[file.stem] = [entry for entry, _ in listed_names(file)]
-    return lists
-
-
-def lists_of(config: DatasetConfig, existing: list[str]) -> dict[str, list[str]]:
-    """The lists that name at least one of the sequences that are there; other text files in the root are none."""
-    return {s: names for s, names in sequence_lists(dataset_root(config)).items() if set(names) & set(existing)}
+    lists |= {file.stem: [entry for entry, _ in listed_names(file)] for file in visible(root, "*.txt")}
+    return {split: names for split, names in lists.items() if set(names) & set(existing)}
 
 
 def chosen_sequences(config: DatasetConfig, existing: list[str]) -> list[str]:
@@ -132,7 +125,7 @@ def read_uavdt(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     for name in chosen_sequences(config, existing):
         file, ignored = annotations / f"{name}_gt_whole.txt", annotations / f"{name}_gt_ignore.txt"
         if name not in existing:
-            _report_unlabelled_sequence(images_folder / name, file, faults)
+            _report_unlabelled(images_folder / name, f"{file} does not exist", faults)
             continue
         sequence = _Sequence(collector, images_folder / name, file)
         for row in sequence.rows(file, 9):
@@ -141,11 +134,6 @@ def read_uavdt(config: DatasetConfig, faults: Faults) -> AnnotationTable:
             for row in sequence.rows(ignored, 9):
                 _add_uavdt_row(collector, *row, ignore=True)
     return collector.table(config.name, config.root, names)
-
-
-def _report_unlabelled_sequence(folder: Path, file: Path, faults: Faults) -> None:
-    for path in frames_by_number(folder, faults).values() if folder.is_dir() else [str(folder)]:
-        faults.add("image without label", path, f"{file} does not exist")
 
 
 def _add_uavdt_row(collector: Collector, image: int, source: int, line: int, fields: list[str], ignore: bool) -> None:

@@ -1,7 +1,5 @@
 """JSON files, texts and lists of names, read whole; an error names the file and what is wrong with it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path

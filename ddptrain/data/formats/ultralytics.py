@@ -5,8 +5,6 @@ All of them list all classes, but a label file holds those that somebody drew: `
 its label files hold, in train and val together. Roots are absolute, so that the config works from any folder.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

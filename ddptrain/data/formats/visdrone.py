@@ -5,8 +5,6 @@ is ignored unless the config says otherwise. Rows may end in a comma, lines in C
 Source: github.com/VisDrone/VisDrone2018-DET-toolkit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,19 +17,7 @@ from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.system.printable import counted
 
-NAMES = (
-    "pedestrian",
-    "people",
-    "bicycle",
-    "car",
-    "van",
-    "truck",
-    "tricycle",
-    "awning-tricycle",
-    "bus",
-    "motor",
-    "others",
-)
+NAMES = ("pedestrian", "people", "bicycle", "car", "van", "truck", "tricycle", "awning-tricycle", "bus", "motor", "others")
 """Categories 1 to 11."""
 PREFIX = "VisDrone2019-DET-"
 

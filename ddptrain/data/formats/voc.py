@@ -4,8 +4,6 @@ Coordinates are taken as they stand (the benchmark's own files count from 1, mos
 one pixel). `difficult` boxes become ignore regions that keep their class.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import xml.etree.ElementTree as ElementTree
@@ -42,11 +40,11 @@ FLAGS = {"": False, "0": False, "1": True, "false": False, "true": True}
 
 
 class VocObject(NamedTuple):
-    """One object: its place in the file, the texts of `CORNERS`, and what keeps it from being read (empty: nothing)."""
+    """One object: its place in the file, its box, and what keeps it from being read (empty: nothing)."""
 
     number: int
     name: str
-    corners: tuple[str, ...]
+    box: Box
     difficult: bool
     wrong: str
 
@@ -75,12 +73,12 @@ def parse_voc(path: str) -> VocFile:
 
 
 def _object(number: int, item: ElementTree.Element) -> VocObject:
-    box = item.find("bndbox")
-    parts = [*item] if box is None else [*item, *box]
+    inside = item.find("bndbox")
+    parts = [*item] if inside is None else [*item, *inside]
     texts = {part.tag: part.text or "" for part in parts}
-    corners = tuple([texts[corner] for corner in CORNERS if corner in texts])
+    corners = [texts[corner] for corner in CORNERS if corner in texts]
     flag = texts.get("difficult", "").strip().lower()
-    wrong = ""
+    wrong, box = "", (0.0,) * 4
     if len(texts) < len(parts):
         tags = [part.tag for part in parts]
         twice = [tag for tag in ("bndbox", "name", "difficult", *CORNERS) if tags.count(tag) > 1]
@@ -89,7 +87,12 @@ def _object(number: int, item: ElementTree.Element) -> VocObject:
         wrong = wrong or "no bndbox with four corners"
     elif flag not in FLAGS:
         wrong = wrong or f"difficult is {texts['difficult'].strip()!r}; must be 0 or 1"
-    return VocObject(number, texts.get("name", "").strip(), corners, FLAGS.get(flag, False), wrong)
+    try:
+        x1, y1, x2, y2 = map(to_number, corners)
+        box = x1, y1, x2, y2
+    except ValueError as e:
+        wrong = wrong or f"bndbox {' '.join(corners)}: {e}"
+    return VocObject(number, texts.get("name", "").strip(), box, FLAGS.get(flag, False), wrong)
 
 
 def _tree(path: str) -> ElementTree.Element:
@@ -251,19 +254,10 @@ def add_files(
 
 
 def _add_objects(collector: Collector, image: int, file: VocFile, labels: dict[str, int]) -> None:
-    path = file.path
-    source = collector.source(path)
-    for number, name, corners, difficult, wrong in file.objects:
-        if wrong:
-            collector.faults.add("malformed row", object_line(path, number), wrong)
-            continue
-        try:
-            x1, y1, x2, y2 = map(to_number, corners)
-        except ValueError as e:
-            collector.faults.add("malformed row", object_line(path, number), f"bndbox {' '.join(corners)}: {e}")
-            continue
-        box: Box = (x1, y1, x2, y2)
-        if name not in labels:
-            collector.faults.add("unknown class", object_line(path, number), repr(name))
-            continue
-        collector.row(image, source, number, box, labels[name], IGNORE if difficult else 0)
+    source = collector.source(file.path)
+    for number, name, box, difficult, wrong in file.objects:
+        if wrong or name not in labels:
+            fault = ("malformed row", wrong) if wrong else ("unknown class", repr(name))
+            collector.faults.add(fault[0], object_line(file.path, number), fault[1])
+        else:
+            collector.row(image, source, number, box, labels[name], IGNORE if difficult else 0)

@@ -3,8 +3,6 @@
 A writer is called once for each split, with `place(source, target)` that puts an image file where it belongs.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -8,8 +8,6 @@ of the image:
 An image without a text file is background, as the format means it; a text file without an image is a fault.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from pathlib import Path

@@ -1,18 +1,16 @@
 """The folders that a data.yaml or a list of images puts together in one YOLO set, and the one that each image is from."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.yolo import description, image_sources
 from ddptrain.data.inspect.statistics import FOLDERS, strangely_missed
+from ddptrain.data.tables.base import I64, Mask
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.system.printable import first_few
@@ -28,16 +26,10 @@ class Folders(NamedTuple):
     """
 
     names: list[str]
-    of: npt.NDArray[np.int64]
+    of: I64
     file: Path | None
 
-    def gaps(
-        self,
-        table: AnnotationTable,
-        annotated: npt.NDArray[np.bool_],
-        elsewhere: npt.NDArray[np.int64],
-        of: npt.NDArray[np.int64],
-    ) -> list[str]:
+    def gaps(self, table: AnnotationTable, annotated: Mask, elsewhere: I64, of: I64) -> list[str]:
         """`no box of person (8 of 9 images elsewhere show it) in a/images` for each folder that never shows a class, though
         others do.
 

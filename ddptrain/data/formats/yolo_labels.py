@@ -1,7 +1,5 @@
 """The label files of a YOLO set: the one of each image, and what its rows hold."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter

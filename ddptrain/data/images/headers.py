@@ -1,7 +1,5 @@
 """Size and soundness of image files from their first and last bytes, without decoding them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """EXIF orientation: which way up the pixels of a file are stored, and the two ways to read them."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

@@ -6,8 +6,6 @@ bit whether the next one in its row is brighter. Two images look the same when a
 or compression, or the next frame of a calm video.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +16,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ddptrain.data.tables.base import I64, Mask
+
 DISTANCE = 3
 LOOK = 0.06  # mean difference of grey means, in standard deviations of theirs, up to which two images look the same
 _BANDS = 4  # of 16 bits each: where at most 3 bits differ, one band is equal
 _GROUP = 512  # images with an equal band that are compared at once
 _FLAT = 12  # grey levels between the brightest and the darkest mean, below which a hash says nothing
 
-I64 = npt.NDArray[np.int64]
 Seen = tuple[int, int, npt.NDArray[np.float16]]
 _NONE: Seen = (0, 0, np.zeros(256, np.float16))
 
@@ -110,7 +109,7 @@ def _grey_means(image: np.ndarray) -> npt.NDArray[np.float16]:
     return ((means - means.mean()) / max(float(means.std()), 1.0)).astype(np.float16)
 
 
-def _alike(pairs: I64, means: Sequence[npt.NDArray[np.float16]]) -> npt.NDArray[np.bool_]:
+def _alike(pairs: I64, means: Sequence[npt.NDArray[np.float16]]) -> Mask:
     """bool `[p]`: pairs whose grey means hardly differ."""
     table = np.array(means, np.float16).reshape(-1, 256)
     parts = np.array_split(pairs, len(pairs) // 2**14 + 1)
@@ -150,7 +149,7 @@ def _pairs(exact: npt.NDArray[np.uint64], look: npt.NDArray[np.uint64]) -> I64:
     return np.unique(np.concatenate(pairs), axis=0)
 
 
-def _close(rows: npt.NDArray[np.int64], band: npt.NDArray[np.uint64], code: npt.NDArray[np.uint64], distance: int) -> I64:
+def _close(rows: I64, band: npt.NDArray[np.uint64], code: npt.NDArray[np.uint64], distance: int) -> I64:
     """Pairs i < j among `rows` with an equal band whose codes differ in at most `distance` bits; of more than `_GROUP`
     with one band, those near in the order of codes."""
     rows = rows[np.lexsort((code[rows], band[rows]))]

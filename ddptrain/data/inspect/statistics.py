@@ -1,13 +1,11 @@
 """What a table holds: boxes by class and by size, in pixels of the file and of the network's input; classes that it never
 shows though it should, going by other sets."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from ddptrain.data.tables.base import F64, I64
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.structures import COCO_AREAS
 
@@ -32,14 +30,14 @@ class Sizes(NamedTuple):
         longest: longest side of a box in the input, in pixels; 0 without boxes.
     """
 
-    native: npt.NDArray[np.int64]
-    network: npt.NDArray[np.int64]
-    sides: npt.NDArray[np.int64]
+    native: I64
+    network: I64
+    sides: I64
     below_8: int
     longest: float
 
 
-def class_counts(table: AnnotationTable) -> npt.NDArray[np.int64]:
+def class_counts(table: AnnotationTable) -> I64:
     """int64 `[classes]`: learned boxes of each class in `table.names`."""
     return np.bincount(table.labels[table.learned()], minlength=len(table.names))
 
@@ -61,7 +59,7 @@ def box_sizes(table: AnnotationTable, image_size: int) -> Sizes:
     )
 
 
-def _by_size(area: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def _by_size(area: F64) -> I64:
     return np.bincount(np.digitize(area, COCO_AREAS), minlength=3)
 
 

@@ -1,7 +1,5 @@
 """Which samples make which batch: one stream for the whole training run, every image once in evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

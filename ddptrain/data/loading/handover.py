@@ -11,7 +11,6 @@ import os
 import sys
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +31,7 @@ class Parcel:
 
     def open(self) -> Batch:
         """The batch in the trainer."""
-        return self.batch.map(_tensor)
+        return self.batch.map(torch.as_tensor)
 
     def pin_memory(self) -> Parcel:
         """With its tensors in page-locked memory (called by the DataLoader)."""
@@ -88,7 +87,3 @@ def _share(tensor: Tensor) -> bool:
     except (RuntimeError, OSError):  # full after all, or too many open files
         return False
     return True
-
-
-def _tensor(value: Tensor | np.ndarray) -> Tensor:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

@@ -5,8 +5,6 @@ On Linux they are forked: the tables are shared, not copied, and a start costs m
 CUDA may fork as long as the child does not use CUDA, and workers only use OpenCV and numpy.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import functools

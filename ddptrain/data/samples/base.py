@@ -6,8 +6,6 @@
 place of an image that cannot be read, the check of its size, the way back to the file, and the layout of a batch.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Classification samples: from a key of the stream to an image and its classes, and to what is mixed into it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Detection samples: from a key of the stream to pixels and boxes, and from samples to a batch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Interaction samples: from a key of the stream to the crops of two people and of both, and how they stand to each other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Segmentation samples: from a key of the stream to an image and the class of each of its pixels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple

@@ -6,8 +6,6 @@ that gets at least one draw a block, and for the first and the last in the chain
 datasets with less than one draw a block go through a timetable (`rare.py`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ The stream is cut into blocks. A block holds an exact number of draws of each da
 pseudo-random order of its own; a dataset's draws are numbered 0, 1, 2, ... along the stream.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ An alternating Feistel network on an `a` x `b` grid with `a * b >= n` (Black and
 domains", 2002), followed along its cycle where it leaves range(n). Its rounds add modulo `a` and `b` in turn.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -13,8 +13,6 @@ are the last in order of deadline, and number at most the rounded-up sum of thei
 sum of all fractions at T, the number that may be ahead then. Backwards in time the same holds in order of release.
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict, deque
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ dataset stands at a position is settled by `Mixture`; which of its samples, by a
 every pass over the dataset, or by systematic resampling in every epoch where samples have weights of their own.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence, Sized
 from fractions import Fraction

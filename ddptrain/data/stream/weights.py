@@ -1,7 +1,5 @@
 """Weights of single samples: how they are drawn, and the usual ways to make them from labels."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property

@@ -10,8 +10,6 @@ gesture, shake hands, walk in step, share a bench or point at the same board. Ot
 near in the picture, at another depth. In every sequence a group stands on the seam.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from dataclasses import dataclass, field
@@ -81,9 +79,8 @@ def _colour(r: np.random.Generator) -> Colour:
 def _group(r: np.random.Generator, x: float, kind: str | None) -> Group:
     height = float(r.uniform(48, 84))
     width = 0.42 * height
-    gap = {"shaking hands": 1.45, "sitting together": 1.15, "walking together": 1.2}.get(kind or "", 1.6) * float(
-        r.uniform(0.9, 1.15)
-    )
+    gaps = {"shaking hands": 1.45, "sitting together": 1.15, "walking together": 1.2}
+    gap = gaps.get(kind or "", 1.6) * float(r.uniform(0.9, 1.15))
     if kind is None:
         return Group(None, _strangers(r, x, height, gap))
     turned, group = int(r.choice([-1, 1])), Group(kind)
@@ -139,12 +136,9 @@ def _draw_group(canvas: np.ndarray, group: Group, shift: int) -> None:
     if group.kind == "looking at sth together":
         side = first.facing
         x = (last if side > 0 else first).x + side * 0.42 * h + shift
-        cv2.rectangle(
-            canvas, (round(x), round(foot - 0.95 * h)), (round(x + side * 0.2 * h), round(foot - 0.4 * h)), (250, 250, 250), -1
-        )
-        cv2.rectangle(
-            canvas, (round(x), round(foot - 0.95 * h)), (round(x + side * 0.2 * h), round(foot - 0.4 * h)), (30, 30, 30), 1
-        )
+        top, bottom = (round(x), round(foot - 0.95 * h)), (round(x + side * 0.2 * h), round(foot - 0.4 * h))
+        for colour, thickness in (((250, 250, 250), -1), ((30, 30, 30), 1)):
+            cv2.rectangle(canvas, top, bottom, colour, thickness)
     for person in sorted(group.people, key=lambda p: p.height):
         _draw_person(canvas, person, shift)
 

@@ -8,8 +8,6 @@
 Cars are blocks with a windscreen, buses long blocks with roof hatches, people small two-coloured discs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,15 +116,10 @@ Row = tuple[int, ...]
 
 
 def _write(
-    writer: Writer,
-    root: Path,
-    split: str,
-    pictures: dict[int, np.ndarray],
-    names: tuple[str, ...],
-    rows: Sequence[Sequence[Row]],
+    writer: Writer, root: Path, split: str, scenes: dict[int, Scene], names: tuple[str, ...], rows: Sequence[Sequence[Row]]
 ) -> None:
-    """Write pictures by their numbers, and the rows of each, in the layout of a format."""
-    files = {str(root / f"{number:06d}.jpg"): picture for number, picture in pictures.items()}
+    """Write the pictures of scenes by their numbers, and the rows of each, in the layout of a format."""
+    files = {str(root / f"{number:06d}.jpg"): scene.image for number, scene in scenes.items()}
     flat = np.array([row for own in rows for row in own], np.int32).reshape(-1, 5)
     table = AnnotationTable(
         name=root.name,
@@ -160,7 +153,7 @@ def write_skyview(
         labelled = scene.objects + (scene.people if crowds == "labelled" else ())
         regions = scene.crowds if crowds == "marked" else ()
         rows.append([(NAMES.index(c), *box) for c, *box in labelled] + [(-1, *box) for box in regions])
-    _write(write_visdrone, root, split, {n: scene.image for n, scene in scenes.items()}, NAMES, rows)
+    _write(write_visdrone, root, split, scenes, NAMES, rows)
 
 
 def write_streets(root: Path, split: str, numbers: Sequence[int], seed: int) -> None:
@@ -170,7 +163,7 @@ def write_streets(root: Path, split: str, numbers: Sequence[int], seed: int) -> 
         [(names.index(c), x1 + 1, y1 + 1, x2, y2) for c, x1, y1, x2, y2 in scene.objects if c in names]
         for scene in scenes.values()
     ]
-    _write(write_voc, root, split, {n: scene.image for n, scene in scenes.items()}, names, rows)
+    _write(write_voc, root, split, scenes, names, rows)
 
 
 def write_demo(folder: Path, images: int = 160, seed: int = 0) -> None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ddptrain.config.data import Exif
 from ddptrain.data.tables.hashing import U64, fold, hash_names, hash_rows, read_heads, sum_rows
 
+F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

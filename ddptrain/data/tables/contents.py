@@ -4,8 +4,6 @@ An image's number is made of the size and the first bytes of its file and of its
 are not in it: a copy on another disk, or a fresh checkout, has the same contents.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property

@@ -1,7 +1,5 @@
 """What can be wrong with a dataset: the kinds, what is done about each, and where they were found."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Numbers that stand for what rows of columns and files hold, made a column at a time."""
 
-from __future__ import annotations
-
 import os
 import zlib
 from collections.abc import Iterable, Sequence

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig
-from ddptrain.data.tables.base import DROP, IGNORE, T, Table
+from ddptrain.data.tables.base import DROP, I32, IGNORE, Mask, T, Table
 from ddptrain.errors import UserError
 from ddptrain.system.printable import first_few
 
@@ -38,8 +37,8 @@ class LabelSpace:
 
     classes: tuple[str, ...]
     datasets: tuple[str, ...]
-    maps: tuple[npt.NDArray[np.int32], ...]
-    annotated: npt.NDArray[np.bool_]
+    maps: tuple[I32, ...]
+    annotated: Mask
 
     @classmethod
     def build(cls, classes: Sequence[str], configs: Sequence[DatasetConfig], tables: Sequence[Table]) -> LabelSpace:
@@ -69,7 +68,7 @@ def classes_of(configs: Sequence[DatasetConfig], tables: Sequence[Table]) -> tup
     return tuple(classes)
 
 
-def _map(classes: tuple[str, ...], config: DatasetConfig, table: Table) -> npt.NDArray[np.int32]:
+def _map(classes: tuple[str, ...], config: DatasetConfig, table: Table) -> I32:
     own = table.names
     for key, named in (("rename", config.rename), ("ignore", config.ignore), ("drop", config.drop)):
         for name in named:
@@ -111,9 +110,7 @@ def _unmapped_line(classes: tuple[str, ...], config: DatasetConfig, unmapped: li
     )
 
 
-def _annotated(
-    classes: tuple[str, ...], config: DatasetConfig, mapping: npt.NDArray[np.int32], table: Table
-) -> npt.NDArray[np.bool_]:
+def _annotated(classes: tuple[str, ...], config: DatasetConfig, mapping: I32, table: Table) -> Mask:
     if config.annotated is None:
         return np.isin(np.arange(len(classes)), mapping)
     given = np.array([config.annotated == "all" or c in config.annotated for c in classes], bool)

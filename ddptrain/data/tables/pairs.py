@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ddptrain.config import PairsConfig
+from ddptrain.data.tables.base import F64, I32, I64, Mask
 from ddptrain.data.tables.people import PeopleTable
 from ddptrain.seeding import rng
 
-F64 = npt.NDArray[np.float64]
 FEATURES = (
     "distance", "vertical distance", "feet", "widths", "heights", "areas", "overlap", "vertical overlap", "centres", "height",
 )  # fmt: skip
@@ -28,7 +28,7 @@ def seam_distance(a: npt.ArrayLike, b: npt.ArrayLike, width: npt.ArrayLike) -> F
     return np.minimum(d, width - d)
 
 
-def is_candidate(a: F64, b: F64, width: npt.ArrayLike, multiplier: float) -> npt.NDArray[np.bool_]:
+def is_candidate(a: F64, b: F64, width: npt.ArrayLike, multiplier: float) -> Mask:
     """bool `[n]`: the centres of two boxes `[n, 4]` are at most `multiplier` mean widths of the two apart; symmetric."""
     mean_width = ((a[:, 2] - a[:, 0]) + (b[:, 2] - b[:, 0])) / 2
     return seam_distance((a[:, 0] + a[:, 2]) / 2, (b[:, 0] + b[:, 2]) / 2, width) <= multiplier * mean_width
@@ -110,19 +110,19 @@ class PairTable:
         classes: bool `[n, C]`: how they interact, in classes of the run; several may be true, or none.
     """
 
-    frame: npt.NDArray[np.int32]
-    people: npt.NDArray[np.int32]
-    interacting: npt.NDArray[np.bool_]
-    classes: npt.NDArray[np.bool_]
+    frame: I32
+    people: I32
+    interacting: Mask
+    classes: Mask
 
     def __len__(self) -> int:
         return len(self.frame)
 
-    def samples_by_class(self) -> npt.NDArray[np.int64]:
+    def samples_by_class(self) -> I64:
         """int64 `[C]`: how many pairs interact in each way."""
         return self.classes.sum(0, dtype=np.int64)
 
-    def keep(self, which: npt.NDArray[np.bool_]) -> PairTable:
+    def keep(self, which: Mask) -> PairTable:
         """Those where `which`, bool `[n]`."""
         return PairTable(self.frame[which], self.people[which], self.interacting[which], self.classes[which])
 
@@ -174,11 +174,11 @@ def find_pairs(table: PeopleTable, config: PairsConfig, stage: int, seed: int | 
     return pairs, [r for r in removed if r.interacting or r.others]
 
 
-def _removed(rule: str, pairs: PairTable, which: npt.NDArray[np.bool_]) -> Removed:
+def _removed(rule: str, pairs: PairTable, which: Mask) -> Removed:
     return Removed(rule, int((which & pairs.interacting).sum()), int((which & ~pairs.interacting).sum()))
 
 
-def _all_pairs(table: PeopleTable, max_difficulty: int | None) -> tuple[PairTable, npt.NDArray[np.bool_]]:
+def _all_pairs(table: PeopleTable, max_difficulty: int | None) -> tuple[PairTable, Mask]:
     """All pairs of people in labelled frames, and which of them have labels but none that is known."""
     frames, firsts, seconds = [], [], []
     for frame in np.flatnonzero(table.labelled).tolist():
@@ -210,7 +210,7 @@ def _all_pairs(table: PeopleTable, max_difficulty: int | None) -> tuple[PairTabl
     return out, hidden
 
 
-def _drawn(table: PeopleTable, pairs: PairTable, config: PairsConfig, seed: int) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+def _drawn(table: PeopleTable, pairs: PairTable, config: PairsConfig, seed: int) -> Iterator[tuple[str, Mask]]:
     """(rule, bool of the pairs that stay) of each rule that draws; each is applied to what the ones before left."""
     # every draw is made whatever the config, so that one option does not change the draws of another
     lots = _lots(table, pairs, seed)
@@ -249,7 +249,7 @@ def _lots(table: PeopleTable, pairs: PairTable, seed: int) -> F64:
     return lots
 
 
-def _with_groups(pairs: PairTable, unknown: npt.NDArray[np.bool_], people: int) -> tuple[PairTable, npt.NDArray[np.bool_]]:
+def _with_groups(pairs: PairTable, unknown: Mask, people: int) -> tuple[PairTable, Mask]:
     """Within a group everybody interacts with everybody, also where the file names only a chain: of no class where it says
     nothing of the two, and unknown where only an unknown interaction connects them."""
     first, second = pairs.people.T
@@ -260,7 +260,7 @@ def _with_groups(pairs: PairTable, unknown: npt.NDArray[np.bool_], people: int) 
     return out, unknown | (out.interacting & ~joined)
 
 
-def _groups(pairs: npt.NDArray[np.int32], people: int) -> npt.NDArray[np.int64]:
+def _groups(pairs: I32, people: int) -> I64:
     """int64 `[people]`: the connected component of each person under pairs `[n, 2]`, named by its lowest member."""
     a, b = pairs.T
     group = np.arange(people)
@@ -273,7 +273,7 @@ def _groups(pairs: npt.NDArray[np.int32], people: int) -> npt.NDArray[np.int64]:
             return group
 
 
-def _rank(group: npt.NDArray[np.integer], lots: F64, which: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def _rank(group: npt.NDArray[np.integer], lots: F64, which: Mask) -> I64:
     """int64 `[n]`: the place of each of `which` among those of its group, by lot; the others come after them."""
     order = np.lexsort((lots, ~which, group))
     ordered = group[order]
