@@ -48,7 +48,7 @@ def read_auair(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     def place(number: int) -> str:
         return f"{file}: annotations[{at[number][0]}].bbox[{at[number][1]}]"
 
-    collector = Collector(faults, place=lambda _, number: place(number), within=(root, *folders), exif=config.exif)
+    collector = Collector(config, faults, place=lambda _, number: place(number), within=(root, *folders))
     images, items = _frames(collector, entries, frames, chosen, folders)
     at += [(frame, k) for frame, boxes in items.items() for k in range(len(boxes))]
     boxes = Entries(list(chain.from_iterable(items.values())), place, faults)
@@ -56,7 +56,7 @@ def read_auair(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     for name in sorted(chosen - existing):
         faults.add("image without label", name, f"{file} has no entry of it")
     report_unlisted(config, folders[0], config.split is None, collector.paths, faults)
-    return collector.table(config.name, config.root, names)
+    return collector.table(names)
 
 
 def _frames(

@@ -61,12 +61,12 @@ def read_coco(config: HoldoutDataset, faults: Faults) -> AnnotationTable:
     content = load_json(config.name, file, ("images", "annotations", "categories"))
     names, labels = _categories(config, file, content["categories"], faults)
     place = _places(file, "annotation", content["annotations"])
-    collector = Collector(faults, place=lambda _, number: place(number), within=(config.root, *folders), exif=config.exif)
+    collector = Collector(config, faults, place=lambda _, number: place(number), within=(config.root, *folders))
     images = _images(collector, file, content["images"], folders)
     entries = Entries(content["annotations"], place, faults)
     _add_annotations(collector, collector.source(str(file)), entries, images, labels)
     report_unlisted(config, folders[0], len(files) == 1, collector.paths, faults)
-    return collector.table(config.name, config.root, names)
+    return collector.table(names)
 
 
 def _places(file: Path, noun: str, items: list[Any]) -> Callable[[int], str]:

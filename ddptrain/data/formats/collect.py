@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ddptrain.config.data import Exif
+from ddptrain.config.data import DatasetConfig
 from ddptrain.data.formats.files import Bounds
 from ddptrain.data.images.headers import exif_hint, read_header, read_headers
 from ddptrain.data.tables.base import F64, I64, Mask, Paths, to_offsets
@@ -33,13 +33,12 @@ class ImageCollector:
     """Takes the images that a dataset names and finds those that are sound.
 
     Args:
-        exif: how the images are read.
+        config: of the dataset.
         within: the folders that file names in annotations may lead into; none where the annotations name no files.
     """
 
-    def __init__(self, faults: Faults, exif: Exif = "apply", within: Iterable[str | Path] = ()) -> None:
-        self.faults = faults
-        self.exif = exif
+    def __init__(self, config: DatasetConfig, faults: Faults, within: Iterable[str | Path] = ()) -> None:
+        self.config, self.faults, self.exif = config, faults, config.exif
         self.bounds = Bounds(within)
         self.paths: list[str] = []
         self.named_by: list[str] = []
@@ -86,7 +85,8 @@ class ImageCollector:
         """The columns of a table of the sound images: those with a size."""
         sound = sizes[:, 0] > 0
         paths = Paths.pack(path for path, good in zip(self.paths, sound) if good)
-        return {"paths": paths, "sizes": sizes[sound].astype(np.int32), "exif": self.exif}
+        own = {"name": self.config.name, "root": self.config.root, "exif": self.exif}
+        return {**own, "paths": paths, "sizes": sizes[sound].astype(np.int32)}
 
 
 class Collector(ImageCollector):
@@ -95,18 +95,18 @@ class Collector(ImageCollector):
     Args:
         fractions: boxes are given in fractions of the image's width and height.
         place: turns a source file and the number that a row was given into `file:line`.
-        within, exif: see `ImageCollector`.
+        config, within: see `ImageCollector`.
     """
 
     def __init__(
         self,
+        config: DatasetConfig,
         faults: Faults,
         fractions: bool = False,
         place: Callable[[str, int], str] = line_of,
         within: Iterable[str | Path] = (),
-        exif: Exif = "apply",
     ) -> None:
-        super().__init__(faults, exif, within)
+        super().__init__(config, faults, within)
         self.fractions = fractions
         self.place = place
         self.sources: list[str] = []
@@ -140,7 +140,7 @@ class Collector(ImageCollector):
         self._ints.frombytes(np.ascontiguousarray(ints, np.int64).tobytes())
         self._floats.frombytes(np.ascontiguousarray(floats, np.float64).tobytes())
 
-    def table(self, name: str, root: str, names: tuple[str, ...], ignored_names: tuple[str, ...] = ()) -> AnnotationTable:
+    def table(self, names: tuple[str, ...], ignored_names: tuple[str, ...] = ()) -> AnnotationTable:
         """The table of all that was added, without what is faulty; each fault is counted in `faults`."""
         self.faults.looked_in |= set(map(os.path.dirname, self.sources))
         sizes = self.sizes(self._refused)
@@ -155,8 +155,6 @@ class Collector(ImageCollector):
         self._check(rows, sizes)
         area = np.where(rows.area > 0, rows.area, np.prod(rows.boxes[:, 2:] - rows.boxes[:, :2], axis=1))
         return AnnotationTable(
-            name=name,
-            root=root,
             names=names,
             offsets=to_offsets(np.bincount(rows.image, minlength=len(sizes))[sound]),
             boxes=rows.boxes.astype(np.float32),

@@ -140,7 +140,7 @@ def read_csv(config: HoldoutDataset, faults: Faults) -> AnnotationTable:
     names = class_names(config, config.names or sorted(occurring), str(file), faults)
     labels = {name: i for i, name in enumerate(names)}
     folders = image_folders(config, config.split or file.stem.removesuffix("_labels"), file.parent)
-    collector = Collector(faults, within=(config.root, *folders), exif=config.exif)
+    collector = Collector(config, faults, within=(config.root, *folders))
     source = collector.source(str(file))
     images: dict[str, int | None] = {}
     for row in _rows(config, file, faults):
@@ -162,7 +162,7 @@ def read_csv(config: HoldoutDataset, faults: Faults) -> AnnotationTable:
         else:
             faults.add("unknown class", where, repr(name))
     report_unlisted(config, folders[0], len(all_files) == 1, collector.paths, faults)
-    return collector.table(config.name, config.root, names)
+    return collector.table(names)
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

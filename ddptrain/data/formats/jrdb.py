@@ -114,8 +114,8 @@ class _Collector(ImageCollector):
     """Takes the files of the sequences and makes a `PeopleTable` of them."""
 
     def __init__(self, config: InteractionDataset, faults: Faults, folder: Path, images: Path) -> None:
-        super().__init__(faults, config.exif, (config.root, images))
-        self.config, self.folder = config, folder
+        super().__init__(config, faults, (config.root, images))
+        self.names, self.folder = config.names, folder
         self.labelled: list[bool] = []
         self._names: dict[str, int] = {}
         self._people = array("d")  # frame, track, no_eval, x, y, w, h
@@ -151,10 +151,6 @@ class _Collector(ImageCollector):
             self._people.extend((image, p.track, no_eval, *p.box))
         self._pairs += [(first + i, first + j, labels) for (i, j), labels in sorted(pairs.items())]
 
-    def _own_names(self) -> tuple[str, ...]:
-        """Names of the config, else all that occur in any file of the folder, sorted."""
-        return self.config.names if self.config.names is not None else tuple(sorted(self._names))
-
     def table(self, sequences: tuple[str, ...]) -> PeopleTable:
         """The table of all that is sound; each fault is counted."""
         sizes = self.sizes()
@@ -165,13 +161,11 @@ class _Collector(ImageCollector):
         counts = np.bincount(people[good, 0].astype(np.int64), minlength=len(sizes))[frames]
         pairs = [(int(number[i]), int(number[j]), labels) for i, j, labels in self._pairs if good[i] and good[j]]
         self._tell_lost_pairs(people, good, sizes)
-        names = self._own_names()
+        names = self.names if self.names is not None else tuple(sorted(self._names))
         place = {name: i for i, name in enumerate(names)}
         flat = [(k, place[n], d) for k, (_, _, labels) in enumerate(pairs) for n, d in labels.items() if self._known(n, place)]
         labels = np.array(flat, np.int64).reshape(-1, 3)
         return PeopleTable(
-            name=self.config.name,
-            root=self.config.root,
             names=names,
             sequences=sequences,
             labelled=np.array(self.labelled, bool)[frames],

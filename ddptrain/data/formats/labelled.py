@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddptrain.config.data import Exif, HoldoutDataset
+from ddptrain.config.data import HoldoutDataset
 from ddptrain.data.formats.build import check, of_split, whole
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import ImageCollector
@@ -38,8 +38,8 @@ SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "tes
 class LabelCollector(ImageCollector):
     """Takes images and labels of whole images in any order of labels, and makes an `ImageTable` of them."""
 
-    def __init__(self, faults: Faults, exif: Exif = "apply") -> None:
-        super().__init__(faults, exif)
+    def __init__(self, config: HoldoutDataset, faults: Faults) -> None:
+        super().__init__(config, faults)
         self.labels: list[tuple[int, int]] = []  # image, own class
 
     def image(self, path: str, named_by: str) -> int:
@@ -47,15 +47,13 @@ class LabelCollector(ImageCollector):
         known = self.known(path)
         return self.add(path, named_by) if known is None else known
 
-    def table(self, name: str, root: str, names: tuple[str, ...], keep: Callable[[str], bool]) -> ImageTable:
+    def table(self, names: tuple[str, ...], keep: Callable[[str], bool]) -> ImageTable:
         """The table of all images that are sound and that `keep` keeps; each fault is counted in `faults`."""
         sizes = self.sizes({i for i, path in enumerate(self.paths) if not keep(path)})
         sound = sizes[:, 0] > 0
         labels = np.unique(np.array(self.labels, np.int64).reshape(-1, 2), axis=0)
         labels = labels[sound[labels[:, 0]]]
         return ImageTable(
-            name=name,
-            root=root,
             names=names,
             offsets=to_offsets(np.bincount(labels[:, 0], minlength=len(sizes))[sound]),
             labels=labels[:, 1].astype(np.int32),
@@ -84,7 +82,7 @@ def read_folder(config: HoldoutDataset, faults: Faults) -> ImageTable:
         whole(config, folders)
     if not folders:
         raise UserError(f"{config.name}: no folder of a class in {base}; correct root or split")
-    collector = LabelCollector(faults, config.exif)
+    collector = LabelCollector(config, faults)
     labels = {folder: label for label, folder in enumerate(folders)}
     groups: dict[str, str] = {}
     loose = []  # in no folder of a class
@@ -99,7 +97,7 @@ def read_folder(config: HoldoutDataset, faults: Faults) -> ImageTable:
     for folder in sorted(labels.keys() - set(groups.values())):
         faults.add("empty class folder", str(base / folder), "a class folder without images")
     names = class_names(config, folders, str(base), faults)
-    return collector.table(config.name, str(root), names, of_split(config, groups))
+    return collector.table(names, of_split(config, groups))
 
 
 def read_label_csv(config: HoldoutDataset, faults: Faults) -> ImageTable:
@@ -112,7 +110,7 @@ def read_label_csv(config: HoldoutDataset, faults: Faults) -> ImageTable:
     names = class_names(config, config.names or occurring, str(file), faults)
     numbers = {name: i for i, name in enumerate(names)}
     folders = image_folders(config, config.split or file.stem, file.parent)
-    collector = LabelCollector(faults, config.exif)
+    collector = LabelCollector(config, faults)
     bounds = Bounds((config.root, *folders))
     groups: dict[str, str] = {}
     for where, name, labels in rows:
@@ -127,7 +125,7 @@ def read_label_csv(config: HoldoutDataset, faults: Faults) -> ImageTable:
             else:
                 faults.add("unknown class", where, repr(label))
     report_unlisted(config, folders[0], len(files) == 1, collector.paths, faults)
-    return collector.table(config.name, str(dataset_root(config)), names, of_split(config, groups))
+    return collector.table(names, of_split(config, groups))
 
 
 def _rows(config: HoldoutDataset, file: Path, faults: Faults) -> Iterator[tuple[str, str, list[str]]]:

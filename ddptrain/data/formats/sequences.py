@@ -71,7 +71,7 @@ def read_visdrone_vid(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     folder = split_folder(config, VID_PREFIX)
     annotations = find_folder(config, config.annotations, "annotations", [f"{folder}/annotations"])
     images_folder = find_folder(config, config.images, "images", [f"{folder}/sequences"])
-    collector = Collector(faults, exif=config.exif)
+    collector = Collector(config, faults)
     files = [Path(p) for p in files_below(annotations, {".txt"}, faults, deep=False)]
     for file in files:
         sequence = _Sequence(collector, images_folder / file.stem, file)
@@ -79,7 +79,7 @@ def read_visdrone_vid(config: DatasetConfig, faults: Faults) -> AnnotationTable:
             add_visdrone_row(collector, image, source, line, fields[2:])
     for name in sorted(set(folders_in(images_folder)) - {f.stem for f in files}):
         _report_unlabelled(images_folder / name, f"no file of {name} in {annotations}", faults)
-    return collector.table(config.name, config.root, names, ignored_names=names[-1:])
+    return collector.table(names, ignored_names=names[-1:])
 
 
 def lists_of(config: DatasetConfig, existing: list[str]) -> dict[str, list[str]]:
@@ -121,7 +121,7 @@ def read_uavdt(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     names = class_names(config, UAVDT_NAMES, "UAVDT", faults)
     annotations, existing = _uavdt_annotations(config)
     images_folder = find_folder(config, config.images, "images", ["UAV-benchmark-M", "images", "sequences", "."])
-    collector = Collector(faults, exif=config.exif)
+    collector = Collector(config, faults)
     for name in chosen_sequences(config, existing):
         file, ignored = annotations / f"{name}_gt_whole.txt", annotations / f"{name}_gt_ignore.txt"
         if name not in existing:
@@ -133,7 +133,7 @@ def read_uavdt(config: DatasetConfig, faults: Faults) -> AnnotationTable:
         if ignored.is_file():
             for row in sequence.rows(ignored, 9):
                 _add_uavdt_row(collector, *row, ignore=True)
-    return collector.table(config.name, config.root, names)
+    return collector.table(names)
 
 
 def _add_uavdt_row(collector: Collector, image: int, source: int, line: int, fields: list[str], ignore: bool) -> None:
@@ -178,6 +178,6 @@ def read_uavdt_xml(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     parsed = parse_folder(annotations, faults)
     sequences = set(chosen_sequences(config, sorted({sequence_of(s) for s in parsed})))
     stems = [(s, f"{annotations / s}.xml") for s in parsed if sequence_of(s) in sequences]
-    collector = Collector(faults, place=object_line, exif=config.exif)
+    collector = Collector(config, faults, place=object_line)
     add_files(collector, stems, parsed, (annotations, images_folder), UAVDT_NAMES)
-    return collector.table(config.name, config.root, names)
+    return collector.table(names)

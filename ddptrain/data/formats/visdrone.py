@@ -69,7 +69,7 @@ def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     annotations = find_folder(config, config.annotations, "annotations", [f"{folder}/annotations"])
     images_folder = find_folder(config, config.images, "images", [f"{folder}/images"])
     images = images_by_stem(images_folder, faults)
-    collector = Collector(faults, exif=config.exif)
+    collector = Collector(config, faults)
     texts = {stem: Path(p) for stem, p in files_by_stem(annotations, {".txt"}, faults, deep=False).items()}
     for stem in sorted(texts.keys() - images.keys()):
         faults.add("label without image", str(texts[stem]), f"no image {stem} in {images_folder}")
@@ -82,7 +82,7 @@ def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
         image = collector.image(path, str(texts[stem]))
         if image is not None:
             _add_file(collector, image, texts[stem])
-    return collector.table(config.name, config.root, names, ignored_names=names[-1:])
+    return collector.table(names, ignored_names=names[-1:])
 
 
 def _add_file(collector: Collector, image: int, path: Path) -> None:

@@ -203,12 +203,12 @@ def read_voc(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     if not occurring and config.names is None:
         raise _no_class(config, annotations, parsed, faults)
     names = class_names(config, config.names or occurring, str(annotations), faults)
-    collector = Collector(faults, place=object_line, exif=config.exif)
+    collector = Collector(config, faults, place=object_line)
     known = add_files(collector, stems, parsed, (annotations, images_folder), names)
     if not lists:
         for path in sorted(set(images_by_stem(images_folder, Faults(), deep=True).values()) - known):
             faults.add("image without label", path, f"no XML file of its name in {annotations}")
-    return collector.table(config.name, config.root, names)
+    return collector.table(names)
 
 
 def _no_class(config: DatasetConfig, annotations: Path, parsed: dict[str, VocFile | None], faults: Faults) -> UserError:

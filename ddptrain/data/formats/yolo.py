@@ -141,7 +141,7 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     if annotations is not None and not annotations.is_dir():
         raise UserError(f"{config.name}: annotations {annotations} is not a directory; give it relative to {root}")
     bases = [root, *([data.base] if data else ()), *(s if s.is_dir() else s.parent for s in sources)]
-    collector = Collector(faults, fractions=True, within=bases, exif=config.exif)
+    collector = Collector(config, faults, fractions=True, within=bases)
     rows = LabelRows(collector, len(names), data.first if data else 0, data.points if data else None)
     visited: set[str] = set()
     label_files = LabelFiles(faults, visited)
@@ -171,4 +171,4 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
         label_files.report_orphans()
     for reading, count in sorted(rows.read_as.items()):
         faults.note(f"{reading}: {count}")
-    return collector.table(config.name, config.root, names)
+    return collector.table(names)

@@ -148,7 +148,7 @@ def test_an_exif_chunk_behind_the_pixels_of_a_png_counts_too(tmp_path: Path) -> 
 
 
 def collected(paths: list[str], faults: Faults, exif: Exif) -> np.ndarray:
-    images = ImageCollector(faults, exif)
+    images = ImageCollector(OwnDataset(name="d", root=".", format="yolo", exif=exif), faults)
     for path in paths:
         images.add(path, path)
     return images.sizes()
