@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ddptrain.config import AugmentConfig, PairsConfig
@@ -70,6 +70,7 @@ def test_the_threshold_is_the_mean_of_both_widths() -> None:
 
 @given(boxes(), boxes(), places)
 def test_crops_around_the_seam_are_those_of_the_rolled_panorama(a: np.ndarray, b: np.ndarray, by: int) -> None:
+    assume((a[0, ::2].mean() - b[0, ::2].mean()) % W != W / 2)  # of two who stand opposite, neither is on the right
     image = np.random.default_rng(0).integers(0, 256, (H, W, 3)).astype(np.uint8)
     rolled = np.roll(image, by, 1)
     np.testing.assert_array_equal(cut(image, a[0]), cut(rolled, turned(a, by)[0]))
