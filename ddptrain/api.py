@@ -83,7 +83,7 @@ def train(config: str | os.PathLike[str] | Mapping[str, Any] | RunConfig, *overr
     """
     open_file_limit()
     notes: list[str] = []
-    changes = [*overrides, *_as_overrides(keys)]
+    changes = [*map(str, overrides), *_as_overrides(keys)]
     resolved = _resolve(config, changes, notes.append)
     main_thread = threading.current_thread() is threading.main_thread()  # no other may set handlers of signals
     with StopFlag(interactive=True) if main_thread else nullcontext(StopFlag()) as stop:
@@ -266,8 +266,8 @@ class Model:
 def _checked(image: Any) -> np.ndarray:
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
-        shape = " x ".join(map(str, array.shape))
-        raise UserError(f"image: must be a uint8 array [height, width, 3] in RGB, not {array.dtype} {shape or 'scalar'}")
+        given = f"{array.dtype} {' x '.join(map(str, array.shape))}" if array.ndim else type(image).__name__
+        raise UserError(f"image: must be a path or a uint8 array [height, width, 3] in RGB, not {given}")
     return np.ascontiguousarray(array)
 
 

@@ -76,7 +76,9 @@ def test_predictions_are_arrays_in_pixels_of_the_image(run: ddptrain.Run, config
     assert not model.module.training
 
 
-@pytest.mark.parametrize("image", [np.zeros((4, 4, 3)), np.zeros((3, 4), np.uint8), "gone.jpg", np.zeros((0, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4, 3)), np.zeros((3, 4), np.uint8), "gone.jpg", np.zeros((0, 4, 3), np.uint8), None, {"gone.jpg"}]
+)
 def test_what_is_not_an_image_is_refused_in_one_line(run: ddptrain.Run, image: Any) -> None:
     with pytest.raises(ddptrain.UserError, match=r"^[^\n]+$"):
         ddptrain.load(run.folder).predict(image)
@@ -85,6 +87,8 @@ def test_what_is_not_an_image_is_refused_in_one_line(run: ddptrain.Run, image: A
 def test_mistakes_are_user_errors(run: ddptrain.Run, config: Path, tmp_path: Path) -> None:
     with pytest.raises(ddptrain.UserError, match="did you mean steps"):
         ddptrain.train(config, train={"step": 3})
+    with pytest.raises(ddptrain.UserError, match="write key=value"):
+        ddptrain.train(config, {"train": 3})  # type: ignore[arg-type]
     with pytest.raises(ddptrain.UserError, match="resume=auto"):
         ddptrain.train(config)
     with pytest.raises(ddptrain.UserError, match="device: gpu"):

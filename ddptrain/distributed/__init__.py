@@ -2,7 +2,8 @@
 
 world.py        where this process stands, from the environment of its launcher
 meeting.py      the store through which the ranks meet, and who is waited for
-waiting.py      who is waited for in a collective, told every 10 s; what is told when it fails
+waiting.py      reports every 10 s who is waited for in a collective, and who was to blame when it fails
+last_words.py   how each rank ended, for those that miss it
 group.py        the process group, held open around a run
 collectives.py  every collective the package makes
 """

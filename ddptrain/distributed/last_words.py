@@ -49,7 +49,7 @@ def ask(store: Any, rank: int, size: int, own: str, patience_s: float = 2.0) -> 
 
 
 def who(store: Any, size: int) -> str:
-    """What the ranks that have ended said."""
+    """How the ranks that have ended report their end."""
     try:
         return "; ".join(f"rank {r} {store.get(f'end/{r}').decode()}" for r in range(size) if store.check([f"end/{r}"]))
     except RuntimeError:
@@ -57,7 +57,7 @@ def who(store: Any, size: int) -> str:
 
 
 def let_ask(store: Any, rank: int, size: int, patience_s: float = 3.0) -> None:
-    """The rank that holds the store stays until the others have said how they end, or for so long: they ask it."""
+    """The rank that holds the store stays until the others have left word of their ends, or for so long: they ask it."""
     until = time.monotonic() + patience_s
     try:
         while time.monotonic() < until and not store.check([f"end/{r}" for r in range(size) if r != rank]):

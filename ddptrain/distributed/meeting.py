@@ -13,14 +13,14 @@ import subprocess
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 
 from ddptrain.distributed import last_words
-from ddptrain.distributed.waiting import EVERY_S, Stop, say
+from ddptrain.distributed.waiting import EVERY_S, Stop, ranks, say
 from ddptrain.distributed.world import ALONE, World
 from ddptrain.errors import RankFailed, UserError
 
@@ -55,11 +55,11 @@ def meet(world: World, timeout_s: float, stop: Stop, environ: MutableMapping[str
             f"processes have RANK={world.rank}; give each start a MASTER_PORT of its own and each rank its RANK"
         )
     store.set(f"at/{world.rank}", f"0 0 {host(environ)}")
-    keys = [f"at/{r}" for r in range(world.size)]
-    while not store.check(keys):
-        missing = [r for r, key in enumerate(keys) if not store.check([key])] if clock.due else []
-        here = [r for r in range(world.size) if r not in missing]
-        words = _ranks(missing) + _absent_hosts(store, here, environ) if missing and here[:1] == [world.rank] else ""
+    keys = {str(r): f"at/{r}" for r in range(world.size)}
+    while not store.check([*keys.values()]):
+        missing = [r for r, key in keys.items() if not store.check([key])] if clock.due else []
+        here = [r for r in keys if r not in missing]
+        words = ranks(missing) + _absent_hosts(store, here, environ) if missing and here[0] == str(world.rank) else ""
         if store.check([last_words.ANY]):
             raise RankFailed(f"rank {world.rank} waited for the others to start; {last_words.who(store, world.size)}")
         try:
@@ -68,8 +68,7 @@ def meet(world: World, timeout_s: float, stop: Stop, environ: MutableMapping[str
             last_words.leave(store, world.rank, f"ended with status {e.code} before the others had come")
             raise
         except RankFailed:
-            missing = [r for r, key in enumerate(keys) if not store.check([key])]
-            raise RankFailed(clock.failure(_ranks(missing))) from None
+            raise RankFailed(clock.failure(ranks([r for r, key in keys.items() if not store.check([key])]))) from None
     return store
 
 
@@ -120,21 +119,20 @@ def _join(address: str, port: int, timeout_s: float, clock: _Clock, whose: str) 
             # the agent opens its store before it starts ranks
             raise RankFailed(f"{whose}, which held the store at {address}:{port}, is gone; start again")
         clock.wait(whom if clock.speaks else "", whom)
-    found: list[Any] = []
+    stores: list[Any] = []  # the one, or why there is none
 
     def connect() -> None:
         try:
-            wait = timedelta(seconds=timeout_s)
-            found.append(dist.TCPStore(address, port, None, False, wait, wait_for_workers=False))
+            stores.append(dist.TCPStore(address, port, None, False, timedelta(seconds=timeout_s), wait_for_workers=False))
         except (dist.DistError, RuntimeError, ValueError) as e:
-            found.append(e)
+            stores.append(e)
 
     threading.Thread(target=connect, name="meeting", daemon=True).start()
-    while not found:
+    while not stores:
         clock.wait(f"{whom} (something else answers there)" if clock.speaks else "", whom)
-    if isinstance(found[0], Exception):
+    if isinstance(stores[0], Exception):
         raise RankFailed(clock.failure(whom))
-    return found[0]
+    return stores[0]
 
 
 def _listens(address: str, port: int) -> bool:
@@ -152,7 +150,7 @@ class _Clock:
         self._world, self._timeout_s, self._stop, self._place = world, timeout_s, stop, place
         by_hand = world.launcher == "torchrun" and "TORCHELASTIC_RUN_ID" not in environ
         self.speaks = world.local_rank == 0 or by_hand
-        self._began = self._told = time.monotonic()
+        self._began = self._reported = time.monotonic()
         self._stopped = 0.0
         self._hint = ""
         if world.launcher == "srun":
@@ -164,7 +162,7 @@ class _Clock:
     @property
     def due(self) -> bool:
         """Whether it is time to say for whom."""
-        return time.monotonic() - self._told >= EVERY_S
+        return time.monotonic() - self._reported >= EVERY_S
 
     def wait(self, words: str, fail: str = "") -> None:
         """A tenth of a second; `words` say for whom when it is time, empty for silence."""
@@ -176,7 +174,7 @@ class _Clock:
         if now - self._began > self._timeout_s:
             raise RankFailed(self.failure(fail))
         if self.due:
-            self._told = now
+            self._reported = now
             if words:
                 waited = f"has waited {now - self._began:.0f} s at {self._place}"
                 say(f"rank {self._world.rank} {waited} for {words} to start{self._hint}")
@@ -188,12 +186,7 @@ class _Clock:
         return f"{me} {waited} for {whom} to start{self._hint}"
 
 
-def _ranks(missing: list[int]) -> str:
-    named = ", ".join(map(str, missing[:8])) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-    return f"rank{'s' * (len(missing) > 1)} {named}"
-
-
-def _absent_hosts(store: Any, here: list[int], environ: Mapping[str, str]) -> str:
+def _absent_hosts(store: Any, here: Sequence[str], environ: Mapping[str, str]) -> str:
     """The machines of a Slurm step from which nobody has come."""
     nodes = environ.get("SLURM_STEP_NODELIST", "")
     if not nodes:
@@ -214,8 +207,8 @@ def place_under_srun(environ: MutableMapping[str, str]) -> None:
         try:
             socket.getaddrinfo(first, None)
         except OSError:
-            found = re.search(r"NodeAddr=(\S+)", _scontrol("-o", "show", "node", first))
-            first = found[1] if found else first
+            address = re.search(r"NodeAddr=(\S+)", _scontrol("-o", "show", "node", first))
+            first = address[1] if address else first
         environ["MASTER_ADDR"] = first
     step = f"{environ.get('SLURM_JOB_ID')}.{environ.get('SLURM_STEP_ID')}"
     # below the kernel's ephemeral range

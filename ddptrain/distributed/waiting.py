@@ -1,4 +1,4 @@
-"""While ranks wait for each other: for whom is said every 10 s, and nobody waits for a rank that has left word of its end.
+"""While ranks wait for each other: who is late is reported every 10 s, and none waits for one that has left word of its end.
 
 Each rank counts its collectives. A thread of its own (`Watch`) tells the store how many it has begun, so that those who wait
 see who is behind. It costs the training nothing: a collective only notes that it begins and ends.
@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from ddptrain.distributed import last_words
 from ddptrain.errors import RankFailed
+from ddptrain.system.printable import first_few
 
 EVERY_S = 10.0
 """How often a waiting rank says for whom it waits."""
@@ -79,6 +80,11 @@ def say(text: str) -> None:
     print(f"ddptrain: {text}", file=sys.stderr, flush=True)
 
 
+def ranks(named: Sequence[str]) -> str:
+    """`rank 1`, `ranks 1, 2 and 5 more`."""
+    return f"rank{'s' * (len(named) > 1)} {first_few(named)}"
+
+
 class RankLost(RankFailed):
     """A collective failed because some rank did not come."""
 
@@ -130,7 +136,7 @@ class Watch:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._beat, self._heard = 0, ["" for _ in range(group.size)]
-        self._told = self._mourned = 0.0
+        self._reported = self._mourned = 0.0
         self._begun = (0, time.monotonic())
 
     def __enter__(self) -> Watch:
@@ -163,9 +169,9 @@ class Watch:
             self._mourned, self._beat = now, self._beat + 1
             self._store.set(f"at/{group.rank}", f"{Waiting.begun} {self._beat} {group.hosts[group.rank]}")
             self._mourn(waiting, now)
-        if waiting is not None and now - max(waiting.since, self._told) >= EVERY_S:
-            self._told = now
-            self._tell(waiting, now)
+        if waiting is not None and now - max(waiting.since, self._reported) >= EVERY_S:
+            self._reported = now
+            self._report(waiting, now)
 
     def _mourn(self, waiting: Waiting | None, now: float) -> None:
         """End this process when another rank has left word of its end and this one does not get any further."""
@@ -183,8 +189,8 @@ class Watch:
         say(f"failed: {line}")
         self._stop.leave(1)
 
-    def _tell(self, waiting: Waiting, now: float) -> None:
-        """Say who is behind; of those who wait, the first one speaks."""
+    def _report(self, waiting: Waiting, now: float) -> None:
+        """Report who is behind; of those who wait, the first one speaks."""
         rows = [row.decode() for row in self._store.multi_get([f"at/{r}" for r in range(self._group.size)])]
         behind = [r for r, row in enumerate(rows) if int(row.split(" ", 1)[0]) < Waiting.begun and r != self._group.rank]
         silent = {r for r, row in enumerate(rows) if row == self._heard[r]}
@@ -192,11 +198,9 @@ class Watch:
         if not behind or min(set(range(self._group.size)) - set(behind)) != self._group.rank:
             return
         hosts = self._group.hosts
-        named = [f"{r} on {hosts[r]}" + (" (gives no sign of life)" if r in silent else "") for r in behind[:8]]
-        more = f" and {len(behind) - 8} more" if len(behind) > 8 else ""
-        plural = "s" if len(behind) > 1 else ""
-        waited = now - waiting.since
-        say(f"rank {self._group.rank} has waited {waited:.0f} s in {waiting.what} for rank{plural} {', '.join(named)}{more}")
+        named = [f"{r} on {hosts[r]}" + (" (gives no sign of life)" if r in silent else "") for r in behind]
+        waited = f"has waited {now - waiting.since:.0f} s in {waiting.what}"
+        say(f"rank {self._group.rank} {waited} for {ranks(named)}")
 
 
 def second_connection(store: Any) -> Any:

@@ -163,8 +163,7 @@ def _of_srun(environ: Mapping[str, str], size: int) -> tuple[int, int, int, int]
 
 def _tasks_here(counts: str, node: int) -> int:
     """This node's number in a list such as Slurm's `4(x2),3`: two nodes with 4 tasks and one with 3; or the only number."""
-    found = re.findall(r"(\d+)(?:\(x(\d+)\))?", counts)
-    each = [int(n) for n, times in found for _ in range(int(times or 1))]
+    each = [int(n) for n, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", counts) for _ in range(int(times or 1))]
     if not each:
         raise UserError(
             f"SLURM_STEP_TASKS_PER_NODE={counts} in the environment must be a list of numbers such as 4(x2),3; "

@@ -91,7 +91,7 @@ class ClassificationTask(LogitsTask):
         """`probabilities` float32 `[classes]`."""
         seen, _ = ImageView.still(self.config.data.image_size).show(image)
         logits = model(torch.from_numpy(seen).permute(2, 0, 1)[None].to(device).float() / 255).float().cpu().numpy()
-        return {"probabilities": probabilities(logits, self.several)[0]}
+        return {"probabilities": probabilities(logits, self.several)[0].astype(np.float32)}
 
     def predict_file(self, model: nn.Module, path: Path, device: torch.device, score: float) -> FileAnswer:
         """The probability of every class, most probable first, and the picture with those of at least `score`."""
