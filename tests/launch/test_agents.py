@@ -227,7 +227,7 @@ def test_two_jobs_with_the_same_ports_never_join(tmp_path: Path) -> None:
     assert all("size=2" in s for s in said)
     met = [{line.split()[-1] for line in s.splitlines() if "meets at" in line} for s in said]
     assert met[0] == met[1] != met[2] == met[3]
-    assert sum(f"port {ports[0]} is taken" in s for s in said) == 2
+    assert sum(f"port {ports[0]} is in use" in s for s in said) == 2
 
 
 def test_foreign_stores_and_services_are_passed_over() -> None:
