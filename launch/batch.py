@@ -15,7 +15,7 @@ from typing import Any
 from ddptrain.config.slurm import no_room
 from ddptrain.errors import UserError
 from ddptrain.system.files import write_text
-from ddptrain.system.printable import printable
+from ddptrain.system.printable import counted, printable
 from ddptrain.system.status import FAILED, FINISHED, STOPPED, USER_ERROR, read_status
 from launch import cluster, job, rendezvous
 from launch.job import Job
@@ -130,15 +130,17 @@ def over_budget(mine: Job) -> str | None:
     slurm, known = mine.options, [e for _, e in sorted(ends(mine.path).items(), key=lambda x: int(x[0]))]
     stops = sum(e["kind"] == "stopped" for e in known)
     if stops > slurm.max_stops:
-        return f"it was stopped {stops} times and slurm.max_stops is {slurm.max_stops}"
+        return f"it was stopped {counted(stops, 'time')} and slurm.max_stops is {slurm.max_stops}"
     crashes, before = 0, -1
     for end in known:
         if end["kind"] in ("crashed", "lost", "unsaved"):
             crashes, before = 1 if end["step"] > before else crashes + 1, end["step"]
     if crashes > slurm.max_crashes:
-        return f"it crashed {crashes} times without a new checkpoint and slurm.max_crashes is {slurm.max_crashes}"
+        return f"it crashed {counted(crashes, 'time')} without a new checkpoint and slurm.max_crashes is {slurm.max_crashes}"
     bad = sum(e["kind"] == "bad node" for e in known)
-    return f"it met bad machines {bad} times and slurm.max_crashes is {slurm.max_crashes}" if bad > slurm.max_crashes else None
+    if bad > slurm.max_crashes:
+        return f"it met bad machines {counted(bad, 'time')} and slurm.max_crashes is {slurm.max_crashes}"
+    return None
 
 
 def judge(mine: Job, restart: int, code: int) -> tuple[str, int, list[str]]:

@@ -201,7 +201,7 @@ def test_crash_loop_ends_and_chains_are_true(slurm: Jobs) -> None:
     chained = {"dependency": f"afterok:{job.id}", "kill-on-invalid-dep": "yes"}
     after = slurm.gloo("after", nodes=1, extra=chained)
     assert job.end() == ("FAILED", 1), job.log
-    assert "2 crashes without a new checkpoint" in job.log
+    assert "it crashed 2 times without a new checkpoint" in job.log
     failure = logs.root_failure(job.folder / "logs")
     assert failure
     assert (failure[0].rank, "rank 1 was told to fail" in failure[1]) == (1, True)
@@ -217,7 +217,7 @@ def test_exit_statuses_of_a_stop_and_a_mistake(slurm: Jobs) -> None:
     control.requeue(stopped.training().id)
     assert stopped.end() == ("FAILED", 0), stopped.log
     assert (stopped.status, stopped.show()["ExitCode"]) == ("stopped", "75:0")
-    assert "1 stops, slurm.max_stops is 0" in stopped.log
+    assert "it was stopped 1 time and slurm.max_stops is 0" in stopped.log
     assert mistake.end() == ("FAILED", 0), mistake.log
     assert mistake.show()["ExitCode"] == "2:0"
 
