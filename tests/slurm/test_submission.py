@@ -81,7 +81,7 @@ def test_submit_watch_and_read(slurm: Jobs, config: Path) -> None:
     assert "generic resource" in ddptrain("sweep", config, "--grid", "seed=1,2", "--slurm", "gres=no:1", code=2)
     assert not (slurm.folder / "runs").exists()
     said = ddptrain("submit", config, "--slurm", "begin=now+6")
-    assert "PENDING" in ddptrain("jobs")
+    assert re.search("PENDING|RUNNING", ddptrain("jobs"))
     mine = submitted(slurm, said)
     again = ddptrain("submit", config, code=2)
     assert re.search(rf"job {mine.id} \((PENDING|RUNNING)\) trains this run already", again)

@@ -123,7 +123,7 @@ def read_label_csv(config: HoldoutDataset, faults: Faults) -> ImageTable:
             if label in numbers:
                 collector.labels.append((image, numbers[label]))
             else:
-                faults.add("unknown class", where, repr(label))
+                faults.add("unknown class", where, f"{label!r} is not among its names")
     report_unlisted(config, folders[0], len(files) == 1, collector.paths, faults)
     return collector.table(names, of_split(config, groups))
 
