@@ -14,9 +14,10 @@ from typing import Any, Generic, NamedTuple
 import numpy as np
 import torch
 
-from ddptrain.config.data import AugmentConfig
+from ddptrain.config.data import AugmentConfig, Exif
 from ddptrain.data.augment.geometry import BORDER
 from ddptrain.data.augment.view import ImageView
+from ddptrain.data.images.headers import read_headers
 from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.tables.base import T, Table
 from ddptrain.errors import UserError
@@ -39,6 +40,36 @@ class Loaded(NamedTuple):
     key: SampleKey
     source: Any
     fault: str | None = None
+
+
+@dataclass(frozen=True)
+class FileList:
+    """Image files and their sizes: the tables of a task of the user's own, see docs/tasks.md.
+
+    Attributes:
+        sizes: int32 `[N, 2]`: width, height.
+    """
+
+    paths: Sequence[str]
+    sizes: np.ndarray
+    exif: Exif = "apply"
+
+    @classmethod
+    def of(cls, paths: Sequence[str], exif: Exif = "apply") -> "FileList":
+        """Look at each file's header; raises `UserError` for one that is missing or not an image."""
+        sizes = []
+        for path, header in zip(paths, read_headers(paths, exif)):
+            if isinstance(header, str):
+                raise UserError(f"{path}: {header}")
+            sizes.append(header.size)
+        return cls(paths, np.array(sizes, np.int32).reshape(-1, 2), exif)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, image: int) -> str:
+        """Path of one image."""
+        return self.paths[image]
 
 
 @dataclass(eq=False)
