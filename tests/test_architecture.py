@@ -18,7 +18,7 @@ FLOORS = {
     "models": 2, "tasks": 3, "checkpoint": 3, "engine": 4, "commands": 5, "cli": 6, "api": 6, "__main__": 7, "__init__": 8,
 }  # fmt: skip
 NO_TORCH = ("config", "errors", "system")
-FILE_LINES, FUNCTION_LINES, WHOLE_CONFIGS = 305, 60, 20
+FILE_LINES, FUNCTION_LINES, WHOLE_CONFIGS = 300, 60, 20
 
 
 class Module(NamedTuple):
@@ -133,7 +133,7 @@ def test_a_function_takes_the_section_that_it_uses_not_the_whole_config() -> Non
         for m in modules().values()
         for f in functions(m)
         for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs)
-        if a.annotation and ast.unparse(a.annotation).strip("'\"").removesuffix(" | None") == "RunConfig"
+        if a.annotation and "RunConfig" in ast.unparse(a.annotation)
     ]
     if len(whole) > WHOLE_CONFIGS:
         none([f"{len(whole)} functions take a whole RunConfig, more than {WHOLE_CONFIGS}:", *whole])

@@ -18,7 +18,7 @@ from ddptrain.config.places import without_defaults_of_others
 from ddptrain.config.run import RunConfig
 from ddptrain.config.tasks import run_of
 from ddptrain.config.text import dump_inline, parse_yaml
-from ddptrain.config.unused import split_unused, touches
+from ddptrain.config.unused import split_unused, touches, unused
 from ddptrain.errors import UserError
 from ddptrain.system.printable import printable
 
@@ -92,7 +92,7 @@ def resolve(
     data = _spelled_out(_expand(data, environ, source, ""), source)
     config = _validated(data, source)
     given = [canonical_key(override.partition("=")[0]) for override in overrides]
-    refused, left_out = split_unused(config, given)
+    refused, left_out = split_unused(unused(config), given)
     if stored:
         refused, left_out = [key for key in refused if touches(given, key.key)], []
     if refused:

@@ -43,15 +43,15 @@ def unused(config: RunConfig) -> list[Unused]:
     return list(first.values())
 
 
-def split_unused(config: RunConfig, given: Sequence[str]) -> tuple[list[Unused], list[Unused]]:
-    """Those that must be refused, and those whose reader the command line has switched off.
+def split_unused(keys: Sequence[Unused], given: Sequence[str]) -> tuple[list[Unused], list[Unused]]:
+    """Those of `keys` that must be refused, and those whose reader the command line has switched off.
 
     Args:
         given: keys of the overrides.
     """
     refused: list[Unused] = []
     left_out: list[Unused] = []
-    for key in unused(config):
+    for key in keys:
         switched = any(touches(given, switch) for switch in key.switches) and not touches(given, key.key)
         (left_out if switched else refused).append(key)
     return refused, left_out

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddptrain.checkpoint.load import Checkpoint, load_checkpoint, newest_checkpoint
-from ddptrain.config import RunConfig, resolve
+from ddptrain.config import DatasetConfig, RunConfig, resolve
 from ddptrain.config.places import without_defaults_of_others
+from ddptrain.config.section import Section
 from ddptrain.config.text import dump_inline
 from ddptrain.data.tables.contents import differences
 from ddptrain.engine.state import RunState
@@ -90,13 +91,15 @@ def _is_inside(source: Path, folder: Path) -> bool:
     return folder.resolve() in (source.resolve(), *source.resolve().parents)
 
 
-def identity(config: RunConfig, sizes: Sequence[int]) -> dict[str, Any]:
-    """What two configs must share for one to go on from the other's checkpoint, by the name that `resume.allow` takes."""
+def identity(
+    datasets: Sequence[DatasetConfig], sizes: Sequence[int], classes: Sequence[str], global_batch: int, seed: int
+) -> dict[str, Any]:
+    """What two runs must share for one to go on from the other's checkpoint, by the name that `resume.allow` takes."""
     return {
-        "datasets": [f"{d.name}: {n} images, share {d.share}" for d, n in zip(config.data.train, sizes)],
-        "classes": list(config.classes),
-        "global_batch": config.train.global_batch,
-        "seed": config.seed,
+        "datasets": [f"{d.name}: {n} images, share {d.share}" for d, n in zip(datasets, sizes)],
+        "classes": list(classes),
+        "global_batch": global_batch,
+        "seed": seed,
     }
 
 
@@ -155,29 +158,34 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def consequences(checkpoint: Checkpoint, now: RunConfig, state: RunState) -> Iterator[str]:
-    """What a change means for running statistics and for the best value so far, a line each with the reason; `state` has
-    not taken the checkpoint over yet."""
+def consequences(checkpoint: Checkpoint, state: RunState, image_size: Any, loss: Section, group_norms: bool) -> Iterator[str]:
+    """What a change means for running statistics and for the best value so far, a line each with the reason.
+
+    Args:
+        state: has not taken the checkpoint over yet.
+        image_size: of the run now, as is `loss`.
+        group_norms: the run's model could have group norms.
+    """
     before, split, norms = checkpoint.stored_config, state.split, batch_norms(state.model)
     learning = [m for m in norms if m.track_running_stats and m.affine and (m.weight is None or m.weight.requires_grad)]
     micro, ranks = checkpoint.state.get("micro_batch"), checkpoint.state.get("ranks")
     if learning and micro is not None and ranks is not None and (micro, ranks) != (split.micro_batch, split.world_size):
         synced = all(isinstance(m, SYNC_BATCH_NORMS) for m in learning)
         over = "all ranks' micro batches" if synced else "one micro batch"
-        group = ", or train with model.norm=group, where the split does not matter" if _takes_group_norms(now) else ""
+        group = ", or train with model.norm=group, where the split does not matter" if group_norms else ""
         yield (
             f"micro batch {micro} on {counted(int(ranks), 'rank')} before, {split.micro_batch} on "
             f"{counted(split.world_size, 'rank')} now: the model has batch norms, which normalise over {over}, so what it "
             f"learns and its running statistics are not those of the run so far; restore both{group}"
         )
     size = before["data"]["image_size"]
-    if size != now.data.image_size:
+    if size != image_size:
         kept = "running statistics of the batch norms, " if norms else ""
         yield (
-            f"data.image_size was {size} and is {now.data.image_size}: {kept}averaged weights and the best value so far are of "
+            f"data.image_size was {size} and is {image_size}: {kept}averaged weights and the best value so far are of "
             "the old size and adapt as the run goes on"
         )
-    if before["loss"] != now.loss.model_dump(mode="json"):
+    if before["loss"] != loss.model_dump(mode="json"):
         kept = "the running statistics of the batch norms, " if learning else ""
         yield (
             f"the loss has changed: losses before and after do not compare, and {kept}the optimizer's moments and the best "
@@ -185,7 +193,8 @@ def consequences(checkpoint: Checkpoint, now: RunConfig, state: RunState) -> Ite
         )
 
 
-def _takes_group_norms(config: RunConfig) -> bool:
+def takes_group_norms(config: RunConfig) -> bool:
+    """Whether `model.norm=group` is a config that can be run."""
     if config.task == "detection" and getattr(config.model, "backbone", None) is not None:  # a published one has its own
         return False
     try:

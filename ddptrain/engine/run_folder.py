@@ -19,7 +19,7 @@ from ddptrain.checkpoint.writer import CheckpointWriter
 from ddptrain.config.docs import to_yaml
 from ddptrain.config.moved import nothing_found
 from ddptrain.distributed import World
-from ddptrain.engine.resume import Origin, changes, check_same, consequences, find_origin, identity
+from ddptrain.engine.resume import Origin, changes, check_same, consequences, find_origin, identity, takes_group_norms
 from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
 from ddptrain.system.files import write_text
@@ -36,7 +36,13 @@ class RunFolder:
     def __init__(self, task: Task, world: World, state: RunState, lock: RunLock) -> None:
         """Args: lock: of the run folder, held by rank 0."""
         self._config, self._world, self._state, self._lock = task.config, world, state, lock
-        self._identity = identity(task.config, list(task.sampler.mixture.sizes))
+        self._identity = identity(
+            task.config.data.train,
+            task.sampler.mixture.sizes,
+            task.config.classes,
+            task.config.train.global_batch,
+            task.config.seed,
+        )
         # with arrays as tensors, for a checkpoint
         contents = [c.state() for c in task.contents] if world.main else []
         self._contents = [
@@ -72,12 +78,13 @@ class RunFolder:
                 self._state.notes.append(nothing_found(config.folder))
             return None
         path = checkpoint.path
+        meaning = consequences(checkpoint, self._state, config.data.image_size, config.loss, takes_group_norms(config))
         accepted = check_same(checkpoint, self._identity, self._contents, self._origin.allow)
         self._state.notes[:] = [
             f"resume: from {path}" + ("" if config.init_from is None else "; init_from is not used, it was for the start"),
             *(f"warning: resume: {line}" for line in accepted),
             *(f"resume: changed: {line}" for line in changes(checkpoint.stored_config, config)),
-            *(f"warning: resume: {line}" for line in consequences(checkpoint, config, self._state)),
+            *(f"warning: resume: {line}" for line in meaning),
         ]
         if config.folder.resolve() not in path.resolve().parents:
             self._carry(checkpoint)

@@ -7,7 +7,6 @@ from math import exp
 
 import torch
 
-from ddptrain.config import RunConfig
 from ddptrain.config.section import Section
 from ddptrain.distributed import World
 from ddptrain.engine.reporting import RunReporter
@@ -36,7 +35,7 @@ def report_start(task: Task, world: World, state: RunState, reporter: RunReporte
         line(f"warning: {world.local_size} ranks on this machine and fewer GPUs: all compute on the CPU; start fewer ranks")
     parameters = sum(p.numel() for p in state.model.parameters())
     line(f"model {config.model.name}: {parameters / 1e6:.2f} M parameters, {len(task.classes)} classes")
-    for setting in settings(config, state):
+    for setting in settings(state, config.train, config.eval, config.checkpoint):
         line(setting)
     reporter.console.table("what is trained, and how", Table(COLUMNS, groups(state)))
     for note in (*state.notes, *task.notes):
@@ -48,26 +47,29 @@ def report_start(task: Task, world: World, state: RunState, reporter: RunReporte
     reporter.board.text("mixture", plan.markdown(), state.step)
 
 
-def settings(config: RunConfig, state: RunState) -> Iterator[str]:
+def settings(state: RunState, train: Section, evaluation: Section, checkpoint: Section) -> Iterator[str]:
     """Length, rates, decay and average of a run, a line each."""
-    schedule, per_epoch = state.schedule, state.samples_per_epoch / state.split.global_batch
-    unused = _unused("train", config.train, "epochs", "steps")
-    unused += _unused("eval", config.eval) + _unused("checkpoint", config.checkpoint)
+    schedule, optimizer, per_epoch = (
+        state.schedule,
+        state.schedule.optimizer,
+        state.samples_per_epoch / state.split.global_batch,
+    )
+    unused = _unused("train", train, "epochs", "steps") + _unused("eval", evaluation) + _unused("checkpoint", checkpoint)
     length = f"{counted(state.steps, 'step')} = {state.steps / per_epoch:.4g} epochs"
     more = f"; not used: {', '.join(unused)}" if unused else ""
     yield f"{length} of {state.samples_per_epoch} samples, {per_epoch:.4g} steps each{more}"
     last = schedule.at(state.steps - 1).lr
-    rates = f"peak lr {config.optimizer.lr:g}, schedule {config.schedule.name} to lr {last:g} at the last step"
-    yield f"optimizer {config.optimizer.name}, {rates}"
+    rates = f"peak lr {optimizer.lr:g}, schedule {schedule.config.name} to lr {last:g} at the last step"
+    yield f"optimizer {optimizer.name}, {rates}"
     if schedule.warmup_steps:
         bias = f", of biases from {schedule.bias_start:g}" if schedule.bias_start else ""
-        momentum = f", momentum from {schedule.momentum_start:g} to {config.optimizer.momentum:g}"
-        moves = momentum if config.optimizer.name != "adagrad" else ""
+        momentum = f", momentum from {schedule.momentum_start:g} to {optimizer.momentum:g}"
+        moves = momentum if optimizer.name != "adagrad" else ""
         length = "step" if schedule.warmup_steps == 1 else f"{schedule.warmup_steps} steps"
         yield f"warm-up over the first {length}: lr from 0{bias}{moves}"
     else:
-        yield "no warm-up" + ("" if config.schedule.warmup_epochs == 0 else ": the run is too short for one")
-    decay, rule = used_decay(config.optimizer, state.split.global_batch)
+        yield "no warm-up" + ("" if schedule.config.warmup_epochs == 0 else ": the run is too short for one")
+    decay, rule = used_decay(optimizer, state.split.global_batch)
     yield f"weight decay {decay:g}" + (f" = {rule}" if decay else "")
     if state.ema is None:
         yield "no average of the weights (ema.enabled=false)"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddptrain.config import DatasetConfig, RunConfig, resolve
+from ddptrain.config import DatasetConfig, resolve
 from ddptrain.config.data import MixingAugment
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.formats.build import check
@@ -39,7 +40,6 @@ class TableTask(Task):
         masked: loss and metrics leave out the classes that a dataset does not label.
         channels: of the network's input image.
         view_class: makes the view of such a task.
-        tables: tables and faults of the datasets that were read, by part and name.
     """
 
     unit: str
@@ -47,9 +47,10 @@ class TableTask(Task):
     masked = True
     channels = 3
 
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__(config)
-        self.tables: dict[tuple[Part, str], tuple[Any, Faults]] = {}
+    @cached_property
+    def tables(self) -> dict[tuple[Part, str], tuple[Any, Faults]]:
+        """Tables and faults of the datasets that were read, by part and name."""
+        return {}
 
     @staticmethod
     @abstractmethod

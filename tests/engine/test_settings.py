@@ -29,7 +29,7 @@ def built(path: Path, *overrides: str) -> tuple[RunConfig, RunState]:
 def test_what_is_used_is_reported(shapes: Path) -> None:
     sgd = ("train.steps=null", "train.epochs=4", "data.samples_per_epoch=60", "schedule.warmup_epochs=1")
     config, state = built(shapes, *sgd, "optimizer={name: sgd, lr: 0.01, momentum: 0.9}", "freeze=[model.0]")
-    assert list(settings(config, state)) == [
+    assert list(settings(state, config.train, config.eval, config.checkpoint)) == [
         "20 steps = 4 epochs of 60 samples, 5 steps each",
         "optimizer sgd, peak lr 0.01, schedule one_cycle to lr 0.0001 at the last step",
         "warm-up over the first 5 steps: lr from 0, of biases from 0.1, momentum from 0.8 to 0.9",
@@ -46,13 +46,13 @@ def test_what_is_used_is_reported(shapes: Path) -> None:
 
 def test_what_is_not_used_is_reported(shapes: Path) -> None:
     config, state = built(shapes, "train.epochs=40", "eval.every_epochs=2", "eval.every_steps=3", "ema.enabled=false")
-    lines = list(settings(config, state))
+    lines = list(settings(state, config.train, config.eval, config.checkpoint))
     assert lines[0].endswith(
         "not used: train.epochs=40 (train.steps is given), eval.every_epochs=2 (eval.every_steps is given)"
     )
     assert lines[-1] == "no average of the weights (ema.enabled=false)"
     config, state = built(shapes, "optimizer={weight_decay: 0}", "schedule.warmup_epochs=0")
-    assert {"weight decay 0", "no warm-up"} < set(settings(config, state))
+    assert {"weight decay 0", "no warm-up"} < set(settings(state, config.train, config.eval, config.checkpoint))
 
 
 @pytest.mark.parametrize(
