@@ -122,7 +122,7 @@ def test_faults_are_dropped_and_counted_when_asked(broken_config: Path, broken: 
     assert "1 unreadable image" in train(1, broken_config, "data.on_fault=drop", "train.steps=1", "train.global_batch=4")
 
 
-def test_a_run_tells_what_it_did(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_reports_what_it_did(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Summary, history, resolved config, evaluation again, pictures: all of it from one joint run."""
     train(1, config, "train.steps=6", "eval.every_steps=3", "monitor.tensorboard=true")
     run = tmp_path / "run"
@@ -200,14 +200,14 @@ def test_a_number_below_one_is_refused(arguments: list[str], capsys: pytest.Capt
     assert "must be an integer ≥ 1" in capsys.readouterr().err
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
+def test_a_reader_that_leaves_early_is_not_an_error() -> None:
     command = f"{sys.executable} -m ddptrain config | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
 
 
-def test_a_library_loss_that_knows_no_ignore_regions_is_told(config: Path) -> None:
+def test_a_library_loss_that_knows_no_ignore_regions_is_reported(config: Path) -> None:
     words = "learns what is in ignore regions and crowds as background"
     library = ["model={name: ssdlite320_mobilenet_v3_large}", "data.allow_missing_annotations=true"]
     assert sum(words in note for note in build_task(load_config(config, library)).notes) == 1

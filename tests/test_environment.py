@@ -18,7 +18,7 @@ def test_alone_without_a_launcher_and_in_a_batch_script() -> None:
 
 
 @pytest.mark.parametrize(("counts", "here"), [("4(x2),3", 3), ("4,4,3", 3), ("8", 8), ("2,1(x5)", 1), (None, 11)])
-def test_srun_tells_the_tasks_of_this_machine(counts: str | None, here: int) -> None:
+def test_srun_reports_the_tasks_of_this_machine(counts: str | None, here: int) -> None:
     world = discover("cpu", STEP | ({"SLURM_STEP_TASKS_PER_NODE": counts} if counts else {}))
     assert (world.rank, world.size, world.local_rank, world.local_size, world.launcher) == (9, 11, 1, here, "srun")
 
@@ -67,7 +67,7 @@ def test_an_environment_that_contradicts_itself_is_refused(environ: dict[str, st
     assert words in str(refused.value)
 
 
-def test_what_says_nothing_wrong_is_no_contradiction() -> None:
+def test_what_says_nothing_wrong_is_not_a_contradiction() -> None:
     assert discover("cpu", {"WORLD_SIZE": "1"}).launcher == "single"
     assert discover("cpu", {"RANK": " ", "WORLD_SIZE": ""}).launcher == "single"
     assert discover("cpu", STEP | {"WORLD_SIZE": "11"}).launcher == "srun"

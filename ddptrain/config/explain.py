@@ -133,7 +133,7 @@ def _shown(value: Any) -> str:
 
 
 def _real_path(e: ErrorDetails, data: Any) -> list[str | int]:
-    """The error's location without the branches of unions, which are no keys of the file."""
+    """The error's location without the branches of unions, which are not keys of the file."""
     path: list[str | int] = []
     node = data
     for i, part in enumerate(e["loc"]):

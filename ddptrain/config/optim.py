@@ -22,7 +22,7 @@ class OptimizerConfig(Section):
     """How the decay follows the batch. true: it is multiplied by global_batch / nominal_batch, so that a sample decays the
     weights alike in a batch of any size (at 16 of 64 a step takes a quarter of it). `yolo`: it is multiplied by global_batch x
     accumulate / nominal_batch with accumulate = max(1, round(nominal_batch / global_batch)), YOLO's own rule, which hardly
-    changes it up to the nominal batch (YOLO also makes one step of so many batches, as do global_batch 64 and micro_batch 16).
+    changes it up to the nominal batch (YOLO also accumulates batches up to it, as do global_batch 64 and micro_batch 16).
     false: it is taken as it is. The log of a run reports the decay that is used."""
     nominal_batch: int = Field(default=64, ge=1)
     """The batch that `weight_decay` is meant for."""

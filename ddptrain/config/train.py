@@ -69,7 +69,7 @@ class MonitorConfig(Section):
     """What is written while a run goes on."""
 
     every_steps: int = Field(default=50, ge=1)
-    """Log the losses, rates and times every so many steps, and before that steps 1, 2, 5, 10, 20, 50 … of a start."""
+    """Steps between two lines of losses, rates and times in the log, which also holds steps 1, 2, 5, 10, 20 … of a start."""
     tensorboard: Switch = True
     """Write TensorBoard event files below the run folder."""
     images: int = Field(default=8, ge=0, le=64)

@@ -1,7 +1,7 @@
 """While ranks wait for each other: who is late is reported every 10 s, and none waits for one that has left word of its end.
 
-Each rank counts its collectives. A thread of its own (`Watch`) tells the store how many it has begun, so that those who wait
-see who is behind. It costs the training nothing: a collective only notes that it begins and ends.
+Each rank counts its collectives. A thread of its own (`Watch`) writes to the store how many it has begun, so that those who
+wait see who is behind. It costs the training nothing: a collective only notes that it begins and ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ddptrain.system.printable import first_few
 EVERY_S = 10.0
 """How often a waiting rank says for whom it waits."""
 _BEAT_S = 2.0
-_MOURNING_S = 5.0
+_LOST_S = 5.0
 """How long a rank that waits is left to itself after another one's end: with gloo it notices by itself, and ends in order."""
 _STUCK_S = 60.0
 """The same for one that does not seem to wait: with NCCL the wait is in a kernel."""
@@ -136,7 +136,7 @@ class Watch:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._beat, self._heard = 0, ["" for _ in range(group.size)]
-        self._reported = self._mourned = 0.0
+        self._reported = self._beat_at = 0.0
         self._begun = (0, time.monotonic())
 
     def __enter__(self) -> Watch:
@@ -155,7 +155,7 @@ class Watch:
         except RuntimeError:  # the store is gone: so is the run, and a wait notices or has noticed it
             waiting, began = Waiting.now, time.monotonic()
             while not self._end.wait(0.5) and waiting is not None and Waiting.now is waiting:
-                if time.monotonic() - began > _MOURNING_S:
+                if time.monotonic() - began > _LOST_S:
                     self._leave(waiting)
 
     def _look(self) -> None:
@@ -165,20 +165,20 @@ class Watch:
             last_words.leave(self._store, group.rank, f"was ended by {number.name} before its first step")
             say(f"rank {group.rank}: {number.name} while it waited in {waiting.what}: leaving, there is nothing to save yet")
             self._stop.leave(128 + number)
-        if now - self._mourned > _BEAT_S:
-            self._mourned, self._beat = now, self._beat + 1
+        if now - self._beat_at > _BEAT_S:
+            self._beat_at, self._beat = now, self._beat + 1
             self._store.set(f"at/{group.rank}", f"{Waiting.begun} {self._beat} {group.hosts[group.rank]}")
-            self._mourn(waiting, now)
+            self._report_lost(waiting, now)
         if waiting is not None and now - max(waiting.since, self._reported) >= EVERY_S:
             self._reported = now
             self._report(waiting, now)
 
-    def _mourn(self, waiting: Waiting | None, now: float) -> None:
+    def _report_lost(self, waiting: Waiting | None, now: float) -> None:
         """End this process when another rank has left word of its end and this one does not get any further."""
         if Waiting.begun != self._begun[0]:
             self._begun = (Waiting.begun, now)
         stuck = now - self._begun[1]
-        if stuck > (_MOURNING_S if waiting else _STUCK_S) and self._store.check([last_words.ANY]):
+        if stuck > (_LOST_S if waiting else _STUCK_S) and self._store.check([last_words.ANY]):
             self._leave(waiting)
 
     def _leave(self, waiting: Waiting | None) -> None:

@@ -2,7 +2,7 @@
 
 Precedence of the environment: torchrun (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`), else a Slurm step with more than one task
 (`SLURM_PROCID`, `SLURM_STEP_NUM_TASKS`, `SLURM_LOCALID`), else one process. A batch script, the shell of `salloc` and a shell
-in a step are no tasks that others wait for.
+in a step are not tasks that others wait for.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _integer(environ: Mapping[str, str], key: str, default: int | None = None, l
 
 
 def _of_torchrun(environ: Mapping[str, str], tasks: int) -> tuple[int, int, int, int] | None:
-    """(rank, size, local rank, local size) as torchrun tells them; None where it does not."""
+    """(rank, size, local rank, local size) as torchrun sets them; None where it does not."""
     rank, size = _integer(environ, "RANK"), _integer(environ, "WORLD_SIZE", low=1)
     if rank is None or size is None:
         given = "RANK" if size is None else "WORLD_SIZE"
@@ -149,7 +149,7 @@ def _in_a_shell() -> bool:
 
 
 def _of_srun(environ: Mapping[str, str], size: int) -> tuple[int, int, int, int]:
-    """(rank, size, local rank, local size) as srun tells them."""
+    """(rank, size, local rank, local size) as srun sets them."""
     rank = _integer(environ, "SLURM_PROCID")
     if rank is None or rank >= size:
         raise UserError(

@@ -71,7 +71,7 @@ class StopFlag:
         return "" if self._after is None else f"the limit of {self._after} steps"
 
     def is_due(self, steps: int) -> bool:
-        """Whether to stop after so many steps of this process."""
+        """Whether to stop now that this process has made `steps` steps."""
         return self.requested or steps == self._after
 
     @property

@@ -46,8 +46,10 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
 
 
 def first_few(names: Sequence[str], noun: str = "", separator: str = ", ", most: int = 8) -> str:
-    """The first names of a list, and how many more there are."""
-    more = f" and {len(names) - most} more {noun}".rstrip() if len(names) > most else ""
+    """The first names of a list, and how many more there are; `noun` is what one of them is called."""
+    hidden = len(names) - most
+    ending = "" if hidden == 1 or not noun else "es" if noun.endswith("s") else "s"
+    more = f" and {hidden} more {noun}{ending}".rstrip() if hidden > 0 else ""
     return separator.join(names[:most]) + more
 
 

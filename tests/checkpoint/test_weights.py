@@ -147,7 +147,7 @@ def test_class_rows_are_taken_by_name(name: str, tmp_path: Path) -> None:
     ]
 
 
-def test_the_order_of_the_classes_is_no_matter(tmp_path: Path) -> None:
+def test_the_order_of_the_classes_does_not_matter(tmp_path: Path) -> None:
     """Equal shapes say nothing about which row is whose."""
     old, new = networks()["lenet"](3), networks()["lenet"](3)
     saved(tmp_path, old, OLD)

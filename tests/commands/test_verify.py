@@ -76,7 +76,7 @@ def test_the_largest_difference_is_found() -> None:
     assert largest_difference(state(), other).name == "optimizer 0 exp_avg"
 
 
-def test_runs_that_counted_differently_are_no_match() -> None:
+def test_runs_that_counted_differently_are_not_match() -> None:
     other = copy.deepcopy(state())
     other["position"] = 36
     with pytest.raises(RunFailed, match="differ in position: 24 and 36"):

@@ -90,7 +90,7 @@ def test_what_nothing_reads_is_refused(task: str, overrides: str, line: str) -> 
         ("detection", {"train": {"patience": 3}}, ["eval.every_epochs=null"], None),
     ],
 )
-def test_what_the_command_line_switches_off_is_left_out_and_told(
+def test_what_the_command_line_switches_off_is_left_out_and_reported(
     task: str, file: dict[str, Any], overrides: list[str], left_out: list[str] | None
 ) -> None:
     data = json.loads(json.dumps(run(task)))
@@ -100,18 +100,18 @@ def test_what_the_command_line_switches_off_is_left_out_and_told(
         for part in path:
             section = section[int(part)] if isinstance(section, list) else section.setdefault(part, {})
         section[last] = value
-    told: list[str] = []
+    lines: list[str] = []
     if left_out is None:
         with pytest.raises(UserError, match="has no effect here"):
-            resolve(data, overrides, tell=told.append)
+            resolve(data, overrides, tell=lines.append)
         return
-    found = resolve(data, overrides, tell=told.append)
+    found = resolve(data, overrides, tell=lines.append)
     which = "1 key is" if len(left_out) == 1 else f"{len(left_out)} keys are"
-    assert [line.partition(" left out")[0] for line in told] == [f"config: {which}"]
-    assert all(f"{key}=" in told[0] for key in left_out)
+    assert [line.partition(" left out")[0] for line in lines] == [f"config: {which}"]
+    assert all(f"{key}=" in lines[0] for key in left_out)
     # what the run folder gets is a config like any other
-    assert resolve(parse_yaml(to_yaml(found), "config.yaml"), tell=told.append) == found
-    assert len(told) == 1
+    assert resolve(parse_yaml(to_yaml(found), "config.yaml"), tell=lines.append) == found
+    assert len(lines) == 1
 
 
 def test_the_way_out_that_the_line_names_works() -> None:

@@ -23,7 +23,7 @@ def join(environ: dict[str, str], timeout_s: float = 60.0, then: Callable[[], No
     """A rank that only meets the others, in short intervals; errors are reported as on the command line."""
     os.environ.update(environ)
     meeting.EVERY_S = waiting.EVERY_S = 0.5
-    waiting._BEAT_S, waiting._MOURNING_S = 0.2, 1.0
+    waiting._BEAT_S, waiting._LOST_S = 0.2, 1.0
     try:
         with StopFlag() as stop, distributed.process_group(distributed.discover("cpu"), timeout_s, stop):
             if then:
@@ -104,7 +104,7 @@ def test_a_silent_service_at_the_place_is_no_reason_to_wait_in_silence() -> None
     assert "for rank 0, which holds the store, to start" in ranks.text
 
 
-def test_two_ranks_with_one_number_are_told_apart() -> None:
+def test_two_ranks_with_one_number_are_distinguished() -> None:
     port = free_port()
     first = Ranks(1, join, place(0, port, size=3))
     twice = [Ranks(1, join, place(1, port, size=3)) for _ in range(2)]

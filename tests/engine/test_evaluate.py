@@ -1,4 +1,4 @@
-"""Validation images that cannot be read: counted, named, and too many of them are no evaluation."""
+"""Validation images that cannot be read: counted, named, and too many of them fail the evaluation."""
 
 import csv
 import json

@@ -85,7 +85,7 @@ def test_the_start_that_was_given_holds_until_there_is_a_checkpoint(config: Path
         begin(config, *told_first)
 
 
-def test_a_best_that_came_along_is_no_checkpoint_of_its_own(config: Path) -> None:
+def test_a_best_that_came_along_is_not_a_checkpoint_of_its_own(config: Path) -> None:
     Path("runs/run/checkpoints").mkdir(parents=True)
     write_start(Path("runs/run"), Start(str(Path("runs/other").absolute())))
     (other,) = Path("runs/other/checkpoints").glob("step_*.pt")
@@ -107,7 +107,7 @@ def test_a_fresh_start_after_going_back_needs_no_checkpoint(config: Path) -> Non
     assert begin(config, "resume=auto", "resume.allow=[fresh]")[0] is None
 
 
-def test_a_folder_with_jobs_only_is_no_run(config: Path) -> None:
+def test_a_folder_with_jobs_only_is_not_a_run(config: Path) -> None:
     Path("runs/run/jobs/20250101").mkdir(parents=True)
     assert begin(config, "resume=runs/other")[0] == 5
     assert begin(config)[0] is None

@@ -42,7 +42,7 @@ def test_a_log_that_cannot_be_written_is_reported_once(capsys: pytest.CaptureFix
     assert sum("/dev/full: lines are lost (No space left on device)" in line for line in out) == 1
 
 
-def test_a_name_that_is_no_utf8_is_written_all_the_same(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_written_all_the_same(tmp_path: Path) -> None:
     with Console(tmp_path / "log.txt", total_steps=1, steps_per_epoch=1, stream=None) as console:
         console.line(f"warning: {os.fsdecode(b'q' + bytes([0xE9]))}.jpg: unreadable")
     assert "q\\udce9.jpg" in (tmp_path / "log.txt").read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_until(condition: Callable[[], object], what: str | Callable[[], str], seconds: float = 120) -> None:
-    """Look until the condition holds; after so many seconds the test fails and shows `what`."""
+    """Look until the condition holds; after `seconds` the test fails and shows `what`."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, what() if callable(what) else what

@@ -129,7 +129,7 @@ def command_line(arguments: Sequence[str]) -> int:
 
 
 def train(world_size: int, config: Path, *overrides: str, expect: int = 0, timeout: float = 300) -> str:
-    """`ddptrain train` on so many ranks; returns what they said."""
+    """`ddptrain train` on a number of ranks; returns what they printed."""
     ranks = Ranks(world_size, command_line, ["train", str(config), *overrides])
     codes = ranks.wait(timeout)
     assert codes == [expect] * world_size, f"{codes}\n{ranks.text}"

@@ -60,7 +60,7 @@ def test_time_notations_of_slurm(text: str, expected: float) -> None:
     assert minutes(text) == expected
 
 
-def test_wrong_slurm_keys_are_told_in_one_line() -> None:
+def test_wrong_slurm_keys_are_reported_in_one_line() -> None:
     for overrides, said in (
         (["slurm.time=tomorrow"], "hours:minutes:seconds"),
         (["slurm.node=2"], "did you mean nodes?"),

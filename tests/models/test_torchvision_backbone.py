@@ -79,7 +79,7 @@ def test_other_channel_counts_keep_the_stem_s_answer(channels):
     assert len(wide(torch.rand(1, channels, 64, 64))) == 1
 
 
-def test_mistakes_are_told_in_one_line():
+def test_mistakes_are_reported_in_one_line():
     with pytest.raises(UserError, match=r"model\.backbone: resnet_18"):
         TorchvisionBackbone("resnet_18", (8,), 3, "batch", False)
     with pytest.raises(UserError, match=r"swin_t has no feature map of stride 8"):

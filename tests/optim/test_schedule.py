@@ -112,11 +112,11 @@ def test_apply_writes_by_name(name: str) -> None:
     optimizer = build_optimizer(config, nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), 16)
     optimizer.param_groups.reverse()
     schedule = Schedule(ScheduleConfig(), config, 1000, 100)
-    told = schedule.apply(optimizer, 30)
-    assert told == schedule.at(30)
+    rates = schedule.apply(optimizer, 30)
+    assert rates == schedule.at(30)
     for group in optimizer.param_groups:
-        assert group["lr"] == (told.bias_lr if group["name"] == "bias" else told.lr)
+        assert group["lr"] == (rates.bias_lr if group["name"] == "bias" else rates.lr)
         if name in ("sgd", "rmsprop"):
-            assert group["momentum"] == told.momentum
+            assert group["momentum"] == rates.momentum
         if name == "adamw":
-            assert group["betas"] == (told.momentum, 0.999)
+            assert group["betas"] == (rates.momentum, 0.999)

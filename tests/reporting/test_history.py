@@ -79,7 +79,7 @@ GOOD = "step,samples,AP\n10,120,0.1\n20,240,0.2\n"
         (GOOD + "30,1,\udcff\n" * 7, "line 4, line 5, line 6, line 7, line 8 and 2 more", ["10", "20"]),
     ],
 )
-def test_a_broken_history_is_put_aside_and_told(tmp_path: Path, text: str, where: str, kept: list[str]) -> None:
+def test_a_broken_history_is_put_aside_and_reported(tmp_path: Path, text: str, where: str, kept: list[str]) -> None:
     path, said = tmp_path / "history.csv", []
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
     history = History(path, resumed=99)

@@ -11,7 +11,7 @@ from ddptrain.reporting.page import Section, details, histogram, page, picture
 from ddptrain.reporting.table import UNKNOWN
 
 
-def test_the_page_tells_all_and_escapes_it() -> None:
+def test_the_page_reports_all_and_escapes_it() -> None:
     sections = [
         Section("Sizes <b>", ["a line"], ("dataset", "n"), [["<script>", 1234], ["b", UNKNOWN], ["c", None]]),
         Section("Empty", figures=[details("more", ["x & y"])]),

@@ -70,7 +70,7 @@ print("tensorboard" in sys.modules)
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
-def test_a_full_disk_is_told_once_and_written_on_when_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_once_and_written_on_when_there_is_room(tmp_path: Path) -> None:
     code = f"""
 import resource
 import numpy as np

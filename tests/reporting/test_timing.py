@@ -46,7 +46,7 @@ def test_accumulation_counts_every_wait() -> None:
     assert reading.images_per_second == pytest.approx(32)
 
 
-def test_pauses_are_no_training_but_time_to_the_end() -> None:
+def test_pauses_are_not_training_time_but_time_to_the_end() -> None:
     clock = Clock()
     timing = Timing(20, clock=clock)
     for i in timing.wait_for(clock.batches(0.0, 10)):

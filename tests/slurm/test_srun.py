@@ -25,7 +25,7 @@ def test_srun_starts_the_ranks(cluster: PrivateSlurm, config: Path, tmp_path: Pa
     assert sum(m["drawn"] for m in summary(tmp_path / "run")["mixture"]) == 24
 
 
-def test_a_shell_inside_a_step_is_no_rank(cluster: PrivateSlurm, config: Path) -> None:
+def test_a_shell_inside_a_step_is_not_a_rank(cluster: PrivateSlurm, config: Path) -> None:
     """Typed into the shell of `srun -n2 --pty bash -i`: nobody would start the other rank."""
     ours, theirs = pty.openpty()
     environ = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")} | cluster.environ

@@ -61,7 +61,7 @@ def foreign(folder: Path, silent_s: float = 0.0, **changes: Any) -> Path:
     return path
 
 
-def test_a_second_process_is_refused_and_told_whose_the_run_is(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_and_learns_whose_the_run_is(tmp_path: Path) -> None:
     said: list[str] = []
     with holder(tmp_path / "run") as process:
         with pytest.raises(UserError) as refused, RunLock(tmp_path / "run", said.append) as second:

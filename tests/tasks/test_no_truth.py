@@ -26,7 +26,7 @@ def test_a_training_set_without_a_box_is_refused(config: Path, scenes: Path) -> 
         notes(config, "data.train.0.share=0", "data.train.1.ignore=[car, bus]")
 
 
-def test_a_validation_set_without_a_box_is_told_and_refused_with_patience(config: Path, scenes: Path) -> None:
+def test_a_validation_set_without_a_box_is_reported_and_refused_with_patience(config: Path, scenes: Path) -> None:
     val = f"data.val=[{STREETS.format(root=scenes, split='val')}]"
     line = "warning: no box of any class in any validation dataset: its metrics are undefined, and there is no best.pt"
     assert line in notes(config, val)

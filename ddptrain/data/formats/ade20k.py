@@ -35,7 +35,7 @@ class _PlainData(pickle.Unpickler):
 
 
 def object_names(name: str, file: Path) -> tuple[str, ...]:
-    """Names of all classes, in the order of their numbers from 1 on; `UserError` of the dataset `name` where there are
+    """Names of all classes, in the order of their numbers, which start at 1; `UserError` of the dataset `name` where there are
     none."""
     if not file.is_file():
         raise UserError(f"{name}: no {file}, which holds the class names; put it there")

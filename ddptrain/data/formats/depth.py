@@ -132,7 +132,7 @@ def find_depth(
         if channels > 3:
             if d.depth_missing == "zeros" and channels == 4:
                 raise UserError(
-                    f"{d.name}: depth_missing=zeros needs the channel that tells what is known: model.in_channels=5"
+                    f"{d.name}: depth_missing=zeros needs the channel that marks what is known: model.in_channels=5"
                 )
             table, own, note = _maps_of(d, table, on_fault)
             notes.append(note)

@@ -32,7 +32,7 @@ def data_section(file: Path, weights: Weights | None = None) -> dict[str, Any]:
 
     `weights`: what the numbers of `train_weights` mean: `share`, the proportions of the drawn samples, or `multiplier`,
     how often each sample of a folder is drawn compared to others. `UserError` where they are given, `weights` is not,
-    and the two readings differ; it tells what each would give.
+    and the two readings differ; it says what each would give.
     """
     data = load_data_yaml(file)
     if data.names is None:
@@ -64,7 +64,7 @@ def unlabelled(section: dict[str, Any]) -> list[str]:
             known, none = np.isin(table.names, d["annotated"]), np.zeros(len(table.names), np.int64)
             gaps = joined_folders(config, table).gaps(table, known, none, none)
             if gaps:
-                shown = first_few(gaps, "folders", "; ", FOLDERS)
+                shown = first_few(gaps, "folder", "; ", FOLDERS)
                 out.append(
                     f"{part} {d['name']}: {shown}; what a folder shows without a label counts as "
                     f"background: make a list of images for each folder, and list them under {part} in {d['annotations']}"

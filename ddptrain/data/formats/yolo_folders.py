@@ -47,7 +47,7 @@ class Folders(NamedTuple):
             rest, rest_of = elsewhere + shown.sum(0) - own, of + len(table) - count
             missed = strangely_missed(count, own, rest * annotated, rest_of)
             classes = [f"{table.names[c]} ({rest[c]} of {rest_of[c]} images elsewhere show it)" for c in missed.tolist()]
-            out += [f"no box of {first_few(classes, 'classes', most=FOLDERS)} in {name}"] * bool(classes)
+            out += [f"no box of {first_few(classes, 'class', most=FOLDERS)} in {name}"] * bool(classes)
         return out
 
 

@@ -116,13 +116,13 @@ def _jpeg_is_complete(data: bytes) -> bool:
         kind = data[marker.end() - 1]
         if kind == 0xD9:
             return True
-        # every other marker starts a segment that tells its length; entropy-coded data may follow it
+        # every other marker starts a segment that begins with its length; entropy-coded data may follow it
         length = data[marker.end() : marker.end() + 2]
         at = marker.end() + int.from_bytes(length, "big")
 
 
 class ImageCache:
-    """Keeps the images that were used last, up to so many bytes; a copy in another process starts empty."""
+    """Keeps the images that were used last, within a limit of bytes; a copy in another process starts empty."""
 
     def __init__(self, size: int) -> None:
         self.size, self._held = size, 0

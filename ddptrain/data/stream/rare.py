@@ -52,7 +52,7 @@ class Timetable:
                 f"block: {block} leaves {len(weights)} datasets with less than one draw a block, the rarest with one "
                 f"in {total // min(weights)} draws; use a block of at least {enough}, or raise their shares"
             )
-        # after so many blocks everything is as at the start
+        # after that many blocks everything is as at the start
         self._period = total // math.gcd(total, block)
         self._spans: OrderedDict[int, tuple[list[int], list[I64]]] = OrderedDict()
 

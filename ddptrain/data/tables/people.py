@@ -21,7 +21,7 @@ class PeopleTable(Table):
 
     Attributes:
         sequences: names of the sequences.
-        labelled: bool `[N]`: the frame tells who interacts; elsewhere nothing is known.
+        labelled: bool `[N]`: who interacts is annotated in the frame; elsewhere nothing is known.
         offsets: int64 `[N + 1]`: frame i has the people `offsets[i]` to `offsets[i + 1]`.
         boxes: float32 `[P, 4]`.
         tracks: int32 `[P]`: the number in `pedestrian:N`.

@@ -165,7 +165,7 @@ def _never_shown(
         else "if it has them under other names, correct names, rename or the labels"
     )
     return (
-        f"{s.title}: no {unit} of {first_few(names, 'classes')}; {unlabelled}; if it really has none, write annotated: "
+        f"{s.title}: no {unit} of {first_few(names, 'class')}; {unlabelled}; if it really has none, write annotated: "
         f"{known} (in {s.key})"
     )
 

@@ -27,7 +27,7 @@ def folder_warnings(classes: Sequence[str], s: DataSet, elsewhere: np.ndarray, o
     way = f" (ddptrain config --data {folders.file} writes them)" if folders.file else " and a list of images of its own"
     known = "all" if s.annotated.all() else [name for name, k in zip(classes, s.annotated) if k]
     return [
-        f"{s.title}: {first_few(gaps, 'folders', '; ', FOLDERS)}; if a folder shows some without a label, they are {verb} as "
+        f"{s.title}: {first_few(gaps, 'folder', '; ', FOLDERS)}; if a folder shows some without a label, they are {verb} as "
         f"background: make each folder a dataset with annotated{way}; if they really have none, write annotated: "
         f"{dump_inline(known)} (in {s.key})"
     ]

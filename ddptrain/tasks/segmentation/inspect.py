@@ -37,7 +37,7 @@ def mask_warnings(classes: Sequence[str], sets: Sequence[DataSet]) -> list[str]:
         absent = np.flatnonzero(s.annotated & ~shown[i] & (s.config.annotated is None)).tolist()
         void = table.pixels[:, -1].sum() / max(table.pixels.sum(), 1)
         mostly_void = void > MOST_VOID and s.config.void is None
-        what = [f"no pixel of {first_few([classes[c] for c in absent], 'classes')}"] if absent else []
+        what = [f"no pixel of {first_few([classes[c] for c in absent], 'class')}"] if absent else []
         what += [f"void covers {100 * void:.1f} % of the pixels"] if mostly_void else []
         if what:
             ways = _map(classes, s, absent)
@@ -60,7 +60,7 @@ def values_text(classes: Sequence[str], table: MaskTable) -> str:
         c = int(table.classes[value])
         return "void" if c == VOID else classes[c]
 
-    return first_few([f"{v} ({100 * table.values[v] / total:.1f} %, {meaning(v)})" for v in values], "values")
+    return first_few([f"{v} ({100 * table.values[v] / total:.1f} %, {meaning(v)})" for v in values], "value")
 
 
 def _map(classes: Sequence[str], s: DataSet, absent: Sequence[int]) -> list[str]:

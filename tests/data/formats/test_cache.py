@@ -184,7 +184,7 @@ def test_a_broken_entry_is_read_anew(dataset: DetectionDataset, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("change", ["labels", "names", "other entry", "checksum"])
-def test_an_entry_that_was_changed_is_told_and_read_anew(dataset: DetectionDataset, tmp_path: Path, change: str) -> None:
+def test_an_entry_that_was_changed_is_reported_and_read_anew(dataset: DetectionDataset, tmp_path: Path, change: str) -> None:
     plain = load(dataset, tmp_path)
     (entry,) = entries(tmp_path)
     meta = entry / "meta.json"

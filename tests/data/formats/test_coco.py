@@ -201,7 +201,7 @@ def test_a_key_given_twice(coco: Callable[..., DetectionDataset]) -> None:
     assert "is not valid JSON" in refused(config)
 
 
-def test_the_remedies_are_told(coco: Callable[..., DetectionDataset]) -> None:
+def test_the_remedies_are_reported(coco: Callable[..., DetectionDataset]) -> None:
     config = coco(annotations=[{**BOX, "bbox": [], "segmentation": [TRIANGLE]}, OTHER])
     assert read(config)[1].text() == "1 segmentation without box (box taken from the segmentation)"
 

@@ -86,7 +86,7 @@ def test_one_line_says_what_is_wrong(csv_set: Callable[..., DetectionDataset], t
     assert words in refused(csv_set(text))
 
 
-def test_two_columns_that_may_be_the_path_are_told(csv_set: Callable[..., DetectionDataset]) -> None:
+def test_two_columns_that_may_be_the_path_are_reported(csv_set: Callable[..., DetectionDataset]) -> None:
     _, faults = read(csv_set("image,filename,x1,y1,x2,y2,class\nb.jpg,a.jpg,1,2,30,40,car\n"))
     assert "of the columns filename, image the first is taken" in faults.text()
 
@@ -109,7 +109,7 @@ def test_cells_that_a_spreadsheet_would_run(name: str) -> None:
     assert guarded(name)[0] not in "=+-@\t"
 
 
-def test_converted_names_are_no_formulas(tmp_path: Path, save_image: Save) -> None:
+def test_converted_names_are_not_formulas(tmp_path: Path, save_image: Save) -> None:
     save_image(tmp_path / "set/images/=a.jpg")
     (tmp_path / "set/labels").mkdir()
     (tmp_path / "set/labels/=a.txt").write_text("0 .5 .5 .2 .2\n")

@@ -108,7 +108,7 @@ def test_levels(tmp_path: Path) -> None:
     assert turned.read(str(tmp_path / "depth/b.png"), (3, 1)).tolist() == [[0, 254, 1]]
 
 
-def test_bad_maps_are_told(tmp_path: Path) -> None:
+def test_bad_maps_are_reported(tmp_path: Path) -> None:
     (tmp_path / "depth").mkdir()
     cv2.imwrite(str(tmp_path / "depth/rgb.png"), np.zeros((4, 4, 3), np.uint8))
     (tmp_path / "depth/cut.png").write_bytes(b"\x89PNG")
@@ -177,7 +177,7 @@ def test_real_pairs(data_root: Path) -> None:
     assert (depth_of_file("elsewhere.jpg", (64, 48), [config], 5) == 0).all()
 
 
-def test_maps_that_are_replaced_are_told(tmp_path: Path) -> None:
+def test_maps_that_are_replaced_are_reported(tmp_path: Path) -> None:
     table = make_table(tmp_path)
 
     def state() -> dict[str, Any]:

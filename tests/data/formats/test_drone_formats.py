@@ -74,7 +74,7 @@ def test_vid_faults(tmp_path: Path, save_image: Save, row: str, words: str) -> N
     assert words in refused(vid_set(tmp_path, save_image, row))
 
 
-def test_an_image_that_is_no_frame_is_told(tmp_path: Path, save_image: Save) -> None:
+def test_an_image_that_is_not_a_frame_is_reported(tmp_path: Path, save_image: Save) -> None:
     config = vid_set(tmp_path, save_image, "2,0,1,2,10,20,1,4,0,0\n")
     save_image(tmp_path / "sequences/s1/cover.jpg")
     table, faults = read(config)

@@ -172,7 +172,7 @@ def test_entries_of_one_frame_keep_all_boxes(tmp_path: Path, save_image: Save) -
 
 
 @pytest.mark.parametrize("row", ["10,20,30,40,0.87,4,0,0", "10,20,30,40,1_0,4,0,0", "10,20,30,40,1,4.0,0,0"])
-def test_a_row_of_a_detector_is_no_label(tmp_path: Path, save_image: Save, row: str) -> None:
+def test_a_row_of_a_detector_is_not_a_label(tmp_path: Path, save_image: Save, row: str) -> None:
     config = made(tmp_path / "set", save_image, "visdrone")
     (tmp_path / "set/annotations/a.txt").write_text(f"10,20,30,40,1,4,0,0\n{row}\n")
     assert f"a.txt:2: malformed row: {row}: " in refused(config)

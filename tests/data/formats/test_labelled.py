@@ -135,7 +135,7 @@ def header_without_class(root: Path) -> dict[str, object]:
         (header_without_class, "no column class"),
     ],
 )
-def test_faults_are_told_in_one_line(tmp_path: Path, make: object, line: str) -> None:
+def test_faults_are_reported_in_one_line(tmp_path: Path, make: object, line: str) -> None:
     with pytest.raises(UserError, match=line) as e:
         read_labelled(dataset(tmp_path, **make(tmp_path)))  # type: ignore[operator]
     assert "\n" not in str(e.value)

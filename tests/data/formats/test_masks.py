@@ -232,7 +232,7 @@ def broken_image(root: Path) -> None:
         (broken_image, "images/train/b.jpg: unreadable image", 1),
     ],
 )
-def test_faults_are_told_in_one_line_or_left_out(tmp_path: Path, spoil: object, line: str, left: int) -> None:
+def test_faults_are_reported_in_one_line_or_left_out(tmp_path: Path, spoil: object, line: str, left: int) -> None:
     pair(tmp_path)
     spoil(tmp_path)  # type: ignore[operator]
     with pytest.raises(UserError, match=line) as e:
@@ -256,7 +256,7 @@ def test_faults_are_told_in_one_line_or_left_out(tmp_path: Path, spoil: object, 
         ({"format": "ade20k", "split": "train"}, "split train does not exist; splits in"),
     ],
 )
-def test_what_is_not_there_is_told(tmp_path: Path, keys: dict[str, object], line: str) -> None:
+def test_what_is_not_there_is_reported(tmp_path: Path, keys: dict[str, object], line: str) -> None:
     pair(tmp_path)
     with pytest.raises(UserError, match=line):
         read_masks(dataset(tmp_path, **keys))

@@ -57,7 +57,7 @@ def test_every_folder_becomes_a_dataset_that_can_be_read(mixture: Make) -> None:
     assert all(t.names == ("car", "bus") and set(t.labels.tolist()) == {1} for t in tables)
 
 
-def test_what_each_dataset_labels_is_written_and_told(
+def test_what_each_dataset_labels_is_written_and_reported(
     mixture: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`visdrone` has a bus in val and nothing but cars in train; `uavdt` has buses alone."""

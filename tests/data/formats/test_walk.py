@@ -94,7 +94,7 @@ def test_each_folder_is_visited_once(tmp_path: Path, save_image: Save) -> None:
     assert faults.text() == "4 folders reached twice (visited once)"
 
 
-def test_folders_of_splits_are_no_classes(tmp_path: Path, save_image: Save) -> None:
+def test_folders_of_splits_are_not_classes(tmp_path: Path, save_image: Save) -> None:
     for name in ("train/cat/a.jpg", "train/dog/b.jpg", "Val/cat/c.jpg"):
         save_image(tmp_path / name)
     config = OwnDataset(name="d", format="folder", root=str(tmp_path))
@@ -119,7 +119,7 @@ def test_other_kinds_of_images_are_named_with_their_count(tmp_path: Path, save_i
         read_labelled(OwnDataset(name="d", format="folder", root=str(tmp_path)))
 
 
-def test_one_of_two_files_of_a_name_is_taken_and_told(tmp_path: Path, save_image: Save) -> None:
+def test_one_of_two_files_of_a_name_is_taken_and_reported(tmp_path: Path, save_image: Save) -> None:
     for name in ("a.jpg", "a.png"):
         save_image(tmp_path / "images" / name)
     (tmp_path / "annotations").mkdir()
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path: Path) -> None:
         ("auair", {"annotations.json": '{"annotations": [{"image_name": "a.jpg", "bbox": []}], "categories": ["a"]}'}),
     ],
 )
-def test_images_that_no_list_names_are_told(tmp_path: Path, save_image: Save, fmt: str, files: dict[str, str]) -> None:
+def test_images_that_no_list_names_are_reported(tmp_path: Path, save_image: Save, fmt: str, files: dict[str, str]) -> None:
     folder = "images" if fmt == "auair" else "images/train"
     for stem in "abc":
         save_image(tmp_path / folder / f"{stem}.jpg")

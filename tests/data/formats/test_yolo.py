@@ -44,7 +44,7 @@ def test_rows_with_key_points_have_their_box_in_front(yolo_set: Make, shape: str
 
 
 @pytest.mark.parametrize("row", [GOOD, POSE3, "0 .1 .1 .2 .2 .3 .1", f"{POSE2} 0.5 0.5", f"{POSE2} 0.5"])
-def test_a_row_of_another_length_is_no_row_with_key_points(yolo_set: Make, row: str) -> None:
+def test_a_row_of_another_length_is_not_a_row_with_key_points(yolo_set: Make, row: str) -> None:
     message = refused(yolo_set({"a": row}, f"{NAMES}kpt_shape: [2, 2]\n"))
     due = "fields; a row must have 9: class cx cy w h and, by kpt_shape, 2 key points of 2 numbers"
     assert f"a.txt:1: malformed row: {len(row.split())} {due}" in message
@@ -63,7 +63,7 @@ def test_polygons_and_rotated_boxes_are_counted(yolo_set: Make) -> None:
     assert told in found[1].text()
 
 
-def test_digits_with_underscores_are_no_numbers(yolo_set: Make) -> None:
+def test_digits_with_underscores_are_not_numbers(yolo_set: Make) -> None:
     assert "a.txt:1: malformed row: 0 .5 .5 0_1 .2" in refused(yolo_set({"a": "0 .5 .5 0_1 .2"}))
 
 
@@ -225,7 +225,7 @@ def test_cvat_yolo_that_contradicts_itself(tmp_path: Path, text: str, words: str
         read(DetectionDataset(name="y", format="yolo", root=str(tmp_path), split="train"))
 
 
-def test_a_list_beside_the_folder_of_a_split_is_told(tmp_path: Path, save_image: Save) -> None:
+def test_a_list_beside_the_folder_of_a_split_is_reported(tmp_path: Path, save_image: Save) -> None:
     for name in ("a", "b"):
         save_image(tmp_path / f"images/train/{name}.jpg")
         (tmp_path / "labels/train").mkdir(parents=True, exist_ok=True)

@@ -37,13 +37,13 @@ def test_truncated(tmp_path: Path, save_image: Save, suffix: str, keep: float) -
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_a_trailer_is_no_fault(tmp_path: Path, save_image: Save, suffix: str) -> None:
+def test_a_trailer_is_not_a_fault(tmp_path: Path, save_image: Save, suffix: str) -> None:
     path = save_image(tmp_path / f"a.{suffix}")
     path.write_bytes(path.read_bytes() + b"maker's notes" * 1000)
     assert read_header(str(path))[0] == (100, 80)
 
 
-def test_what_is_no_image(tmp_path: Path) -> None:
+def test_what_is_not_an_image(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("<html>404</html>")
     (tmp_path / "folder.jpg").mkdir()

@@ -90,7 +90,7 @@ def test_masks_and_depth_maps_agree_with_them(tmp_path: Path, suffix: str, exif:
         np.testing.assert_allclose(levels, expected, atol=1)
 
 
-def test_a_depth_map_on_its_side_is_no_depth_map(tmp_path: Path) -> None:
+def test_a_depth_map_on_its_side_is_not_a_depth_map(tmp_path: Path) -> None:
     path = save(tmp_path / "depth/a.png", STORED[::2, ::2, 0], 1)
     maps = DepthMaps(OwnDataset(name="d", format="yolo", root=str(tmp_path), depth="depth"), [])
     assert maps.read(path, (48, 32)).shape == (32, 48)
@@ -195,7 +195,7 @@ def test_the_cache_knows_both_ways(tmp_path: Path) -> None:
         assert table.exif == config.exif
 
 
-def test_a_size_that_was_told_of_the_stored_pixels_names_exif(tmp_path: Path) -> None:
+def test_a_size_given_for_the_stored_pixels_names_exif(tmp_path: Path) -> None:
     save(tmp_path / "JPEGImages/a.jpg", STORED, 6)
     (tmp_path / "Annotations").mkdir()
     box = "<xmin>1</xmin><ymin>1</ymin><xmax>47</xmax><ymax>20</ymax>"

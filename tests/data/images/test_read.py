@@ -127,7 +127,7 @@ def test_colours_of_16_bits_with_alpha(tmp_path: Path, picture: np.ndarray, suff
     assert np.abs(read_image(write(tmp_path / f"a{suffix}", wide)).astype(int) - picture).max() <= 1
 
 
-def test_a_tiff_of_wide_samples_is_no_image_from_the_start(tmp_path: Path) -> None:
+def test_a_tiff_of_wide_samples_is_not_an_image_from_the_start(tmp_path: Path) -> None:
     """Else it would be found out only while training."""
     Image.fromarray(np.zeros((4, 6), np.float32)).save(tmp_path / "a.tif")
     assert str(read_header(str(tmp_path / "a.tif"))).startswith("not an image that OpenCV can decode")
@@ -185,7 +185,7 @@ def test_a_cut_png_is_found(tmp_path: Path, picture: np.ndarray) -> None:
         read_image(path)
 
 
-def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("no picture")
     for name, why in [

@@ -30,7 +30,7 @@ def sets(tmp_path: Path) -> tuple[list[str], list[str]]:
     return out[0], out[1]
 
 
-def test_different_images_are_no_twins(sets: tuple[list[str], list[str]]) -> None:
+def test_different_images_are_not_twins(sets: tuple[list[str], list[str]]) -> None:
     assert find_twins([Images("train", sets[0]), Images("val", sets[1])]) == []
 
 

@@ -58,7 +58,7 @@ def test_floats_are_taken_as_the_decimals_they_are_written_as() -> None:
     assert Mixture("ab", [10] * 2, [1, 1e-6]).weights == (10**6, 1)
 
 
-def test_the_fingerprint_is_short_and_tells_streams_apart() -> None:
+def test_the_fingerprint_is_short_and_differs_between_streams() -> None:
     a = Mixture("ab", [10, 20], block=8)
     assert len(a.fingerprint) == 16
     int(a.fingerprint, 16)

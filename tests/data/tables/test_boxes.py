@@ -40,7 +40,7 @@ def test_paths_come_back(paths: list[str]) -> None:
     assert [table.path(i) for i in range(len(table))] == paths
 
 
-def test_paths_that_are_no_utf8_come_back() -> None:
+def test_paths_that_are_not_utf8_come_back() -> None:
     path = b"bild_\xe4.jpg".decode("utf-8", "surrogateescape")
     assert make([0], [path]).path(0) == path
 

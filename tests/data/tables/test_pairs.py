@@ -1,4 +1,4 @@
-"""Pairs on a panorama: the seam is no border, order and mirror do not matter, and what is not drawn is not learned from."""
+"""Pairs on a panorama: the seam is not a border, order and mirror do not matter, and what is not drawn is not learned from."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_without_rules_every_pair_is_there_once() -> None:
 
 @pytest.mark.parametrize(("ratio", "each"), [(0.1, 1), (0.3, 2), (1.0, 5), (2.0, 10), (9.0, 10)])
 def test_group_sampling_draws_by_the_number_of_people(ratio: float, each: int) -> None:
-    """Groups of 5 have 10 pairs; what is not drawn is gone, and is no negative."""
+    """Groups of 5 have 10 pairs; what is not drawn is gone, and is not a negative."""
     table = table_of([[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]], 2, frames=3)
     truth = {tuple(p) for p in table.pairs.tolist()}
     found, removed = search(table, use_group_sampling=True, max_group_samples_ratio=ratio)
@@ -247,7 +247,7 @@ def test_labels_that_are_dropped_ignored_or_too_difficult() -> None:
     found, _ = search(table, max_difficulty=2)
     assert found.classes[found.interacting].tolist() == [[False, True], [False, True]]
     found, removed = search(table, mapping=(0, IGNORE))
-    assert removed == {"whose labels are ignored or too difficult": (1, 0)}  # 2-3, which is no negative either
+    assert removed == {"whose labels are ignored or too difficult": (1, 0)}  # 2-3, which is not a negative either
     assert found.interacting.sum() == 1
     found, removed = search(table, mapping=(0, IGNORE), max_difficulty=2)
     assert removed == {"whose labels are ignored or too difficult": (2, 0)}

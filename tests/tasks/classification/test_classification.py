@@ -167,7 +167,7 @@ def test_real_images_are_learned(tmp_path: Path, data_root: Path) -> None:
     assert summary(tmp_path / "cifar10")["accuracy"] >= 0.25
 
 
-def test_how_long_images_are_mixed_is_told(shapes_config: Path) -> None:
+def test_how_long_images_are_mixed_is_reported(shapes_config: Path) -> None:
     told = build_task(load_config(shapes_config, ["data.samples_per_epoch=36"])).notes
     assert "mixup of 30% and cutmix of 50% of the samples in the first 2 of 2 epochs" in told
     told = build_task(load_config(shapes_config, ["data.samples_per_epoch=36", "data.augment.close_epochs=10"])).notes
@@ -177,7 +177,7 @@ def test_how_long_images_are_mixed_is_told(shapes_config: Path) -> None:
     ) in told
 
 
-def test_a_batch_norm_over_a_single_pixel_is_told_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_batch_norm_over_a_single_pixel_is_reported_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     RUNS["classification"].write(tmp_path)
     config = str(write_config("classification", tmp_path, tmp_path))
     small = ["model={name: shufflenet_v2_x0_5}", "train.global_batch=1", "train.micro_batch=1", "train.steps=1"]

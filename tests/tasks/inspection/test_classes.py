@@ -1,4 +1,4 @@
-"""A class that one dataset of a mixture never shows, though it lists it: told with both ways out, which work as they stand."""
+"""A class that a dataset of a mixture lists but never shows: reported with both ways out, which work as they stand."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(*datasets: dict[str, Any], val: int = 1) -> RunConfig:
     return resolve({"classes": CLASSES, "data": {"train": given[: len(given) - val], "val": given[len(given) - val :]}})
 
 
-def told(config: RunConfig, *tables: PairTable, known: list[list[bool]] | None = None, **keys: Any) -> list[str]:
+def warnings_of(config: RunConfig, *tables: PairTable, known: list[list[bool]] | None = None, **keys: Any) -> list[str]:
     configs = [*config.data.train, *config.data.val]
     parts = ["train"] * len(config.data.train) + ["val"] * len(config.data.val)
     rows = np.array(known or [[True] * len(CLASSES)] * len(tables))
@@ -51,18 +51,18 @@ CARS = pairs(*[[0]] * 4)
 
 def test_the_class_the_dataset_and_both_ways_out_are_named() -> None:
     config = run({}, {}, {})
-    (line,) = told(config, ALL, CARS, ALL)
+    (line,) = warnings_of(config, ALL, CARS, ALL)
     assert line == (
         "train d1: no box of person (8 of 8 images elsewhere show it), bus (8 of 8 images elsewhere show it); if it shows some "
         "without a label, they are learned as background: write annotated: [car]; if it really has none, write annotated: all "
         f"(in {WAY})"
     )
-    (line,) = told(config, ALL, CARS, ALL, masked=False)
+    (line,) = warnings_of(config, ALL, CARS, ALL, masked=False)
     assert "if it has them under other names, correct names, rename or the labels; if it really has none" in line
 
 
 def test_a_validation_dataset_is_held_against_the_others_too() -> None:
-    lines = told(run({}, {}, {}, val=2), ALL, ALL, CARS)
+    lines = warnings_of(run({}, {}, {}, val=2), ALL, ALL, CARS)
     assert len(lines) == 1
     assert lines[0].startswith("val d2: no box of person")
     assert "scored as background" in lines[0]
@@ -71,34 +71,34 @@ def test_a_validation_dataset_is_held_against_the_others_too() -> None:
 
 @pytest.mark.parametrize("annotated", ["all", ["car"], ["car", "person", "bus"]])
 def test_what_the_user_has_said_is_not_asked_again(annotated: Any) -> None:
-    assert told(run({}, {"annotated": annotated}, {}), ALL, CARS, ALL) == []
+    assert warnings_of(run({}, {"annotated": annotated}, {}), ALL, CARS, ALL) == []
 
 
 def test_a_class_that_one_of_few_samples_lacks_is_no_reason_to_warn() -> None:
     rare = pairs(*[[0, 1, 2]], *[[0]] * 5)  # one sample in six shows a person
-    assert told(run({}, {}, {}), rare, pairs(*[[0]] * 5), ALL)[0].startswith("train d1: no box of person")
-    assert told(run({}, {}, {}), rare, pairs(*[[0]] * 3), pairs(*[[0, 1, 2]], *[[0]] * 5)) == []
+    assert warnings_of(run({}, {}, {}), rare, pairs(*[[0]] * 5), ALL)[0].startswith("train d1: no box of person")
+    assert warnings_of(run({}, {}, {}), rare, pairs(*[[0]] * 3), pairs(*[[0, 1, 2]], *[[0]] * 5)) == []
 
 
 def test_a_class_that_is_unknown_there_is_no_reason_to_warn() -> None:
-    assert told(run({}, {}, {}), ALL, CARS, ALL, known=[[True] * 3, [True, False, False], [True] * 3]) == []
+    assert warnings_of(run({}, {}, {}), ALL, CARS, ALL, known=[[True] * 3, [True, False, False], [True] * 3]) == []
     # and is left out of the list that says that there is none
-    (line,) = told(run({}, {}, {}), ALL, CARS, ALL, known=[[True] * 3, [True, True, False], [True] * 3])
+    (line,) = warnings_of(run({}, {}, {}), ALL, CARS, ALL, known=[[True] * 3, [True, True, False], [True] * 3])
     assert "write annotated: [car, person] (in" in line
 
 
-def test_what_no_dataset_shows_is_told_once() -> None:
-    lines = told(run({}, {}, {}), CARS, CARS, ALL)
+def test_what_no_dataset_shows_is_reported_once() -> None:
+    lines = warnings_of(run({}, {}, {}), CARS, CARS, ALL)
     assert lines == [
         "classes person, bus: no box of them in any training dataset, they cannot be learned",
     ]
-    assert told(run({}, {}), ALL, CARS) == [
+    assert warnings_of(run({}, {}), ALL, CARS) == [
         "classes person, bus: no box of them in any validation dataset, they cannot be scored",
     ]
-    assert told(run({}, {}), ALL, pairs(*[[0, 1]] * 4)) == [
+    assert warnings_of(run({}, {}), ALL, pairs(*[[0, 1]] * 4)) == [
         "class bus: no box of it in any validation dataset, it cannot be scored",
     ]
-    assert told(run({}, {}), CARS, ALL, known=[[True, False, False], [True] * 3]) == [
+    assert warnings_of(run({}, {}), CARS, ALL, known=[[True, False, False], [True] * 3]) == [
         "classes person, bus: no training dataset labels them, they cannot be learned; check rename, or drop them",
     ]
 
@@ -111,14 +111,14 @@ def test_many_classes_and_datasets_are_few_lines() -> None:
     other = PairTable(table.frame, table.people, table.interacting, truth[:, ::-1])
     given = [{"name": f"d{i}", "format": "yolo", "root": "."} for i in range(6)]
     config = resolve({"classes": names, "data": {"train": given[:5], "val": given[5:]}})
-    lines = told(config, table, table, table, table, other, table, known=[[True] * 80] * 6)
+    lines = warnings_of(config, table, table, table, table, other, table, known=[[True] * 80] * 6)
     assert len(lines) == 6
     assert lines[0].startswith("classes c40, c41, c42, c43, c44, c45, c46, c47 and 32 more: no box of them in any validation")
     assert all("c47 (20 of 100 images elsewhere show it) and 32 more classes; if" in line for line in lines[1:5])
 
 
 def test_a_dataset_of_background_alone_and_long_lists() -> None:
-    (line,) = told(run({}, {}, {}), ALL, pairs(*[[]] * 4), ALL)
+    (line,) = warnings_of(run({}, {}, {}), ALL, pairs(*[[]] * 4), ALL)
     assert "write annotated: []" in line
     assert "\n" not in line
 
@@ -178,7 +178,7 @@ def test_a_class_named_like_an_ignore_region() -> None:
     train = [{"name": "d0", **dataset, "rename": {"zone": "Ignored regions"}}]
     classes = ["car", "Ignored regions", "bus"]
     config = resolve({"classes": classes, "data": {"train": train, "val": [{"name": "d1", **dataset}]}})
-    (line,) = told(config, ALL, ALL)
+    (line,) = warnings_of(config, ALL, ALL)
     assert line == (
         "class Ignored regions is named like an ignore region, but is learned and scored as a class; take it out of classes "
         "and out of rename, and write ignore: [zone] in its datasets"

@@ -1,4 +1,4 @@
-"""What the size weights do, told before training."""
+"""What the size weights do, inspected before training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ddptrain.tasks.inspection.base import DataSet, Inspection
 from ddptrain.tasks.inspection.twins import _quota, _spread
 
 
-def told(config: Path, *overrides: str) -> tuple[Section, Inspection]:
+def inspected(config: Path, *overrides: str) -> tuple[Section, Inspection]:
     """For a dataset of which 92.4 % of the boxes are small."""
     run = load_config(config, overrides)
     columns = ("sizes", "offsets", "labels", "boxes", "ignore", "crowd", "area")
@@ -33,18 +33,18 @@ def told(config: Path, *overrides: str) -> tuple[Section, Inspection]:
 
 
 def test_what_a_weight_does(config: Path) -> None:
-    section, out = told(config, "loss.size_weights.small=2")
+    section, out = inspected(config, "loss.size_weights.small=2")
     assert out.facts["box_loss"]["small"] == pytest.approx(0.9605, abs=1e-4)
     assert "96.0 % small" in section.lines[1] or "96.1 % small" in section.lines[1]
     assert "give small boxes 96 % of the box loss, with 92.4 % of the boxes" in out.warnings[0]
 
 
 def test_small_boxes_alone_are_no_reason_to_warn(config: Path) -> None:
-    section, out = told(config)
+    section, out = inspected(config)
     assert len(section.lines) == 1
     assert "92.4 % small" in section.lines[0]
     assert out.warnings == []
-    assert told(config, "loss.size_weights.large=5")[1].warnings == []
+    assert inspected(config, "loss.size_weights.large=5")[1].warnings == []
 
 
 @pytest.mark.parametrize("images", [0, 10, 100, 300])

@@ -1,4 +1,4 @@
-"""One dataset of several folders whose label files hold different classes: told folder by folder, with ways out that work."""
+"""A dataset of folders whose label files hold different classes: reported folder by folder, with ways out that work."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_folders_of_a_data_yaml() -> None:
     assert main(["config", "--data", "data.yaml"]) == 0
 
 
-def test_a_class_that_no_folder_shows_is_told_of_the_dataset() -> None:
+def test_a_class_that_no_folder_shows_is_reported_of_the_dataset() -> None:
     folder("a/images", (0,))
     folder("b/images", (0, 1))
     lines = warnings(["a/images", "b/images"])

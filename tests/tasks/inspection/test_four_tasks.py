@@ -88,7 +88,7 @@ def test_an_image_of_train_under_another_name_in_val(task: str, data: Path, chec
         assert str(val[-1]) in line
 
 
-def test_every_fault_is_told_and_the_rest_is_inspected(task: str, data: Path, check: Check) -> None:
+def test_every_fault_is_reported_and_the_rest_is_inspected(task: str, data: Path, check: Check) -> None:
     train, val = files(data, task)
     val[0].write_bytes(val[0].read_bytes()[:60])
     train[0].write_bytes(b"none")
@@ -148,7 +148,7 @@ def test_a_task_of_the_users_own_says_that_it_is_not_inspected(
     assert "error: classes: auto is not for own_unread:Mine, a task of your own; list the classes" in capsys.readouterr().out
 
 
-def test_one_image_and_several_are_told_in_sentences() -> None:
+def test_one_image_and_several_are_reported_in_sentences() -> None:
     out = Inspection()
     for first, second, count in (
         ("train a", "train a", 1),

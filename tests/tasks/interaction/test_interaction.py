@@ -109,13 +109,13 @@ def test_a_sequence_in_both_splits_is_refused(pairs_config: Path) -> None:
         task_of(pairs_config, "data.train.0.split=null", "data.train.0.sequences=[hall-000, hall-003]")
 
 
-def test_what_each_rule_removed_is_told(pairs_config: Path) -> None:
+def test_what_each_rule_removed_is_reported(pairs_config: Path) -> None:
     task = task_of(pairs_config)
-    told = [n for n in task.notes if "left out" in n]
-    assert len(told) == 2
-    assert "beyond 12 negatives of their frame" in told[0]
-    assert "farther apart than 3 mean widths" in told[0]
-    assert "negatives" not in told[1]  # every candidate is validated
+    reported = [n for n in task.notes if "left out" in n]
+    assert len(reported) == 2
+    assert "beyond 12 negatives of their frame" in reported[0]
+    assert "farther apart than 3 mean widths" in reported[0]
+    assert "negatives" not in reported[1]  # every candidate is validated
 
 
 def test_several_labels_of_a_pair(pairs_config: Path) -> None:

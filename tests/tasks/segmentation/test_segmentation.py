@@ -131,7 +131,9 @@ def test_it_learns_reports_and_predicts(masks_config: Path, tmp_path: Path, tabl
     assert overlay.shape[:2] == (48 * 6, 56 * 6)
 
 
-def test_check_tells_pixels_by_class_and_faults(masks_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_pixels_by_class_and_faults(
+    masks_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = ["--out", str(tmp_path / "check.html")]
     assert main(["check", str(masks_config), *out, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
@@ -168,7 +170,7 @@ def test_verify_holds(masks_config: Path, capfd: pytest.CaptureFixture[str]) -> 
         (["loss.class_weights=[1, 2]"], "loss.class_weights: give one number ≥ 0 for each of the 3 classes"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_are_reported_in_one_line(
     masks_config: Path, keys: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", str(masks_config), *keys]) == 2
