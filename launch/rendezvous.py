@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch.distributed import TCPStore  # noqa: TID251  # the agent's own store, before any rank exists
 
 LOWEST_PORT = 20000
+ANSWER_S = 2.0
+"""How long a service may take to say what it is."""
 
 
 def candidate_ports(seed: str, count: int = 16) -> tuple[int, ...]:
@@ -117,9 +119,9 @@ def find_store(
 
 
 def _ask(address: str, port: int) -> str:
-    """The line that a service sends unasked within 2 s; empty where there is none."""
+    """The line that a service sends unasked within `ANSWER_S`; empty where there is none."""
     try:
-        with socket.create_connection((address, port), timeout=2) as connection:
+        with socket.create_connection((address, port), timeout=ANSWER_S) as connection:
             return connection.makefile(errors="replace").readline(200)
     except OSError:
         return ""

@@ -230,8 +230,9 @@ def test_two_jobs_with_the_same_ports_never_join(tmp_path: Path) -> None:
     assert sum(f"port {ports[0]} is in use" in s for s in said) == 2
 
 
-def test_foreign_stores_and_services_are_passed_over() -> None:
+def test_foreign_stores_and_services_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent service, another job's store and another job's announcement stand before the job's own."""
+    monkeypatch.setattr(rendezvous, "ANSWER_S", 0.2)
     other, port = rendezvous.open_store((0,))
     theirs = rendezvous.announce((0,), "theirs", port)
     with socket.create_server(("", 0)) as silent:

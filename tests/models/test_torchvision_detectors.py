@@ -37,6 +37,7 @@ def test_training_and_evaluation(name):
         assert (d.boxes <= 64).all()
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("name", ["fasterrcnn_mobilenet_v3_large_320_fpn", "ssdlite320_mobilenet_v3_large"])
 def test_labels_come_back_as_they_went_in(name):
     """A few steps on one image with one class: what is found is that class, not its neighbour."""

@@ -14,7 +14,7 @@ from ddptrain.data import DistributedWeightedSampler
 # 7. resume
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 200), st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 4]))
 def test_a_resumed_stream_goes_on_where_it_stopped(done: int, before: int, after: int) -> None:
     def make(size: int) -> list[DistributedWeightedSampler]:

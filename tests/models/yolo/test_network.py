@@ -122,6 +122,7 @@ def test_norms_are_what_was_asked_for():
     frozen.load_state_dict(Yolo(YoloConfig(), 2).state_dict())
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_it_learns_two_painted_rectangles(norm):
     torch.manual_seed(0)
