@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +44,16 @@ class GroundTruth:
         """Number of images, with or without boxes."""
         return len(self.offsets) - 1
 
+    def image_of_boxes(self) -> NDArray[np.int64]:
+        """int64 `[n]`: number of the image of each box."""
+        return np.repeat(np.arange(self.images), np.diff(self.offsets))
+
+    def select(self, kept: NDArray[np.bool_]) -> GroundTruth:
+        """The truth with some of its boxes; every image stays."""
+        offsets = np.concatenate([[0], np.cumsum(kept)])[self.offsets]
+        columns = {name: getattr(self, name)[kept] for name in ("boxes", "labels", "ignore", "crowd", "area")}
+        return replace(self, offsets=offsets, **columns)
+
 
 class DetectionArrays(NamedTuple):
     """The detections of any number of images.
@@ -77,14 +87,8 @@ def mean_known(values: NDArray[np.floating] | Sequence[float]) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def prepare(truth: GroundTruth, detections: DetectionArrays) -> tuple[DetectionArrays, NDArray[np.int64]]:
-    """What can be scored: detections of annotated classes, by image and, in an image, best first.
-
-    The sort is stable, so that neither the order in which shards arrive nor their number changes anything as long as
-    the detections of one image stay in their order.
-
-    Returns:
-        The detections and their offsets, int64 `[images + 1]`, like those of the truth.
+def scorable(truth: GroundTruth, detections: DetectionArrays) -> NDArray[np.bool_]:
+    """bool `[n]`: which detections are of a class that the dataset annotates.
 
     Raises:
         ValueError: an image number or class outside the dataset's, or a box or score that is not finite.
@@ -98,7 +102,19 @@ def prepare(truth: GroundTruth, detections: DetectionArrays) -> tuple[DetectionA
     if bad.any():
         which = counted(int(bad.sum()), "detection has", "detections have")
         raise ValueError(f"{truth.name}: {which} a box or score that is not a finite number")
-    kept = detections.select(truth.annotated[labels])
+    return truth.annotated[labels]
+
+
+def prepare(truth: GroundTruth, detections: DetectionArrays) -> tuple[DetectionArrays, NDArray[np.int64]]:
+    """What can be scored: detections of annotated classes, by image and, in an image, best first.
+
+    The sort is stable, so that neither the order in which shards arrive nor their number changes anything as long as
+    the detections of one image stay in their order.
+
+    Returns:
+        The detections and their offsets, int64 `[images + 1]`, like those of the truth. Raises as `scorable` does.
+    """
+    kept = detections.select(scorable(truth, detections))
     kept = kept.select(np.lexsort((-kept.scores, kept.image)))
     return kept, np.searchsorted(kept.image, np.arange(truth.images + 1))
 
@@ -134,40 +150,3 @@ def covered(boxes: NDArray[np.floating], regions: NDArray[np.floating]) -> NDArr
     high = (np.minimum(boxes[:, 3:], ys[1:]) - np.maximum(boxes[:, 1:2], ys[:-1])).clip(0)
     area = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
     return np.divide((high @ cells * wide).sum(1), area, out=np.zeros(len(boxes)), where=area > 0)
-
-
-def match(
-    overlap: NDArray[np.float64],
-    ignored: NDArray[np.bool_],
-    crowd: NDArray[np.bool_],
-    thresholds: NDArray[np.float64],
-) -> NDArray[np.int8]:
-    """Match the detections of one image and class to its truth as COCO and Dollár's toolbox do.
-
-    In the order of the rows each detection takes the free box that it overlaps most (the later of equals), if that is
-    enough; ignored boxes only if no other will do. A crowd is never taken: any number of detections may lie in it.
-
-    Args:
-        overlap: `[d, g]` from `overlaps`, best detection first.
-        ignored: bool `[a, g]`: boxes that do not count, in each of several views of the truth (ranges of areas).
-        crowd: bool `[g]`: crowds and ignore regions, which are ignored in every view.
-        thresholds: `[t]`, the overlap that is enough, above 0.
-
-    Returns:
-        int8 `[a, t, d]`: 1 for a hit, 0 for a false alarm, -1 for a detection on an ignored box.
-    """
-    (views, boxes), levels = ignored.shape, len(thresholds)
-    result = np.zeros((views, levels, len(overlap)), np.int8)
-    # whole numbers that sort the boxes for each detection: counted ones first, then by overlap, then by place
-    place = overlap.argsort(1, kind="stable").argsort(1)
-    preference = place[None] + boxes * ~ignored[:, None]
-    enough = overlap[None] >= thresholds[:, None, None]
-    free = np.ones((views, levels, boxes), bool)
-    view, level = np.ogrid[:views, :levels]
-    for d in np.flatnonzero(overlap.max(1, initial=0.0) >= thresholds.min()):
-        wish = np.where(free & enough[:, d], preference[:, None, d], -1)
-        best = wish.argmax(-1)
-        hit = wish[view, level, best] >= 0
-        result[:, :, d] = np.where(ignored[view, best], -1, 1) * hit
-        free[view, level, best] &= ~hit | crowd[best]
-    return result

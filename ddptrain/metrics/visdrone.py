@@ -15,21 +15,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics, covered, match, overlaps, prepare
+from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics, covered, prepare
+from ddptrain.metrics.matching import SIZES, match
 from ddptrain.metrics.voc import average_precision
 
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
 CAPS = (1, 10, 100, 500)
 """Detections per image that recall is reported for; AP is reported for the last."""
-
-
-def _of_class(
-    result: NDArray[np.int8], scores: NDArray[np.floating], ranks: NDArray[np.integer], truths: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Average precision `[10]` and recall `[10, caps]` of one class, from its detections' results `[10, d]`, scores, ranks."""
-    recall = np.stack([(result[:, ranks < cap] == 1).sum(1) for cap in CAPS], 1) / max(truths, 1)
-    ordered = result[:, np.argsort(-scores, kind="stable")]
-    return np.array([average_precision(row[row >= 0] == 1, truths) for row in ordered]), recall
+NAMES = ("AP", "AP50", "AP75", *(f"AR{cap}" for cap in CAPS), "AP_classes")
 
 
 def evaluate(truth: GroundTruth, detections: DetectionArrays) -> Metrics:
@@ -43,34 +35,45 @@ def evaluate(truth: GroundTruth, detections: DetectionArrays) -> Metrics:
         `AP`, `AP50`, `AP75`, `AR1`, `AR10`, `AR100`, `AR500`, in 0..1 (the toolkit prints percent), and `AP_classes`,
         the mean in which every class with truth counts once. NaN where there is no truth.
     """
-    detections, ends = prepare(truth, detections)
-    weights, truths = np.zeros((2, len(truth.annotated)), int)
-    # of each image and class the results, scores, ranks and classes of the detections
-    parts = [(np.zeros((10, 0), np.int8), np.zeros(0), np.zeros(0, int), np.zeros(0, int))]
-    scored = np.zeros(len(truth.ignore), bool)
-    scored[~truth.ignore] = truth.annotated[truth.labels[~truth.ignore]]
-    for i in range(truth.images):
-        rows, here = slice(*truth.offsets[i : i + 2]), slice(*ends[i : i + 2])
-        regions = truth.boxes[rows][truth.ignore[rows]]
-        boxes, kept = truth.boxes[rows], detections.select(np.arange(here.start, here.stop))
-        left = scored[rows] & (covered(boxes, regions) < 0.5)
-        kept = kept.select(covered(kept.boxes, regions) < 0.5)
-        kept = kept.select(np.arange(min(len(kept.scores), CAPS[-1])))
-        labels = truth.labels[rows][left]
-        for k in np.unique(np.concatenate([labels, kept.labels])):
-            own, mine = np.flatnonzero(left)[labels == k], kept.labels == k
-            weights[k] += len(own) > 0
-            truths[k] += len(own)
-            crowd = truth.crowd[rows][own]
-            result = match(overlaps(kept.boxes[mine], boxes[own], crowd), crowd[None], crowd, THRESHOLDS)[0]
-            parts.append((result, kept.scores[mine], np.flatnonzero(mine), kept.labels[mine]))
-    names = ("AP", "AP50", "AP75", *(f"AR{cap}" for cap in CAPS), "AP_classes")
+    kept, _ = prepare(truth, detections)
+    kept = kept.select(~in_regions(truth, kept.image, kept.boxes))
+    # of each detection its place in the image, over all classes
+    rank = np.arange(len(kept.image)) - np.searchsorted(kept.image, kept.image)
+    kept, rank = kept.select(rank < CAPS[-1]), rank[rank < CAPS[-1]]
+    left = _outside_regions(truth)
+    matches = match(left, kept, max_detections=None, sizes=SIZES[:1])
+    image, classes = left.image_of_boxes(), len(truth.annotated)
+    truths = np.bincount(left.labels, minlength=classes)
+    # how many images show each class
+    weights = np.bincount(np.unique(image * classes + left.labels) % classes, minlength=classes)
     if not weights.any():
-        return dict.fromkeys(names, float("nan"))
-    result, scores, ranks, classes = (np.concatenate(p, -1) for p in zip(*parts))
-    values = [_of_class(result[:, classes == k], scores[classes == k], ranks[classes == k], n) for k, n in enumerate(truths)]
-    precision = np.stack([v[0] for v in values])
-    precision[weights == 0] = 0  # NaN times no weight would be NaN
-    recall = np.stack([v[1] for v in values]).mean(1)
+        return dict.fromkeys(NAMES, float("nan"))
+    precision, recall = np.zeros((classes, len(matches.thresholds))), np.zeros((classes, len(CAPS)))
+    for k in np.flatnonzero(truths).tolist():
+        here = matches.of_class(k)
+        result = matches.result[0, :, here]
+        precision[k] = [average_precision(row[row >= 0] == 1, truths[k]) for row in result]
+        own = rank[matches.row[here]]
+        recall[k] = [(result[:, own < cap] == 1).sum(1).mean() / truths[k] for cap in CAPS]
     weighted = [np.average(v, weights=weights) for v in (precision.mean(1), precision[:, 0], precision[:, 5], *recall.T)]
-    return dict(zip(names, map(float, [*weighted, precision[weights > 0].mean()]), strict=True))
+    return dict(zip(NAMES, map(float, [*weighted, precision[weights > 0].mean()]), strict=True))
+
+
+def in_regions(truth: GroundTruth, image: NDArray[np.integer], boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """bool `[n]`: which boxes `[n, 4]` of some images lie by half or more in the ignore regions of their image."""
+    out = np.zeros(len(boxes), bool)
+    order = np.argsort(image, kind="stable")
+    for i in np.unique(truth.image_of_boxes()[truth.ignore]).tolist():
+        rows = slice(*truth.offsets[i : i + 2])
+        own = order[slice(*np.searchsorted(image[order], [i, i + 1]))]
+        out[own] = covered(boxes[own], truth.boxes[rows][truth.ignore[rows]]) >= 0.5
+    return out
+
+
+def _outside_regions(truth: GroundTruth) -> GroundTruth:
+    """The boxes that are scored: those of annotated classes, without ignore regions and without those that lie in them."""
+    image = truth.image_of_boxes()
+    kept = ~truth.ignore
+    kept[kept] = truth.annotated[truth.labels[kept]]
+    kept &= ~in_regions(truth, image, truth.boxes)
+    return truth.select(kept)

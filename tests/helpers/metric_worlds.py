@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from ddptrain.metrics.arrays import DetectionArrays, GroundTruth
 
@@ -88,3 +91,34 @@ def perturbed(world: GroundTruth, seed: int, copies: int = 4) -> DetectionArrays
     order = rng.permutation(len(boxes))
     scores = np.round(rng.random(len(boxes)), 2).astype(np.float32)
     return DetectionArrays(image[order], boxes[order].astype(np.float32), scores[order], labels[order])
+
+
+def cocoeval(world: GroundTruth, detections: DetectionArrays, max_detections: int) -> dict[str, Any]:
+    """`COCOeval.eval` of pycocotools as everybody runs it, with an ignore region as a crowd of each annotated class."""
+    image = np.repeat(np.arange(world.images), np.diff(world.offsets))
+    annotations = []
+    for n, (x1, y1, x2, y2) in enumerate(world.boxes.astype(np.float64).tolist()):
+        box = {"image_id": int(image[n]), "bbox": [x1, y1, x2 - x1, y2 - y1], "area": float(world.area[n])}
+        labels = np.flatnonzero(world.annotated).tolist() if world.ignore[n] else [int(world.labels[n])]
+        crowd = int(world.ignore[n] or world.crowd[n])
+        annotations += [
+            box | {"id": len(annotations) + 1 + i, "category_id": k, "iscrowd": crowd} for i, k in enumerate(labels)
+        ]
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": i} for i in range(world.images)],
+        "categories": [{"id": k} for k in range(len(world.annotated))],
+        "annotations": annotations,
+    }
+    coco.createIndex()
+    columns = (detections.image, detections.boxes.astype(np.float64), detections.scores, detections.labels)
+    rows = [
+        {"image_id": i, "category_id": k, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": s}
+        for i, (x1, y1, x2, y2), s, k in zip(*(c.tolist() for c in columns), strict=True)
+    ]
+    run = COCOeval(coco, coco.loadRes(rows) if rows else COCO(), "bbox")
+    run.params.imgIds, run.params.catIds = list(range(world.images)), list(range(len(world.annotated)))
+    run.params.maxDets = [max_detections]
+    run.evaluate()
+    run.accumulate()
+    return run.eval

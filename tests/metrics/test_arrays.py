@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from metric_worlds import found, truth
 
-from ddptrain.metrics.arrays import covered, match, overlaps, prepare
+from ddptrain.metrics.arrays import covered, overlaps, prepare
 
 
 def test_overlaps() -> None:
@@ -30,36 +30,6 @@ def test_covered_is_the_union_counted_in_pixels() -> None:
         wanted = [mask[y1:y2, x1:x2].mean() for x1, y1, x2, y2 in boxes]
         assert covered(boxes, regions) == pytest.approx(wanted)
     assert covered(np.array([[3.0, 3.0, 3.0, 3.0]]), np.array([[0, 0, 9, 9]])).tolist() == [0.0]
-
-
-def test_match_prefers_boxes_then_regions_and_takes_each_box_once() -> None:
-    overlap = np.array(
-        [
-            [0.6, 0.9, 1.0],  # takes box 1, although the region holds all of it
-            [0.7, 0.8, 0.0],  # box 1 is gone: takes box 0
-            [0.7, 0.8, 0.9],  # both are gone: in the region
-            [0.7, 0.8, 0.7],  # in the region at 0.5 only
-        ]
-    )
-    crowd = np.array([False, False, True])
-    got = match(overlap, crowd[None], crowd, np.array([0.5, 0.75]))
-    assert got.tolist() == [[[1, 1, -1, -1], [1, 0, -1, 0]]]
-
-
-def test_match_takes_an_ignored_box_once_and_the_later_of_equals() -> None:
-    overlap = np.array([[0.6, 0.6, 0.9], [0.6, 0.6, 0.9], [0.7, 0.6, 0.9], [0.0, 0.7, 0.9]])
-    ignored = np.array([[False, False, True], [True, True, False]])
-    got = match(overlap, ignored, np.zeros(3, bool), np.array([0.5]))
-    # counted boxes first: 1, then 0; then the ignored one, once
-    assert got[0, 0].tolist() == [1, 1, -1, 0]
-    # the other way round: 2 first; then box 1, which leaves box 0 to the third
-    assert got[1, 0].tolist() == [1, -1, -1, 0]
-
-
-def test_match_of_nothing() -> None:
-    none = np.zeros(0, bool)
-    assert match(np.zeros((2, 0)), none[None], none, np.array([0.5])).tolist() == [[[0, 0]]]
-    assert match(np.zeros((0, 3)), np.zeros((1, 3), bool), np.zeros(3, bool), np.array([0.5])).shape == (1, 1, 0)
 
 
 def test_prepare_sorts_by_image_then_score_and_keeps_ties_in_order() -> None:

@@ -10,7 +10,8 @@ import pytest
 from metric_worlds import found, perturbed, truth
 
 from ddptrain.metrics.arrays import DetectionArrays, GroundTruth
-from ddptrain.metrics.visdrone import CAPS, THRESHOLDS, evaluate
+from ddptrain.metrics.matching import THRESHOLDS
+from ddptrain.metrics.visdrone import CAPS, evaluate
 
 A, B, C = (10, 10, 30, 30), (50, 10, 70, 30), (90, 10, 110, 30)
 REGION = (200, 0, 300, 100)
