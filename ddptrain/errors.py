@@ -19,6 +19,10 @@ class RunFailed(Exception):
     The command line prints the line and exits with status 1, without a traceback.
     """
 
+    everywhere = True
+
 
 class RankFailed(RunFailed):
     """One rank cannot go on. It reports the reason itself, whatever the others report; they end when they miss it."""
+
+    everywhere = False

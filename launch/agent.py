@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from ddptrain.system import temporary
 from ddptrain.system.files import write_text
-from launch import logs, rendezvous
+from launch import logs, preflight, rendezvous
 from launch.peers import Peers
 from launch.plan import STOP, Plan, node_name, threads_per_rank
 from launch.worker import SPEC, STOP_SIGNALS
@@ -178,8 +178,8 @@ class Agent:
                 self._say(f"meets at {endpoint}")
                 others = [node for node in plan.addresses if node != self.node]
                 self._peers = Peers(store, plan.host, self.node, others)
-        if check and check.wait():
-            self.code = check.returncode
+        if check and (code := self._end_of(check)):
+            self.code = code
             return
         os.environ[SPEC] = json.dumps(self._worker_spec())
         config = LaunchConfig(
@@ -210,6 +210,16 @@ class Agent:
     def _start_check(self) -> subprocess.Popen[bytes]:
         """The pre-flight, in a process of its own, so that its GPUs are free again when the ranks start."""
         return subprocess.Popen([sys.executable, "-m", "launch.preflight", self.plan.dumps(), str(self.report)])
+
+    def _end_of(self, check: subprocess.Popen[bytes]) -> int:
+        """The status of the pre-flight; one that a broken driver holds in the kernel is left behind."""
+        try:
+            return check.wait(preflight.LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._note(check=f"its test did not end within {preflight.LIMIT_S} s")
+            self._say(f"pre-flight: bad machine: its test did not end within {preflight.LIMIT_S} s")
+            check.kill()
+            return preflight.BAD_NODE
 
     def _worker_spec(self) -> dict[str, Any]:
         plan = self.plan

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 BAD_NODE = 76
 PATIENCE_S = 120
+"""How long each part may take: the user's command, the products on all GPUs, the all-reduce."""
+LIMIT_S = 4 * PATIENCE_S
+"""How long all of it may take, the wait for the store of the job included."""
 
 
 def check_machine(plan: Plan) -> str:
@@ -87,15 +93,42 @@ def all_reduce(plan: Plan) -> None:
         raise RuntimeError(f"an all-reduce of ones over {plan.nnodes} machines gave {total / 2**20}")
 
 
+def within(seconds: float, status: int, late: Callable[[], None]) -> threading.Timer:
+    """From now on this process ends after so many seconds, whatever hangs in it, and says so by `late`, unless the timer that
+    is returned is cancelled: a GPU or a network that is broken may answer nothing at all."""
+
+    def leave() -> None:
+        late()
+        sys.stdout.flush()
+        os._exit(status)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
 def main(plan: Plan, report: Path) -> int:
     """Test this machine, then the network; the report names the bad machine."""
+
+    def note(result: str) -> None:
+        write_text(report, json.dumps({"node": node_name(), "check": result}))
+        if result != "passed":
+            print(f"[{node_name()}] pre-flight: bad machine: {result}", flush=True)
+
+    # a command of the user has its own time
+    patience = PATIENCE_S * (2 if plan.check_command else 1)
+    timer = within(patience, BAD_NODE, lambda: note(f"its test did not end within {patience} s"))
     result = check_machine(plan)
-    write_text(report, json.dumps({"node": node_name(), "check": result}))
+    timer.cancel()
+    note(result)
     if result != "passed":
-        print(f"[{node_name()}] pre-flight: bad machine: {result}", flush=True)
         return BAD_NODE
     if plan.nnodes > 1:
+        late = f"[{node_name()}] pre-flight: the all-reduce over {plan.nnodes} machines did not end within {2 * PATIENCE_S} s"
+        timer = within(2 * PATIENCE_S, 1, lambda: print(late, flush=True))
         all_reduce(plan)
+        timer.cancel()
     return 0
 
 

@@ -19,6 +19,7 @@ from types import FrameType
 
 from ddptrain.config import load_config, no_line
 from ddptrain.errors import UserError
+from ddptrain.system.ending import end_with
 from ddptrain.system.start import read_start, requested_start
 from ddptrain.system.status import USER_ERROR
 
@@ -134,4 +135,4 @@ def _watch(parent: int, early: EarlySignals | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

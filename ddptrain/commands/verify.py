@@ -33,6 +33,7 @@ from ddptrain.engine.stop import StopFlag
 from ddptrain.errors import RunFailed, UserError
 from ddptrain.models.norms import SYNC_BATCH_NORMS, batch_norms
 from ddptrain.system import temporary
+from ddptrain.system.ending import end_with
 from ddptrain.system.printable import counted
 from ddptrain.system.status import FINISHED, STOPPED
 from ddptrain.tasks.build import new_task
@@ -256,4 +257,4 @@ def _verdict(differences: dict[str, Difference], allowed: float, holds: str, bro
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_with(lambda: main(sys.argv[1:]))

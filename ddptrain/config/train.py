@@ -29,7 +29,7 @@ class TrainConfig(Section):
     """Store images and weights channels-last, faster on CUDA and on the CPU."""
     max_bad_steps: int = Field(default=10, ge=0)
     """Number of steps in a row without a finite loss and gradient, each one skipped, after which the run ends."""
-    timeout_s: float = Field(default=1800.0, gt=0)
+    timeout_s: float = Field(default=600.0, gt=0)
     """Number of seconds that ranks wait for the slowest one before the run ends."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """The device to compute on; `auto` takes CUDA where there is a GPU per process."""

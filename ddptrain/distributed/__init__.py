@@ -3,6 +3,7 @@
 world.py        where this process stands, from the environment of its launcher
 meeting.py      the store through which the ranks meet, and who is waited for
 waiting.py      reports every 10 s who is waited for in a collective, and who was to blame when it fails
+peers.py        the other ranks as this one sees them: how far they have come, whether they are alive
 last_words.py   how each rank ended, for those that miss it
 group.py        the process group, held open around a run
 collectives.py  every collective the package makes
@@ -16,10 +17,12 @@ from ddptrain.distributed.collectives import (
     differentiable_sum,
     first_true,
     gather_objects,
+    gather_to_main,
     no_sync,
+    on_main,
     rank_and_size,
 )
-from ddptrain.distributed.group import process_group
+from ddptrain.distributed.group import last_word, process_group
 from ddptrain.distributed.waiting import RankLost, Stop, Waiting
 from ddptrain.distributed.world import World, discover
 
@@ -36,7 +39,10 @@ __all__ = [
     "discover",
     "first_true",
     "gather_objects",
+    "gather_to_main",
+    "last_word",
     "no_sync",
+    "on_main",
     "process_group",
     "rank_and_size",
 ]

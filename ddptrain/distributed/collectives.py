@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from typing import Any, TypeVar, cast
@@ -11,9 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ddptrain.distributed import last_words
 from ddptrain.distributed.waiting import Waiting
 from ddptrain.distributed.world import World
-from ddptrain.errors import UserError
+from ddptrain.errors import RankFailed, RunFailed, UserError
 
 T = TypeVar("T")
 
@@ -62,6 +63,16 @@ def gather_objects(obj: Any, what: str) -> list[Any]:
     return out
 
 
+def gather_to_main(obj: Any, what: str) -> list[Any]:
+    """One picklable object per rank, in the order of ranks, on rank 0; elsewhere an empty list."""
+    if not dist.is_initialized():
+        return [obj]
+    out: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    with Waiting(what):
+        dist.gather_object(obj, out)
+    return out or []
+
+
 def broadcast_object(obj: Any, what: str) -> Any:
     """Rank 0's picklable object, on every rank."""
     if not dist.is_initialized():
@@ -73,20 +84,56 @@ def broadcast_object(obj: Any, what: str) -> Any:
 
 
 def agree(build: Callable[[], T], what: str) -> T:
-    """Run `build` on every rank; a UserError on any of them is raised on all of them, so that none waits for ever."""
-    result: T | None = None
-    error: str | None = None
-    try:
-        result = build()
-    except UserError as e:
-        error = str(e)
-    errors = gather_objects(error, what)
-    for rank, message in enumerate(errors):
-        if message is not None:
-            agreed = UserError(message if rank == 0 else f"rank {rank}: {message}")
-            agreed.everywhere = True
-            raise agreed
+    """Run `build` on every rank; what is raised on any of them reaches all of them, so that none waits for ever.
+
+    Raises:
+        UserError: some rank met a mistake of the user; on every rank alike.
+        RunFailed: likewise, the run cannot go on.
+        RankFailed: another rank met any other error; it raises that error itself.
+    """
+    result, error = _try(build)
+    errors = gather_objects(None if error is None else _described(error), what)
+    _raise(errors, error, what)
     return cast(T, result)
+
+
+def on_main(build: Callable[[], T], what: str) -> T:
+    """Rank 0's result of `build`, which it alone runs, on every rank; raises as `agree` does."""
+    result, error = _try(build) if rank_and_size()[0] == 0 else (None, None)
+    result, described = broadcast_object((result, None if error is None else _described(error)), what)
+    _raise([described], error, what)
+    return cast(T, result)
+
+
+def _try(build: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return build(), None
+    except Exception as e:
+        return None, e
+
+
+def _described(error: Exception) -> tuple[str, str]:
+    """An error for other ranks: its kind, and its text."""
+    if isinstance(error, UserError):
+        return "user", str(error)
+    if isinstance(error, RunFailed) and not isinstance(error, RankFailed):
+        return "run", str(error)
+    return "rank", last_words.of(error)
+
+
+def _raise(errors: Sequence[tuple[str, str] | None], own: Exception | None, what: str) -> None:
+    """Raise what some rank has met; `errors` are those of the ranks, `own` is this one's."""
+    if own is not None and _described(own)[0] == "rank":
+        raise own
+    for rank, described in enumerate(errors):
+        if described is None:
+            continue
+        kind, text = described
+        if kind == "rank":
+            raise RankFailed(f"rank {rank} {text} (in {what})")
+        error = UserError(text if rank == 0 else f"rank {rank}: {text}") if kind == "user" else RunFailed(text)
+        error.everywhere = True
+        raise error
 
 
 def first_true(value: str, what: str) -> str:

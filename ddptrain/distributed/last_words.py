@@ -25,6 +25,16 @@ def leave(store: Any, rank: int, text: str) -> bool:
     return True
 
 
+def of(error: BaseException) -> str:
+    """Word of an end by an error."""
+    return f"ended with {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def others(store: Any, rank: int) -> bool:
+    """Whether another rank than this one has left word that it ended."""
+    return bool(store.check([ANY])) and store.get(ANY).decode() != str(rank)
+
+
 def ask(store: Any, rank: int, size: int, own: str, patience_s: float = 2.0) -> str:
     """What the other ranks say about their end.
 

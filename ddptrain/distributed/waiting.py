@@ -6,6 +6,7 @@ wait see who is behind. It costs the training nothing: a collective only notes t
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from typing import Any, ClassVar, Protocol
 import torch.distributed as dist
 
 from ddptrain.distributed import last_words
+from ddptrain.distributed.peers import Peers
 from ddptrain.errors import RankFailed
 from ddptrain.system.printable import first_few
 
@@ -28,8 +30,10 @@ EVERY_S = 10.0
 _BEAT_S = 2.0
 _LOST_S = 5.0
 """How long a rank that waits is left to itself after another one's end: with gloo it notices by itself, and ends in order."""
-_STUCK_S = 60.0
-"""The same for one that does not seem to wait: with NCCL the wait is in a kernel."""
+_STUCK_S = 15.0
+"""The same for one that does not seem to wait: it may be in a kernel of NCCL, where nothing is noticed."""
+_LOOK_S = 5.0
+"""How often a rank that waits on a device looks for ranks that are gone without a word."""
 
 
 class Stop(Protocol):
@@ -38,7 +42,7 @@ class Stop(Protocol):
     Attributes:
         signal: number of the signal that came, None while none did.
         at_once: signals after which nothing would be saved: they end a wait.
-        leave: ends the process at once, with a status.
+        leave: ends the process at once, with a status, and why where that is the run's failure.
     """
 
     @property
@@ -48,7 +52,7 @@ class Stop(Protocol):
     def at_once(self) -> tuple[int, ...]: ...
 
     @property
-    def leave(self) -> Callable[[int], None]: ...
+    def leave(self) -> Callable[..., None]: ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,10 @@ class NoStop:
 
     signal: int | None = None
     at_once: tuple[int, ...] = ()
-    leave: Callable[[int], None] = os._exit
+
+    @staticmethod
+    def leave(status: int, why: str = "") -> None:
+        os._exit(status)
 
 
 @dataclass(frozen=True)
@@ -92,8 +99,8 @@ class RankLost(RankFailed):
 class Waiting:
     """Around a collective: when it fails, say which rank waited, for how long, in what, and who did not come.
 
-    With gloo the wait ends as soon as a rank is gone, or after `timeout_s` for one that is only slow. With NCCL it ends when
-    the lost rank has left word, else NCCL ends the process by itself after `timeout_s`, with its own message.
+    With gloo the wait ends as soon as a rank is gone, or after `timeout_s` for one that is only slow. NCCL notices nothing:
+    there `Watch` ends the process, some seconds after a rank has left word of its end or is found dead.
 
     Attributes:
         group: the ranks that have met; None where there is one process.
@@ -105,8 +112,13 @@ class Waiting:
     now: ClassVar[Waiting | None] = None
     begun: ClassVar[int] = 0
 
-    def __init__(self, what: str) -> None:
-        self.what, self.since = what, 0.0
+    def __init__(self, what: str, *, on_device: bool = False, limit_s: float = math.inf) -> None:
+        """
+        Args:
+            on_device: the wait is in a kernel or for one, so that only `Watch` can end it.
+            limit_s: after so long `Watch` ends the process.
+        """
+        self.what, self.on_device, self.limit_s, self.since = what, on_device, limit_s, 0.0
 
     def __enter__(self) -> None:
         self.since = time.monotonic()
@@ -132,11 +144,12 @@ class Watch:
 
     def __init__(self, group: Group, stop: Stop) -> None:
         self._group, self._stop = group, stop
+        self._peers = Peers(group.rank, group.hosts)
         self._store: Any = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        self._beat, self._heard = 0, ["" for _ in range(group.size)]
-        self._reported = self._beat_at = 0.0
+        self._beat = 0
+        self._reported = self._beat_at = self._looked = 0.0
         self._begun = (0, time.monotonic())
 
     def __enter__(self) -> Watch:
@@ -156,7 +169,7 @@ class Watch:
             waiting, began = Waiting.now, time.monotonic()
             while not self._end.wait(0.5) and waiting is not None and Waiting.now is waiting:
                 if time.monotonic() - began > _LOST_S:
-                    self._leave(waiting)
+                    self._leave(waiting.failure())
 
     def _look(self) -> None:
         waiting, now, group = Waiting.now, time.monotonic(), self._group
@@ -167,8 +180,13 @@ class Watch:
             self._stop.leave(128 + number)
         if now - self._beat_at > _BEAT_S:
             self._beat_at, self._beat = now, self._beat + 1
-            self._store.set(f"at/{group.rank}", f"{Waiting.begun} {self._beat} {group.hosts[group.rank]}")
+            self._peers.report(self._store, Waiting.begun, self._beat)
             self._report_lost(waiting, now)
+        if waiting is not None and now - waiting.since > waiting.limit_s:
+            self._leave(waiting.failure())
+        if waiting is not None and waiting.on_device and now - max(waiting.since, self._looked) >= _LOOK_S:
+            self._looked = now
+            self._look_for_the_dead(waiting, now)
         if waiting is not None and now - max(waiting.since, self._reported) >= EVERY_S:
             self._reported = now
             self._report(waiting, now)
@@ -177,28 +195,31 @@ class Watch:
         """End this process when another rank has left word of its end and this one does not get any further."""
         if Waiting.begun != self._begun[0]:
             self._begun = (Waiting.begun, now)
-        stuck = now - self._begun[1]
-        if stuck > (_LOST_S if waiting else _STUCK_S) and self._store.check([last_words.ANY]):
-            self._leave(waiting)
+        stuck, group = now - self._begun[1], self._group
+        if stuck <= (_LOST_S if waiting else _STUCK_S) or not last_words.others(self._store, group.rank):
+            return
+        own = f"rank {group.rank} gets no further; {last_words.who(self._store, group.size)}"
+        self._leave(own if waiting is None else waiting.failure())
 
-    def _leave(self, waiting: Waiting | None) -> None:
-        if waiting is None:
-            line = f"rank {self._group.rank} gets no further; {last_words.who(self._store, self._group.size)}"
-        else:
-            line = waiting.failure()
+    def _look_for_the_dead(self, waiting: Waiting, now: float) -> None:
+        self._peers.look(self._store)
+        if dead := list(self._peers.dead(self._store)):
+            own = f"waited {now - waiting.since:.1f} s in {waiting.what}"
+            last_words.leave(self._store, self._group.rank, own)
+            self._leave(f"rank {self._group.rank} {own}; {first_few(dead, separator='; ')}")
+
+    def _leave(self, line: str) -> None:
         say(f"failed: {line}")
-        self._stop.leave(1)
+        self._stop.leave(1, line)
 
     def _report(self, waiting: Waiting, now: float) -> None:
         """Report who is behind; of those who wait, the first one speaks."""
-        rows = [row.decode() for row in self._store.multi_get([f"at/{r}" for r in range(self._group.size)])]
-        behind = [r for r, row in enumerate(rows) if int(row.split(" ", 1)[0]) < Waiting.begun and r != self._group.rank]
-        silent = {r for r, row in enumerate(rows) if row == self._heard[r]}
-        self._heard = rows
+        begun = self._peers.look(self._store)
+        behind = [r for r, number in enumerate(begun) if number < Waiting.begun and r != self._group.rank]
         if not behind or min(set(range(self._group.size)) - set(behind)) != self._group.rank:
             return
-        hosts = self._group.hosts
-        named = [f"{r} on {hosts[r]}" + (" (gives no sign of life)" if r in silent else "") for r in behind]
+        silent = [r for r in behind if self._peers.silent(r, EVERY_S)]
+        named = [f"{r} on {self._group.hosts[r]}" + " (gives no sign of life)" * (r in silent) for r in behind]
         waited = f"has waited {now - waiting.since:.0f} s in {waiting.what}"
         say(f"rank {self._group.rank} {waited} for {ranks(named)}")
 

@@ -34,6 +34,7 @@ class World:
         device: the device this process computes on.
         launcher: "torchrun", "srun" or "single".
         note: what the user may not have meant, in one line; empty else.
+        lacking: why a GPU of the machine is not used, in one line; empty else.
     """
 
     rank: int
@@ -43,6 +44,7 @@ class World:
     device: torch.device
     launcher: str
     note: str = ""
+    lacking: str = ""
 
     @property
     def main(self) -> bool:
@@ -57,11 +59,11 @@ def discover(device: str = "auto", environ: Mapping[str, str] = os.environ) -> W
     """Read the environment (see the module's docstring for the precedence).
 
     Args:
-        device: "auto" (CUDA where there is one per local process, else CPU), "cpu" or "cuda".
+        device: "auto" (a GPU for each rank where there are GPUs, else the CPU), "cpu" or "cuda".
         environ: the environment, for tests.
 
     Raises:
-        UserError: the environment contradicts itself, CUDA is asked for and absent, or a person typed the command in a shell
+        UserError: the environment contradicts itself, there are fewer GPUs than ranks, or a person typed the command in a shell
             that is one of several tasks.
     """
     tasks = _tasks(environ)
@@ -78,10 +80,9 @@ def discover(device: str = "auto", environ: Mapping[str, str] = os.environ) -> W
     else:
         launcher, place = "single", (0, 1, 0, 1)
     rank, size, local_rank, local_size = place
-    # srun --gpus-per-task=1 and its like show each task one GPU, which is number 0 to it
-    bound = launcher == "srun" and (_integer(environ, "SLURM_GPUS_ON_NODE", 0) or 0) >= local_size
-    picked = _pick_device(device, local_rank, local_size, bound)
-    return World(rank, size, local_rank, local_size, picked, launcher, _note(environ) if launcher == "single" else "")
+    told = environ.get("SLURM_STEP_TASKS_PER_NODE" if launcher == "srun" else "LOCAL_WORLD_SIZE", "").strip()
+    picked, lacking = _pick_device(device, local_rank, local_size if told else local_rank + 1)
+    return World(rank, size, local_rank, local_size, picked, launcher, _note(environ) if launcher == "single" else "", lacking)
 
 
 def _integer(environ: Mapping[str, str], key: str, default: int | None = None, low: int = 0) -> int | None:
@@ -184,14 +185,43 @@ def _note(environ: Mapping[str, str]) -> str:
     )
 
 
-def _pick_device(device: str, local_rank: int, local_size: int, bound: bool) -> torch.device:
-    count = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
-    if bound and count == 1:
-        return torch.device("cuda", 0)
-    if device == "cuda" and count < local_size:
+def _pick_device(device: str, local_rank: int, needed: int) -> tuple[torch.device, str]:
+    """The device of a rank on a machine where so many GPUs are needed, and what `auto` should say about GPUs that cannot be
+    used; empty for nothing.
+
+    The only GPU that a rank is shown is its own, whatever its number on the machine: srun --gpus-per-task=1, torchrun
+    --virtual-local-rank and scripts show each rank one. (Ranks that share it are refused when they have met.)
+    """
+    if device == "cpu":
+        return torch.device("cpu"), ""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 1:
+        return torch.device("cuda", 0), ""
+    if needed <= count:
+        return torch.device("cuda", local_rank), ""
+    if count:
         raise UserError(
-            f"train.device: cuda asks for {local_size} GPUs on this machine, {count} seen; start {max(count, 1)} ranks on it"
+            f"train.device: {device} takes a GPU for each rank; {needed} ranks are on this machine (or LOCAL_RANK={local_rank} "
+            f"is wrong), and it has {count} GPUs; start {count} ranks on it (LOCAL_RANK from 0 to {count - 1}), or set "
+            "train.device=cpu"
         )
-    if count >= local_size and count > 0:
-        return torch.device("cuda", local_rank)
-    return torch.device("cpu")
+    if device == "cuda":
+        raise UserError(
+            f"train.device: cuda, and no GPU is to be had here: {_lacking() or 'none is seen'}; set train.device=cpu"
+        )
+    return torch.device("cpu"), _lacking()
+
+
+def _lacking() -> str:
+    """Why a GPU of this machine cannot be used; empty where there is none."""
+    if Path("/dev/nvidia0").exists():
+        if torch.version.cuda is None:
+            return f"this machine has an NVIDIA GPU, but torch {torch.__version__} was built without CUDA; install one with it"
+        return (
+            f"this machine has an NVIDIA GPU that torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use: its driver "
+            "may be too old (see nvidia-smi), or CUDA_VISIBLE_DEVICES hides it"
+        )
+    mps = getattr(torch.backends, "mps", None)
+    if mps is not None and mps.is_available():
+        return "the GPU of a Mac (MPS) is not used: ddptrain computes on GPUs of NVIDIA and on the CPU"
+    return ""

@@ -50,7 +50,7 @@ class BadSteps:
 
     def _replaced(self, state: RunState, batches: Sequence[Batch]) -> None:
         mine = [line for b in batches for line in b.replaced]
-        for lines in distributed.gather_objects(mine, "gathering the names of unreadable samples"):
+        for lines in distributed.gather_to_main(mine, "gathering the names of unreadable samples"):
             for line in lines:
                 self._say(f"warning: after step {state.step}: {line}")
         most = self._config.data.max_bad_samples
@@ -62,7 +62,7 @@ class BadSteps:
 
     def _bad(self, state: RunState, report: StepReport, batches: Sequence[Batch]) -> None:
         self._bad_in_a_row += 1
-        parts = distributed.gather_objects(evidence(report, batches, self._samples), "gathering the evidence of a bad step")
+        parts = distributed.gather_to_main(evidence(report, batches, self._samples), "gathering the evidence of a bad step")
         first = state.position - state.split.global_batch
         if self._world.main:
             path = self._config.folder / "bad_steps" / f"step_{state.step + 1:08d}_position_{first}.pt"

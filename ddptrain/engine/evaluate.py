@@ -29,7 +29,7 @@ class Evaluation:
     Attributes:
         metrics: flat names to values, the same on every rank; `bad_images` counts those that could not be read.
         predictions: on rank 0 the predictions of each validation dataset by sample index; elsewhere empty.
-        replaced: a line for each image that could not be read, and what took its place.
+        replaced: on rank 0 a line for each image that could not be read, and what took its place; elsewhere empty.
     """
 
     metrics: dict[str, float]
@@ -85,15 +85,18 @@ def evaluate(task: Task, model: nn.Module, world: World, wait: Wait | None = Non
         RunFailed: on every rank alike: too many images could not be read.
     """
     model.eval()
-    shards = distributed.gather_objects(_predict_shard(task, model, world, wait), "gathering the predictions of an evaluation")
+    shards = distributed.gather_to_main(_predict_shard(task, model, world, wait), "gathering the predictions of an evaluation")
     replaced = [line for _, lines in shards for line in lines]
-    refuse_bad(replaced, sum(size for _, size in task.val), task.config.eval.max_bad_images)
     merged: list[Mapping[int, Prediction]] = []
     if world.main:
         merged = [{k: v for part, _ in shards for k, v in part[number].items()} for number in range(len(task.val))]
-    metrics = distributed.broadcast_object(task.metrics(merged) if world.main else None, "the metrics of an evaluation")
     images = sorted(set(replaced))  # several samples may be of one image
-    return Evaluation(metrics | {"bad_images": len(images)}, merged, images)
+
+    def metrics() -> dict[str, float]:
+        refuse_bad(replaced, sum(size for _, size in task.val), task.config.eval.max_bad_images)
+        return task.metrics(merged) | {"bad_images": len(images)}
+
+    return Evaluation(distributed.on_main(metrics, "the metrics of an evaluation"), merged, images)
 
 
 def refuse_bad(replaced: Sequence[str], samples: int, most: int | None) -> None:

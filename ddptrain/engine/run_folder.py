@@ -191,6 +191,12 @@ class RunFolder:
         self._ended = True
         return exit_status(state, self._world.launcher)
 
+    def abandon(self, why: str) -> None:
+        """Before this process ends at once: let a save that has begun come to its end, and note why the run failed."""
+        if self._writer is not None and why and not self._ended:
+            self._writer.wait()
+            self._status("failed", why)
+
     def __enter__(self) -> RunFolder:
         return self
 

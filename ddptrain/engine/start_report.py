@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import exp
 
-import torch
-
 from ddptrain.config.section import Section
 from ddptrain.distributed import World
 from ddptrain.engine.reporting import RunReporter
@@ -31,8 +29,6 @@ def report_start(task: Task, world: World, state: RunState, reporter: RunReporte
         f"global batch {split.global_batch} = micro batch {split.micro_batch} × accumulation {split.accumulation} "
         f"× {counted(split.world_size, 'rank')} ({world.launcher}, {world.device.type})"
     )
-    if world.device.type == "cpu" and config.train.device == "auto" and torch.cuda.is_available():
-        line(f"warning: {world.local_size} ranks on this machine and fewer GPUs: all compute on the CPU; start fewer ranks")
     parameters = sum(p.numel() for p in state.model.parameters())
     line(f"model {config.model.name}: {parameters / 1e6:.2f} M parameters, {len(task.classes)} classes")
     for setting in settings(state, config.train, config.eval, config.checkpoint):

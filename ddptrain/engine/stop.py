@@ -28,7 +28,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_LEAVING_S = 2.0
+_LEAVING_S, _SAVING_S = 2.0, 20.0
 
 
 class StopFlag:
@@ -37,7 +37,8 @@ class StopFlag:
     Attributes:
         signal: number of the first signal that came, None while none did.
         saves: there is a step to save; set by the training loop.
-        on_leave: called when the process ends at once, for what must not be left behind; they have 2 s.
+        on_leave: called when the process ends at once, for what must not be left behind, with the reason where that is a
+            failure of the run; they have 2 s, after a failure 20 s.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class StopFlag:
         """
         self.signal: int | None = None
         self.saves = False
-        self.on_leave: list[Callable[[], None]] = []
+        self.on_leave: list[Callable[[str], None]] = []
         self._grace_s, self._last, self._after = grace_s, last, after
         self._interactive, self._since = interactive, 0.0
         self._before: dict[int, Any] = {}
@@ -79,13 +80,13 @@ class StopFlag:
         """Signals that end a wait for other ranks, since there is nothing to save yet."""
         return () if self.saves else (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-    def leave(self, status: int) -> None:
-        """End the process at once, whatever its other threads do."""
-        work = [threading.Thread(target=call, daemon=True) for call in self.on_leave]
+    def leave(self, status: int, why: str = "") -> None:
+        """End the process at once, whatever its other threads do; `why` it failed, where it did."""
+        work = [threading.Thread(target=call, args=(why,), daemon=True) for call in self.on_leave]
         for thread in work:
             thread.start()
         for thread in work:  # a dead disk must not hold the process
-            thread.join(_LEAVING_S)
+            thread.join(_SAVING_S if why else _LEAVING_S)
         os._exit(status)
 
     def __enter__(self) -> StopFlag:

@@ -69,15 +69,16 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
     split = split_batch(config.train.global_batch, config.train.micro_batch, world.size)
     with ExitStack() as stack:
         stack.enter_context(distributed.process_group(world, config.train.timeout_s, stop))
-        if world.note:
-            warn(world.note)
+        for note in filter(None, (world.note, world.lacking if world.local_rank == 0 else "")):
+            warn(note)
         lock = stack.enter_context(RunLock(config.folder, warn, lambda: stop.signal))
-        stop.on_leave.append(lock.release)
+        stop.on_leave.append(lambda why: lock.release())
         distributed.agree(lambda: lock.acquire() if world.main else None, "the lock of the run folder")
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
         config = task.config  # which lists the classes, where they were auto
         state = distributed.agree(lambda: build_state(task, world, split), "building the model")
         folder = stack.enter_context(RunFolder(task, world, state, lock))
+        stop.on_leave.insert(0, folder.abandon)
         folder.open()
         state.notes[:0] = notes
         reporter = distributed.agree(lambda: RunReporter(task, world, state, stack), "opening the logs")
@@ -98,6 +99,7 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
                 wait=run.wait,
             )
         )
+        stack.enter_context(distributed.last_word(stop))
         reporter.show_inputs(state)
         stopped = run_steps(run, loader)
         if not stopped:

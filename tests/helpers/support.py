@@ -22,6 +22,7 @@ import torch
 from ddptrain.checkpoint import files
 from ddptrain.checkpoint.host_copy import copy_to_host
 from ddptrain.checkpoint.load import newest_checkpoint
+from ddptrain.system.ending import end_with
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["ddptrain.cli", "ddptrain.engine.trainer", "ddptrain.tasks.build"])
@@ -51,10 +52,7 @@ def _rank(
     if not figures:
         sys.modules["matplotlib"] = None  # type: ignore[assignment]
     _write_to(log)
-    code = target(*args)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    sys.exit(code or 0)
+    end_with(lambda: target(*args) or 0)
 
 
 def _write_to(log: str) -> None:
@@ -91,7 +89,7 @@ def _forked(module: str, arguments: Sequence[str], log: str, environ: dict[str, 
     torch.set_num_threads(1)
     _write_to(log)
     exec(fault, {})
-    sys.exit(importlib.import_module(module).main(arguments))
+    end_with(lambda: importlib.import_module(module).main(arguments))
 
 
 class Ranks:

@@ -43,7 +43,7 @@ class Wait:
         report: called with a line about each problem.
     """
 
-    timeout_s: float = 1800.0
+    timeout_s: float = 600.0
     stopped: Callable[[], bool] = lambda: False
     report: Callable[[str], None] = lambda line: print(f"ddptrain: warning: {line}", file=sys.stderr, flush=True)
 
