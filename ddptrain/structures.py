@@ -17,6 +17,8 @@ VOID = 255
 """The class of pixels whose class is none, or unknown: neither right nor wrong."""
 COCO_AREAS = (32.0**2, 96.0**2)
 """Square pixels at which COCO's small objects end and its large ones begin."""
+STRIDE = 32
+"""The sides of a detector's input are multiples of this many pixels."""
 
 
 class SampleKey(NamedTuple):

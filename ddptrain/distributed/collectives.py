@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from inspect import signature
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -17,6 +19,8 @@ from ddptrain.distributed.world import World
 from ddptrain.errors import RankFailed, RunFailed, UserError
 
 T = TypeVar("T")
+BLOCK = 2**26
+"""Bytes that are sent at once."""
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -71,6 +75,37 @@ def gather_to_main(obj: Any, what: str) -> list[Any]:
     with Waiting(what):
         dist.gather_object(obj, out)
     return out or []
+
+
+def gather_arrays(arrays: Sequence[np.ndarray], what: str) -> list[list[np.ndarray]]:
+    """On rank 0 the arrays of each rank, in the order of ranks; elsewhere nothing. They travel as bytes, some at a time: no
+    rank but 0 holds more than its own, and nothing is pickled but dtypes and shapes."""
+    if not dist.is_initialized():
+        return [list(arrays)]
+    layouts = gather_to_main([(a.dtype.str, a.shape) for a in arrays], what)
+    rank = dist.get_rank()
+    out = [list(arrays)] if rank == 0 else []
+    with Waiting(what):
+        for array in arrays if rank else ():
+            _move(array, partial(dist.send, dst=0))
+        for source, layout in enumerate(layouts[1:], start=1):
+            out.append([np.empty(shape, dtype) for dtype, shape in layout])
+            for array in out[-1]:
+                _move(array, partial(dist.recv, src=source), receive=True)
+    return out
+
+
+def _move(array: np.ndarray, transfer: Callable[[Tensor], Any], receive: bool = False) -> None:
+    """Send or receive the bytes of an array, block by block."""
+    if not array.size:
+        return
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    flat = torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    for block in flat.split(BLOCK):
+        moved = block.to(device)
+        transfer(moved)
+        if receive and moved is not block:
+            block.copy_(moved)
 
 
 def broadcast_object(obj: Any, what: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from ddptrain.engine.step import autocast
 from ddptrain.errors import RunFailed
 from ddptrain.system.printable import counted
 from ddptrain.tasks.base import Prediction, Task
+from ddptrain.tasks.packed import Column, PackedPredictions
 
 NAMED = 8
 """Images that could not be read that are named, each with the reason."""
@@ -61,6 +63,7 @@ def _predict_shard(
         rank=world.rank,
         world_size=world.size,
         workers=config.data.workers,
+        shapes=task.val_shapes,
         pin_memory=world.device.type == "cuda",
         wait=wait,
     ) as loader:
@@ -85,11 +88,9 @@ def evaluate(task: Task, model: nn.Module, world: World, wait: Wait | None = Non
         RunFailed: on every rank alike: too many images could not be read.
     """
     model.eval()
-    shards = distributed.gather_to_main(_predict_shard(task, model, world, wait), "gathering the predictions of an evaluation")
-    replaced = [line for _, lines in shards for line in lines]
-    merged: list[Mapping[int, Prediction]] = []
-    if world.main:
-        merged = [{k: v for part, _ in shards for k, v in part[number].items()} for number in range(len(task.val))]
+    shard, lines = _predict_shard(task, model, world, wait)
+    replaced = [line for own in distributed.gather_to_main(lines, "gathering what could not be read") for line in own]
+    merged = gather_predictions(shard)
     images = sorted(set(replaced))  # several samples may be of one image
 
     def metrics() -> dict[str, float]:
@@ -97,6 +98,20 @@ def evaluate(task: Task, model: nn.Module, world: World, wait: Wait | None = Non
         return task.metrics(merged) | {"bad_images": len(images)}
 
     return Evaluation(distributed.on_main(metrics, "the metrics of an evaluation"), merged, images)
+
+
+def gather_predictions(shard: Sequence[Mapping[int, Prediction]]) -> list[Mapping[int, Prediction]]:
+    """On rank 0 the predictions of all ranks for each dataset; elsewhere nothing."""
+    packed = [PackedPredictions.pack(own) for own in shard]
+    what = "gathering the predictions of an evaluation"
+    headers = distributed.gather_to_main([list(own.columns) for own in packed], what)
+    arrays = distributed.gather_arrays([a for own in packed for column in own.columns.values() for a in column], what)
+    parts: list[list[PackedPredictions]] = [[] for _ in shard]
+    for header, own in zip(headers, arrays):
+        rest = iter(own)
+        for number, keys in enumerate(header):
+            parts[number].append(PackedPredictions({key: Column(*islice(rest, 3)) for key in keys}))
+    return [PackedPredictions.join(of_dataset) for of_dataset in parts] if arrays else []
 
 
 def refuse_bad(replaced: Sequence[str], samples: int, most: int | None) -> None:

@@ -136,17 +136,3 @@ def overlaps(boxes: NDArray[np.floating], others: NDArray[np.floating], regions:
     area_a, area_b = (a[..., 2:] - a[..., :2]).prod(-1), (b[..., 2:] - b[..., :2]).prod(-1)
     union = np.where(regions, area_a, area_a + area_b - common)
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-
-
-def covered(boxes: NDArray[np.floating], regions: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Fraction of each box `[n, 4]` that lies in the union of regions `[k, 4]`; float64 `[n]`, 0 for an empty box."""
-    boxes, regions = boxes.astype(np.float64), regions.astype(np.float64)
-    xs, ys = np.unique(regions[:, [0, 2]]), np.unique(regions[:, [1, 3]])
-    # the sides of the regions cut the plane into cells, each wholly inside or outside the union
-    in_x = (regions[:, :1] <= xs[:-1]) & (xs[:-1] < regions[:, 2:3])
-    in_y = (regions[:, 1:2] <= ys[:-1]) & (ys[:-1] < regions[:, 3:])
-    cells = (in_y[:, :, None] & in_x[:, None, :]).any(0)
-    wide = (np.minimum(boxes[:, 2:3], xs[1:]) - np.maximum(boxes[:, :1], xs[:-1])).clip(0)
-    high = (np.minimum(boxes[:, 3:], ys[1:]) - np.maximum(boxes[:, 1:2], ys[:-1])).clip(0)
-    area = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
-    return np.divide((high @ cells * wide).sum(1), area, out=np.zeros(len(boxes)), where=area > 0)

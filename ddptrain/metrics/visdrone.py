@@ -13,10 +13,10 @@ config).
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics, covered, prepare
+from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics, prepare
 from ddptrain.metrics.matching import SIZES, match
+from ddptrain.metrics.regions import without_regions
 from ddptrain.metrics.voc import average_precision
 
 CAPS = (1, 10, 100, 500)
@@ -35,12 +35,10 @@ def evaluate(truth: GroundTruth, detections: DetectionArrays) -> Metrics:
         `AP`, `AP50`, `AP75`, `AR1`, `AR10`, `AR100`, `AR500`, in 0..1 (the toolkit prints percent), and `AP_classes`,
         the mean in which every class with truth counts once. NaN where there is no truth.
     """
-    kept, _ = prepare(truth, detections)
-    kept = kept.select(~in_regions(truth, kept.image, kept.boxes))
+    left, kept = without_regions(truth, prepare(truth, detections)[0])
     # of each detection its place in the image, over all classes
     rank = np.arange(len(kept.image)) - np.searchsorted(kept.image, kept.image)
     kept, rank = kept.select(rank < CAPS[-1]), rank[rank < CAPS[-1]]
-    left = _outside_regions(truth)
     matches = match(left, kept, max_detections=None, sizes=SIZES[:1])
     image, classes = left.image_of_boxes(), len(truth.annotated)
     truths = np.bincount(left.labels, minlength=classes)
@@ -57,23 +55,3 @@ def evaluate(truth: GroundTruth, detections: DetectionArrays) -> Metrics:
         recall[k] = [(result[:, own < cap] == 1).sum(1).mean() / truths[k] for cap in CAPS]
     weighted = [np.average(v, weights=weights) for v in (precision.mean(1), precision[:, 0], precision[:, 5], *recall.T)]
     return dict(zip(NAMES, map(float, [*weighted, precision[weights > 0].mean()]), strict=True))
-
-
-def in_regions(truth: GroundTruth, image: NDArray[np.integer], boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """bool `[n]`: which boxes `[n, 4]` of some images lie by half or more in the ignore regions of their image."""
-    out = np.zeros(len(boxes), bool)
-    order = np.argsort(image, kind="stable")
-    for i in np.unique(truth.image_of_boxes()[truth.ignore]).tolist():
-        rows = slice(*truth.offsets[i : i + 2])
-        own = order[slice(*np.searchsorted(image[order], [i, i + 1]))]
-        out[own] = covered(boxes[own], truth.boxes[rows][truth.ignore[rows]]) >= 0.5
-    return out
-
-
-def _outside_regions(truth: GroundTruth) -> GroundTruth:
-    """The boxes that are scored: those of annotated classes, without ignore regions and without those that lie in them."""
-    image = truth.image_of_boxes()
-    kept = ~truth.ignore
-    kept[kept] = truth.annotated[truth.labels[kept]]
-    kept &= ~in_regions(truth, image, truth.boxes)
-    return truth.select(kept)

@@ -71,6 +71,8 @@ class Task(ABC):
         train: set by `read`: the training samples.
         val: set by `read`: (name, number of samples) of each validation dataset, in the order of `SampleKey.dataset`.
         val_samples: set by `read`: the validation samples, without augmentation.
+        val_shapes: int `[n, 2]` for each validation dataset: the shape of each sample, where they are not all equal; samples
+            are forwarded together with those of their shape. None where any of them can be.
     """
 
     classes: Sequence[str]
@@ -80,6 +82,7 @@ class Task(ABC):
     train: Samples
     val: Sequence[tuple[str, int]]
     val_samples: Samples
+    val_shapes: Sequence[np.ndarray] | None = None
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config

@@ -190,7 +190,7 @@ def evaluation(config: RunConfig) -> Any:
         numbers.extend(v for v in options.values() if isinstance(v, int))
         return nullcontext([])
 
-    task: Any = SimpleNamespace(config=config, val=[], val_samples=None, metrics=lambda predictions: {})
+    task: Any = SimpleNamespace(config=config, val=[], val_samples=None, val_shapes=None, metrics=lambda predictions: {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_evaluate, "eval_loader", loader)
         patch.setattr(engine_evaluate, "refuse_bad", lambda lines, samples, most: numbers.append(most))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from metric_worlds import found, truth
 
-from ddptrain.metrics.arrays import covered, overlaps, prepare
+from ddptrain.metrics.arrays import overlaps, prepare
+from ddptrain.metrics.regions import covered
 
 
 def test_overlaps() -> None:

@@ -65,6 +65,7 @@ def eval_loader(
     world_size: int,
     workers: int,
     pin_memory: bool = False,
+    shapes: Sequence[np.ndarray] | None = None,
     wait: Wait | None = None,
 ) -> Loader:
     """One rank's part of every image of every dataset, once.
@@ -76,15 +77,26 @@ def eval_loader(
     Args:
         sizes: number of images of each dataset of `samples`; a key's position counts through all of them.
         batch: images per group; the last one may be smaller.
+        shapes: int `[n, 2]` for each dataset, the shape of each image where they differ; a group then has images of one shape.
         wait: as for `train_loader`.
     """
 
     def batches() -> Iterator[list[SampleKey]]:
         starts = np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))])
-        total = int(starts[-1])
-        for first in range(rank * batch, total, world_size * batch):
-            positions = np.arange(first, min(first + batch, total))
+        order, first = _groups(int(starts[-1]), batch, shapes)
+        for group in range(rank, len(first) - 1, world_size):
+            positions = order[first[group] : first[group + 1]]
             dataset = np.searchsorted(starts, positions, side="right") - 1
             yield [SampleKey(*k) for k in np.stack([positions, dataset, positions - starts[dataset]], -1).tolist()]
 
     return Loader(samples, batches(), workers, pin_memory, wait)
+
+
+def _groups(total: int, batch: int, shapes: Sequence[np.ndarray] | None) -> tuple[np.ndarray, np.ndarray]:
+    """The positions in the order in which they are evaluated, and where in it the groups begin, and the last one ends."""
+    shape = np.zeros((total, 2), np.int64) if shapes is None else np.concatenate(shapes)
+    order = np.lexsort(shape.T)
+    change = np.append(True, (np.diff(shape[order], axis=0) != 0).any(1))[:total]
+    starts = np.flatnonzero(change)
+    within = np.arange(total) - np.repeat(starts, np.diff(starts, append=total))
+    return order, np.append(np.flatnonzero(within % batch == 0), total)

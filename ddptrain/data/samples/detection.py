@@ -1,23 +1,22 @@
 """Detection samples: from a key of the stream to pixels and boxes, and from samples to a batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from ddptrain.config.detection import DetectionAugment
-from ddptrain.data.augment.geometry import BORDER, letterbox, transform_boxes, warp_nearest
+from ddptrain.data.augment.geometry import BORDER, letterbox, size_of, transform_boxes, warp_nearest
 from ddptrain.data.augment.mix import MIXUP_BETA, random_mosaic
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.augment.view import ImageView
 from ddptrain.data.formats.depth import DepthMaps
-from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.samples.base import ImageSamples, join_faults, to_native
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.seeding import rng
-from ddptrain.structures import Sample, SampleKey
+from ddptrain.structures import STRIDE, Sample, SampleKey
 
 
 class Source(NamedTuple):
@@ -25,14 +24,14 @@ class Source(NamedTuple):
 
     Attributes:
         image: uint8 `[H, W, 3]`, RGB.
-        boxes: float32 `[n, 4]` in pixels of the file.
+        boxes: float32 `[n, 4]` in pixels of `image`.
         labels: int `[n]`.
-        ignore_boxes: float32 `[k, 4]` in pixels of the file.
+        ignore_boxes: float32 `[k, 4]` in pixels of `image`.
         annotated: bool `[classes]`: the classes that its dataset labels.
-        depth: uint8 `[H, W]` in the size of the file, 0 where nothing is known; None where the model takes none.
+        depth: uint8 `[H, W]`, 0 where nothing is known; None where the model takes none.
     """
 
-    image: Pixels
+    image: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     ignore_boxes: np.ndarray
@@ -42,7 +41,7 @@ class Source(NamedTuple):
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
-        return self.image.size
+        return size_of(self.image)
 
 
 @dataclass(eq=False)
@@ -53,20 +52,22 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
         partners: where mosaic and mixup take their images from; None for neither.
         depth: the depth maps of each dataset, None for none.
         channels: of the samples: 3, with depth 4, with its validity 5.
+        rectangular: cut the border that the letterbox adds off the samples, see `rectangles`.
     """
 
     augment: DetectionAugment | None
     partners: Partners | None = None
     depth: Sequence[DepthMaps | None] = ()
     channels: int = 3
+    rectangular: bool = False
 
     def load(self, key: SampleKey, grey: bool = False) -> Source:
         """The image, its rows of the table, and its depth, of which nothing is known with `grey`."""
-        table, image, depth = self.tables[key.dataset], self.pixels(key, grey), None
+        table, image, depth = self.tables[key.dataset], self.image(key, grey), None
         if self.channels > 3:
             maps = self.depth[key.dataset] if self.depth and not grey else None
             path = "" if maps is None else maps.path(key.index)
-            depth = maps.read(path, image.size) if maps and path else np.zeros(image.size[::-1], np.uint8)
+            depth = maps.read(path, size_of(image)) if maps and path else np.zeros(image.shape[:2], np.uint8)
         rows = table.rows(key.index)
         out = table.ignore[rows] | table.crowd[rows]
         boxes, labels = table.boxes[rows], table.labels[rows]
@@ -83,7 +84,11 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
         layers = [sources[i : i + width] for i in range(0, len(sources), width)]
         sample = compose(key, layers, self.image_size, self.augment, self.seed, self.channels)
         sample.replaced = join_faults([other.fault for other in loaded])
-        return sample
+        return cut_border(sample) if self.rectangular else sample
+
+    def shapes(self) -> list[np.ndarray]:
+        """int64 `[n, 2]` for each dataset: width and height of each sample, if they are rectangular."""
+        return [rectangles(t.sizes, self.image_size) for t in self.tables]
 
     @staticmethod
     def join(targets: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -94,6 +99,25 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
 
         rows = {name: np.concatenate([t[name] for t in targets]) for name in targets[0]}
         return rows | {"image": owners("boxes"), "ignore_image": owners("ignore_boxes"), "tile_image": owners("tiles")}
+
+
+def rectangles(sizes: np.ndarray, side: int) -> np.ndarray:
+    """int64 `[n, 2]`: width and height, multiples of 32 pixels, that images of some sizes `[n, 2]` need of the square of the
+    letterbox."""
+    scaled = sizes * (side / sizes.max(1, keepdims=True))
+    return np.minimum(np.ceil(scaled / STRIDE - 1e-9).astype(np.int64) * STRIDE, side)
+
+
+def cut_border(sample: Sample) -> Sample:
+    """A letterboxed sample without the border beyond its rectangle, which lies in the middle of the square."""
+    side = sample.image.shape[0]
+    ((width, height),) = rectangles(np.array([sample.native_size]), side).tolist()
+    x, y = (side - width) // 2, (side - height) // 2
+    to_file = sample.to_native.copy()
+    to_file[:, 2] += to_file[:, :2] @ np.array([x, y], np.float32)
+    moved = {name: sample.targets[name] - np.array([x, y, x, y], np.float32) for name in ("boxes", "ignore_boxes")}
+    image = np.ascontiguousarray(sample.image[y : y + height, x : x + width])
+    return replace(sample, image=image, targets=sample.targets | moved, to_native=to_file)
 
 
 class _Tile(NamedTuple):
@@ -134,7 +158,7 @@ def compose(
             places = [letterbox(sources[0].size, size)]
         else:
             places = random_mosaic([s.size for s in sources], size, rng(seed, key.position, f"mosaic{layer}"))
-        placed = [_Tile(s, view.matrix(place, s.image)) for s, place in zip(sources, places)]
+        placed = [_Tile(s, view.matrix(place, s.size)) for s, place in zip(sources, places)]
         shown.append(_paint(placed, view))
         tiles += placed
     image, depth = shown[0]

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
+from ddptrain.config.detection import DetectionEval
+from ddptrain.models.suppression import suppress
 from ddptrain.structures import Detections
 
 MAX_CANDIDATES = 30_000
@@ -44,7 +45,7 @@ class DensePrediction(NamedTuple):
 
 
 @torch.no_grad()
-def detections(pred: DensePrediction, *, score_threshold: float, nms_iou: float, max_detections: int) -> list[Detections]:
+def detections(pred: DensePrediction, settings: DetectionEval) -> list[Detections]:
     """The detections of each image, best first, boxes in input pixels.
 
     A point may report several classes. Ties keep the order of (point, class), so that the result is a function of
@@ -52,24 +53,19 @@ def detections(pred: DensePrediction, *, score_threshold: float, nms_iou: float,
 
     Args:
         pred: prediction for B images.
-        score_threshold: scores at or below it are dropped, 0..1.
-        nms_iou: of two boxes of one class with a higher IoU, the one with the lower score is dropped.
-        max_detections: detections kept per image.
+        settings: scores at or below its threshold are dropped; how boxes suppress others; how many are kept per image.
 
     Returns:
         B items.
     """
     scores, boxes = pred.logits.float().sigmoid(), pred.boxes()
-    return [_suppress(s, b, score_threshold, nms_iou, max_detections) for s, b in zip(scores, boxes)]
+    return [_of_image(s, b, settings) for s, b in zip(scores, boxes)]
 
 
-def _suppress(scores: Tensor, boxes: Tensor, threshold: float, nms_iou: float, limit: int) -> Detections:
-    point, label = (scores > threshold).nonzero(as_tuple=True)
+def _of_image(scores: Tensor, boxes: Tensor, settings: DetectionEval) -> Detections:
+    point, label = (scores > settings.score_threshold).nonzero(as_tuple=True)
     score = scores[point, label]
     score, order = score.sort(descending=True, stable=True)
     score, order = score[:MAX_CANDIDATES], order[:MAX_CANDIDATES]
     point, label = point[order], label[order]
-    box = boxes[point]
-    # positions are in order of score, so sorting what is kept restores it, ties included
-    kept = batched_nms(box, score, label, nms_iou).sort().values[:limit]
-    return Detections(box[kept], score[kept], label[kept])
+    return suppress(boxes[point], score, label, settings)

@@ -41,5 +41,4 @@ class YoloDetector:
         return Judged(self._decode(prediction), terms.parts, terms.normalizers(batch.targets["image"]))
 
     def _decode(self, prediction: DensePrediction) -> list[Detections]:
-        e = self._settings.evaluation
-        return detections(prediction, score_threshold=e.score_threshold, nms_iou=e.nms_iou, max_detections=e.max_detections)
+        return detections(prediction, self._settings.evaluation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from ddptrain.config.detection import DetectionAugment
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.depth import DepthMaps, depth_of_file, find_depth
-from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.inspect.statistics import class_counts
 from ddptrain.data.samples.detection import DetectionSamples, Source, compose
@@ -23,8 +22,7 @@ from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.errors import UserError
-from ddptrain.metrics import coco, visdrone, voc
-from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics, mean_known
+from ddptrain.models import test_time
 from ddptrain.models.build import DETECTORS
 from ddptrain.models.detector import DetectorSettings
 from ddptrain.reporting import pictures
@@ -32,6 +30,7 @@ from ddptrain.structures import Batch, Detections, LossSum, SampleKey
 from ddptrain.system.printable import counted
 from ddptrain.tasks.base import FileAnswer, Prediction, Predictions
 from ddptrain.tasks.detection.inspect import report_sizes
+from ddptrain.tasks.detection.scores import detections_of, mean_losses, score, truth_of
 from ddptrain.tasks.detection.view import DetectionView
 from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
 from ddptrain.tasks.inspection.classes import report_classes
@@ -52,6 +51,7 @@ class DetectionTask(TableTask):
     view_class = DetectionView
     monitors = ("AP", "AP50", "AP75", "loss")
     train: DetectionSamples
+    val_samples: DetectionSamples
     val_sets: list[DataSet]
 
     def __init__(self, config: DetectionRun) -> None:
@@ -72,6 +72,8 @@ class DetectionTask(TableTask):
         self.sampler = build_sampler(config, [len(s.table) for s in train])
         self.train = self._samples(train, depth, config.data.augment, self.partners(config.data.augment, "mosaic", "mixup"))
         self.val_samples = self._samples(self.val_sets, val_depth)
+        if config.eval.rectangular:
+            self.val_samples.rectangular, self.val_shapes = True, self.val_samples.shapes()
 
     def _samples(
         self,
@@ -136,7 +138,8 @@ class DetectionTask(TableTask):
     def predict(self, model: nn.Module, batch: Batch) -> Sequence[Prediction]:
         """`boxes` float32 `[n, 4]` in pixels of the file, `scores` float32 `[n]`, `labels` int64 `[n]`, best first; and the
         image's own `loss/<part>` and `normalizer`, float64."""
-        detections, losses, normalizers = self.detector.judge(model, batch)
+        plain, losses, normalizers = self.detector.judge(model, batch)
+        detections = test_time.detect(self.detector, model, batch, self.config.eval, plain)
         names = [*(f"loss/{name}" for name in losses), "normalizer"]
         rows = torch.stack([*losses.values(), normalizers], 1).detach().double().cpu().numpy()
         return [own | dict(zip(names, row)) for own, row in zip(self._in_files(detections, batch), rows)]
@@ -166,10 +169,10 @@ class DetectionTask(TableTask):
         self, model: nn.Module, image: np.ndarray, depth: np.ndarray | None, device: torch.device
     ) -> dict[str, np.ndarray]:
         none = np.zeros((0, 4), np.float32)
-        source = Source(Pixels.of(image), none, np.zeros(0, np.int64), none, np.ones(len(self.classes), bool), depth)
+        source = Source(image, none, np.zeros(0, np.int64), none, np.ones(len(self.classes), bool), depth)
         sample = compose(SampleKey(0, 0, 0), [[source]], self.config.data.image_size, channels=self.channels)
         batch = DetectionSamples.collate([sample]).to(device)
-        (detected,) = self._in_files(self.detector.detect(model, batch), batch)
+        (detected,) = self._in_files(test_time.detect(self.detector, model, batch, self.config.eval), batch)
         return detected
 
     def predict_file(self, model: nn.Module, path: Path, device: torch.device, score: float) -> FileAnswer:
@@ -192,41 +195,17 @@ class DetectionTask(TableTask):
     def metrics(self, predictions: Predictions) -> dict[str, float]:
         """COCO AP in all, per dataset and per class; further protocols per dataset, and their means; `loss`, as in training
         divided by what was to be found, and its parts."""
-        truths = [_truth(s) for s in self.val_sets]
-        by_dataset = [[p for _, p in sorted(of_dataset.items())] for of_dataset in predictions]
-        detections = [_flat(of_dataset) for of_dataset in predictions]
-        metrics = coco.evaluate(truths, detections, self.classes) | _losses([p for own in by_dataset for p in own])
-        for (name, _), own in zip(self.val, by_dataset):
-            metrics[f"dataset/{name}/loss"] = _losses(own)["loss"]
-        for protocol, evaluate in PROTOCOLS.items():
-            if protocol in self.config.eval.protocols:
-                scores = [evaluate(t, d, self.classes) for t, d in zip(truths, detections)]
-                metrics |= _by_protocol(protocol, truths, scores)
-        return metrics
+        truths, detections = [truth_of(s) for s in self.val_sets], [detections_of(p) for p in predictions]
+        metrics = score(truths, detections, self.classes, self.config.eval) | mean_losses(predictions)
+        for (name, _), own in zip(self.val, predictions):
+            metrics[f"dataset/{name}/loss"] = mean_losses([own])["loss"]
+        # other pixels than in a square: whoever reads the numbers must see it
+        return metrics | ({"rectangular": 1.0} if self.config.eval.rectangular else {})
 
     def inspect_labels(self, sets: Sequence[DataSet], out: Inspection) -> None:
         report_classes(sets, self.classes, np.array([class_counts(s.table) for s in sets]), self.unit, out)
         out.warnings += self.warnings(sets)
         report_sizes(self.config, sets, out)
-
-
-def _truth(data: DataSet) -> GroundTruth:
-    t: AnnotationTable = data.table
-    return GroundTruth(data.config.name, t.boxes, t.labels, t.ignore, t.crowd, t.area, t.offsets, data.annotated)
-
-
-def _losses(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """`loss` and its parts over some images, nan where there was nothing to find."""
-    names = [n for p in predictions[:1] for n in p if n.startswith("loss/")]
-    total = float(sum(p["normalizer"] for p in predictions)) if names else 0.0
-    parts = {n: float(sum(p[n] for p in predictions)) / total if total else float("nan") for n in names}
-    return {"loss": sum(parts.values()) if parts else float("nan"), **parts}
-
-
-def _by_protocol(protocol: str, truths: Sequence[GroundTruth], values: Sequence[Metrics]) -> Metrics:
-    """`dataset/<name>/<protocol>/<key>`, and `<protocol>/<key>`: the mean of the datasets that have truth."""
-    own = {f"dataset/{t.name}/{protocol}/{k}": v for t, m in zip(truths, values) for k, v in m.items()}
-    return {f"{protocol}/{k}": mean_known([m[k] for m in values]) for k in values[0]} | own
 
 
 def to_native(boxes: Tensor, matrix: Tensor, size: Tensor) -> Tensor:
@@ -239,19 +218,3 @@ def to_native(boxes: Tensor, matrix: Tensor, size: Tensor) -> Tensor:
     scale = torch.stack([matrix[0, 0], matrix[1, 1]]).repeat(2)
     shift = matrix[:, 2].repeat(2)
     return (boxes * scale + shift).clamp(min=0).minimum(size.to(boxes.dtype).repeat(2))
-
-
-def _flat(predictions: Mapping[int, Prediction]) -> DetectionArrays:
-    return DetectionArrays.concatenate(
-        [
-            DetectionArrays(np.full(len(p["labels"]), index, np.int64), p["boxes"], p["scores"], p["labels"])
-            for index, p in sorted(predictions.items())
-        ]
-    )
-
-
-PROTOCOLS: dict[str, Callable[[GroundTruth, DetectionArrays, Sequence[str]], Metrics]] = {
-    "visdrone": lambda truth, detections, classes: visdrone.evaluate(truth, detections),
-    "voc": voc.evaluate,
-}
-"""Metrics of one dataset that are offered beside COCO's."""

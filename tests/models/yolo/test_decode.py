@@ -4,6 +4,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
+from ddptrain.config.detection import DetectionEval
 from ddptrain.models.yolo import decode
 from ddptrain.models.yolo.decode import DensePrediction, detections
 
@@ -21,7 +22,7 @@ def random_prediction(b: int = 3, a: int = 200, classes: int = 4, seed: int = 0)
 @pytest.mark.parametrize("limit", [5, 300])
 def test_what_every_output_keeps(limit):
     pred = random_prediction()
-    out = detections(pred, score_threshold=0.3, nms_iou=0.5, max_detections=limit)
+    out = detections(pred, DetectionEval(score_threshold=0.3, nms_iou=0.5, max_detections=limit))
     assert len(out) == 3
     scores, boxes = pred.logits.sigmoid(), pred.boxes()
     for i, d in enumerate(out):
@@ -41,7 +42,7 @@ def test_what_every_output_keeps(limit):
 def test_nothing_is_lost_but_what_a_better_box_covers():
     """Greedy suppression, written out naively, gives the same set."""
     pred = random_prediction(b=1, a=60)
-    (d,) = detections(pred, score_threshold=0.2, nms_iou=0.4, max_detections=1000)
+    (d,) = detections(pred, DetectionEval(score_threshold=0.2, nms_iou=0.4, max_detections=1000))
     scores, boxes = pred.logits[0].sigmoid(), pred.boxes()[0]
     expected = []
     for c in range(4):
@@ -55,7 +56,7 @@ def test_nothing_is_lost_but_what_a_better_box_covers():
 
 def test_one_point_may_report_several_classes():
     pred = random_prediction(b=1, a=1)._replace(logits=torch.tensor([[[3.0, 2.0, -3.0, 1.0]]]))
-    (d,) = detections(pred, score_threshold=0.5, nms_iou=0.5, max_detections=10)
+    (d,) = detections(pred, DetectionEval(score_threshold=0.5, nms_iou=0.5, max_detections=10))
     assert d.labels.tolist() == [0, 1, 3]
 
 
@@ -67,18 +68,18 @@ def test_equal_scores_keep_their_order():
         torch.arange(a)[:, None] * 50.0 + torch.zeros(a, 2),
         torch.ones(a),
     )
-    (d,) = detections(pred, score_threshold=0.1, nms_iou=0.5, max_detections=7)
+    (d,) = detections(pred, DetectionEval(score_threshold=0.1, nms_iou=0.5, max_detections=7))
     assert d.labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
     assert d.boxes[:, 0].tolist() == [-1, -1, 49, 49, 99, 99, 149]
 
 
 def test_no_candidates():
-    out = detections(random_prediction(), score_threshold=0.99999, nms_iou=0.5, max_detections=10)
+    out = detections(random_prediction(), DetectionEval(score_threshold=0.99999, nms_iou=0.5, max_detections=10))
     assert [d.boxes.shape for d in out] == [(0, 4)] * 3
 
 
 def test_the_cap_keeps_the_best(monkeypatch):
     monkeypatch.setattr(decode, "MAX_CANDIDATES", 20)
     pred = random_prediction(b=1)
-    (d,) = detections(pred, score_threshold=0.0, nms_iou=1.0, max_detections=1000)
+    (d,) = detections(pred, DetectionEval(score_threshold=0.0, nms_iou=1.0, max_detections=1000))
     assert torch.equal(d.scores, pred.logits.sigmoid().flatten().sort(descending=True).values[:20])

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from ddptrain.config import LossConfig, YoloConfig
+from ddptrain.config.detection import DetectionEval
 from ddptrain.models.norms import NORMS
 from ddptrain.models.yolo.decode import DensePrediction, detections
 from ddptrain.models.yolo.loss import detection_loss
@@ -143,7 +144,7 @@ def test_it_learns_two_painted_rectangles(norm):
         (loss.total / loss.normalizer.clamp_min(1)).backward()
         optimizer.step()
     # in training mode: 50 steps are too few for the running statistics
-    best = detections(model(images), score_threshold=0.001, nms_iou=0.7, max_detections=1)
+    best = detections(model(images), DetectionEval(score_threshold=0.001, nms_iou=0.7, max_detections=1))
     for i, d in enumerate(best):
         assert d.labels.tolist() == [i]
         assert d.scores[0] > 0.5
