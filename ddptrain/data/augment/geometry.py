@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from ddptrain.config.data import AugmentConfig
+from ddptrain.data.images.pixels import Pixels, halve, halvings
 
 BORDER = 114
 """Grey value outside the image."""
@@ -20,11 +21,6 @@ MIN_AREA_RATIO = 0.1
 """more than this share of its area is inside the image,"""
 MAX_ASPECT = 100.0
 """and it is less elongated than this."""
-
-
-def size_of(image: np.ndarray) -> tuple[int, int]:
-    """(width, height) of an image `[H, W, …]` in pixels."""
-    return image.shape[1], image.shape[0]
 
 
 def letterbox(native_size: tuple[int, int], size: int) -> np.ndarray:
@@ -130,7 +126,7 @@ class Patch(NamedTuple):
         np.copyto(part, self.pixels, where=inside[..., None].astype(bool))
 
 
-def snap(matrix: np.ndarray, native_size: tuple[int, int]) -> np.ndarray:
+def snap(matrix: np.ndarray, native_size: tuple[int, int], halved: int = 0) -> np.ndarray:
     """Move an upright image's edges to whole pixels of the square, by a pixel at most.
 
     Then the edges are sharp and `warp` is a plain resize, about three times as fast. A matrix that turns or shears is
@@ -139,11 +135,12 @@ def snap(matrix: np.ndarray, native_size: tuple[int, int]) -> np.ndarray:
     Args:
         matrix: float64 `[3, 3]` from pixels of the file to pixels of the square.
         native_size: (width, height) of the file in pixels.
+        halved: see `Pixels`.
     """
     if not _upright(matrix):
         return matrix
     snapped = np.eye(3)
-    step = 2 ** _halvings(matrix)
+    step = 2 ** max(halved, halvings(_scale(matrix)))
     for axis, length in enumerate(native_size):
         length += -length % step
         scale = matrix[axis, axis]
@@ -152,7 +149,7 @@ def snap(matrix: np.ndarray, native_size: tuple[int, int]) -> np.ndarray:
     return snapped
 
 
-def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> Patch:
+def warp(image: np.ndarray | Pixels, matrix: np.ndarray, size: int) -> Patch:
     """The image under `matrix`, as far as it reaches into a square; later steps can skip the border.
 
     Bilinear sampling reads 2 x 2 pixels and would skip others where an image shrinks by more than 2: small objects would
@@ -161,12 +158,13 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> Patch:
 
     Args:
         image: uint8 `[H, W, C]`, C <= 4.
-        matrix: float64 `[3, 3]` from pixels of `image` to pixels of the square.
+        matrix: float64 `[3, 3]` from pixels of the file to pixels of the square.
         size: side of the square in pixels.
     """
-    times = _halvings(matrix)
-    image, matrix = _halve(image, times), matrix @ np.diag([2.0**times, 2.0**times, 1.0])
-    height, width, channels = image.shape
+    values, _, halved = Pixels.of(image)
+    times = max(halved, halvings(_scale(matrix)))
+    values, matrix = halve(values, times - halved), matrix @ np.diag([2.0**times, 2.0**times, 1.0])
+    height, width, channels = values.shape
     reach = enclose(np.array([[0, 0, width, height]]), matrix)[0]
     upright = _upright(matrix) and np.abs(reach - reach.round()).max() < 1e-6
     if upright:
@@ -180,7 +178,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> Patch:
         return Patch(np.empty((0, 0, channels), np.uint8), 0, 0)
     if upright:
         x, y, x_end, y_end = (int(v) for v in reach)
-        pixels = cv2.resize(image, (x_end - x, y_end - y), interpolation=cv2.INTER_LINEAR)
+        pixels = cv2.resize(values, (x_end - x, y_end - y), interpolation=cv2.INTER_LINEAR)
         columns, rows = slice(left - x, right - x), slice(top - y, bottom - y)
         if matrix[0, 0] < 0:
             columns = slice(x_end - right, x_end - left)
@@ -194,7 +192,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> Patch:
     else:
         centres = scale_and_shift(1, -0.5 - left, -0.5 - top) @ matrix @ scale_and_shift(1, 0.5, 0.5)
         window = (right - left, bottom - top)
-        pixels = cv2.warpAffine(image, centres[:2], window, flags=cv2.INTER_LINEAR, borderValue=(BORDER,) * 4)
+        pixels = cv2.warpAffine(values, centres[:2], window, flags=cv2.INTER_LINEAR, borderValue=(BORDER,) * 4)
     return Patch(pixels.reshape(bottom - top, right - left, channels), left, top)
 
 
@@ -217,24 +215,8 @@ def _upright(matrix: np.ndarray) -> bool:
     return not (matrix[0, 1] or matrix[1, 0])
 
 
-def _halvings(matrix: np.ndarray) -> int:
-    """How often an image can be halved before the remaining matrix would enlarge it."""
-    scale = math.sqrt(abs(float(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])))
-    return max(0, math.floor(-math.log2(scale)))
-
-
-def _halve(image: np.ndarray, times: int) -> np.ndarray:
-    """Means of 2 x 2 pixels, `times` over; the last row and column are repeated until the sides are divisible."""
-    if times == 0:
-        return image
-    step = 2**times
-    down, right = -image.shape[0] % step, -image.shape[1] % step
-    channels = image.shape[2]
-    if down or right:
-        image = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REPLICATE)
-    for _ in range(times):
-        image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    return image.reshape(image.shape[0], image.shape[1], channels)
+def _scale(matrix: np.ndarray) -> float:
+    return math.sqrt(abs(float(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])))
 
 
 def enclose(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ import numpy as np
 
 from ddptrain.config.data import AugmentConfig
 from ddptrain.data.augment.color import adjust_hsv, random_gains
-from ddptrain.data.augment.geometry import Patch, letterbox, random_affine, size_of, snap, warp
+from ddptrain.data.augment.geometry import Patch, letterbox, random_affine, snap, warp
+from ddptrain.data.images.pixels import Pixels
 from ddptrain.seeding import rng
 
 
@@ -45,25 +46,25 @@ class ImageView(NamedTuple):
         affine = random_affine(augment, size, rng(seed, position, f"affine{layer}"))
         return cls(size, affine, random_gains(augment, rng(seed, position, f"hsv{layer}")))
 
-    def matrix(self, place: np.ndarray, native: tuple[int, int]) -> np.ndarray:
-        """Float64 `[3, 3]` from pixels of a file of this (width, height), put on the square by `place`, to those seen."""
-        return snap(self.affine @ place, native)
+    def matrix(self, place: np.ndarray, image: Pixels) -> np.ndarray:
+        """Float64 `[3, 3]` from pixels of an image's file, put on the square by `place`, to those seen."""
+        return snap(self.affine @ place, image.size, image.halved)
 
-    def patch(self, image: np.ndarray, matrix: np.ndarray) -> Patch:
+    def patch(self, image: Pixels, matrix: np.ndarray) -> Patch:
         """What is seen of an image under a matrix: one warp, then the tint."""
         patch = warp(image, matrix, self.size)
         return patch._replace(pixels=adjust_hsv(patch.pixels, self.gains))
 
-    def show(self, image: np.ndarray, place: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def show(self, image: np.ndarray | Pixels, place: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """One image on the square.
 
         Args:
-            image: uint8 `[H, W, 3]`, RGB.
-            place: float64 `[3, 3]` from its pixels to the square; by default the letterbox.
+            image: uint8 `[H, W, 3]`, RGB, in the size of its file or as `Pixels`.
+            place: float64 `[3, 3]` from pixels of the file to the square; by default the letterbox.
 
         Returns:
             uint8 `[size, size, 3]`, and float64 `[3, 3]` from pixels of the file to its pixels.
         """
-        native = size_of(image)
-        matrix = self.matrix(letterbox(native, self.size) if place is None else place, native)
+        image = Pixels.of(image)
+        matrix = self.matrix(letterbox(image.size, self.size) if place is None else place, image)
         return self.patch(image, matrix).on_square(self.size), matrix

@@ -14,8 +14,11 @@ from PIL import Image
 
 from ddptrain.config.data import Exif
 from ddptrain.data.images.orientation import arrange, orientation_in
+from ddptrain.data.images.pixels import halve
 
 _RGB = getattr(cv2, "IMREAD_COLOR_RGB", None)  # decodes straight to RGB; OpenCV >= 4.11
+# the flags of a decoder that halves 0 to 3 times
+_REDUCED = (0, cv2.IMREAD_REDUCED_COLOR_2 - 1, cv2.IMREAD_REDUCED_COLOR_4 - 1, cv2.IMREAD_REDUCED_COLOR_8 - 1)
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS_PER_SAMPLE = 258  # a tag of TIFF
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -27,7 +30,7 @@ class BadImage(Exception):
     """An image that cannot be used: one line with the file and why."""
 
 
-def read_image(path: str | os.PathLike[str], exif: Exif = "apply") -> np.ndarray:
+def read_image(path: str | os.PathLike[str], exif: Exif = "apply", halved: int = 0) -> np.ndarray:
     """Decode an image file.
 
     Grey becomes three equal channels, an alpha channel is dropped (colours that were multiplied by it are divided again)
@@ -36,6 +39,8 @@ def read_image(path: str | os.PathLike[str], exif: Exif = "apply") -> np.ndarray
     Args:
         path: the file; any name the system can open.
         exif: whether the picture is stood upright, or its pixels are taken as they are stored.
+        halved: how often both sides are halved (rounded up): by the decoder of JPEG, of which a smaller image costs less and
+            differs from the mean of 2 x 2 pixels by rounding; by that mean elsewhere.
 
     Returns:
         uint8 `[H, W, 3]`, RGB.
@@ -44,12 +49,16 @@ def read_image(path: str | os.PathLike[str], exif: Exif = "apply") -> np.ndarray
         BadImage: the file is missing, unreadable, empty, cut short, or not an image.
     """
     data = _bytes_of(path)
+    orientation = 0 if exif == "apply" else cv2.IMREAD_IGNORE_ORIENTATION
     # OpenCV 4 fills the missing part of a cut JPEG with grey and says nothing
     if data.startswith(_JPEG_START) and not data.endswith(_JPEG_END) and not _jpeg_is_complete(data):
         raise BadImage(f"{path}: the JPEG is cut short ({len(data)} bytes without its end marker)")
+    if data.startswith(_JPEG_START):
+        by_decoder = min(halved, len(_REDUCED) - 1)
+        return halve(_decode_colour(path, data, orientation | _REDUCED[by_decoder]), halved - by_decoder)
     if data.startswith(_TIFF_STARTS):
-        return arrange(_upright_tiff(path, data), orientation_in(data), exif, upright=True)
-    return _decode_colour(path, data, 0 if exif == "apply" else cv2.IMREAD_IGNORE_ORIENTATION)
+        return halve(arrange(_upright_tiff(path, data), orientation_in(data), exif, upright=True), halved)
+    return halve(_decode_colour(path, data, orientation), halved)
 
 
 def read_levels(path: str | os.PathLike[str], exif: Exif = "apply") -> np.ndarray:

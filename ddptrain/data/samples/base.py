@@ -18,6 +18,7 @@ from ddptrain.config.data import AugmentConfig, Exif
 from ddptrain.data.augment.geometry import BORDER
 from ddptrain.data.augment.view import ImageView
 from ddptrain.data.images.headers import read_headers
+from ddptrain.data.images.pixels import Pixels, halvings
 from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.tables.base import T, Table
 from ddptrain.errors import UserError
@@ -132,6 +133,15 @@ class ImageSamples(ABC, Generic[T]):
         width, height = self.tables[key.dataset].sizes[self.file_of(key)]
         return np.full((height, width, 3), BORDER, np.uint8)
 
+    def pixels(self, key: SampleKey, grey: bool) -> Pixels:
+        """Like `image`; in training decoded at the smallest size, halved and halved again, that no draw would enlarge."""
+        if grey or self.augment is None:
+            return Pixels.of(self.image(key, grey))
+        table, file = self.tables[key.dataset], self.file_of(key)
+        width, height = table.sizes[file].tolist()
+        halved = halvings(min(self.image_size / width, self.image_size / height) * (1 + self.augment.scale))
+        return Pixels(read_sized(table, file, halved), (width, height), halved)
+
     def __getitem__(self, key: SampleKey) -> Sample:
         """The sample of `key`; its own `key` names the one that was really read.
 
@@ -184,13 +194,13 @@ class ImageSamples(ABC, Generic[T]):
         return {name: np.stack([t[name] for t in targets]) for name in targets[0]}
 
 
-def read_sized(table: Table, image: int) -> np.ndarray:
-    """Decode an image, uint8 `[H, W, 3]` RGB; raises `BadImage`, also where its size has changed."""
-    path, (expected_width, expected_height) = table.path(image), table.sizes[image].tolist()
-    pixels = read_image(path, table.exif)
-    height, width = pixels.shape[:2]
-    if (width, height) != (expected_width, expected_height):
-        raise BadImage(f"{path}: {width} x {height} pixels, but {expected_width} x {expected_height} when the dataset was read")
+def read_sized(table: Table, image: int, halved: int = 0) -> np.ndarray:
+    """Decode an image, uint8 `[H, W, 3]` RGB, halved (see `Pixels`); raises `BadImage`, also where its size has changed."""
+    path, (width, height), step = table.path(image), table.sizes[image].tolist(), 2**halved
+    pixels = read_image(path, table.exif, halved)
+    if pixels.shape[:2] != (-(-height // step), -(-width // step)):
+        now = f"{pixels.shape[1] * step} x {pixels.shape[0] * step} pixels"
+        raise BadImage(f"{path}: {now}, but {width} x {height} when the dataset was read")
     return pixels
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddptrain.config.classification import ClassificationAugment
-from ddptrain.data.augment.geometry import size_of
 from ddptrain.data.augment.mix import random_mix
 from ddptrain.data.augment.partners import Partners
+from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.samples.base import ImageSamples, to_native
 from ddptrain.data.tables.images import ImageTable
@@ -34,18 +34,18 @@ class ClassificationSamples(ImageSamples[ImageTable]):
     augment: ClassificationAugment | None
     partners: Partners | None = None
 
-    def read(self, key: SampleKey) -> np.ndarray:
-        """The image of a sample, uint8 `[H, W, 3]` RGB."""
+    def load(self, key: SampleKey, grey: bool = False) -> Pixels:
+        """The image of a sample."""
         pixels = self.tables[key.dataset].pixels
-        return super().read(key) if pixels is None else np.repeat(pixels[key.index][..., None], 3, 2)
+        return self.pixels(key, grey) if pixels is None else Pixels.of(np.repeat(pixels[key.index][..., None], 3, 2))
 
-    def make(self, key: SampleKey, source: np.ndarray) -> Sample:
+    def make(self, key: SampleKey, source: Pixels) -> Sample:
         """The sample of a key from its decoded image."""
         pixels, matrix = self.view(key.position).show(source)
         targets = {"classes": self._classes(key)}
         if self.augment is not None and self.partners is not None:
             targets |= self._partner(key, self.augment, self.partners)
-        return Sample(key, pixels, targets, self.annotated[key.dataset], to_native(matrix), size_of(source))
+        return Sample(key, pixels, targets, self.annotated[key.dataset], to_native(matrix), source.size)
 
     def _classes(self, key: SampleKey) -> np.ndarray:
         table = self.tables[key.dataset]
@@ -61,7 +61,7 @@ class ClassificationSamples(ImageSamples[ImageTable]):
         if mix is not None and key.position < partners.until:
             other = partners.draw(key, self.seed, 1)[0]
             try:
-                image, classes = self.view(key.position + PARTNER).show(self.read(other))[0], self._classes(other)
+                image, classes = self.view(key.position + PARTNER).show(self.load(other))[0], self._classes(other)
                 part, box = mix
             except BadImage:  # reported when its own turn comes
                 pass

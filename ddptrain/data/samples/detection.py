@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 
 from ddptrain.config.detection import DetectionAugment
-from ddptrain.data.augment.geometry import BORDER, letterbox, size_of, transform_boxes, warp_nearest
+from ddptrain.data.augment.geometry import BORDER, letterbox, transform_boxes, warp_nearest
 from ddptrain.data.augment.mix import MIXUP_BETA, random_mosaic
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.augment.view import ImageView
 from ddptrain.data.formats.depth import DepthMaps
+from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.samples.base import ImageSamples, join_faults, to_native
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.seeding import rng
@@ -24,14 +25,14 @@ class Source(NamedTuple):
 
     Attributes:
         image: uint8 `[H, W, 3]`, RGB.
-        boxes: float32 `[n, 4]` in pixels of `image`.
+        boxes: float32 `[n, 4]` in pixels of the file.
         labels: int `[n]`.
-        ignore_boxes: float32 `[k, 4]` in pixels of `image`.
+        ignore_boxes: float32 `[k, 4]` in pixels of the file.
         annotated: bool `[classes]`: the classes that its dataset labels.
-        depth: uint8 `[H, W]`, 0 where nothing is known; None where the model takes none.
+        depth: uint8 `[H, W]` in the size of the file, 0 where nothing is known; None where the model takes none.
     """
 
-    image: np.ndarray
+    image: Pixels
     boxes: np.ndarray
     labels: np.ndarray
     ignore_boxes: np.ndarray
@@ -41,7 +42,7 @@ class Source(NamedTuple):
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
-        return size_of(self.image)
+        return self.image.size
 
 
 @dataclass(eq=False)
@@ -63,11 +64,11 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
 
     def load(self, key: SampleKey, grey: bool = False) -> Source:
         """The image, its rows of the table, and its depth, of which nothing is known with `grey`."""
-        table, image, depth = self.tables[key.dataset], self.image(key, grey), None
+        table, image, depth = self.tables[key.dataset], self.pixels(key, grey), None
         if self.channels > 3:
             maps = self.depth[key.dataset] if self.depth and not grey else None
             path = "" if maps is None else maps.path(key.index)
-            depth = maps.read(path, size_of(image)) if maps and path else np.zeros(image.shape[:2], np.uint8)
+            depth = maps.read(path, image.size) if maps and path else np.zeros(image.size[::-1], np.uint8)
         rows = table.rows(key.index)
         out = table.ignore[rows] | table.crowd[rows]
         boxes, labels = table.boxes[rows], table.labels[rows]
@@ -158,7 +159,7 @@ def compose(
             places = [letterbox(sources[0].size, size)]
         else:
             places = random_mosaic([s.size for s in sources], size, rng(seed, key.position, f"mosaic{layer}"))
-        placed = [_Tile(s, view.matrix(place, s.size)) for s, place in zip(sources, places)]
+        placed = [_Tile(s, view.matrix(place, s.image)) for s, place in zip(sources, places)]
         shown.append(_paint(placed, view))
         tiles += placed
     image, depth = shown[0]

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ddptrain.data.augment.geometry import size_of
 from ddptrain.data.augment.view import ImageView
+from ddptrain.data.images.pixels import size_of
 from ddptrain.data.images.read import ImageCache
 from ddptrain.data.samples.base import ImageSamples, read_sized, to_native
 from ddptrain.data.tables.pairs import PairTable, cut, geometry, turn_to, union

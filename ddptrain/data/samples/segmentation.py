@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ddptrain.config.segmentation import SegmentationAugment
-from ddptrain.data.augment.geometry import BORDER, random_window, size_of, warp_nearest
+from ddptrain.data.augment.geometry import BORDER, random_window, warp_nearest
 from ddptrain.data.augment.view import ImageView
+from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.samples.base import ImageSamples, to_native
 from ddptrain.data.tables.masks import MaskTable
@@ -17,9 +18,9 @@ from ddptrain.structures import VOID, Batch, Sample, SampleKey
 
 
 class Labelled(NamedTuple):
-    """An image, uint8 `[H, W, 3]`, its mask, uint8 `[H, W]`, and why that is void, where it could not be read."""
+    """An image, its mask, uint8 `[H, W]` in the size of the file, and why that is void, where it could not be read."""
 
-    image: np.ndarray
+    image: Pixels
     mask: np.ndarray
     fault: str | None = None
 
@@ -38,20 +39,22 @@ class SegmentationSamples(ImageSamples[MaskTable]):
 
     def load(self, key: SampleKey, grey: bool = False) -> Labelled:
         """The image and its mask."""
-        image = self.image(key, grey)
+        # a crop is shown at the file's own scale
+        crop = self.augment is not None and self.augment.crop
+        image = Pixels.of(self.image(key, grey)) if crop else self.pixels(key, grey)
         try:
             return Labelled(image, self.tables[key.dataset].labels(key.index))
         except BadImage as e:
             if self.augment is not None:
                 raise
-            return Labelled(image, np.full(image.shape[:2], VOID, np.uint8), f"{e}; all of it counts as void")
+            return Labelled(image, np.full(image.size[::-1], VOID, np.uint8), f"{e}; all of it counts as void")
 
     def make(self, key: SampleKey, source: Labelled) -> Sample:
         """The sample of a key from its image and mask."""
         image, mask, fault = source
-        size = size_of(image)
+        size = image.size
         if self.augment is None:
-            pixels, back = eval_view(image, self.image_size, self.native)
+            pixels, back = eval_view(image.values, self.image_size, self.native)
             targets = {"native_mask": mask}
         else:
             window = rng(self.seed, key.position, "crop")

@@ -15,6 +15,7 @@ from ddptrain.config.detection import DetectionAugment
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.depth import DepthMaps, depth_of_file, find_depth
+from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.inspect.statistics import class_counts
 from ddptrain.data.samples.detection import DetectionSamples, Source, compose
@@ -169,7 +170,7 @@ class DetectionTask(TableTask):
         self, model: nn.Module, image: np.ndarray, depth: np.ndarray | None, device: torch.device
     ) -> dict[str, np.ndarray]:
         none = np.zeros((0, 4), np.float32)
-        source = Source(image, none, np.zeros(0, np.int64), none, np.ones(len(self.classes), bool), depth)
+        source = Source(Pixels.of(image), none, np.zeros(0, np.int64), none, np.ones(len(self.classes), bool), depth)
         sample = compose(SampleKey(0, 0, 0), [[source]], self.config.data.image_size, channels=self.channels)
         batch = DetectionSamples.collate([sample]).to(device)
         (detected,) = self._in_files(test_time.detect(self.detector, model, batch, self.config.eval), batch)

@@ -7,6 +7,7 @@ import pytest
 
 from ddptrain.config.detection import DetectionAugment
 from ddptrain.data.augment.partners import Partners
+from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.samples.detection import Source, compose
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.structures import Sample, SampleKey
@@ -26,7 +27,7 @@ def source(number: int, annotated: tuple[bool, ...] = (True, True)) -> Source:
     image[box[1] : box[3], box[0] : box[2]] = COLOURS[number % 4]
     image[region[1] : region[3], region[0] : region[2]] = 255
     return Source(
-        image,
+        Pixels.of(image),
         np.array([box], np.float32),
         np.array([number % 4], np.int32),
         np.array([region], np.float32),
@@ -66,7 +67,7 @@ def test_tiles_say_where_each_image_lies(turn: float) -> None:
     sources = []
     for i in range(4):
         plain = source(i, annotated=(True, i == 0))
-        sources.append(plain._replace(image=np.broadcast_to(COLOURS[i], plain.image.shape).copy()))
+        sources.append(plain._replace(image=Pixels.of(np.broadcast_to(COLOURS[i], plain.image.values.shape).copy())))
     ys, xs = np.mgrid[:SIZE, :SIZE] + 0.5
     for position in range(10):
         out = mosaic(position, sources, rotate=turn)

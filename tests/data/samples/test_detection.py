@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ddptrain.config.detection import DetectionAugment
+from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.samples.detection import DetectionSamples, Source, compose
 from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.boxes import AnnotationTable
@@ -123,7 +124,7 @@ def test_one_option_does_not_change_the_draws_of_another(table: AnnotationTable)
     nothing = np.zeros((0, 4), np.float32)
     shifts = []
     for config in (DetectionAugment(hflip=0, scale=0), DetectionAugment(hflip=0, scale=0, hsv_v=0, vflip=0, shear=0)):
-        source = Source(image, nothing, np.zeros(0, np.int32), nothing, np.ones(1, bool))
+        source = Source(Pixels.of(image), nothing, np.zeros(0, np.int32), nothing, np.ones(1, bool))
         shifts.append(compose(SampleKey(9, 0, 0), [[source]], 64, config).to_native[:, 2].tolist())
     assert shifts[0] == shifts[1]
 
