@@ -29,6 +29,8 @@ STARTS = {
 }
 """What no test of the fast tier does."""
 SLOW_FOLDERS = ("distributed", "faults", "slurm")
+FIRST = ("slurm", "launch", "faults", "distributed")
+"""Folders whose tests take longest: they start first, so that no worker ends with one of them while the others are idle."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,6 +40,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Folders whose tests all start processes are not even read for the fast tier."""
     return True if config.getoption("fast") and collection_path.name in SLOW_FOLDERS else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, else in the order of the files."""
+    items.sort(key=lambda item: item.get_closest_marker("learning") is None and item.path.parent.name not in FIRST)
 
 
 @pytest.fixture(scope="session", autouse=True)
