@@ -11,7 +11,7 @@ from support import final_state, save_checkpoint, train
 
 from ddptrain.config import RunConfig, load_config, resolve
 from ddptrain.config.moved import check_moved, nothing_found
-from ddptrain.engine.resume import _takes_group_norms, changes
+from ddptrain.engine.resume import changes, takes_group_norms
 from ddptrain.errors import UserError
 
 
@@ -80,7 +80,7 @@ def test_norms_of_one_sample_do_not_mind_the_split(config: Path) -> None:
 def test_group_norms_are_proposed_where_there_are_some(
     small_config: Callable[[str], Path], task: str, model: list[str], takes: bool
 ) -> None:
-    assert _takes_group_norms(of(small_config(task), *model)) == takes
+    assert takes_group_norms(of(small_config(task), *model)) == takes
 
 
 def test_a_best_that_is_not_beaten_comes_along(config: Path, tmp_path: Path) -> None:
