@@ -29,8 +29,6 @@ STARTS = {
 }
 """What no test of the fast tier does."""
 SLOW_FOLDERS = ("distributed", "faults", "slurm")
-FIRST = ("slurm", "launch", "faults", "distributed")
-"""Folders whose tests take longest: they start first, so that no worker ends with one of them while the others are idle."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,11 +38,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Folders whose tests all start processes are not even read for the fast tier."""
     return True if config.getoption("fast") and collection_path.name in SLOW_FOLDERS else None
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first, else in the order of the files."""
-    items.sort(key=lambda item: item.get_closest_marker("learning") is None and item.path.parent.name not in FIRST)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -148,5 +141,6 @@ def config(small_config: Callable[[str], Path]) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that wait for processes first: where several tests run at a time, none is left alone at the end."""
-    items.sort(key=lambda item: not {*SLOW_FOLDERS, "launch"} & set(item.path.parts))
+    """Tests that wait for processes, or train long, first: where several tests run at a time, none is left alone at the end."""
+    long = {*SLOW_FOLDERS, "launch"}
+    items.sort(key=lambda item: item.get_closest_marker("learning") is None and not long & set(item.path.parts))
