@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_runs(commands)
     _add_data(commands)
-    add_commands(commands)
+    add_commands(commands, compare_sweep)
     return parser
 
 
@@ -53,12 +53,21 @@ def _add_runs(commands: Any) -> None:
     p = commands.add_parser("eval", help="evaluate a run on its validation datasets")
     _add_run(p, overrides=True)
     p.add_argument("--json", action="store_true", help="print all metrics as JSON")
+    p.add_argument("--save", type=Path, metavar="FILE", help="write what compare reads there (default: RUN/evaluation.npz)")
     p.set_defaults(run=evaluate)
 
     p = commands.add_parser("report", help="write figures and text about a run's best weights (extra [report])")
     _add_run(p, overrides=True)
     p.add_argument("--out", type=Path, help="folder of the report (default: RUN/report)")
     p.set_defaults(run=report)
+
+    p = commands.add_parser("compare", help="which of two runs, or of two sets of seeds, is better, with intervals")
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="two runs, a sweep's folder, or with --against one side")
+    p.add_argument("--against", nargs="+", type=Path, default=[], metavar="RUN", help="the other side: runs of other seeds")
+    p.add_argument("--metric", help="such as AP, AP50, class/car/AP, accuracy, mIoU (default: the task's first)")
+    p.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
+    p.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    p.set_defaults(run=compare)
 
     p = commands.add_parser("predict", help="draw the predictions of a run on images")
     _add_run(p)
@@ -203,7 +212,23 @@ def evaluate(args: argparse.Namespace) -> int:
     """Evaluate a run's best weights."""
     from ddptrain.commands.evaluate import evaluate_run
 
-    return evaluate_run(args.folder, args.overrides, args.json)
+    return evaluate_run(args.folder, args.overrides, args.json, args.save)
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Say which of two runs is better."""
+    from ddptrain.commands.compare import compare_runs
+
+    return compare_runs(args.runs, args.against, args.metric, args.seed, args.json)
+
+
+def compare_sweep(folder: Path) -> list[str]:
+    """Verdicts on the combinations of a sweep against its first, as far as they have been evaluated."""
+    try:
+        from ddptrain.commands.compare import compare_sweep
+    except ImportError as e:
+        return [f"not compared: {e.name} is not installed here"]
+    return compare_sweep(folder)
 
 
 def report(args: argparse.Namespace) -> int:
@@ -252,30 +277,9 @@ def depth(args: argparse.Namespace) -> int:
 
 def config(args: argparse.Namespace) -> int:
     """Print the documentation of all keys, the JSON Schema, a data.yaml as a config, or a resolved config."""
-    import json
+    from ddptrain.commands.config import print_config
 
-    from ddptrain.config import docs, load_config
-    from ddptrain.config.schema import schema
-
-    if args.schema:
-        print(json.dumps(schema(), indent=2))
-    elif args.data:
-        import yaml
-
-        from ddptrain.data.formats.ultralytics import data_section, unlabelled
-        from ddptrain.data.tables.labels import named_like_regions
-
-        section = data_section(args.data, args.weights)
-        print(yaml.safe_dump(section, sort_keys=False, allow_unicode=True), end="")
-        remedy = "move it from classes to ignore of its datasets, unless it is a class"
-        regions = named_like_regions(section["classes"])
-        for line in [*(f"class {r} is named like an ignore region; {remedy}" for r in regions), *unlabelled(section)]:
-            print(f"ddptrain: note: {line}", file=sys.stderr)
-    elif args.config:
-        print(docs.to_yaml(load_config(args.config, args.overrides)), end="")
-    else:
-        print(docs.describe(), end="")
-    return 0
+    return print_config(args.config, args.overrides, schema=args.schema, data=args.data, weights=args.weights)
 
 
 def convert(args: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,12 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def add_commands(commands: Any) -> None:
-    """Add the parsers to `argparse`'s subparsers; each sets `run` to its function."""
+def add_commands(commands: Any, compare: Callable[[Path], Sequence[str]]) -> None:
+    """Add the parsers to `argparse`'s subparsers; each sets `run` to its function.
+
+    Args:
+        compare: gives verdicts on the combinations of a sweep in a folder, a line each.
+    """
     p = commands.add_parser("launch", help="train with several ranks on this machine, or on several machines started by hand")
     _add_config(p)
     p.add_argument("--nproc", type=positive, required=True, metavar="N", help="ranks on this machine")
@@ -66,7 +70,7 @@ def add_commands(commands: Any) -> None:
     p.add_argument("--nproc", type=positive, default=1, metavar="N", help="ranks of each local run (default 1)")
     p.add_argument("--table", action="store_true", help="only print the table of results")
     _add_slurm(p)
-    p.set_defaults(run=sweep)
+    p.set_defaults(run=sweep, compare=compare)
 
     p = commands.add_parser("jobs", help="list jobs with the state of their runs and of Slurm")
     p.add_argument("-n", type=positive, default=20, metavar="N", help="number of jobs, newest last (default 20)")
@@ -190,20 +194,28 @@ def sweep(args: argparse.Namespace) -> int:
     from launch import sweep as sweeps
 
     if args.table:
-        print(printable(sweeps.table(Path(args.config)), lines=True))
+        _print_results(Path(args.config), args.compare)
         return 0
     if args.dry_run:
         raise UserError("--dry-run: is for ddptrain submit, which can try the configs of a sweep one by one")
     folder = sweeps.lay_out(Path(args.config), args.overrides, sweeps.parse_grid(args.grid), args.seeds)
     if args.local:
         code = sweeps.run_here(folder, args.nproc)
-        print(printable(sweeps.table(folder), lines=True))
+        _print_results(folder, args.compare)
         return code
     options = slurm_options(args)
     number = sweeps.submit(folder, options, args.parallel, check_data=not args.no_data_check)
     say(f"job {number}: {len(list(folder.glob('[0-9]*.yaml')))} runs, configs in {folder}")
     print(f"  ddptrain jobs\n  ddptrain logs {number}_0\n  ddptrain sweep --table {shlex.quote(str(folder))}")
     return 0
+
+
+def _print_results(folder: Path, compare: Callable[[Path], Sequence[str]]) -> None:
+    from launch import sweep as sweeps
+
+    print(printable(sweeps.table(folder), lines=True))
+    for line in compare(folder):
+        say(line)
 
 
 def jobs(args: argparse.Namespace) -> int:

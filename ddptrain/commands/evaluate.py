@@ -13,38 +13,61 @@ from ddptrain.config import DatasetConfig, resolve
 from ddptrain.data.tables.contents import Contents, differences
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import Evaluation, evaluate
+from ddptrain.metrics.outcome import FILE, write_outcome
 from ddptrain.reporting.console import Console
 from ddptrain.reporting.history import plain
 from ddptrain.reporting.table import Table
 from ddptrain.system.printable import warn
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task
+from ddptrain.tasks.intervals import interval_table, shown_keys
 
 
-def evaluate_run(run: Path, overrides: Sequence[str], as_json: bool) -> int:
+def evaluate_run(run: Path, overrides: Sequence[str], as_json: bool, save: Path | None = None) -> int:
     """Evaluate the best weights of a run, or those of a checkpoint, on the validation datasets of its config.
 
     Args:
         run: run folder or checkpoint.
         overrides: changes to the run's config, `key=value`.
-        as_json: print all metrics as JSON (null where there is no truth to find) instead of the table.
+        as_json: print all metrics as JSON (null where there is no truth to find) instead of the tables.
+        save: file for what `ddptrain compare` reads; None for the run's own, which only its own config writes.
     """
-    file, task, evaluation, world = evaluate_checkpoint(run, overrides)
-    if world.main and as_json:
-        print(json.dumps(plain(evaluation.metrics), indent=1))
-    elif world.main:
-        with Console(None, total_steps=0, steps_per_epoch=1) as console:
-            console.table(str(file), Table(*task.view.summary(evaluation.metrics)))
-            for remark in task.view.remarks(evaluation.metrics):
-                console.line(f"warning: {remark}")
+    checkpoint, task, evaluation, world = evaluate_checkpoint(run, overrides)
+    if not world.main:
+        return 0
+    about = {"step": checkpoint.step, "weights": weights_name(run, checkpoint)}
+    outcome = task.outcome(evaluation.predictions, evaluation.metrics, about)
+    if save is None and run.is_dir() and not overrides:
+        save = run / FILE
+    if outcome is not None and save is not None:
+        write_outcome(save, outcome)
+    intervals = {} if outcome is None else outcome.intervals(shown_keys(outcome))
+    if as_json:
+        ends = {f"interval/{k}/{end}": v for k, pair in intervals.items() for end, v in zip(("low", "high"), pair)}
+        print(json.dumps(plain(evaluation.metrics | ends), indent=1))
+        return 0
+    with Console(None, total_steps=0, steps_per_epoch=1) as console:
+        console.table(str(checkpoint.path), Table(*task.view.summary(evaluation.metrics)))
+        if outcome is not None:
+            console.table("with 95 % intervals over images", interval_table(outcome, intervals))
+        for remark in task.view.remarks(evaluation.metrics):
+            console.line(f"warning: {remark}")
     return 0
 
 
-def evaluate_checkpoint(run: Path, overrides: Sequence[str]) -> tuple[Path, Task, Evaluation, World]:
+def weights_name(run: Path, checkpoint: Checkpoint) -> str:
+    """`best`, `last`, or the name of the file."""
+    best = checkpoint.path.parent / "best.pt"
+    if best.exists() and best.resolve() == checkpoint.path:
+        return "best"
+    return "last" if run.is_dir() else checkpoint.path.name
+
+
+def evaluate_checkpoint(run: Path, overrides: Sequence[str]) -> tuple[Checkpoint, Task, Evaluation, World]:
     """Load a run's best checkpoint, or the checkpoint that is named, and evaluate it by all ranks.
 
     Returns:
-        Its file, the task of its config, the evaluation, and the ranks.
+        It, the task of its config, the evaluation, and the ranks.
     """
     checkpoint = load_checkpoint(run, best=True)
     config = resolve(json.loads(checkpoint.config.model_dump_json()), overrides, source=str(checkpoint.path), stored=True)
@@ -57,7 +80,7 @@ def evaluate_checkpoint(run: Path, overrides: Sequence[str]) -> tuple[Path, Task
     if world.main:
         for line in evaluation.warnings():
             print(f"warning: {line}", file=sys.stderr)
-    return checkpoint.path, task, evaluation, world
+    return checkpoint, task, evaluation, world
 
 
 def replaced_data(checkpoint: Checkpoint, val: Sequence[DatasetConfig], contents: Sequence[Contents]) -> Sequence[str]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +16,11 @@ from ddptrain.engine.evaluate import Evaluation
 from ddptrain.engine.memory import in_use
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step import StepReport
+from ddptrain.metrics.outcome import FILE, write_outcome
 from ddptrain.reporting.console import Console
 from ddptrain.reporting.history import History, history_of, write_summary
 from ddptrain.reporting.ledger import Ledger
-from ddptrain.reporting.pictures import grid
+from ddptrain.reporting.pictures import grid, load
 from ddptrain.reporting.table import Table
 from ddptrain.reporting.tensorboard import Board, TensorBoard
 from ddptrain.reporting.timing import Timing
@@ -66,7 +68,7 @@ class RunReporter:
         self._parts: dict[str, float] = {}
         self._steps = self._done = 0
         self._images_per_second = 0.0
-        self._last: Evaluation | None = None
+        self._last: tuple[Evaluation, dict[str, Any]] | None = None
         self.timing = Timing(state.steps, state.step)
 
     def after_step(self, state: RunState, report: StepReport) -> None:
@@ -129,7 +131,7 @@ class RunReporter:
         metrics = evaluation.metrics
         for line in evaluation.warnings():
             self.console.line(f"warning: {line}")
-        self._last = evaluation
+        self._last = evaluation, {"step": state.step, "weights": "best" if better else "last"}
         title = f"evaluation after step {state.step}, epoch {state.epoch:.1f}{'  (best so far)' if better else ''}"
         self.console.table(title, Table(*self._task.view.summary(metrics)))
         for remark in self._task.view.remarks(metrics):
@@ -152,15 +154,22 @@ class RunReporter:
         except OSError as e:
             self.console.line(f"warning: {self._folder / name}: not written ({e.strerror}); training goes on")
 
-    def report(self) -> None:
-        """At the end of a run: the task's report on the last evaluation, in `report/` of the run folder."""
-        last, folder = self._last, self._folder / "report"
-        if last is None:
+    def report(self, step: int) -> None:
+        """At the end of a run: what is kept of the last evaluation, and the task's report on it, in `report/` of the run folder
+        and, its pictures, on the board."""
+        if self._last is None:
             return
+        (evaluation, about), folder = self._last, self._folder / "report"
+        outcome = self._task.outcome(evaluation.predictions, evaluation.metrics, about)
+        if outcome is not None:
+            self._try(FILE, lambda: write_outcome(self._folder / FILE, outcome))
         try:
-            self._try("report", lambda: self._task.view.report(folder, last.predictions, self._history.table))
+            self._try("report", lambda: self._task.view.report(folder, evaluation.predictions, self._history.table))
         except ImportError as e:
             self.console.line(f"no report/: {e.name} is not installed; pip install 'ddptrain[report]'")
+        if self._section.tensorboard:
+            for path in sorted(p for p in folder.glob("*") if p.suffix in (".png", ".jpg")):
+                self.board.image(f"report/{path.stem}", load(path), step)
 
     def _pictures(self, evaluation: Evaluation) -> list[np.ndarray]:
         keys = [SampleKey(0, number, index) for number, shard in enumerate(evaluation.predictions) for index in sorted(shard)]

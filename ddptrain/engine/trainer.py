@@ -103,7 +103,7 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         reporter.show_inputs(state)
         stopped = run_steps(run, loader)
         if not stopped:
-            reporter.report()
+            reporter.report(state.step)
         return folder.finish(stopped, reporter.console.line)
 
 

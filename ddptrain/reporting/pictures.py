@@ -129,6 +129,11 @@ def save(path: Path, image: np.ndarray) -> None:
     path.write_bytes(encode(image, path.suffix.lower()))
 
 
+def load(path: Path) -> np.ndarray:
+    """The picture in a file that `save` or a figure wrote, uint8 `[H, W, 3]` RGB."""
+    return np.array(cv2.imread(str(path), cv2.IMREAD_COLOR))[..., ::-1]
+
+
 def encode(image: np.ndarray, suffix: str) -> bytes:
     """The bytes of an image file; `suffix` is `.png` or `.jpg`."""
     return bytes(cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1])

@@ -16,9 +16,21 @@ from ddptrain.reporting.table import Table
 from ddptrain.system.files import write_text
 from ddptrain.system.printable import printable
 
+STYLE: Any = {
+    "text.parse_math": False,  # a class may have $ in its name
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a949c",
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "grid.color": "#e3e7ea",
+    "legend.frameon": False,
+}
+
 
 @contextmanager
-def _axes(path: Path, count: int = 1, width: float = 5.0, height: float = 4.0) -> Iterator[list[Any]]:
+def figure_of(path: Path, count: int = 1, width: float = 5.0, height: float = 4.0) -> Iterator[list[Any]]:
     """`count` axes, at most five in a row; the figure is written to `path` afterwards. Needs no display and leaves pyplot's
     state alone."""
     from matplotlib import rc_context
@@ -27,7 +39,7 @@ def _axes(path: Path, count: int = 1, width: float = 5.0, height: float = 4.0) -
 
     rows = -(-count // 5)
     columns = -(-count // rows)
-    with rc_context({"text.parse_math": False}):  # a class may have $ in its name
+    with rc_context(STYLE):
         figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = list(np.ravel(figure.subplots(rows, columns)))
@@ -50,7 +62,7 @@ def training_curves(path: Path, history: Mapping[str, Sequence[float]], names: S
     plots.append(("learning rate", "learning rate per step", {"training": "lr"}))
     plots = [(title, unit, {k: v for k, v in lines.items() if v in history}) for title, unit, lines in plots]
     shown = [plot for plot in plots if plot[-1]]
-    with _axes(path, max(1, len(shown)), 4.0, 3.2) as axes:
+    with figure_of(path, max(1, len(shown)), 4.0, 3.2) as axes:
         for axis, (title, unit, lines) in zip(axes, shown):
             for label, column in lines.items():
                 axis.plot(history["step"], history[column], marker="o", markersize=3, label=label)
@@ -61,16 +73,18 @@ def training_curves(path: Path, history: Mapping[str, Sequence[float]], names: S
                 axis.legend(fontsize=8, loc="upper right")
 
 
-def confusion(path: Path, matrix: NDArray[np.integer], classes: Sequence[str], percent: bool = False) -> None:
+def confusion(
+    path: Path, matrix: NDArray[np.integer], classes: Sequence[str], percent: bool = False, title: str = "samples"
+) -> None:
     """A confusion matrix `[classes, classes]`, rows the truth, coloured by the part of the row, with its counts, or with
     those parts in percent."""
     side = max(4.5, 0.5 * len(classes) + 2)
     parts = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    with _axes(path, 1, side, side) as (axis,):
+    with figure_of(path, 1, side, side) as (axis,):
         axis.imshow(parts, vmin=0, vmax=1, cmap="Blues")
         ticks = range(len(classes))
         axis.set(xticks=ticks, yticks=ticks, xlabel="predicted class", ylabel="true class")
-        axis.set_title("% of the true class" if percent else "samples", fontsize=9)
+        axis.set_title("% of the true class" if percent else title, fontsize=9)
         axis.set_xticklabels(list(map(printable, classes)), rotation=60, ha="right")
         axis.set_yticklabels(list(map(printable, classes)))
         if len(classes) <= 30:
@@ -90,7 +104,7 @@ def probability_distributions(
     """
     shown = range(min(len(classes), 10))
     bins = np.linspace(0, 1, 26)
-    with _axes(path, len(shown), 3.0, 3.0) as axes:
+    with figure_of(path, len(shown), 3.0, 3.0) as axes:
         for axis, k in zip(axes, shown):
             for is_it, label in ((True, "true"), (False, "not")):
                 values = probabilities[truth[:, k] == is_it, k]
@@ -101,7 +115,7 @@ def probability_distributions(
 
 def pr_curve(path: Path, curves: Mapping[str, tuple[NDArray[np.floating], NDArray[np.floating], float]]) -> None:
     """Precision over recall; `curves` holds (recall, precision, average precision) by class."""
-    with _axes(path, 1, 8.0, 5.0) as (axis,):
+    with figure_of(path, 1, 8.0, 5.0) as (axis,):
         for name, (recall, precision, ap) in list(curves.items())[:20]:
             if not math.isnan(ap):
                 axis.step(recall, precision, where="pre", label=f"{printable(name)}  AP {ap:.3f}")
@@ -114,7 +128,7 @@ def pr_curve(path: Path, curves: Mapping[str, tuple[NDArray[np.floating], NDArra
 def class_iou(path: Path, iou: NDArray[np.floating], classes: Sequence[str]) -> None:
     """The IoU of each class, `[classes]`, the highest first; nan for a class that the truth does not show."""
     order = np.argsort(-np.nan_to_num(iou, nan=-1.0), kind="stable")
-    with _axes(path, 1, 7.0, max(2.5, 0.28 * len(classes) + 1)) as (axis,):
+    with figure_of(path, 1, 7.0, max(2.5, 0.28 * len(classes) + 1)) as (axis,):
         axis.barh(range(len(classes)), np.nan_to_num(iou[order]))
         axis.set(yticks=range(len(classes)), xlim=(0, 1), xlabel="IoU (0 to 1)", ylabel="class")
         axis.set_yticklabels([printable(classes[k]) for k in order])
@@ -122,12 +136,12 @@ def class_iou(path: Path, iou: NDArray[np.floating], classes: Sequence[str]) -> 
         for place, k in enumerate(order):
             value = "not in the truth" if math.isnan(iou[k]) else f"{iou[k]:.3f}"
             axis.text(float(np.nan_to_num(iou[k])) + 0.01, place, value, va="center", fontsize=8)
-        axis.grid(axis="x", alpha=0.3)
+        axis.grid(axis="x")
 
 
-def text(path: Path, table: Table, metrics: Mapping[str, float], remarks: Sequence[str]) -> None:
-    """The table of an evaluation, the remarks on it, and every number, as plain text."""
+def text(path: Path, tables: Sequence[Table], metrics: Mapping[str, float], remarks: Sequence[str]) -> None:
+    """The tables of an evaluation, the remarks on it, and every number, as plain text."""
     every = Table(("metric", "value"), list(metrics.items()))
-    tables = [dedent(each.text(decimals=4)) for each in (table, every)]
+    *parts, last = [dedent(each.text(decimals=4)) for each in (*tables, every)]
     lines = ["\n".join(map(printable, remarks))] if remarks else []
-    write_text(path, "\n\n".join([tables[0], *lines, tables[1]]) + "\n")
+    write_text(path, "\n\n".join([*parts, *lines, last]) + "\n")

@@ -17,16 +17,21 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the content of `path` by `text` (UTF-8) in one move: a reader on any machine sees the old text or the new one,
-    whole, whichever processes write at the same time.
+    """Replace the content of `path` by `text` (UTF-8), see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace the content of `path` by `data` in one move: a reader on any machine sees the old content or the new one, whole,
+    whichever processes write at the same time.
 
     Raises:
         OSError: the file could not be written; the old one stays as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as f:
-            f.write(text)
+        with open(temporary, "wb") as f:
+            f.write(data)
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)

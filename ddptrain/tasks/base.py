@@ -16,6 +16,7 @@ from ddptrain.data.loading.workers import Samples
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.data.tables.contents import Contents
 from ddptrain.errors import UserError
+from ddptrain.metrics.outcome import Outcome
 from ddptrain.structures import Batch, LossSum, Sample
 from ddptrain.tasks.inspection.base import Inspection
 
@@ -53,6 +54,10 @@ class View:
         Raises:
             ImportError: a package for figures is not installed.
         """
+
+    def report_outcome(self, folder: Path, outcome: Outcome, history: Mapping[str, Sequence[float]]) -> bool:
+        """The same from what was kept of an evaluation; here that is not enough: False."""
+        return False
 
 
 class Task(ABC):
@@ -113,6 +118,15 @@ class Task(ABC):
     def metrics(self, predictions: Predictions) -> dict[str, float]:
         """Metrics from the predictions of each validation dataset, by sample index. Flat names, `dataset/<name>/…` for those
         of one dataset; all of `monitors` must be among them."""
+
+    def outcome(self, predictions: Predictions, metrics: Mapping[str, float], about: Mapping[str, Any]) -> Outcome | None:
+        """What is kept of an evaluation with the run, for intervals, comparisons and reports; here nothing.
+
+        Args:
+            metrics: those of the predictions.
+            about: which weights were evaluated, plain values.
+        """
+        return None
 
     def read_file(self, path: Path) -> np.ndarray:
         """The pixels of an image file to predict, uint8 `[H, W, 3]`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from ddptrain.config import DatasetConfig, resolve
 from ddptrain.config.data import MixingAugment
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.formats.build import check
+from ddptrain.data.samples.base import ImageSamples
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.labels import LabelSpace, classes_of
@@ -43,6 +44,7 @@ class TableTask(Task):
     """
 
     unit: str
+    val_samples: ImageSamples[Any]
     view_class: Callable[[Any], View]
     masked = True
     channels = 3
@@ -138,6 +140,18 @@ class TableTask(Task):
     @property
     def view(self) -> View:
         return self.view_class(self)
+
+    def described(self, metrics: Mapping[str, float], about: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that any `Outcome` has, its images those of the validation datasets."""
+        tables = self.val_samples.tables
+        return {
+            "classes": tuple(self.classes),
+            "datasets": tuple(name for name, _ in self.val),
+            "dataset": np.repeat(np.arange(len(tables)), [len(t) for t in tables]),
+            "images": tuple(name.decode("utf-8", "surrogateescape") for t in tables for name in t.names_below_root()),
+            "metrics": metrics,
+            "about": about,
+        }
 
     def example_input(self) -> tuple[Tensor, ...]:
         """Two images, float32 `[2, C, S, S]` in 0..1."""

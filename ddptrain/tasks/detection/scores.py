@@ -10,6 +10,7 @@ from ddptrain.config.detection import DetectionEval
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.metrics import coco, uavdt, visdrone, voc
 from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics, mean_known
+from ddptrain.metrics.matches import Matches
 from ddptrain.metrics.matching import match
 from ddptrain.tasks.base import Prediction
 from ddptrain.tasks.inspection.base import DataSet
@@ -32,11 +33,18 @@ def detections_of(predictions: Mapping[int, Prediction]) -> DetectionArrays:
     return DetectionArrays(image, flat, scores.values, labels.values)
 
 
+def match_all(
+    truths: Sequence[GroundTruth], detections: Sequence[DetectionArrays], settings: DetectionEval
+) -> list[Matches]:
+    """The matches of each dataset by COCO's rules, as the settings change them."""
+    return [match(t, d, settings.coco_max_detections) for t, d in zip(truths, detections, strict=True)]
+
+
 def score(
     truths: Sequence[GroundTruth], detections: Sequence[DetectionArrays], classes: Sequence[str], settings: DetectionEval
 ) -> Metrics:
     """COCO's metrics in all, per dataset and per class, and those of the further protocols per dataset with their means."""
-    matches = [match(t, d, settings.coco_max_detections) for t, d in zip(truths, detections, strict=True)]
+    matches = match_all(truths, detections, settings)
     metrics = coco.summarize([t.name for t in truths], matches, classes)
     for protocol, evaluate in PROTOCOLS.items():
         if protocol in settings.protocols:

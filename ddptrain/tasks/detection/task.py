@@ -23,6 +23,8 @@ from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.errors import UserError
+from ddptrain.metrics.matches import Matches
+from ddptrain.metrics.outcome import BoxOutcome
 from ddptrain.models import test_time
 from ddptrain.models.build import DETECTORS
 from ddptrain.models.detector import DetectorSettings
@@ -31,7 +33,7 @@ from ddptrain.structures import Batch, Detections, LossSum, SampleKey
 from ddptrain.system.printable import counted
 from ddptrain.tasks.base import FileAnswer, Prediction, Predictions
 from ddptrain.tasks.detection.inspect import report_sizes
-from ddptrain.tasks.detection.scores import detections_of, mean_losses, score, truth_of
+from ddptrain.tasks.detection.scores import match_all, detections_of, mean_losses, score, truth_of
 from ddptrain.tasks.detection.view import DetectionView
 from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
 from ddptrain.tasks.inspection.classes import report_classes
@@ -202,6 +204,11 @@ class DetectionTask(TableTask):
             metrics[f"dataset/{name}/loss"] = mean_losses([own])["loss"]
         # other pixels than in a square: whoever reads the numbers must see it
         return metrics | ({"rectangular": 1.0} if self.config.eval.rectangular else {})
+
+    def outcome(self, predictions: Predictions, metrics: Mapping[str, float], about: Mapping[str, Any]) -> BoxOutcome:
+        truths, detections = [truth_of(s) for s in self.val_sets], [detections_of(p) for p in predictions]
+        matches = Matches.concatenate(match_all(truths, detections, self.config.eval))
+        return BoxOutcome(matches=matches, **self.described(metrics, about))
 
     def inspect_labels(self, sets: Sequence[DataSet], out: Inspection) -> None:
         report_classes(sets, self.classes, np.array([class_counts(s.table) for s in sets]), self.unit, out)

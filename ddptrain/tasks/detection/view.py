@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ddptrain.metrics.outcome import BoxOutcome, Outcome
 from ddptrain.reporting import pictures, report
-from ddptrain.structures import Sample
+from ddptrain.reporting.table import Table
+from ddptrain.structures import Sample, SampleKey
 from ddptrain.tasks.base import Prediction, Predictions
+from ddptrain.tasks.detection.report import DetectionReport
+from ddptrain.tasks.intervals import intervals_of
 from ddptrain.tasks.view import TableView
 
 DRAWN_SCORE = 0.25
@@ -57,5 +61,27 @@ class DetectionView(TableView):
         return ["dataset", "images", *keys], rows
 
     def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:
-        """The curves of training."""
+        """The curves of training, and all that `DetectionReport` says."""
+        outcome = self.task.outcome(predictions, self.task.metrics(predictions), {})
+        assert outcome is not None
+        self.report_outcome(folder, outcome, history)
+
+    def report_outcome(self, folder: Path, outcome: Outcome, history: Mapping[str, Sequence[float]]) -> bool:
+        """As `report`."""
+        assert isinstance(outcome, BoxOutcome)
         report.training_curves(folder / "training_curves.png", history, self.task.monitors)
+        first = np.searchsorted(outcome.dataset, np.arange(len(outcome.datasets)))
+        samples: Any = self.task.val_samples
+
+        def read(image: int) -> np.ndarray:
+            number = int(outcome.dataset[image])
+            return np.asarray(samples.read(SampleKey(0, number, image - int(first[number]))))
+
+        DetectionReport(outcome, read).write(folder)
+        report.text(
+            folder / "evaluation_report.txt",
+            [Table(*self.summary(outcome.metrics)), intervals_of(outcome)],
+            outcome.metrics,
+            self.remarks(outcome.metrics),
+        )
+        return True

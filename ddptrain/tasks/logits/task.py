@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from ddptrain.data.stream.weights import balanced_weights
 from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import binary_cross_entropy, class_weights, cross_entropy
 from ddptrain.metrics import classification as metric
-from ddptrain.structures import Batch, LossSum
+from ddptrain.metrics.outcome import CountOutcome
+from ddptrain.structures import Batch, LossSum, SampleKey
 from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.stream import build_sampler
 from ddptrain.tasks.tables import TableTask
@@ -102,6 +104,22 @@ class LogitsTask(TableTask):
             own = self._score(logits, [number])
             metrics |= {f"dataset/{name}/{k}": v for k, v in own.items() if not k.startswith("class/")}
         return metrics
+
+    def outcome(self, predictions: Predictions, metrics: Mapping[str, float], about: Mapping[str, Any]) -> CountOutcome:
+        """By image: samples of one image, such as the pairs of a panorama, are not independent of each other."""
+        described = self.described(metrics, about)
+        first = np.searchsorted(described["dataset"], np.arange(len(self.val)))
+        counts = np.zeros((3, len(described["images"]), len(self.classes)), np.int64)
+        for number, of_dataset in enumerate(predictions):
+            logits, real = stacked(of_dataset), self.val_truth[number]
+            answers = logits >= 0 if self.several else np.eye(logits.shape[1], dtype=bool)[logits.argmax(1)]
+            known = self.val_annotated[number] if self.several else True
+            image = first[number] + np.array([self.val_samples.file_of(SampleKey(0, number, i)) for i in sorted(of_dataset)])
+            for count, column in zip(counts, (real & answers, real, answers)):
+                np.add.at(count, image, column & known)
+        names = ["f1", "f1_micro"] if self.several else ["accuracy", "balanced_accuracy", "f1"]
+        names.sort(key=lambda name: name != self.monitors[0])  # the run's own first
+        return CountOutcome(names=tuple(names), counts=counts, **described)
 
     def _score(self, logits: Sequence[np.ndarray], which: Sequence[int] | range) -> dict[str, float]:
         joined, truth = np.concatenate([logits[i] for i in which]), np.concatenate([self.val_truth[i] for i in which])

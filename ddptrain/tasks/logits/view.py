@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from ddptrain.metrics import classification as metric
+from ddptrain.metrics.curves import calibration
+from ddptrain.reporting import curves as figures
 from ddptrain.reporting import report
 from ddptrain.reporting.table import Table
 from ddptrain.structures import Sample
 from ddptrain.tasks.base import Prediction, Predictions
+from ddptrain.tasks.intervals import intervals_of
 from ddptrain.tasks.logits.task import LogitsTask, probabilities, stacked
 from ddptrain.tasks.view import TableView
 
@@ -62,5 +65,12 @@ class LogitsView(TableView):
         report.probability_distributions(folder / "probability_distributions.png", p, truth, self.classes)
         curves = {c: metric.precision_recall(p[:, i], truth[:, i]) for i, c in enumerate(self.classes)}
         report.pr_curve(folder / "pr_curve.png", curves)
+        areas = {c: (*metric.roc(p[:, i], truth[:, i]), metric.auc(p[:, i], truth[:, i])) for i, c in enumerate(self.classes)}
+        figures.roc_curves(folder / "roc_curve.png", areas)
+        best = np.arange(len(p)), p.argmax(1)
+        confidence, right = (p.ravel(), truth.ravel()) if task.several else (p[best], truth[best])
+        figures.reliability(folder / "calibration.png", *calibration(confidence, right))
         metrics = task.metrics(predictions)
-        report.text(folder / "evaluation_report.txt", Table(*self.summary(metrics)), metrics, self.remarks(metrics))
+        outcome = self.task.outcome(predictions, metrics, {})
+        tables = [Table(*self.summary(metrics)), *([] if outcome is None else [intervals_of(outcome)])]
+        report.text(folder / "evaluation_report.txt", tables, metrics, self.remarks(metrics))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import class_weights
 from ddptrain.losses.pixels import known_logits, pixel_cross_entropy
 from ddptrain.metrics import miou
+from ddptrain.metrics.outcome import CountOutcome
 from ddptrain.models.build import SEGMENTERS
 from ddptrain.models.segmenter import SegmenterSettings
 from ddptrain.models.windows import native_logits, slide
@@ -152,6 +153,18 @@ class SegmentationTask(TableTask):
         total = int(matrix.sum())
         loss = float(np.concatenate([p["loss"] for p in predictions]).sum()) / total if total else float("nan")
         return miou.score(matrix, self.classes) | {"loss": loss}
+
+    def outcome(self, predictions: Predictions, metrics: Mapping[str, float], about: Mapping[str, Any]) -> CountOutcome:
+        images = [p for of_dataset in predictions for _, p in sorted(of_dataset.items())]
+        counts = np.zeros((3, len(images), len(self.classes)), np.int64)
+        for of_image, p in zip(np.moveaxis(counts, 1, 0), images):
+            real, answer = np.divmod(p["cells"], len(self.classes))
+            for count, classes, pixels in zip(
+                of_image, (real, real, answer), (p["pixels"] * (real == answer), *[p["pixels"]] * 2)
+            ):
+                np.add.at(count, classes, pixels)
+        names = ("mIoU", "mean_accuracy", "pixel_accuracy")
+        return CountOutcome(names=names, counts=counts, **self.described(metrics, about))
 
     def inspect_labels(self, sets: Sequence[DataSet], out: Inspection) -> None:
         report_pixels(self.classes, sets, out)

@@ -15,6 +15,7 @@ from ddptrain.reporting import masks, pictures, report
 from ddptrain.reporting.table import Table
 from ddptrain.structures import VOID, Sample, SampleKey
 from ddptrain.tasks.base import Prediction, Predictions
+from ddptrain.tasks.intervals import intervals_of
 from ddptrain.tasks.view import TableView
 
 COLLAPSED = 0.9
@@ -78,7 +79,9 @@ class SegmentationView(TableView):
             drawn = [self.picture(self.task.val_samples[k], predictions[k.dataset][k.index]) for k in keys]
             pictures.save(folder / f"{name}_images.jpg", pictures.grid(drawn, columns=2))
         metrics = self.task.metrics(predictions)
-        report.text(folder / "evaluation_report.txt", Table(*self.summary(metrics)), metrics, self.remarks(metrics))
+        outcome = self.task.outcome(predictions, metrics, {})
+        tables = [Table(*self.summary(metrics)), *([] if outcome is None else [intervals_of(outcome)])]
+        report.text(folder / "evaluation_report.txt", tables, metrics, self.remarks(metrics))
 
 
 def confusion(predictions: Sequence[Prediction], classes: int) -> np.ndarray:

@@ -1,0 +1,122 @@
+"""Labels that are probably wrong: where a detector that is usually right contradicts the truth with confidence.
+
+Each contradiction has a strength in 0..1, and a rarity: how often the detector contradicts labels of that class in
+that way at least as strongly, by the labels at hand. What a detector gets wrong often (small objects, say) is no surprise, and says little
+about the labels. The idea is that of confident learning (Northcutt et al., "Confident Learning: Estimating Uncertainty in
+Dataset Labels", JAIR 2021), here by the order of strengths in place of estimated probabilities.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddptrain.metrics.errors import Overlaps
+from ddptrain.metrics.matches import F64, I64, Matches
+
+KINDS = ("wrong class", "box missing", "box misplaced", "no object")
+CLASS, ADDED, PLACE, NO_OBJECT = range(4)
+LEAST = 0.25
+"""Strength below which a contradiction is not listed."""
+SUPPORT_IOU = 0.3
+"""Overlap from which on a detection of any class speaks for an object."""
+
+
+class Suspects(NamedTuple):
+    """Suspected labels, the most suspicious first. S rows.
+
+    Attributes:
+        kind: int8 `[S]`: index into `KINDS`.
+        image: int64 `[S]`.
+        box: int64 `[S]`: row of the label, -1 where one is missing.
+        detection: int64 `[S]`: row of the detection that contradicts it, -1 where none speaks for it.
+        strength: float64 `[S]` in 0..1: the confidence of the contradiction.
+        rarity: float64 `[S]` in 0..1: the part of the like labels that is contradicted as strongly; low is suspicious.
+    """
+
+    kind: NDArray[np.int8]
+    image: I64
+    box: I64
+    detection: I64
+    strength: F64
+    rarity: F64
+
+    def select(self, rows: I64) -> Suspects:
+        """Some of them, in another order."""
+        columns: list[Any] = [column[rows] for column in self]
+        return Suspects(*columns)
+
+
+def find_suspects(matches: Matches, pairs: Overlaps) -> Suspects:
+    """Rank the contradictions between detections and labels; each label and each detection appears once."""
+    score, same = matches.score.astype(np.float64), matches.label[pairs.detection] == matches.truth_label[pairs.box]
+    pos, g = float(matches.thresholds[0]), len(matches.truth_label)
+    own = _highest(score, pairs, same & (pairs.iou >= pos), g)[0]
+    seen = _highest(score, pairs, pairs.iou >= SUPPORT_IOU, g)[0]
+    free = _unclaimed(matches, pairs, same)
+    other, other_by = _highest(score, pairs, ~same & (pairs.iou >= pos), g)
+    near, near_by = _highest(score, pairs, same & (pairs.iou < pos) & free[pairs.detection], g)
+    labels = np.flatnonzero(matches.counts[0])
+    parts = [
+        _of_labels(matches, CLASS, labels, (other * (1 - own))[labels], other_by[labels]),
+        _of_labels(matches, PLACE, labels, (near * (1 - own))[labels], near_by[labels]),
+        _of_labels(matches, NO_OBJECT, labels, 1 - seen[labels], np.full(len(labels), -1)),
+        _unlabelled(matches, np.flatnonzero(free), score),
+    ]
+    columns: list[Any] = [np.concatenate(column) for column in zip(*parts)]
+    return _ranked(Suspects(*columns))
+
+
+def _highest(score: F64, pairs: Overlaps, kept: NDArray[np.bool_], boxes: int) -> tuple[F64, I64]:
+    """Of each box the highest score among the pairs `kept`, 0 for none, and whose it is, -1."""
+    best, by = np.zeros(boxes), np.full(boxes, -1)
+    rows = np.flatnonzero(kept)
+    rows = rows[np.argsort(score[pairs.detection[rows]], kind="stable")]  # the last one assigned stays
+    best[pairs.box[rows]], by[pairs.box[rows]] = score[pairs.detection[rows]], pairs.detection[rows]
+    return best, by
+
+
+def _unclaimed(matches: Matches, pairs: Overlaps, same: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """bool `[D]`: false alarms that are neither on a label, of any class, nor a second answer to a detection of their class."""
+    alarm = matches.result[0, 0] == 0
+    alarm[pairs.detection[pairs.iou >= float(matches.thresholds[0])]] = False
+    return alarm
+
+
+def _of_labels(matches: Matches, kind: int, labels: I64, strength: F64, by: I64) -> Suspects:
+    """One contradiction of each label; its rarity is the part of the labels of its class with at least that strength."""
+    rarity = np.ones(len(labels))
+    for k in range(matches.classes):
+        own = np.flatnonzero(matches.truth_label[labels] == k)
+        falling = -np.sort(-strength[own])
+        rarity[own] = np.searchsorted(-falling, -strength[own], "right") / max(len(own), 1)
+    return Suspects(np.full(len(labels), kind, np.int8), matches.truth_image[labels], labels, by, strength, rarity)
+
+
+def _unlabelled(matches: Matches, rows: I64, score: F64) -> Suspects:
+    """Detections without a label; their rarity is the part of their class's detections with at least that score that are so."""
+    result = matches.result[0, 0]
+    rarity = np.ones(len(rows))
+    for k in range(matches.classes):
+        own = np.flatnonzero(matches.label[rows] == k)
+        right = np.flatnonzero((matches.label == k) & (result == 1))
+        # both fall, as detections of a class do
+        among = [np.searchsorted(-score[of], -score[rows[own]], "right") for of in (rows[own], right)]
+        rarity[own] = among[0] / (among[0] + among[1])
+    none = np.full(len(rows), -1)
+    return Suspects(np.full(len(rows), ADDED, np.int8), matches.image[rows], none, rows, score[rows], rarity)
+
+
+def _ranked(found: Suspects) -> Suspects:
+    """Those that are strong enough, the rarest first, of equal ones the strongest; what is said of a label or by a detection a
+    second time goes."""
+    rows = np.flatnonzero(found.strength >= LEAST)
+    rows = rows[np.lexsort((-found.strength[rows], found.rarity[rows]))]
+    for column in (found.box, found.detection):
+        said = column[rows]
+        first = np.zeros(len(rows), bool)
+        first[np.unique(said, return_index=True)[1]] = True
+        rows = rows[first | (said < 0)]
+    return found.select(rows)
