@@ -223,11 +223,9 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def compare_sweep(folder: Path) -> list[str]:
-    """Verdicts on the combinations of a sweep against its first, as far as they have been evaluated."""
-    try:
-        from ddptrain.commands.compare import compare_sweep
-    except ImportError as e:
-        return [f"not compared: {e.name} is not installed here"]
+    """Verdicts on the combinations of a sweep against its first, a line each."""
+    from ddptrain.commands.compare import compare_sweep
+
     return compare_sweep(folder)
 
 

@@ -46,7 +46,7 @@ def evaluate_run(run: Path, overrides: Sequence[str], as_json: bool, save: Path 
         ends = {f"interval/{k}/{end}": v for k, pair in intervals.items() for end, v in zip(("low", "high"), pair)}
         print(json.dumps(plain(evaluation.metrics | ends), indent=1))
         return 0
-    with Console(None, total_steps=0, steps_per_epoch=1) as console:
+    with Console(None, total_steps=0, steps_per_epoch=1, stream=sys.stdout) as console:
         console.table(str(checkpoint.path), Table(*task.view.summary(evaluation.metrics)))
         if outcome is not None:
             console.table("with 95 % intervals over images", interval_table(outcome, intervals))

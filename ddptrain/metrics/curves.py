@@ -25,9 +25,11 @@ class Curve(NamedTuple):
     """One class over its distinct scores, falling: what holds of the detections from that score on.
 
     Attributes:
+        truths: the number of objects.
         score, precision, recall: float64 `[n]` in 0..1; the recall is NaN without truth.
     """
 
+    truths: int
     score: F64
     precision: F64
     recall: F64
@@ -40,10 +42,10 @@ class Curve(NamedTuple):
     def at(self, scores: F64) -> Curve:
         """The curve at these thresholds, rising: above the highest score the recall is 0, the precision that of the highest."""
         if not len(self.score):
-            return Curve(scores, np.zeros(len(scores)), np.zeros(len(scores)))
+            return Curve(self.truths, scores, np.zeros(len(scores)), np.zeros(len(scores)))
         last = np.searchsorted(-self.score, -scores, "right") - 1
         recall = np.where(last < 0, 0, self.recall[last])
-        return Curve(scores, self.precision[np.maximum(last, 0)], recall)
+        return Curve(self.truths, scores, self.precision[np.maximum(last, 0)], recall)
 
 
 def harmonic_mean(a: F64, b: F64) -> F64:
@@ -59,8 +61,8 @@ def class_curve(matches: Matches, label: int) -> Curve:
     score, hit = matches.score[rows][counted].astype(np.float64), result[counted] == 1
     last = np.flatnonzero(np.diff(score, append=-np.inf))
     found = hit.cumsum()[last]
-    truths = matches.truths()[label]
-    return Curve(score[last], found / (last + 1), found / truths if truths else np.full(len(last), np.nan))
+    truths = int(matches.truths()[label])
+    return Curve(truths, score[last], found / (last + 1), found / truths if truths else np.full(len(last), np.nan))
 
 
 class Mean(NamedTuple):
@@ -79,7 +81,7 @@ class Mean(NamedTuple):
 
 def mean_curve(curves: Sequence[Curve]) -> Mean | None:
     """The mean of curves; None where no class has truth."""
-    at = [c.at(GRID) for c in curves if not np.isnan(c.recall).any()]
+    at = [c.at(GRID) for c in curves if c.truths]
     if not at:
         return None
     precision, recall, f1 = (np.mean([getattr(c, n) for c in at], 0) for n in ("precision", "recall", "f1"))

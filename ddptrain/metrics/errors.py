@@ -12,15 +12,15 @@ Differences from the package tidecv: detections on ignored boxes are no errors, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ddptrain.metrics.arrays import DetectionArrays, GroundTruth
 from ddptrain.metrics.matches import F64, I64, Matches, by_class
+from ddptrain.metrics.pairs import Pairs, find_pairs
 from ddptrain.metrics.resample import average_precision
 
 Mask = NDArray[np.bool_]
@@ -28,61 +28,26 @@ KINDS = ("class", "location", "both", "duplicate", "background", "missed")
 CLASS, LOCATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(6)
 NONE = -1
 BACKGROUND_IOU = 0.1
-_AT_ONCE = 2**20
 
 
-class Overlaps(NamedTuple):
-    """Pairs of a detection and a box of its image that overlap by `BACKGROUND_IOU` at least, of any two classes; by detection.
-
-    Attributes:
-        detection, box: int64 `[P]`: rows.
-        iou: float64 `[P]`.
-    """
-
-    detection: I64
-    box: I64
-    iou: F64
-
-    def best(self, kept: Mask, count: int) -> tuple[F64, I64]:
-        """Of each of `count` detections its greatest overlap among the pairs `kept`, 0 for none, and that box, -1."""
-        iou, box = np.zeros(count), np.full(count, -1)
-        rows = np.flatnonzero(kept)
-        order = rows[np.lexsort((-self.box[rows], self.iou[rows]))]  # the last one assigned stays
-        iou[self.detection[order]], box[self.detection[order]] = self.iou[order], self.box[order]
-        return iou, box
-
-
-def find_overlaps(matches: Matches) -> Overlaps:
-    """The overlaps of all detections with the boxes that are to be found; the memory grows with the pairs that overlap only."""
+def find_overlaps(matches: Matches) -> Pairs:
+    """The detections and the boxes to be found, of any two classes, that overlap by `BACKGROUND_IOU` at least; by detection."""
     wanted = np.flatnonzero(matches.counts[0])
-    image = matches.truth_image[wanted]
-    first, last = np.searchsorted(image, matches.image), np.searchsorted(image, matches.image, "right")
-    parts = [_pairs(matches, wanted, first, last, rows) for rows in _pieces(last - first)]
-    parts.append((np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)))
-    return Overlaps(*(np.concatenate(column) for column in zip(*parts)))
+    none, one_class = np.zeros(len(wanted), bool), np.zeros(len(wanted), np.int64)
+    ends = np.searchsorted(matches.truth_image[wanted], np.arange(matches.images + 1))
+    boxes, area = matches.truth_box[wanted], matches.truth_area[wanted]
+    truth = GroundTruth("", boxes, one_class, none, none, area, ends, np.ones(1, bool))
+    found = DetectionArrays(matches.image, matches.box, matches.score, np.zeros_like(matches.label))
+    pairs = find_pairs(found, truth, BACKGROUND_IOU)
+    return pairs._replace(box=wanted[pairs.box])
 
 
-def _pieces(counts: I64) -> Iterator[slice]:
-    """Runs of detections with about `_AT_ONCE` pairs."""
-    ends = np.append(0, counts.cumsum())
-    start = 0
-    while start < len(counts):
-        stop = max(start + 1, int(np.searchsorted(ends, ends[start] + _AT_ONCE, "right")) - 1)
-        yield slice(start, stop)
-        start = stop
-
-
-def _pairs(matches: Matches, wanted: I64, first: I64, last: I64, rows: slice) -> tuple[I64, I64, F64]:
-    counts = (last - first)[rows]
-    detection = np.repeat(np.arange(rows.start, rows.stop), counts)
-    place = np.arange(len(detection)) - np.repeat(counts.cumsum() - counts, counts)
-    box = wanted[np.repeat(first[rows], counts) + place]
-    a, b = matches.box[detection].astype(np.float64), matches.truth_box[box].astype(np.float64)
-    common = (np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])).clip(0).prod(1)
-    union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - common
-    iou = np.divide(common, union, out=np.zeros(len(common)), where=union > 0)
-    near = iou >= BACKGROUND_IOU
-    return detection[near], box[near], iou[near]
+def _best(pairs: Pairs, count: int) -> tuple[F64, I64]:
+    """Of each of `count` detections its greatest overlap, 0 for none, and that box, -1."""
+    overlap, box = np.zeros(count), np.full(count, -1)
+    detections, first = np.unique(pairs.detection, return_index=True)
+    overlap[detections], box[detections] = pairs.overlap[first], pairs.box[first]
+    return overlap, box
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,16 +71,16 @@ class Errors:
     cost: dict[str, float]
 
 
-def find_errors(matches: Matches, pairs: Overlaps) -> Errors:
+def find_errors(matches: Matches, pairs: Pairs) -> Errors:
     """Name every error, and price each kind."""
     n, pos = len(matches.label), float(matches.thresholds[0])
     result = matches.result[0, 0]
     used = np.zeros(len(matches.truth_label), bool)
     used[matches.truth[0, result == 1]] = True
     same = matches.label[pairs.detection] == matches.truth_label[pairs.box]
-    own, own_box = pairs.best(same, n)
-    other, other_box = pairs.best(~same, n)
-    taken, taken_box = pairs.best(same & used[pairs.box], n)
+    own, own_box = _best(pairs.where(same), n)
+    other, other_box = _best(pairs.where(~same), n)
+    taken, taken_box = _best(pairs.where(same & used[pairs.box]), n)
     conditions = {
         LOCATION: (own >= BACKGROUND_IOU) & (own <= pos),
         CLASS: other >= pos,

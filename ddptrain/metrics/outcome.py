@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -53,7 +54,7 @@ class Outcome(ABC):
 
     @abstractmethod
     def resample(self, weights: F32, keys: Sequence[str]) -> Mapping[str, F64]:
-        """Metrics `[D]` in which each image counts as often as it was drawn, `[I, D]`; those of classes as `class/<class>/<key>`."""
+        """Metrics `[D]` in which each image counts as often as it was drawn, `[I, D]`; of classes as `class/<class>/<key>`."""
 
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -98,7 +99,7 @@ class BoxOutcome(Outcome):
     def matches_of(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """The fields of `arrays`, as they were."""
         own: dict[str, Any] = {f.name: arrays[f.name] for f in fields(Matches)}
-        wide = ("image", "label", "truth_image", "truth_label")  # which are stored small
+        wide = ("row", "image", "label", "truth_image", "truth_label")  # which are stored small
         own |= {name: own[name].astype(np.int64) for name in wide} | {n: int(own[n]) for n in ("images", "classes")}
         return {"matches": Matches(**own | {"truth": own["truth"].astype(np.int32)})}
 
@@ -186,7 +187,7 @@ def read_outcome(path: Path) -> Outcome:
         what = f"no {FILE} in it; ddptrain eval {path} writes it" if path.is_dir() else "no such run folder or file"
         raise UserError(f"{path}: {what}")
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with np.load(BytesIO(file.read_bytes()), allow_pickle=False) as stored:
             arrays = dict(stored)
         head = json.loads(arrays.pop("head").tobytes())
         if head.get("format") != FORMAT:
@@ -194,7 +195,7 @@ def read_outcome(path: Path) -> Outcome:
         kind, fields_of = KINDS[head["kind"]]
         own = {name: head[name] for name in _PLAIN}
         return kind(**own, dataset=arrays["dataset"].astype(np.int64), **fields_of(arrays))
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile):
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         raise UserError(f"{file}: is not an evaluation of ddptrain, or damaged; write it again with ddptrain eval") from None
 
 
@@ -203,4 +204,4 @@ def _small(column: NDArray[Any]) -> NDArray[Any]:
     if column.dtype.kind != "i" or not column.size:
         return column
     low, high = int(column.min()), int(column.max())
-    return column.astype(np.promote_types(np.min_scalar_type(low), np.min_scalar_type(high)))
+    return column.astype(next(t for t in ("i1", "i2", "i4", "i8") if np.iinfo(t).min <= low and high <= np.iinfo(t).max))

@@ -1,9 +1,9 @@
 """Labels that are probably wrong: where a detector that is usually right contradicts the truth with confidence.
 
-Each contradiction has a strength in 0..1, and a rarity: how often the detector contradicts labels of that class in
-that way at least as strongly, by the labels at hand. What a detector gets wrong often (small objects, say) is no surprise, and says little
-about the labels. The idea is that of confident learning (Northcutt et al., "Confident Learning: Estimating Uncertainty in
-Dataset Labels", JAIR 2021), here by the order of strengths in place of estimated probabilities.
+Each contradiction has a strength in 0..1, and a rarity: how often the detector contradicts labels of that class in that way
+at least as strongly, by the labels at hand. What a detector often gets wrong (small objects, say) says little about the labels.
+The idea is that of confident learning (Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR
+2021), here by the order of strengths in place of estimated probabilities.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddptrain.metrics.errors import Overlaps
 from ddptrain.metrics.matches import F64, I64, Matches
+from ddptrain.metrics.pairs import Pairs
 
 KINDS = ("wrong class", "box missing", "box misplaced", "no object")
 CLASS, ADDED, PLACE, NO_OBJECT = range(4)
@@ -49,15 +49,15 @@ class Suspects(NamedTuple):
         return Suspects(*columns)
 
 
-def find_suspects(matches: Matches, pairs: Overlaps) -> Suspects:
+def find_suspects(matches: Matches, pairs: Pairs) -> Suspects:
     """Rank the contradictions between detections and labels; each label and each detection appears once."""
     score, same = matches.score.astype(np.float64), matches.label[pairs.detection] == matches.truth_label[pairs.box]
     pos, g = float(matches.thresholds[0]), len(matches.truth_label)
-    own = _highest(score, pairs, same & (pairs.iou >= pos), g)[0]
-    seen = _highest(score, pairs, pairs.iou >= SUPPORT_IOU, g)[0]
+    own = _highest(score, pairs, same & (pairs.overlap >= pos), g)[0]
+    seen = _highest(score, pairs, pairs.overlap >= SUPPORT_IOU, g)[0]
     free = _unclaimed(matches, pairs, same)
-    other, other_by = _highest(score, pairs, ~same & (pairs.iou >= pos), g)
-    near, near_by = _highest(score, pairs, same & (pairs.iou < pos) & free[pairs.detection], g)
+    other, other_by = _highest(score, pairs, ~same & (pairs.overlap >= pos), g)
+    near, near_by = _highest(score, pairs, same & (pairs.overlap < pos) & free[pairs.detection], g)
     labels = np.flatnonzero(matches.counts[0])
     parts = [
         _of_labels(matches, CLASS, labels, (other * (1 - own))[labels], other_by[labels]),
@@ -69,7 +69,7 @@ def find_suspects(matches: Matches, pairs: Overlaps) -> Suspects:
     return _ranked(Suspects(*columns))
 
 
-def _highest(score: F64, pairs: Overlaps, kept: NDArray[np.bool_], boxes: int) -> tuple[F64, I64]:
+def _highest(score: F64, pairs: Pairs, kept: NDArray[np.bool_], boxes: int) -> tuple[F64, I64]:
     """Of each box the highest score among the pairs `kept`, 0 for none, and whose it is, -1."""
     best, by = np.zeros(boxes), np.full(boxes, -1)
     rows = np.flatnonzero(kept)
@@ -78,10 +78,10 @@ def _highest(score: F64, pairs: Overlaps, kept: NDArray[np.bool_], boxes: int) -
     return best, by
 
 
-def _unclaimed(matches: Matches, pairs: Overlaps, same: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _unclaimed(matches: Matches, pairs: Pairs, same: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """bool `[D]`: false alarms that are neither on a label, of any class, nor a second answer to a detection of their class."""
     alarm = matches.result[0, 0] == 0
-    alarm[pairs.detection[pairs.iou >= float(matches.thresholds[0])]] = False
+    alarm[pairs.detection[pairs.overlap >= float(matches.thresholds[0])]] = False
     return alarm
 
 

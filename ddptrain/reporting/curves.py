@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from ddptrain.system.printable import counted, printable
 
 F64 = NDArray[np.float64]
 QUIET, INK = "#9aa4ac", "#1c2329"
+PATCH = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+"""Behind a number that stands on lines."""
 SHOWN = len(COLOURS)
 """Classes up to which each has a colour of its own."""
 
@@ -40,7 +42,7 @@ def confidence_curves(
             axis.axvline(best, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
             axis.plot([best], [at], "o", color=INK, markersize=5)
             near = {"xytext": (8, 8), "ha": "left"} if best < 0.6 else {"xytext": (-8, 8), "ha": "right"}
-            axis.annotate(f"{at:.2f} at {best:.2f}", (best, at), textcoords="offset points", fontsize=9, **near)
+            axis.annotate(f"{at:.2f} at {best:.2f}", (best, at), textcoords="offset points", fontsize=9, bbox=PATCH, **near)
             axis.set(title=name, xlabel="confidence (0 to 1)", ylabel=f"{name} (0 to 1)", xlim=(0, 1), ylim=(0, 1.03))
             axis.grid(True)
         axes[0].legend(fontsize=8, loc="lower right")
@@ -65,6 +67,7 @@ def reliability(path: Path, confidence: F64, precision: F64, count: NDArray[np.i
         right.bar(centre, np.maximum(count, 0.8), width, color=QUIET)
         right.set(title="how many", xlabel="confidence (0 to 1)", ylabel="answers (log scale)", yscale="log", xlim=(0, 1))
         right.set_ylim(bottom=0.8)
+        right.yaxis.set_major_formatter("{x:,.0f}")
         for axis in (left, right):
             axis.grid(axis="y")
 
@@ -90,16 +93,30 @@ def error_costs(path: Path, count: Mapping[str, int], cost: Mapping[str, float],
         axes[1].set_ylim(1.9, -0.9)
 
 
-def breakdown(path: Path, panels: Sequence[tuple[str, Sequence[str], Mapping[str, Sequence[float]]]]) -> None:
-    """Bars side by side of some numbers in 0..1 by groups, one plot a panel: (title, names of the groups, values by name)."""
+class Panel(NamedTuple):
+    """Some numbers of groups.
+
+    Attributes:
+        groups: name of each, and a note below it.
+        series: by name, the number of each group in 0..1, NaN of none.
+    """
+
+    title: str
+    groups: Sequence[tuple[str, str]]
+    series: Mapping[str, Sequence[float]]
+
+
+def breakdown(path: Path, panels: Sequence[Panel]) -> None:
+    """Bars side by side of some numbers in 0..1 by groups, one plot a panel."""
     with figure_of(path, len(panels), 5.0, 3.8) as axes:
         for axis, (title, groups, series) in zip(axes, panels):
+            names = [f"{printable(name)}\n{note}" for name, note in groups]
             width = 0.8 / len(series)
             for i, (name, values) in enumerate(series.items()):
                 places = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
                 _bars(axis, places, values, width, COLOURS[i], name)
             axis.set(title=title, xticks=range(len(groups)), ylim=(0, 1.08), ylabel="0 to 1", xlabel=" ")
-            axis.set_xticklabels(list(map(printable, groups)), fontsize=8)
+            axis.set_xticklabels(names, fontsize=8)
             axis.grid(axis="y")
             axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(series))
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("figures")
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """All axes of all figures."""
     found: list[Any] = []
-    real = report._axes
+    real = report.figure_of
 
     @contextmanager
     def noted(*args: Any) -> Iterator[list[Any]]:
@@ -28,7 +28,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             yield axes
             found.extend(axes)
 
-    monkeypatch.setattr(report, "_axes", noted)
+    monkeypatch.setattr(report, "figure_of", noted)
     return found
 
 

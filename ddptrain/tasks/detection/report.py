@@ -16,10 +16,11 @@ from ddptrain.metrics.outcome import BoxOutcome
 from ddptrain.metrics.resample import detection_metrics
 from ddptrain.reporting import curves as figures
 from ddptrain.reporting import gallery, report
+from ddptrain.reporting.curves import Panel
 from ddptrain.reporting.gallery import Tile
 from ddptrain.structures import COCO_AREAS
 from ddptrain.system.files import write_text
-from ddptrain.system.printable import guarded
+from ddptrain.system.printable import counted, guarded
 
 ReadImage = Callable[[int], np.ndarray]
 SHOWN = 20
@@ -71,22 +72,21 @@ class DetectionReport:
         matrix = curves.confusion(m, self.threshold)
         title = f"boxes from confidence {self.threshold:.2f} on, IoU 0.5"
         report.confusion(folder / "confusion_matrix.png", matrix, [*classes, "background"], title=title)
-        counted = m.result[0, 0] >= 0
-        figures.reliability(folder / "calibration.png", *curves.calibration(m.score[counted], m.result[0, 0, counted] == 1))
+        judged = m.result[0, 0] >= 0
+        figures.reliability(folder / "calibration.png", *curves.calibration(m.score[judged], m.result[0, 0, judged] == 1))
         figures.error_costs(folder / "errors.png", self.errors.count, self.errors.cost, self.outcome.metrics["AP50"])
 
     def write_breakdown(self, folder: Path) -> None:
         """Figure of precision and recall by size and by dataset, and of AP by the number of objects."""
-        panels = [("by size, at the best confidence", *self._points(self.by_size()))]
+        panels = [self._panel("by size of the object", self.by_size())]
         if len(self.outcome.datasets) > 1:
-            panels.append(("by dataset, at the best confidence", *self._points(self.by_dataset())))
-        panels.append(("by number of objects in the image", *self.by_objects()))
-        figures.breakdown(folder / "breakdown.png", panels)
+            panels.append(self._panel("by dataset", self.by_dataset()))
+        figures.breakdown(folder / "breakdown.png", [*panels, self.by_objects()])
 
-    @staticmethod
-    def _points(points: dict[str, curves.Point]) -> tuple[list[str], dict[str, list[float]]]:
-        names = [f"{name}\n{p.truths} objects" for name, p in points.items()]
-        return names, {key: [getattr(p, key) for p in points.values()] for key in ("precision", "recall", "f1")}
+    def _panel(self, title: str, points: dict[str, curves.Point]) -> Panel:
+        groups = [(name, counted(p.truths, "object")) for name, p in points.items()]
+        series = {key: [getattr(p, key.lower()) for p in points.values()] for key in ("precision", "recall", "F1")}
+        return Panel(f"{title}, from confidence {self.threshold:.2f} on", groups, series)
 
     def by_size(self) -> dict[str, curves.Point]:
         """At the best confidence: recall of the objects of each size, and precision of the detections of that size."""
@@ -103,7 +103,7 @@ class DetectionReport:
             for k, name in enumerate(self.outcome.datasets)
         }
 
-    def by_objects(self) -> tuple[list[str], dict[str, list[float]]]:
+    def by_objects(self) -> Panel:
         """AP and AP50 of the images with so many objects."""
         m = self.matches
         objects = np.bincount(m.truth_image[m.counts[0]], minlength=m.images)
@@ -111,8 +111,8 @@ class DetectionReport:
         groups = [(a, b, chosen) for a, b, chosen in groups if chosen.any()]
         weights = np.array([chosen for _, _, chosen in groups], np.float32).reshape(len(groups), m.images).T.copy()
         values = detection_metrics(m, self.outcome.classes, weights, ["AP", "AP50"])
-        names = [f"{a if a == b else f'{a} to {b}' if b else f'over {a - 1}'}\n{int(w.sum())} images" for a, b, w in groups]
-        return names, {key: values[key].tolist() for key in ("AP", "AP50")}
+        names = [(f"{a}" if a == b else f"{a} to {b}" if b else f"over {a - 1}", f"{w.sum()} im.") for a, b, w in groups]
+        return Panel("by number of objects in the image", names, {key: values[key].tolist() for key in ("AP", "AP50")})
 
     def write_galleries(self, folder: Path) -> None:
         """The most confident false alarms, the misses, and the most suspicious labels."""
