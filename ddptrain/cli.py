@@ -13,7 +13,7 @@ from typing import Any
 
 from ddptrain.errors import RankFailed, RunFailed, UserError
 from ddptrain.system.limits import few_files, open_file_limit
-from ddptrain.system.printable import printable, say
+from ddptrain.system.printable import printable
 from ddptrain.version import __version__
 from launch.cli import add_commands, positive
 
@@ -282,20 +282,10 @@ def config(args: argparse.Namespace) -> int:
 
 def convert(args: argparse.Namespace) -> int:
     """Convert a dataset; a line for each split, with what the new format cannot hold."""
-    from ddptrain.commands.convert import convert as convert_dataset
+    from ddptrain.commands.convert import report_conversion
 
-    done = convert_dataset(
-        args.source,
-        args.target,
-        args.src,
-        args.dst,
-        splits=tuple(args.split) if args.split else None,
-        names=tuple(args.names.split(",")) if args.names else None,
-        **{key: getattr(args, key) for key in ("annotations", "images", "exif", "copy")},
-        on_fault="drop" if args.drop else "error",
-    )
-    for split in done:
-        say(split.text())
-    if args.exif == "ignore":
-        say(f"read {args.dst} with exif: ignore, too: its images are the same files")
-    return 0
+    own = {key: getattr(args, key) for key in ("annotations", "images", "exif", "copy")}
+    own["splits"] = tuple(args.split) if args.split else None
+    own["names"] = tuple(args.names.split(",")) if args.names else None
+    own["on_fault"] = "drop" if args.drop else "error"
+    return report_conversion(args.source, args.target, args.src, args.dst, **own)

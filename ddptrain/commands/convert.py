@@ -18,7 +18,7 @@ from ddptrain.data.formats.write import PLURALS, WRITERS
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.errors import UserError
 from ddptrain.system import temporary
-from ddptrain.system.printable import counted
+from ddptrain.system.printable import counted, say
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,15 @@ class Converted:
         lost = ", ".join(counted(n, what, PLURALS[what]) for what, n in self.lost.items() if n)
         warning = f"; warning: {lost}" if lost else ""
         return f"{self.split or 'all'}: {self.counts}, {self.faults.text()}{warning}"
+
+
+def report_conversion(source: str, target: str, src: str, dst: str, *, exif: Exif, **options: Any) -> int:
+    """Convert a dataset, as `convert` does, and print a line for each split."""
+    for split in convert(source, target, src, dst, exif=exif, **options):
+        say(split.text())
+    if exif == "ignore":
+        say(f"read {dst} with exif: ignore, too: its images are the same files")
+    return 0
 
 
 def convert(
