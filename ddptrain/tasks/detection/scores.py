@@ -33,9 +33,7 @@ def detections_of(predictions: Mapping[int, Prediction]) -> DetectionArrays:
     return DetectionArrays(image, flat, scores.values, labels.values)
 
 
-def match_all(
-    truths: Sequence[GroundTruth], detections: Sequence[DetectionArrays], settings: DetectionEval
-) -> list[Matches]:
+def match_all(truths: Sequence[GroundTruth], detections: Sequence[DetectionArrays], settings: DetectionEval) -> list[Matches]:
     """The matches of each dataset by COCO's rules, as the settings change them."""
     return [match(t, d, settings.coco_max_detections) for t, d in zip(truths, detections, strict=True)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from ddptrain.structures import Batch, Detections, LossSum, SampleKey
 from ddptrain.system.printable import counted
 from ddptrain.tasks.base import FileAnswer, Prediction, Predictions
 from ddptrain.tasks.detection.inspect import report_sizes
-from ddptrain.tasks.detection.scores import match_all, detections_of, mean_losses, score, truth_of
+from ddptrain.tasks.detection.scores import detections_of, match_all, mean_losses, score, truth_of
 from ddptrain.tasks.detection.view import DetectionView
 from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
 from ddptrain.tasks.inspection.classes import report_classes
