@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+_LARGE = 1 << 20
 
 
 def copy_to_host(state: Any, buffers: dict[str, Tensor] | None = None, where: str = "state") -> Any:
@@ -32,8 +35,7 @@ def _copy(value: Any, buffers: dict[str, Tensor], where: str) -> Any:
     if isinstance(value, Tensor):
         buffer = buffers.get(where)
         if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
-            buffer = torch.empty_like(value.detach(), device="cpu", pin_memory=value.is_cuda)
-            buffers[where] = buffer
+            buffer = buffers[where] = _locked_like(value) if value.is_cuda else torch.empty_like(value.detach())
         return buffer.copy_(value.detach(), non_blocking=value.is_cuda)
     if isinstance(value, dict):
         return {_copy(k, buffers, where): _copy(v, buffers, f"{where}.{k}") for k, v in value.items()}
@@ -47,3 +49,20 @@ def _copy(value: Any, buffers: dict[str, Tensor], where: str) -> Any:
     if value is None or type(value) in (bool, int, float):
         return value
     raise TypeError(f"checkpoint: {where} is a {type(value).__name__}; only plain types and tensors can be saved")
+
+
+def _locked_like(value: Tensor) -> Tensor:
+    """Page-locked host memory for a tensor of a GPU. torch rounds what it locks up to a power of two, which doubles a large
+    checkpoint: a large tensor gets pages of its own, as many as it needs."""
+    if value.nbytes < _LARGE:
+        return torch.empty_like(value.detach(), device="cpu", pin_memory=True)
+    pages = torch.frombuffer(mmap.mmap(-1, value.nbytes), dtype=torch.uint8).view(value.dtype)
+    # where they cannot be locked, the copy is slower and as correct
+    torch.cuda.cudart().cudaHostRegister(pages.data_ptr(), pages.nbytes, 0)
+    return _laid_out(pages, value)
+
+
+def _laid_out(flat: Tensor, like: Tensor) -> Tensor:
+    """`[n]` values as a tensor of the shape and the layout of another, which has no gaps."""
+    shape = torch.empty_like(like.detach(), device="meta")
+    return flat.as_strided(shape.shape, shape.stride())

@@ -42,6 +42,14 @@ def all_reduce_sum(tensor: Tensor, what: str) -> Tensor:
     return tensor
 
 
+def gather_rows(row: Tensor, what: str) -> Tensor:
+    """Of a tensor `[n]` of each rank, all of them, `[ranks, n]`, in the order of ranks, on every rank."""
+    rank, size = rank_and_size()
+    rows = row.new_zeros(size, len(row))
+    rows[rank] = row
+    return all_reduce_sum(rows, what)
+
+
 class _SumOverRanks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -91,21 +99,16 @@ def gather_arrays(arrays: Sequence[np.ndarray], what: str) -> list[list[np.ndarr
         for source, layout in enumerate(layouts[1:], start=1):
             out.append([np.empty(shape, dtype) for dtype, shape in layout])
             for array in out[-1]:
-                _move(array, partial(dist.recv, src=source), receive=True)
+                _move(array, partial(dist.recv, src=source))
     return out
 
 
-def _move(array: np.ndarray, transfer: Callable[[Tensor], Any], receive: bool = False) -> None:
-    """Send or receive the bytes of an array, block by block."""
+def _move(array: np.ndarray, transfer: Callable[[Tensor], Any]) -> None:
+    """Send or receive the bytes of an array, block by block, through gloo."""
     if not array.size:
         return
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
-    flat = torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-    for block in flat.split(BLOCK):
-        moved = block.to(device)
-        transfer(moved)
-        if receive and moved is not block:
-            block.copy_(moved)
+    for block in torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).split(BLOCK):
+        transfer(block)
 
 
 def broadcast_object(obj: Any, what: str) -> Any:

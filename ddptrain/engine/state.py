@@ -18,7 +18,7 @@ from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.distributed import World
 from ddptrain.engine.step import Stepper, StepReport
 from ddptrain.errors import UserError
-from ddptrain.optim.build import build_optimizer
+from ddptrain.optim.build import build_optimizer, load_optimizer
 from ddptrain.optim.ema import Ema
 from ddptrain.optim.freeze import freeze
 from ddptrain.optim.schedule import Schedule
@@ -175,10 +175,7 @@ class RunState:
         length of the run in epochs still hold. Sums by dataset follow the datasets' names.
         """
         self.model.load_state_dict(state["model"])
-        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, own in zip(self.optimizer.param_groups, settings):
-            group.update(own)
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"] if state["ema"] is not None else state["model"])
         if self.stepper.scaler is not None and state["scaler"] is not None:

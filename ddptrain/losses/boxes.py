@@ -19,8 +19,8 @@ def areas(boxes: Tensor) -> Tensor:
 
 def by_size(boxes: Tensor, small: float, medium: float, large: float) -> Tensor:
     """For each of the boxes `[n, 4]` one of three values, by COCO's areas; float32 `[n]`."""
-    size = torch.bucketize(areas(boxes), torch.tensor(COCO_AREAS, device=boxes.device), right=True)
-    return torch.tensor([small, medium, large], device=boxes.device)[size]
+    size, (least, most) = areas(boxes), COCO_AREAS
+    return torch.where(size < least, small, torch.where(size < most, medium, size.new_full((), large)))
 
 
 def intersections(a: Tensor, b: Tensor) -> Tensor:

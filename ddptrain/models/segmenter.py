@@ -43,7 +43,7 @@ class Segmenter(Protocol):
         ...
 
     def loss(self, model: nn.Module, batch: Batch, class_weights: Tensor | None) -> LossSum:
-        """Summed loss of a micro batch, of a model in training mode; `class_weights` float `[classes]` or None."""
+        """Summed loss of a micro batch, of a model in training mode; `class_weights` float `[classes]`, on its device."""
         ...
 
 
@@ -52,7 +52,6 @@ def pixel_loss(outputs: Mapping[str, Tensor], batch: Batch, weights: Tensor | No
     step (or their classes' weights): the Dice loss of an image counts as often as it has pixels, so that one number serves
     both terms."""
     mask = batch.targets["mask"]
-    weights = None if weights is None else weights.to(mask.device)
     parts: dict[str, Tensor] = {}
     counts = mask.new_zeros(len(mask), dtype=torch.float32)
     for head, gain in (("out", 1.0), ("aux", config.aux)):

@@ -16,6 +16,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from ddptrain.config import TorchvisionConfig
 from ddptrain.models.class_layers import Layout
 from ddptrain.models.detector import DetectorSettings, Judged
+from ddptrain.models.norms import keep_types
 from ddptrain.models.pretrained import published, torchvision_model
 from ddptrain.structures import Batch, Detections, LossSum
 
@@ -44,6 +45,7 @@ class TorchvisionNetwork(nn.Module):
         backbone = "resnet50" if "resnet50" in config.name else "mobilenet_v3_large"
         own = published(backbone, config.pretrained_backbone and not config.pretrained)
         self.model: Any = torchvision_model(config.name, weights, weights_backbone=own)
+        keep_types(self.model)
         self.background = _replace_class_layers(self.model, num_classes)
         old: Any = self.model.transform
         self.model.transform = _AsGiven(32, 32, old.image_mean, old.image_std, size_divisible=old.size_divisible)
@@ -98,7 +100,7 @@ class TorchvisionDetector:
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         """These networks average inside: the unit of the sums is the sample."""
         parts = {k: v * len(batch) for k, v in _means(model, batch).items()}
-        normalizer = torch.tensor(float(len(batch)), device=batch.images.device)
+        normalizer = torch.full((), float(len(batch)), device=batch.images.device)
         return LossSum(sum(parts.values(), start=normalizer * 0), normalizer, {k: v.detach() for k, v in parts.items()})
 
     def detect(self, model: nn.Module, batch: Batch) -> list[Detections]:
@@ -115,7 +117,10 @@ class TorchvisionDetector:
 def _means(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     """The network's own losses, means over the images of a batch."""
     t = batch.targets
-    targets = [{"boxes": t["boxes"][t["image"] == i], "labels": t["labels"][t["image"] == i]} for i in range(len(batch))]
+    # one wait for the device; the objects stand in the order of their images
+    counts = (t["image"][:, None] == torch.arange(len(batch), device=t["image"].device)).sum(0).tolist()
+    each = zip(t["boxes"].split(counts), t["labels"].split(counts))
+    targets = [{"boxes": boxes, "labels": labels} for boxes, labels in each]
     means: dict[str, Tensor] = model(batch.unit_images(), targets)
     return means
 

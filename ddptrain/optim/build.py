@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ddptrain.config import OptimizerConfig
@@ -54,3 +54,19 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module, global_batch: int
         UserError: the model has no trainable parameter.
     """
     return OPTIMIZERS[config.name](parameter_groups(model, used_decay(config, global_batch)[0]), config)
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Take over what an optimizer has learned; its settings (decay, momentum) stay.
+
+    What it keeps of a parameter is laid out in memory as the parameter is now: fused kernels take both for one array, and would
+    permute it without a word where `train.channels_last` was another.
+    """
+    settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings):
+        group.update(own)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -42,8 +42,8 @@ class Ema:
         decay = self.decay * (1 - exp(-step / self.tau))
         values = [v if v.dtype == torch.float32 else v.float() for v in self._theirs[0]]
         torch._foreach_lerp_(self._own[0], values, 1 - decay)
-        for average, value in zip(self._own[1], self._theirs[1], strict=True):
-            average.copy_(value)
+        if self._own[1]:
+            torch._foreach_copy_(self._own[1], self._theirs[1])
 
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors of the average by name, in full precision; they are the live ones, not copies."""

@@ -49,6 +49,20 @@ def mask_sums(
     Raises:
         ImportError: scipy is not installed.
     """
+    # in half precision the costs of a matching overflow
+    with torch.autocast(target.device.type, enabled=False):
+        classes, masks = [c.float() for c in classes], [m.float() for m in masks]
+        return _mask_sums(classes, masks, target, annotated, generators, config)
+
+
+def _mask_sums(
+    classes: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    target: Tensor,
+    annotated: Tensor,
+    generators: Sequence[torch.Generator],
+    config: MaskLossConfig,
+) -> tuple[dict[str, Tensor], Tensor]:
     rows, counts = [], []
     for b in range(len(target)):
         truth = _truth(target[b])
@@ -57,8 +71,7 @@ def mask_sums(
         row = torch.stack([c[b].sum() + m[b].sum() for c, m in zip(classes, masks)]).sum() * target.new_zeros(3)
         if len(truth.labels):
             for c, m in zip(classes, masks):
-                logits = c[b].float().masked_fill(hidden, NEVER)
-                row = row + _layer(logits, m[b].float()[:, None], truth, generators[b], config)
+                row = row + _layer(c[b].masked_fill(hidden, NEVER), m[b][:, None], truth, generators[b], config)
         rows.append(row)
         counts.append(float(len(truth.labels)))
     cls, mask, dice = torch.stack(rows).unbind(1)

@@ -44,9 +44,12 @@ class Mask2Former(nn.Module):
                 "classes": [output.class_queries_logits, *(o["class_queries_logits"] for o in others)],
                 "masks": [output.masks_queries_logits, *(o["masks_queries_logits"] for o in others)],
             }
-        masks = F.interpolate(output.masks_queries_logits.float(), size=images.shape[-2:], mode="bilinear", align_corners=False)
-        p = output.class_queries_logits.float().softmax(-1)[..., :-1]
-        return {"out": torch.einsum("bqc,bqhw->bchw", p, masks.sigmoid()).clamp(min=1e-12).log()}
+        # 1e-12 is 0 in half precision
+        with torch.autocast(images.device.type, enabled=False):
+            masks = output.masks_queries_logits.float()
+            masks = F.interpolate(masks, size=images.shape[-2:], mode="bilinear", align_corners=False)
+            p = output.class_queries_logits.float().softmax(-1)[..., :-1]
+            return {"out": torch.einsum("bqc,bqhw->bchw", p, masks.sigmoid()).clamp(min=1e-12).log()}
 
     def class_layers(self) -> dict[str, Layout]:
         return {"net.class_predictor": Layout(after=1)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,8 @@ from ddptrain.config.detection import DetectionEval
 from ddptrain.models.suppression import suppress
 from ddptrain.structures import Detections
 
+Candidates = tuple[Tensor, Tensor, Tensor]
+"""Boxes `[n, 4]`, scores `[n]` and labels `[n]` of one image, best first."""
 MAX_CANDIDATES = 30_000
 """(box, class) pairs of one image that enter the suppression at most, the best ones."""
 
@@ -33,11 +36,12 @@ class DensePrediction(NamedTuple):
     strides: Tensor
 
     def boxes(self) -> Tensor:
-        """Boxes `[B, A, 4]` in input pixels, float32: expectation of each distribution around its point."""
+        """Boxes `[B, A, 4]` in input pixels, float32 also under autocast: expectation of each distribution around its point."""
         d = self.distances.float()
         bins = d.shape[-1]
         if bins > 1:
-            d = d.softmax(-1) @ torch.arange(bins, device=d.device, dtype=d.dtype)
+            with torch.autocast(d.device.type, enabled=False):
+                d = d.softmax(-1) @ torch.arange(bins, device=d.device, dtype=d.dtype)
         else:
             d = d[..., 0]
         d = d * self.strides[:, None]
@@ -59,13 +63,25 @@ def detections(pred: DensePrediction, settings: DetectionEval) -> list[Detection
         B items.
     """
     scores, boxes = pred.logits.float().sigmoid(), pred.boxes()
-    return [_of_image(s, b, settings) for s, b in zip(scores, boxes)]
+    together = _together if scores.is_cuda else _each
+    return [suppress(box, score, label, settings) for box, score, label in together(scores, boxes, settings.score_threshold)]
 
 
-def _of_image(scores: Tensor, boxes: Tensor, settings: DetectionEval) -> Detections:
-    point, label = (scores > settings.score_threshold).nonzero(as_tuple=True)
-    score = scores[point, label]
-    score, order = score.sort(descending=True, stable=True)
-    score, order = score[:MAX_CANDIDATES], order[:MAX_CANDIDATES]
-    point, label = point[order], label[order]
-    return suppress(boxes[point], score, label, settings)
+def _each(scores: Tensor, boxes: Tensor, threshold: float) -> Iterator[Candidates]:
+    """Image by image, which costs nothing on the CPU."""
+    for own, of_image in zip(scores, boxes):
+        point, label = (own > threshold).nonzero(as_tuple=True)
+        score, order = own[point, label].sort(descending=True, stable=True)
+        score, order = score[:MAX_CANDIDATES], order[:MAX_CANDIDATES]
+        yield of_image[point[order]], score, label[order]
+
+
+def _together(scores: Tensor, boxes: Tensor, threshold: float) -> Iterator[Candidates]:
+    """All images at once: the host waits for a GPU once a batch."""
+    above = scores > threshold
+    counts = above.flatten(1).sum(1).tolist()
+    image, point, label = torch.nonzero_static(above, size=sum(counts)).unbind(1)
+    for score, place, of_class in zip(*(t.split(counts) for t in (scores[image, point, label], boxes[image, point], label))):
+        score, order = score.sort(descending=True, stable=True)
+        score, order = score[:MAX_CANDIDATES], order[:MAX_CANDIDATES]
+        yield place[order], score, of_class[order]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +149,12 @@ class DetectionTask(TableTask):
         return [own | dict(zip(names, row)) for own, row in zip(self._in_files(detections, batch), rows)]
 
     def _in_files(self, detections: Sequence[Detections], batch: Batch) -> list[dict[str, np.ndarray]]:
-        out: list[dict[str, np.ndarray]] = []
-        for i, d in enumerate(detections):
-            boxes = to_native(d.boxes.float(), batch.to_native[i], batch.native_size[i])
-            out.append({k: v.cpu().numpy() for k, v in (("boxes", boxes), ("scores", d.scores.float()), ("labels", d.labels))})
-        return out
+        boxes = [to_native(d.boxes.float(), batch.to_native[i], batch.native_size[i]) for i, d in enumerate(detections)]
+        columns = {"boxes": boxes, "scores": [d.scores.float() for d in detections], "labels": [d.labels for d in detections]}
+        # one copy from the device for the whole batch
+        flat = {name: torch.cat(parts).cpu().numpy() for name, parts in columns.items()}
+        starts = np.cumsum([0] + [len(b) for b in boxes])
+        return [{k: v[a:b].copy() for k, v in flat.items()} for a, b in pairwise(starts.tolist())]
 
     def predict_image(self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None) -> Prediction:
         """As in `predict`; the depth of an image without a path is unknown everywhere."""

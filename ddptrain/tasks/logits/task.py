@@ -89,11 +89,13 @@ class LogitsTask(TableTask):
                 f"train.micro_batch: at data.image_size={size} the network makes a single pixel of an image, and a batch norm "
                 "cannot learn from a single one; make micro batches of 2 or more, or larger images"
             ) from None
+        # to the device once: it is no copy there
+        self._weights, self._pos_weight = _on(self._weights, logits), _on(self._pos_weight, logits)
         if self.several:
-            each, normalizer = binary_cross_entropy(logits, classes, batch.annotated, _on(self._pos_weight, logits))
+            each, normalizer = binary_cross_entropy(logits, classes, batch.annotated, self._pos_weight)
         else:
             gamma = loss.gamma if loss.name == "focal" else None
-            each, normalizer = cross_entropy(logits, classes, _on(self._weights, logits), loss.label_smoothing, gamma)
+            each, normalizer = cross_entropy(logits, classes, self._weights, loss.label_smoothing, gamma)
         return LossSum(each.sum(), normalizer, {loss.name: each.sum().detach()}, each.detach())
 
     def metrics(self, predictions: Predictions) -> dict[str, float]:

@@ -100,6 +100,8 @@ class SegmentationTask(TableTask):
             yield slide(model, image[:, :height, :width], size, evaluation.overlap, at_once, BORDER / 255)
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
+        if self._weights is not None:
+            self._weights = self._weights.to(batch.images.device)  # once: it is no copy there
         return self.segmenter.loss(model, batch, self._weights)
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:

@@ -80,3 +80,36 @@ def test_void_and_unknown_classes_add_no_gradient() -> None:
         # void covers rows 0 to 8 of 32, so no point above row 8 counts; bilinear sampling of 8 rows reaches 3 rows down
         assert (m.grad[0, :, 0] == 0).all()
         assert (m.grad[0, :, 4:] != 0).any()
+
+
+def test_half_precision_overflows_nowhere() -> None:
+    """Logits of a network that is sure of itself, as autocast gives them: the loss, and its matching, are those of float32."""
+    classes, masks, target = world(2)
+    halves = [(c.detach().half(), (m.detach() * 1000).half()) for c, m in zip(classes, masks)]
+    known, config = torch.ones(2, 4, dtype=torch.bool), CONFIG.model_copy(update={"points": 4000})
+    of_half, of_float = ([list(t) for t in zip(*layers)] for layers in (halves, [(c.float(), m.float()) for c, m in halves]))
+    expected, _ = mask_sums(*of_float, target, known, generators(2), config)
+    with torch.autocast("cpu", torch.float16):
+        parts, _ = mask_sums(*of_half, target, known, generators(2), config)
+    for name, value in expected.items():
+        assert value.isfinite().all()
+        assert torch.equal(parts[name], value), name
+
+
+def test_a_segmenter_in_half_precision_has_finite_scores() -> None:
+    """1e-12, the least probability, is 0 there, and its logarithm is not finite."""
+    from ddptrain.config import Mask2FormerConfig
+    from ddptrain.models.mask2former.network import build_mask2former
+
+    small = Mask2FormerConfig(
+        embed_dim=8, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), window=4, hidden=32, feedforward=32,
+        attention_heads=2, encoder_layers=1, decoder_layers=2, queries=4,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = build_mask2former(small, 3).eval()
+    predictor = model.net.class_predictor
+    with torch.no_grad(), torch.autocast("cpu", torch.float16):
+        predictor.bias[-1] = 60.0  # whatever the query, it is no object
+        out = model(torch.rand(1, 3, 64, 64))["out"]
+    assert out.dtype == torch.float32
+    assert out.isfinite().all()

@@ -1,0 +1,46 @@
+"""Where the host would wait for a GPU, found without one: on fake tensors of a GPU, whose values nobody knows."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount", "equal"}
+"""Operations that read a value from the device."""
+
+
+class HostWaits(TorchDispatchMode):
+    """Counts the waits in what runs inside, by line; also on tensors of the CPU, where an index by truth values is one, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, tensors = function.__name__.split(".")[0], [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
+        masked = name in ("index", "index_put", "index_put_") and any(t.dtype in (torch.bool, torch.uint8) for t in tensors[1:])
+        repeated = name == "repeat_interleave" and (kwargs or {}).get("output_size") is None
+        out = function(*args, **(kwargs or {}))
+        crossed = (
+            isinstance(out, Tensor) and name in ("_to_copy", "copy_") and len({t.device.type for t in [*tensors, out]}) > 1
+        )
+        if name in WAITS or masked or repeated or crossed:
+            own = [f for f in traceback.extract_stack()[:-1] if "/ddptrain/" in f.filename or "/tests/" in f.filename]
+            self.lines[f"{os.path.relpath(own[-1].filename)}:{own[-1].lineno} {name}"] += 1
+        return out
+
+
+def on_fake_gpu(value: Any, mode: FakeTensorMode) -> Any:
+    """Fake tensors of a GPU with the shapes of `value`, a tensor or a dictionary of them."""
+    if isinstance(value, dict):
+        return {k: on_fake_gpu(v, mode) for k, v in value.items()}
+    with mode:
+        return torch.empty(value.shape, dtype=value.dtype, device="cuda", requires_grad=value.requires_grad)

@@ -1,0 +1,50 @@
+"""No loss makes the host wait for the device, and none sends it anything: on fake tensors of a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from host_waits import HostWaits, on_fake_gpu
+from small_runs import RUNS, write_config
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ddptrain.config import load_config
+from ddptrain.structures import Batch, SampleKey
+from ddptrain.tasks.build import build_task
+
+
+def fake(batch: Batch, mode: FakeTensorMode) -> Batch:
+    return replace(batch.map(lambda t: on_fake_gpu(t, mode)), targets=on_fake_gpu(batch.targets, mode))
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides"),
+    [
+        ("detection", ("loss.size_weights={small: 2}",)),
+        ("segmentation", ("loss.class_weights=balanced",)),
+        ("classification", ("loss.class_weights=balanced", "loss.name=focal")),
+        ("interaction", ()),
+    ],
+)
+def test_a_loss_waits_for_nothing(tmp_path: Path, task: str, overrides: tuple[str, ...]) -> None:
+    """Seen in the second batch, since weights of classes travel once a run. Without a driver nothing runs backward."""
+    RUNS[task].write(tmp_path)
+    built = build_task(load_config(str(write_config(task, tmp_path, tmp_path)), [*overrides, "data.workers=0"]))
+    batch = built.train.collate([built.train[SampleKey(i, 0, i)] for i in range(4)])
+    model = built.build_model().train()
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    on_gpu = fake(batch, mode)
+    for parameters in [m._parameters for m in model.modules()] + [m._buffers for m in model.modules()]:  # type: ignore[list-item]
+        for name, value in parameters.items():
+            if value is not None:
+                moved = on_fake_gpu(value.detach(), mode)
+                parameters[name] = torch.nn.Parameter(moved, value.requires_grad) if value.requires_grad else moved
+    with mode:
+        first = built.loss(model, on_gpu)
+        assert first.total.device.type == "cuda"
+        with HostWaits() as waits:
+            built.loss(model, on_gpu)
+    assert not waits.lines
