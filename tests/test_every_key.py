@@ -86,7 +86,7 @@ KEYS: dict[str, dict[str, Key]] = {
         **{k: Key(30, probe.samples) for k in ("rotate", "shear")},
         "vflip": Key(0.7, probe.samples),
     },
-    "MixingAugment": {"mixup": Key(0.7, probe.samples), "close_epochs": Key(200, probe.samples)},
+    "MixingAugment": {"mixup": Key(0.7, probe.samples), "close_epochs": Key(200, probe.samples), "pool": Key(8, probe.samples)},
     "DetectionAugment": {"mosaic": Key(0.7, probe.samples)},
     "ClassificationAugment": {"cutmix": Key(0.7, probe.samples), "mix_alpha": Key(0.2, probe.samples)},
     "SegmentationAugment": {"crop": Key(True, probe.samples)},

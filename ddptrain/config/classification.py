@@ -83,7 +83,7 @@ class ClassificationRun(RunConfig):
     rules = (
         *RunConfig.rules,
         *LOSS_RULES,
-        above_0("data.augment.mix_alpha data.augment.close_epochs", "data.augment", "mixup", "cutmix"),
+        above_0("data.augment.mix_alpha data.augment.close_epochs data.augment.pool", "data.augment", "mixup", "cutmix"),
     )
     dataset_rules = (
         SHARE,

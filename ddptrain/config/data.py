@@ -88,6 +88,9 @@ class MixingAugment(AugmentConfig):
     """Probability that a second image (in detection, perhaps a mosaic) is blended in."""
     close_epochs: float = Field(default=10.0, ge=0)
     """Number of epochs at the end of the run without mosaic, mixup and cutmix."""
+    pool: int | None = Field(default=None, ge=8)
+    """Mosaic, mixup and cutmix take their other images from the same block of this many samples of the stream, so that none is
+    decoded again: fastest where it is the micro batch; null takes them from the whole epoch."""
 
 
 DATASETS: Any = Field(min_length=1)

@@ -233,7 +233,7 @@ class DetectionRun(RunConfig):
         only("eval.nms_iou", "eval.nms", "hard"),
         Rule("eval.voc_points eval.voc_iou", "voc among eval.protocols", lambda run: "voc" not in run.eval.protocols),
         Rule("data.allow_missing_annotations", "a detector of torchvision", _yolo, "model.name"),
-        above_0("data.augment.close_epochs", "data.augment", "mosaic", "mixup"),
+        above_0("data.augment.close_epochs data.augment.pool", "data.augment", "mosaic", "mixup"),
     )
     dataset_rules = (
         SHARE,

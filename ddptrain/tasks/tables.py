@@ -135,7 +135,7 @@ class TableTask(Task):
                 f"warning: {' and '.join(f'no {kind}' for kind in kinds)}: data.augment.close_epochs is as long as the run, "
                 f"{augment.close_epochs:g} epochs of {end / epoch:.4g}; set it lower, or take {' and '.join(kinds)} out"
             )
-        return Partners(self.sampler.keys, epoch, until)
+        return Partners(self.sampler.keys, epoch, until, augment.pool)
 
     @property
     def view(self) -> View:

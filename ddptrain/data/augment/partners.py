@@ -1,4 +1,4 @@
-"""Which further images a mosaic, mixup or cutmix takes in: other draws of the same epoch of the same stream."""
+"""Which further images a mosaic, mixup or cutmix takes in: other draws of the same stream, from the same epoch or nearer."""
 
 from dataclasses import dataclass
 
@@ -15,16 +15,23 @@ class Partners:
         keys_of: the sampler's function.
         samples_per_epoch: length of an epoch.
         until: position from which on nothing is mixed.
+        pool: length of the blocks of positions within which partners are drawn, each at most once; None: from the epoch.
     """
 
     keys_of: KeysOf
     samples_per_epoch: int
     until: float
+    pool: int | None = None
 
     def draw(self, key: SampleKey, seed: int, count: int) -> list[SampleKey]:
-        """So many partners of a key, whatever the probabilities; their position is that of the key."""
-        first = key.position // self.samples_per_epoch * self.samples_per_epoch
-        drawn = first + rng(seed, key.position, "partner positions").integers(0, self.samples_per_epoch, count)
+        """`count` partners of a key, whatever the probabilities; their position is that of the key."""
+        generator, length = rng(seed, key.position, "partner positions"), self.pool or self.samples_per_epoch
+        place = key.position % length
+        if self.pool is None:
+            drawn = key.position - place + generator.integers(0, length, count)
+        else:  # all but the key's own
+            ahead = 1 + generator.permutation(length - 1)[:count]
+            drawn = key.position - place + (place + ahead) % length
         datasets, indices = (column.tolist() for column in self.keys_of(drawn))
         return [SampleKey(key.position, *place) for place in zip(datasets, indices)]
 

@@ -19,12 +19,14 @@ from ddptrain.data.augment.geometry import BORDER
 from ddptrain.data.augment.view import ImageView
 from ddptrain.data.images.headers import read_headers
 from ddptrain.data.images.pixels import Pixels, halvings
-from ddptrain.data.images.read import BadImage, read_image
+from ddptrain.data.images.read import BadImage, ImageCache, read_image
 from ddptrain.data.tables.base import T, Table
 from ddptrain.errors import UserError
 from ddptrain.structures import Batch, Sample, SampleKey
 from ddptrain.system.printable import counted
 
+RECENT_BYTES = 64 << 20
+"""Decoded images that each loader process keeps."""
 MAX_TRIES = 100
 """Unreadable images in a row after which the disk, not an image, is at fault."""
 
@@ -94,6 +96,10 @@ class ImageSamples(ABC, Generic[T]):
     augment: AugmentConfig | None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        # the images of a few samples, which their neighbours may take in, too
+        self._recent = ImageCache(RECENT_BYTES)
+
     @abstractmethod
     def make(self, key: SampleKey, source: Any) -> Sample:
         """The sample of a key from what `load` returned; a fault of its own stands in `Sample.replaced`."""
@@ -140,7 +146,8 @@ class ImageSamples(ABC, Generic[T]):
         table, file = self.tables[key.dataset], self.file_of(key)
         width, height = table.sizes[file].tolist()
         halved = halvings(min(self.image_size / width, self.image_size / height) * (1 + self.augment.scale))
-        return Pixels(read_sized(table, file, halved), (width, height), halved)
+        values = self._recent.get(table.path(file), lambda _: read_sized(table, file, halved))
+        return Pixels(values, (width, height), halved)
 
     def __getitem__(self, key: SampleKey) -> Sample:
         """The sample of `key`; its own `key` names the one that was really read.

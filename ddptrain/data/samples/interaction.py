@@ -34,6 +34,7 @@ class PairSamples(ImageSamples[PeopleTable]):
     truth: Sequence[np.ndarray] = field(kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._cache = ImageCache(CACHE_BYTES)
 
     def file_of(self, key: SampleKey) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -126,6 +128,23 @@ def test_partners_are_a_formula_and_keep_the_shares() -> None:
     assert abs(np.mean([k.dataset for k in drawn]) - 0.25) < 0.02
     assert len({k.index for k in drawn if k.dataset == 0}) > 900
     assert partners.draw_tiles(SampleKey(9, 0, 1), 5, 1, 0) != partners.draw_tiles(SampleKey(9, 0, 1), 6, 1, 0)
+
+
+def test_partners_from_a_pool_are_neighbours_and_different() -> None:
+    pool = 16
+    partners = Partners(SAMPLER.keys, 400, until=1e9, pool=pool)
+    drawn = np.zeros(pool, int)
+    for position in range(1600):
+        first = position // pool * pool
+        block = list(zip(*(column.tolist() for column in SAMPLER.keys(np.arange(first, first + pool)))))
+        own = SampleKey(position, *block[position - first])
+        others = [(k.dataset, k.index) for k in partners.draw(own, 4, 7)]
+        rest = block[: position - first] + block[position - first + 1 :]
+        assert len(others) == 7
+        assert not Counter(others) - Counter(rest)  # each place of the block but the sample's own, at most once
+        for other in others:
+            drawn[block.index(other)] += 1
+    assert drawn.min() > 0.8 * drawn.mean()
 
 
 def test_the_last_epochs_are_without() -> None:
