@@ -15,6 +15,7 @@ from ddptrain.config import RunConfig
 from ddptrain.config.batch import split_batch
 from ddptrain.data.loading.batches import train_loader
 from ddptrain.data.loading.loader import Wait
+from ddptrain.data.loading.workers import start_server
 from ddptrain.distributed import World
 from ddptrain.engine.bad_steps import BadSteps
 from ddptrain.engine.evaluate import evaluate
@@ -68,6 +69,8 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
     world = distributed.discover(config.train.device)
     split = split_batch(config.train.global_batch, config.train.micro_batch, world.size)
     with ExitStack() as stack:
+        if world.device.type == "cuda" and config.data.workers:
+            start_server()  # while the ranks meet and the datasets are read
         stack.enter_context(distributed.process_group(world, config.train.timeout_s, stop))
         for note in filter(None, (world.note, world.lacking if world.local_rank == 0 else "")):
             warn(note)

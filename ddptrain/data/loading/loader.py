@@ -7,6 +7,7 @@ import contextlib
 import errno
 import functools
 import multiprocessing
+import pickle
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from typing import Any
 import cv2
 
 from ddptrain.data.loading.handover import Parcel, remedy, why_not_shared
+from ddptrain.data.loading.shared import Shared
 from ddptrain.data.loading.workers import PREFETCH, Samples, kill, start
 from ddptrain.errors import RankFailed, UserError
 from ddptrain.structures import Batch, SampleKey
@@ -62,6 +64,7 @@ class Loader:
         workers: int,
         pin_memory: bool,
         wait: Wait | None = None,
+        served: bool | None = None,
     ) -> None:
         """
         Args:
@@ -70,6 +73,8 @@ class Loader:
             workers: worker processes; 0 loads in this one, which is also done where the system grants no further process.
             pin_memory: copy batches to page-locked memory.
             wait: how long to wait for a batch, and where problems are reported.
+            served: workers are forked by a server and not by this process; by default where memory is pinned, since then this
+                process uses a GPU.
         """
         self.workers = workers
         self._wait = wait or Wait()
@@ -81,18 +86,32 @@ class Loader:
         try:
             if workers:
                 temporary.for_children()
-            self._iterator: Any = start(samples, batches, workers, pin_memory, _LOOK_S)
+            shared = self._share(samples) if workers and (pin_memory if served is None else served) else None
+            self._iterator: Any = start(shared or samples, batches, workers, pin_memory, _LOOK_S, shared is not None)
+            if shared is not None:
+                shared.close()
         except OSError as e:  # no shared memory for their locks, no files, no processes
             kill([p for p in multiprocessing.active_children() if p not in before])
             self._wait.report(
                 f"no loader processes ({e.strerror}): images are read in this process, which is slower; {remedy(e)}"
             )
             self.workers = 0
-            self._iterator = start(samples, batches, 0, pin_memory, _LOOK_S)
+            self._iterator = start(samples, batches, 0, pin_memory, _LOOK_S, False)
         self.processes = [p for p in multiprocessing.active_children() if p not in before]
         self._at_exit = functools.partial(kill, self.processes)
         if self.processes:
             atexit.register(self._at_exit)
+
+    def _share(self, samples: Samples) -> Shared | None:
+        """The samples for workers of a server; None, and a warning, where they cannot be sent to another process."""
+        try:
+            return Shared(samples)
+        except (pickle.PicklingError, AttributeError, TypeError) as e:
+            self._wait.report(
+                f"the samples of this task cannot be pickled ({e}): loader processes are forked from one that uses a GPU, "
+                "which may fail; give their class no lambdas and no open files"
+            )
+            return None
 
     def __iter__(self) -> Loader:
         return self

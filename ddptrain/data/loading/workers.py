@@ -1,19 +1,22 @@
 """Worker processes that make batches, the same whatever their number.
 
 Workers get keys and return batches; all that they do is a function of the key, so nothing about them is ever saved.
-On Linux they are forked: the tables are shared, not copied, and a start costs milliseconds. A parent that has touched
-CUDA may fork as long as the child does not use CUDA, and workers only use OpenCV and numpy.
+On Linux they are forked: the tables are shared, not copied, and a start costs milliseconds. A trainer on a GPU is not forked,
+since threads and registered memory of CUDA and NCCL do not survive it: there workers are forked by a server, a clean process
+that has imported what they need, and share the tables through a file in memory (`shared.py`).
 """
 
 import contextlib
 import ctypes
 import functools
+import multiprocessing
 import os
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from multiprocessing import forkserver, resource_tracker
 from typing import Any, Protocol
 
 import cv2
@@ -23,11 +26,14 @@ from torch.utils.data._utils.signal_handling import _remove_worker_pids
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ddptrain.data.loading.handover import Parcel, pack
+from ddptrain.data.loading.shared import Shared
 from ddptrain.errors import UserError
 from ddptrain.structures import Batch, Sample, SampleKey
 
 PREFETCH = 2
 """Batches that each worker makes in advance."""
+_NEEDED = [f"ddptrain.data.samples.{task}" for task in ("classification", "detection", "interaction", "segmentation")]
+_NEEDED += [__name__, "ddptrain.config"]
 # these are meant for the trainer, which then ends the workers in order
 _IGNORED = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, n)]
 
@@ -45,9 +51,22 @@ class Samples(Protocol):
         """Path that the sample is read from, for messages."""
 
 
-def start(samples: Samples, batches: Iterator[list[SampleKey]], workers: int, pin_memory: bool, look_s: float) -> Any:
-    """torch's own iterator, with its workers; it gives up every `look_s` seconds while it waits."""
-    method = "fork" if sys.platform == "linux" else "spawn"
+def start_server() -> None:
+    """Start the server that forks workers, if it does not run; it imports what they need while the trainer goes on."""
+    resource_tracker.ensure_running()  # it is needed, and its start lets signals through
+    with _quiet_start():
+        forkserver.set_forkserver_preload(_NEEDED)
+        forkserver.ensure_running()
+
+
+def start(
+    samples: Samples | Shared, batches: Iterator[list[SampleKey]], workers: int, pin_memory: bool, look_s: float, served: bool
+) -> Any:
+    """torch's own iterator, with its workers, forked by this process or by the server (`served`); it gives up every `look_s`
+    seconds while it waits."""
+    method = "forkserver" if served else "fork" if sys.platform == "linux" else "spawn"
+    if served:
+        start_server()
     with _quiet_start():
         loader: Any = DataLoader(
             _Fetch(samples, pack=workers > 0),  # type: ignore[arg-type]
@@ -56,7 +75,7 @@ def start(samples: Samples, batches: Iterator[list[SampleKey]], workers: int, pi
             num_workers=workers,
             timeout=look_s if workers else 0,
             pin_memory=pin_memory,
-            worker_init_fn=functools.partial(_start_worker, os.getpid()),
+            worker_init_fn=functools.partial(_start_worker, None if served else os.getpid()),
             multiprocessing_context=method if workers else None,
             prefetch_factor=PREFETCH if workers else None,
             # without its own generator, the DataLoader draws from torch's global one
@@ -85,12 +104,14 @@ class _Fetch:
     torch would wrap a raised one in the worker's traceback.
     """
 
-    def __init__(self, samples: Samples, pack: bool) -> None:
+    def __init__(self, samples: Samples | Shared, pack: bool) -> None:
         self.samples, self.pack = samples, pack
 
     def __getitems__(self, keys: list[SampleKey]) -> Batch | Parcel | UserError:
+        samples: Samples = self.samples.open() if isinstance(self.samples, Shared) else self.samples
+        self.samples = samples
         try:
-            batch = self.samples.collate([self.samples[key] for key in keys])
+            batch = samples.collate([samples[key] for key in keys])
         except UserError as e:
             return e
         return pack(batch) if self.pack and isinstance(batch, Batch) else batch
@@ -121,8 +142,9 @@ def _quiet_start() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _start_worker(parent: int, worker_id: int) -> None:
-    """What a worker does first: it uses one thread, ignores the trainer's signals, and ends with the trainer."""
+def _start_worker(parent: int | None, worker_id: int) -> None:
+    """What a worker does first: it uses one thread, ignores the trainer's signals, and ends with the trainer, `parent`; or with
+    the server (None), which ends with the trainer."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
@@ -131,8 +153,17 @@ def _start_worker(parent: int, worker_id: int) -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
+    if parent is None:  # the server may be that of several trainers
+        threading.Thread(target=_end_with_the_trainer, daemon=True).start()
+    elif os.getppid() != parent:
         os._exit(1)
+
+
+def _end_with_the_trainer() -> None:
+    trainer = multiprocessing.parent_process()
+    if trainer is not None:
+        trainer.join()
+    os._exit(1)
 
 
 def kill(processes: Sequence[Any]) -> None:
