@@ -122,12 +122,14 @@ class LossSum:
         normalizer: scalar without a graph, >= 0: what the step divides by (target-score sum, pixels, samples).
         parts: detached scalars by name, for the log: weighted sums whose total is `total` before `scaled`.
         per_sample: detached float32 `[B]`: each sample's own share of `total`, for the loss per dataset; or None.
+        parts_per_sample: detached float32 `[B]` by name: each sample's own share of `parts`, for `ddptrain replay`; or empty.
     """
 
     total: Tensor
     normalizer: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
     per_sample: Tensor | None = None
+    parts_per_sample: dict[str, Tensor] = field(default_factory=dict)
 
     def scaled(self, factor: float) -> LossSum:
         """The same loss, its gradient times a constant; what is logged stays as it is."""

@@ -39,6 +39,14 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def numbers(text: str) -> list[int]:
+    """Two or more different integers ≥ 1 on the command line, separated by commas."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(set(parts)) < 2 or len(set(parts)) < len(parts) or not all(p.isdecimal() and int(p) for p in parts):
+        raise argparse.ArgumentTypeError(f"must be two or more different integers ≥ 1, such as 1,2,4, not {text!r}")
+    return [int(p) for p in parts]
+
+
 def add_commands(commands: Any, compare: Callable[[Path], Sequence[str]]) -> None:
     """Add the parsers to `argparse`'s subparsers; each sets `run` to its function.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ddptrain.cli import build_parser
+from ddptrain.commands.arguments import build_parser
 from ddptrain.data.tables.faults import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ import pytest
 import tomllib
 from bare_config import FORMATS
 
-from ddptrain.cli import build_parser
+from ddptrain.commands.arguments import build_parser
 from ddptrain.config import RunConfig, resolve
 from ddptrain.config.own import OwnDataset
 from ddptrain.config.schema import schema

@@ -88,7 +88,7 @@ def prune(folder: Path, keep_last: int, keep_every: int | None = None) -> None:
     """
     paths = checkpoints_in(folder)
     kept = set(paths[-keep_last:]) | {link.resolve() for link in (folder / "last.pt", *_bests(folder))}
-    kept |= {p for p in paths if keep_every and _step(p) % keep_every == 0}
+    kept |= {p for p in paths if keep_every and step_of(p) % keep_every == 0}
     for path in paths:
         if path not in kept and path.resolve() not in kept:
             path.unlink()
@@ -103,7 +103,7 @@ def set_aside(folder: Path, step: int) -> None:
     """Move the checkpoints later than `step` to `aside/`: they are of a course that the run leaves by going back. `best.pt` and
     its kind follow their checkpoints, `last.pt` goes back to the newest that remains."""
     paths = checkpoints_in(folder)
-    later = [p for p in paths if _step(p) > step]
+    later = [p for p in paths if step_of(p) > step]
     bests = {link: link.resolve() for link in _bests(folder)}
     for path in later:
         (folder / "aside").mkdir(exist_ok=True)
@@ -197,7 +197,8 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"step_{step:08d}.pt"
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The step of a checkpoint by its name."""
     return int(path.stem.removeprefix("step_"))
 
 
@@ -208,4 +209,4 @@ def _bests(folder: Path) -> list[Path]:
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first."""
-    return sorted((p for p in folder.glob("step_*.pt") if _NAME.fullmatch(p.name)), key=_step)
+    return sorted((p for p in folder.glob("step_*.pt") if _NAME.fullmatch(p.name)), key=step_of)

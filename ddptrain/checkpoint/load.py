@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddptrain.checkpoint.digest import weights_digest
 from ddptrain.checkpoint.files import FORMAT, checkpoints_in, checksum, recorded_checksums
 from ddptrain.config import RunConfig, resolve
 from ddptrain.errors import UserError
@@ -45,6 +46,16 @@ class Checkpoint:
     def contents(self) -> Sequence[Mapping[str, Any]]:
         """What the datasets of the run held, see `Contents.state`; empty in checkpoints of older versions."""
         return self.state.get("contents", ())
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What the bits of the weights depend on, see `engine.record`; empty in checkpoints of older versions."""
+        return dict(self.state.get("record", {}))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights, see `weights_digest`; computed for checkpoints of older versions."""
+        return str(self.state.get("digest") or weights_digest(self.state))
 
     @cached_property
     def stored_config(self) -> dict[str, Any]:

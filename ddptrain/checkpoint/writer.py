@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ddptrain.checkpoint import files as checkpoint
+from ddptrain.checkpoint.digest import weights_digest
 from ddptrain.checkpoint.host_copy import copy_to_host
 from ddptrain.errors import UserError
 
@@ -22,6 +23,7 @@ class CheckpointWriter:
 
     Attributes:
         failed: the newest save that ended failed: the run must then end with an error.
+        digest: of the weights in the newest checkpoint that was saved (`checkpoint/digest.py`), empty before the first.
     """
 
     def __init__(self, folder: Path, keep_last: int, keep_every: int | None, report: Callable[[str], None]) -> None:
@@ -34,7 +36,7 @@ class CheckpointWriter:
         self._folder, self._keep_last, self._keep_every, self._report = folder, keep_last, keep_every, report
         self._buffers: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None
-        self.failed = False
+        self.failed, self.digest = False, ""
 
     def reserve(self, state: dict[str, Any]) -> None:
         """Take the host memory for `state` in the background, once after the first step.
@@ -62,8 +64,9 @@ class CheckpointWriter:
 
     def _save(self, state: dict[str, Any], step: int, best: bool, links: Sequence[str]) -> None:
         try:
-            checkpoint.save(self._folder, state, step, best, links)
-            self.failed = False
+            digest = weights_digest(state)  # here it takes no time of the training
+            checkpoint.save(self._folder, state | {"digest": digest}, step, best, links)
+            self.failed, self.digest = False, digest
         except Exception as e:  # whatever it is, training goes on and the run ends non-zero
             self.failed = True
             self._report(f"{checkpoint.path_of(self._folder, step)}: not saved ({e}); the checkpoints before it are whole")

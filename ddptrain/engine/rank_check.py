@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
-from ddptrain import distributed, version
+from ddptrain import distributed
 from ddptrain.distributed import World
 from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
 from ddptrain.structures import Batch
-
-
-def code_version() -> str:
-    """Version and a hash of the package's source, so that an edited copy on one machine is noticed."""
-    digest = hashlib.blake2b(digest_size=6)
-    root = Path(version.__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    return f"{version.__version__}+{digest.hexdigest()}"
+from ddptrain.system.code import code_version
 
 
 def check_ranks(config: str, world: World, state: RunState, batches: Sequence[Batch]) -> None:

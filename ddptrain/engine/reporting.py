@@ -21,10 +21,13 @@ from ddptrain.reporting.console import Console
 from ddptrain.reporting.history import History, history_of, write_summary
 from ddptrain.reporting.ledger import Ledger
 from ddptrain.reporting.pictures import grid, load
+from ddptrain.reporting.steps import NAME as STEPS
+from ddptrain.reporting.steps import StepLog
 from ddptrain.reporting.table import Table
 from ddptrain.reporting.tensorboard import Board, TensorBoard
 from ddptrain.reporting.timing import Timing
 from ddptrain.structures import SampleKey
+from ddptrain.system.printable import counted
 from ddptrain.tasks.base import Task
 
 
@@ -64,6 +67,12 @@ class RunReporter:
         recount = (state.position, state.split.global_batch) if state.recounted else None
         self._history = History(folder / "history.csv" if world.main else None, resumed, other, recount)
         self._try("history.csv", lambda: self._history.settle(self.console.line))
+        steps = None if other is None else other.with_name(STEPS)
+        self._step_log = StepLog(folder / STEPS if world.main else None, None if resume is None else state.position, steps)
+        self._try(STEPS, self._step_log.settle)
+        if self._step_log.faults:
+            self.console.line(f"warning: {folder / STEPS}: {counted(self._step_log.faults, 'line')} dropped: not rows of a run")
+        stack.callback(self.write_steps)
         self.ledger = Ledger(task.sampler.mixture.plan())
         self._parts: dict[str, float] = {}
         self._steps = self._done = 0
@@ -75,6 +84,8 @@ class RunReporter:
         """Count a step; every `monitor.every_steps` report on the steps since the last report. The first steps of a process
         are reported at growing intervals."""
         self.timing.step(state.split.global_batch)
+        number, position = state.step + (not report.updated), state.position - state.split.global_batch
+        self._step_log.add(number, position, report.updated, report.parts, report.grad_norm, report.normalizer)
         if not report.updated:
             return
         self.ledger.add(report.loss_by_dataset, report.samples_by_dataset)
@@ -97,6 +108,7 @@ class RunReporter:
         self._images_per_second = reading.images_per_second
         if not due:
             return
+        self.write_steps()
         self.board.scalars(
             {f"loss/{name}": value for name, value in parts.items()}
             | {f"lr/{g['name']}": float(g["lr"]) for g in state.optimizer.param_groups}
@@ -113,6 +125,10 @@ class RunReporter:
             state.step,
         )
         self._parts, self._steps = {}, 0
+
+    def write_steps(self) -> None:
+        """Bring steps.csv up to the present step: before each checkpoint, so that none knows more steps than the file."""
+        self._try(STEPS, self._step_log.write)
 
     def show_inputs(self, state: RunState) -> None:
         """A grid of the next training images as the network sees them, with their targets."""

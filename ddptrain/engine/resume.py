@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from ddptrain.checkpoint.load import Checkpoint, load_checkpoint, newest_checkpoint
 from ddptrain.config import DatasetConfig, RunConfig, resolve
+from ddptrain.config.changes import changes
 from ddptrain.config.places import without_defaults_of_others
 from ddptrain.config.section import Section
-from ddptrain.config.text import dump_inline
 from ddptrain.data.tables.contents import differences
 from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
@@ -19,9 +19,6 @@ from ddptrain.system.lock import has_run
 from ddptrain.system.printable import counted
 from ddptrain.system.start import Start, read_start, requested_start
 from ddptrain.system.status import read_status
-
-HOW_STARTED = ("resume", "slurm")
-"""Sections that say how a run is started, not what it is."""
 
 
 class Origin(NamedTuple):
@@ -128,34 +125,14 @@ def check_same(
     ]
 
 
-def changes(before: Mapping[str, Any], now: RunConfig) -> Iterator[str]:
+def config_changes(before: Mapping[str, Any], now: RunConfig) -> Iterator[str]:
     """`key: old → new` for each key whose value has changed; keys that the checkpoint's config does not have had their
     defaults."""
     try:
         old = resolve(dict(before), source="checkpoint", stored=True).model_dump(mode="json")
     except UserError:  # written by a version with other keys
         old = without_defaults_of_others(dict(before), type(now), stored=True)
-    olds, news = dict(_flat(old)), dict(_flat(now.model_dump(mode="json")))
-    for key in [*news, *(k for k in olds if k not in news)]:
-        same = key in olds and key in news and olds[key] == news[key]
-        if not same and key.split(".")[0] not in HOW_STARTED:
-            yield f"{key}: {_shown(olds, key)} → {_shown(news, key)}"
-
-
-def _shown(values: Mapping[str, Any], key: str) -> str:
-    return dump_inline(values[key]) if key in values else "absent"
-
-
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value by its dotted path; datasets by their place, lists of plain values whole."""
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _flat(inner, f"{path}.{key}".lstrip("."))
-    elif isinstance(value, list) and any(isinstance(v, dict) for v in value):
-        for i, inner in enumerate(value):
-            yield from _flat(inner, f"{path}.{i}")
-    else:
-        yield path, value
+    return changes(old, now.model_dump(mode="json"))
 
 
 def consequences(checkpoint: Checkpoint, state: RunState, image_size: Any, loss: Section, group_norms: bool) -> Iterator[str]:
@@ -202,3 +179,19 @@ def takes_group_norms(config: RunConfig) -> bool:
     except UserError:
         return False
     return True
+
+
+def take_over(state: RunState, checkpoint: Checkpoint, optimizer: str) -> None:
+    """Load a checkpoint into a state whose update rule is `optimizer.name` of its config; raises `UserError` where it does not
+    fit."""
+    rule = checkpoint.stored_config["optimizer"]["name"]
+    if rule != optimizer:
+        raise UserError(
+            f"{checkpoint.path}: cannot go on, optimizer.name was {rule} and is {optimizer}: its state does not fit; restore "
+            "it, or start a new run"
+        )
+    try:
+        state.load_state_dict(checkpoint.state)
+    except (RuntimeError, ValueError, KeyError) as e:
+        line = " ".join(str(e).split())[:300]
+        raise UserError(f"{checkpoint.path}: does not fit the config's model or optimizer: {line}") from None

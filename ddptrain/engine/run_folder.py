@@ -19,9 +19,20 @@ from ddptrain.checkpoint.writer import CheckpointWriter
 from ddptrain.config.docs import to_yaml
 from ddptrain.config.moved import nothing_found
 from ddptrain.distributed import World
-from ddptrain.engine.resume import Origin, changes, check_same, consequences, find_origin, identity, takes_group_norms
+from ddptrain.engine.record import bits_record, other_bits
+from ddptrain.engine.resume import (
+    Origin,
+    check_same,
+    config_changes,
+    consequences,
+    find_origin,
+    identity,
+    take_over,
+    takes_group_norms,
+)
 from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
+from ddptrain.reporting.history import amend_summary
 from ddptrain.system.files import write_text
 from ddptrain.system.lock import LockLost, RunLock
 from ddptrain.system.printable import warn
@@ -48,6 +59,9 @@ class RunFolder:
         self._contents = [
             {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in state.items()} for state in contents
         ]
+        config = task.config.model_dump(mode="json")
+        self._record = bits_record(config, world.device, state.split, contents) if world.main else {}
+        self._digest = ""
         self._checkpoints = task.config.folder / "checkpoints"
         self._origin = Origin()
         self._writer: CheckpointWriter | None = None
@@ -60,7 +74,8 @@ class RunFolder:
         origin = distributed.agree(self._find, "the search for a checkpoint")
         checkpoint = distributed.broadcast_object(origin, "the broadcast of the checkpoint")
         if checkpoint is not None:
-            distributed.agree(lambda: self._load(checkpoint), "loading the checkpoint")
+            rule = self._config.optimizer.name
+            distributed.agree(lambda: take_over(self._state, checkpoint, rule), "loading the checkpoint")
         elif (source := self._config.init_from) is not None:
             classes, strict = self._config.classes, self._config.init_strict
             distributed.agree(lambda: self._state.start_from(Path(source), classes, strict), "loading the weights of init_from")
@@ -83,9 +98,11 @@ class RunFolder:
         self._state.notes[:] = [
             f"resume: from {path}" + ("" if config.init_from is None else "; init_from is not used, it was for the start"),
             *(f"warning: resume: {line}" for line in accepted),
-            *(f"resume: changed: {line}" for line in changes(checkpoint.stored_config, config)),
+            *(f"resume: changed: {line}" for line in config_changes(checkpoint.stored_config, config)),
             *(f"warning: resume: {line}" for line in meaning),
+            *(f"warning: resume: {line}" for line in other_bits(checkpoint.record, self._record)),
         ]
+        self._digest = checkpoint.digest
         if config.folder.resolve() not in path.resolve().parents:
             self._carry(checkpoint)
         return checkpoint
@@ -108,19 +125,6 @@ class RunFolder:
                     f"warning: resume: {folder} has no {link} of step {checkpoint.step} or before: the best {name} so far, "
                     f"{value:.4g}, is forgotten, the next evaluation counts as the best"
                 )
-
-    def _load(self, checkpoint: Checkpoint) -> None:
-        rule, own = checkpoint.stored_config["optimizer"]["name"], self._config.optimizer.name
-        if rule != own:
-            raise UserError(
-                f"{checkpoint.path}: cannot go on, optimizer.name was {rule} and is {own}: its state does not fit; restore it, "
-                "or start a new run"
-            )
-        try:
-            self._state.load_state_dict(checkpoint.state)
-        except (RuntimeError, ValueError, KeyError) as e:
-            line = " ".join(str(e).split())[:300]
-            raise UserError(f"{checkpoint.path}: does not fit the config's model or optimizer: {line}") from None
 
     def _make_folder(self) -> None:
         if not self._world.main:
@@ -158,7 +162,8 @@ class RunFolder:
 
     def _state_dict(self) -> dict[str, Any]:
         config = self._config.model_dump_json()
-        return self._state.state_dict() | {"identity": self._identity, "contents": self._contents, "config": config}
+        known = {"identity": self._identity, "contents": self._contents, "config": config, "record": self._record}
+        return self._state.state_dict() | known
 
     def _status(self, state: State, reason: str = "") -> None:
         folder = self._config.folder
@@ -182,11 +187,14 @@ class RunFolder:
             self._status(state, "the last checkpoint could not be written" if failed else stopped or early)
             step, steps = self._state.step, self._state.steps
             more = f" of {steps}: {early}; resume=auto and a larger train.patience go on" if early else ""
+            digest = (self._writer.digest if self._writer is not None else "") or self._digest
             words = {
-                "finished": f"finished at step {step}{more}",
+                "finished": f"finished at step {step}{more}; SHA-256 of the weights: {digest}",
                 "stopped": f"stopped by {stopped} after step {step} of {steps}, saved; go on with resume=auto",
                 "failed": f"ended at step {step}, but the last checkpoint could not be written",
             }
+            if state == "finished":
+                self._sign_summary(digest)
             say(words[state])
         self._ended = True
         return exit_status(state, self._world.launcher)
@@ -196,6 +204,14 @@ class RunFolder:
         if self._writer is not None and why and not self._ended:
             self._writer.wait()
             self._status("failed", why)
+
+    def _sign_summary(self, digest: str) -> None:
+        """Add to the summary what can be quoted: the digest of the last weights, and what their bits depend on."""
+        path = self._config.folder / "summary.json"
+        try:
+            amend_summary(path, self._state.step, {"digest": digest, "record": self._record})
+        except (OSError, ValueError) as e:  # a full disk must not fail a run that is saved
+            warn(f"{path}: the digest of the weights is not in it ({e})")
 
     def __enter__(self) -> RunFolder:
         return self

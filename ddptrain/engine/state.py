@@ -22,6 +22,7 @@ from ddptrain.optim.build import build_optimizer, load_optimizer
 from ddptrain.optim.ema import Ema
 from ddptrain.optim.freeze import freeze
 from ddptrain.optim.schedule import Schedule
+from ddptrain.structures import Batch
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.stream import run_length
 
@@ -104,6 +105,13 @@ class RunState:
             return ""
         best = "" if self.best is None else f" than {self.best:.4g}"
         return f"no better {self.monitored[0]}{best} in {self.stale} evaluations (train.patience={self.patience})"
+
+    def advance(self, batches: Sequence[Batch], stop: bool = False) -> StepReport:
+        """Make the next step over this rank's micro batches, and count it; `stop` is this rank's wish to stop after it."""
+        self.schedule.apply(self.optimizer, self.step)
+        report = self.stepper(batches, stop=stop)
+        self.count(report)
+        return report
 
     def count(self, report: StepReport) -> None:
         """Advance the clock: step and average for an update, the skip counter for a skipped one."""

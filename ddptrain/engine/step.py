@@ -59,6 +59,8 @@ class Stepper:
 
     `normalizer` is the previous step's: under fp16 the sums are divided by the power of two next to it before the backward
     pass, to stay in range. It is the only state, and belongs in the checkpoint.
+
+    `watch` is called before an update with the factor by which the gradients are then multiplied.
     """
 
     model: nn.Module
@@ -70,6 +72,7 @@ class Stepper:
     precision: str = "none"
     normalizer: float = 1.0
     scaler: torch.amp.GradScaler | None = None
+    watch: Callable[[float], None] | None = None
 
     def __post_init__(self) -> None:
         device = self.world.device
@@ -99,6 +102,8 @@ class Stepper:
         *numbers, (raw_norm,) = _to_host([*sums, norm.float()])
 
         report = self._report(numbers, raw_norm, losses)
+        if self.watch is not None:
+            self.watch(self._factor(report.normalizer))
         if report.updated:
             clip = min(1.0, self.clip_norm / (report.grad_norm + 1e-6)) if self.clip_norm else 1.0
             torch._foreach_mul_(grads, self._factor(report.normalizer) * clip)

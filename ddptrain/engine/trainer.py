@@ -121,15 +121,13 @@ def run_steps(run: Run, loader: Iterable[Batch]) -> str:
     done = 0
     while state.step < state.steps and not state.out_of_patience:
         seeding.seed_torch(config.seed, state.step + state.skipped, world.rank)
-        state.schedule.apply(state.optimizer, state.step)
         micro = [next(batches).to(world.device) for _ in range(state.split.accumulation)]
         if not done:
             check_ranks(config.model_dump_json(), world, state, micro)
         run.lock.check()
         before = state.position
         done += 1
-        report = state.stepper(micro, stop=stop.is_due(done))
-        state.count(report)
+        report = state.advance(micro, stop.is_due(done))
         reporter.after_step(state, report)
         bad_steps.after_step(state, report, micro)
 
@@ -142,6 +140,7 @@ def run_steps(run: Run, loader: Iterable[Batch]) -> str:
         save = last or report.stop or _due(config.checkpoint.every_steps, config.checkpoint.every_epochs, state, before, report)
         if save:
             with reporter.timing.pause():
+                reporter.write_steps()
                 folder.save()
         if report.stop and not last:
             return distributed.first_true(stop.reason, "agreeing on the stop")

@@ -68,5 +68,6 @@ def pixel_loss(outputs: Mapping[str, Tensor], batch: Batch, weights: Tensor | No
 
 def summed(parts: Mapping[str, Tensor], counts: Tensor) -> LossSum:
     """The loss of summed terms `[B]` by name, and the count of each image, `[B]`."""
-    each = sum(parts.values(), start=counts * 0)
-    return LossSum(each.sum(), counts.sum(), {k: v.sum().detach() for k, v in parts.items()}, each.detach())
+    every = sum(parts.values(), start=counts * 0)
+    each = {k: v.detach() for k, v in parts.items()}
+    return LossSum(every.sum(), counts.sum(), {k: v.sum() for k, v in each.items()}, every.detach(), each)

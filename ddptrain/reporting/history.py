@@ -189,3 +189,13 @@ def write_summary(path: Path, values: Mapping[str, Any]) -> None:
             of `Ledger.summary`.
     """
     write_text(path, json.dumps(plain(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def amend_summary(path: Path, step: int, values: Mapping[str, Any]) -> None:
+    """Add values to the summary of a step; nothing where there is none.
+
+    Raises:
+        OSError, ValueError: it could not be read or written; the old one stays.
+    """
+    if path.is_file() and (summary := json.loads(path.read_text(encoding="utf-8"))).get("step") == step:
+        write_summary(path, {**summary, **values})

@@ -28,7 +28,12 @@ def new_task(config: RunConfig) -> Task:
     Raises:
         UserError: it is a task of the user's own that does not exist.
     """
-    return (TASKS.get(config.task) or _own_task(config.task))(config)
+    return task_class(config.task)(config)
+
+
+def task_class(name: str) -> type[Task]:
+    """The class of a task by its name in the config; raises `UserError` for one of the user's own that does not exist."""
+    return TASKS.get(name) or _own_task(name)
 
 
 def build_task(config: RunConfig) -> Task:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from support import Forked
 
 from ddptrain.cli import main
-from ddptrain.commands.verify import largest_difference
+from ddptrain.commands.differences import differences, largest_difference, only_in_one
+from ddptrain.commands.verify import common_micro_batch
 from ddptrain.errors import RunFailed
 
 
@@ -26,7 +28,7 @@ def test_resume_holds(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The runs of verify are forked instead of started."""
-    monkeypatch.setattr("ddptrain.commands.verify.subprocess.Popen", Forked)
+    monkeypatch.setattr("ddptrain.commands.short_runs.subprocess.Popen", Forked)
     return monkeypatch
 
 
@@ -58,6 +60,26 @@ def test_a_run_that_fails_is_reported_in_one_line(config: Path, capsys: pytest.C
     assert "/nowhere" in output
 
 
+@pytest.mark.parametrize("ranks", ["", "1", "2,2", "1,x", "0,1", "1,,2"])
+def test_numbers_of_ranks_are_refused_in_words(config: Path, ranks: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as e:
+        main(["verify", str(config), "--ranks", ranks])
+    assert e.value.code == 2
+    assert "must be two or more different integers ≥ 1, such as 1,2,4" in capsys.readouterr().err
+
+
+def test_ranks_that_the_global_batch_does_not_divide_over_are_refused(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(config), "--ranks", "1,5"]) == 2
+    assert "train.global_batch: 12 does not divide over 5 ranks; set it to 10 or 15" in capsys.readouterr().err
+
+
+def test_all_ranks_take_whole_micro_batches_of_one_size() -> None:
+    assert common_micro_batch(12, 12, [1, 2]) == 6
+    assert common_micro_batch(12, 4, [1, 2]) == 3
+    assert common_micro_batch(12, 5, [1, 2, 3]) == 2
+    assert common_micro_batch(8, 8, [8, 1]) == 1
+
+
 def state() -> dict[str, Any]:
     weights = {"a.weight": torch.tensor([1.0, -4.0]), "n": torch.tensor(3)}
     moments = {0: {"exp_avg": torch.tensor([1e-6, 2e-6]), "step": torch.tensor(2.0)}}
@@ -74,6 +96,23 @@ def test_the_largest_difference_is_found() -> None:
     assert (difference.name, pytest.approx(difference.value)) == ("model a.weight", 0.1)
     other["optimizer"]["state"][0]["exp_avg"][1] = math.nan
     assert largest_difference(state(), other).name == "optimizer 0 exp_avg"
+
+
+def test_differences_stand_in_their_order_down_to_the_last_bit() -> None:
+    other = state()
+    other["model"] |= {"a.weight": torch.tensor([1.0, -4.2]), "n": torch.tensor(4), "new": torch.zeros(2)}
+    other["optimizer"]["state"][0] = {"exp_avg": torch.zeros(3), "step": torch.tensor(2.0)}
+    found = [(d.name, d.value) for d in differences(state(), other)]
+    assert found == [
+        ("optimizer 0 exp_avg", math.inf),  # of another shape
+        ("model n", pytest.approx(1 / 3)),
+        ("model a.weight", pytest.approx(0.05)),
+    ]
+    assert only_in_one(state(), other) == ["model new"]
+    zero, negative = {**state(), "ema": {"z": torch.tensor([0.0])}}, {**state(), "ema": {"z": torch.tensor([-0.0])}}
+    assert [d.name for d in differences(zero, negative)] == ["ema z"]
+    nans = {**state(), "ema": {"z": torch.tensor([math.nan])}}
+    assert differences(nans, copy.deepcopy(nans)) == []
 
 
 def test_runs_that_counted_differently_are_not_match() -> None:
@@ -98,7 +137,7 @@ FAULTS = {
     "workers": (
         "import ddptrain.seeding as m, torch.utils.data as d\nproper = m.stream_key\n"
         "m.stream_key = lambda seed, purpose: proper(seed + 9 * (d.get_worker_info() is not None), purpose)",
-        "1 workers: largest difference",
+        "1 worker: largest difference",
     ),
     # gradients of the last micro batch only
     "split": (
@@ -118,3 +157,15 @@ def test_what_is_broken_is_seen(config: Path, way: str, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert "BROKEN: " in out
     assert line in out
+
+
+def test_rounding_that_a_network_amplifies_is_told_from_a_mistake(
+    config: Path, capsys: pytest.CaptureFixture[str], forked: pytest.MonkeyPatch
+) -> None:
+    assert main(["verify", str(config), "--split", "--steps", "3", "model.norm=group", "optimizer.lr=0.1"]) == 0
+    out = capsys.readouterr().out
+    assert "rounding, or a mistake? Once more in float64" in out
+    last = [float(n) for n in re.findall(r"largest difference (\S+) in", out)]
+    assert max(last[:2]) > 1e-5
+    assert max(last[2:]) < 1e-11
+    assert "holds: the split changes nothing (allowed: 1e-09)" in out

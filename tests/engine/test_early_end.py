@@ -45,5 +45,5 @@ def test_the_end_by_patience_is_reported_everywhere_and_can_be_taken_back(
     assert (status.state, status.step, status.steps, status.reason) == ("finished", 3, 9, why)
     assert (summary(run)["steps"], summary(run)["reason"]) == (9, why)
     log = train(1, config, *keys, "train.patience=99", "resume=auto")
-    assert log.endswith("finished at step 9\n")
+    assert f"finished at step 9; SHA-256 of the weights: {summary(run)['digest']}\n" in log
     assert (summary(run)["step"], summary(run)["reason"]) == (9, "")

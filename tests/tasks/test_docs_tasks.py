@@ -10,8 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support import Ranks, command_line, final_state, largest_difference
+from support import Forked, Ranks, command_line, final_state, largest_difference
 
+from ddptrain.cli import main
 from ddptrain.config import load_config
 from ddptrain.errors import UserError
 from ddptrain.structures import SampleKey
@@ -69,6 +70,29 @@ def test_the_example_learns_exactly_and_is_evaluated(place: Path) -> None:
     assert "Count has no predict_file" in ddptrain(place, "predict", "runs/one", "dots", expect=2)
     assert "holds" in ddptrain(place, "verify", "count.yaml", "--resume", "--steps", "2")
     assert "0 errors" in ddptrain(place, "check", "count.yaml")
+
+
+MEANS = CODE.replace(
+    "return LossSum(each.sum(), torch.tensor(float(len(each))).to(each),",
+    "n = batch.targets['count'].sum()\n        return LossSum(each.sum() / n, torch.ones(()).to(each),",
+)
+
+
+def test_verify_names_a_loss_that_is_normalised_by_each_micro_batch(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert MEANS != CODE
+    (place / "own_means.py").write_text(MEANS)
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(place)
+    monkeypatch.setattr("ddptrain.commands.short_runs.subprocess.Popen", Forked)
+    monkeypatch.setattr(Forked, "fault", f"import os, sys; os.chdir({str(place)!r}); sys.path.insert(0, {str(place)!r})")
+    for name, status in (("count", 0), ("own_means", 1)):
+        assert main(["verify", "count.yaml", "--split", f"task={name}:Count", "ema.enabled=false"]) == status
+        out = capsys.readouterr().out
+        assert ("holds: the split changes nothing" in out) == (status == 0)
+        assert ("A mistake in the arithmetic, not rounding: it stays in float64" in out) == (status == 1)
+    assert out.count("float64: 2 steps") == 3
 
 
 def test_a_view_beside_the_task_and_the_older_way_on_the_task_itself(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

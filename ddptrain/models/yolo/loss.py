@@ -51,11 +51,13 @@ def detection_loss(pred: DensePrediction, *, annotated: Tensor, config: LossConf
     """`detection_terms`, whose targets it takes, as sums over a micro batch; the normalizer is the sum of the scores."""
     parts, scores = detection_terms(pred, annotated=annotated, config=config, **targets)
     every = parts["box"] + parts["cls"] + parts["dfl"]
+    each = {k: v.detach() for k, v in parts.items()}
     return LossSum(
         total=every.sum(),
         normalizer=scores.sum(),
-        parts={k: v.detach().sum() for k, v in parts.items()},
+        parts={k: v.sum() for k, v in each.items()},
         per_sample=every.detach(),
+        parts_per_sample=each,
     )
 
 

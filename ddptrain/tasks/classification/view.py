@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
+from ddptrain.losses.image_labels import mix
 from ddptrain.reporting import pictures
 from ddptrain.structures import Sample
 from ddptrain.tasks.base import Prediction
@@ -17,8 +19,16 @@ class ClassificationView(LogitsView):
     """See `tasks.base.View`."""
 
     def picture(self, sample: Sample, prediction: Prediction | None = None) -> np.ndarray:
-        """The image under the names of its file and its classes; with a prediction, that in brackets."""
-        return titled(sample.image, self.title(sample, prediction))
+        """The image under the names of its file and its classes, mixed as the network sees it, each class with its part; with a
+        prediction, that in brackets."""
+        t = {name: torch.from_numpy(np.asarray(value))[None] for name, value in sample.targets.items()}
+        if "partner" not in t or not t["partner_classes"].any():
+            return titled(sample.image, self.title(sample, prediction))
+        image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].float()
+        mixed, classes = mix(image, t["classes"], t["partner"], t["partner_classes"], t["part"], t["box"])
+        parts = [f"{name} {part:.2f}" for name, part in zip(self.classes, classes[0].tolist()) if part]
+        pixels = np.ascontiguousarray(mixed[0].permute(1, 2, 0).round().byte().numpy())
+        return titled(pixels, f"{self.file_name(sample, prediction)}: {', '.join(parts)}")
 
 
 def titled(image: np.ndarray, title: str) -> np.ndarray:

@@ -1,0 +1,96 @@
+"""A step of a run made again, with all that is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ddptrain import seeding
+from ddptrain.data.loading.batches import train_loader
+from ddptrain.engine.state import RunState
+from ddptrain.engine.step import StepReport
+from ddptrain.structures import Batch, LossSum
+from ddptrain.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of a step: the one that made it, or one before it that was skipped.
+
+    Attributes:
+        position: of its first sample in the stream.
+        report: its numbers, as the run reports them.
+        batches: its micro batches.
+        losses: of each micro batch; sums that the report's normalizer divides.
+        gradients: norm of each parameter's gradient by its name, divided by the normalizer and not clipped; those without a
+            gradient are missing.
+    """
+
+    position: int
+    report: StepReport
+    batches: Sequence[Batch]
+    losses: Sequence[LossSum]
+    gradients: dict[str, float]
+
+
+def replay(task: Task, state: RunState, step: int, most: int) -> Iterator[Attempt]:
+    """Go on from a state to a step, and make it: attempts to the one that is not skipped, or so many that are.
+
+    Args:
+        state: of one rank, before the step.
+        step: number of the step, > `state.step`.
+        most: attempts at most.
+    """
+    split, device = state.split, next(state.model.parameters()).device
+    watch = _Watch(state)
+    with train_loader(
+        task.train,
+        state.sampler.keys,
+        position=state.position,
+        steps=None,
+        global_batch=split.global_batch,
+        accumulation=split.accumulation,
+        rank=0,
+        world_size=1,
+        workers=task.config.data.workers,
+        pin_memory=device.type == "cuda",
+    ) as loader:
+        batches = iter(loader)
+        while state.step < step and most:
+            due = state.step == step - 1
+            micro = [next(batches).to(device) for _ in range(split.accumulation)]
+            position = state.position
+            if due:
+                watch.begin()
+            seeding.seed_torch(task.config.seed, state.step + state.skipped, 0)
+            report = state.advance(micro)
+            if due:
+                most -= 1
+                yield Attempt(position, report, micro, watch.losses, watch.gradients)
+
+
+class _Watch:
+    """Keeps what a step forgets: the loss of each micro batch, and the norms of the gradients."""
+
+    def __init__(self, state: RunState) -> None:
+        self._stepper, self._model, self._loss = state.stepper, state.model, state.stepper.loss
+        self.losses: list[LossSum] = []
+        self.gradients: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """Watch the step that comes next."""
+        self.losses, self.gradients = [], {}
+        self._stepper.loss, self._stepper.watch = self._keep_loss, self._keep_gradients
+
+    def _keep_loss(self, model: nn.Module, batch: Batch) -> LossSum:
+        loss = self._loss(model, batch)
+        self.losses.append(loss)
+        return loss
+
+    def _keep_gradients(self, factor: float) -> None:
+        for name, parameter in self._model.named_parameters():
+            if parameter.grad is not None:
+                self.gradients[name] = float(torch.linalg.vector_norm(parameter.grad)) * factor
