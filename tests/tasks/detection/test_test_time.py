@@ -14,6 +14,7 @@ from torch import nn
 
 from ddptrain.config import load_config
 from ddptrain.config.detection import DetectionEval
+from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.loading.batches import eval_loader
 from ddptrain.data.samples.detection import DetectionSamples, Source, compose, cut_border, rectangles
 from ddptrain.models.test_time import detect, looks
@@ -77,7 +78,7 @@ def test_a_rectangle_holds_the_whole_image(size: tuple[int, int]) -> None:
     image = np.full((height, width, 3), 255, np.uint8)
     none = np.zeros((0, 4), np.float32)
     box = np.array([[width * 0.2, height * 0.1, width * 0.9, height]], np.float32)
-    whole = compose(SampleKey(0, 0, 0), [[Source(image, box, np.zeros(1, int), none, np.ones(1, bool))]], 320)
+    whole = compose(SampleKey(0, 0, 0), [[Source(Pixels.of(image), box, np.zeros(1, int), none, np.ones(1, bool))]], 320)
     cut = cut_border(whole)
     assert (whole.image == 255).sum() == (cut.image == 255).sum()
     assert cut.image.shape[:2] == tuple(rectangles(np.array([size]), 320)[0, ::-1])
