@@ -15,16 +15,21 @@ def load_json(name: str, file: Path, keys: Iterable[str], kind: type = list) -> 
     `name` where it has not."""
     if not file.is_file():
         raise UserError(f"{name}: {file} is not a file; give the JSON file as annotations, relative to the root")
-    try:
-        content = json.loads(file.read_bytes(), object_pairs_hook=_mapping)
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{name}: {file} is not valid JSON: {' '.join(str(e).split())}") from e
+    content = parse_json(name, file)
     lacking = [k for k in keys if not isinstance(content, dict) or not isinstance(content.get(k), kind)]
     if lacking:
         raise UserError(
             f"{name}: {file} has no {_JSON_NAMES[kind]} {lacking[0]!r}; it is not of the format that the config says"
         )
     return cast(dict[str, Any], content)
+
+
+def parse_json(name: str, file: Path) -> Any:
+    """Content of a JSON file, whatever it is; `UserError` that begins with `name` where it is not JSON."""
+    try:
+        return json.loads(file.read_bytes(), object_pairs_hook=_mapping)
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{name}: {file} is not valid JSON: {' '.join(str(e).split())}") from e
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
