@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ddptrain.commands.arguments import build_parser
+from ddptrain.commands.eval_arguments import read_arguments
 from ddptrain.errors import RankFailed, RunFailed, UserError
 from ddptrain.system.limits import few_files, open_file_limit
 from ddptrain.system.printable import printable
@@ -92,10 +93,16 @@ def train(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Evaluate a run's best weights."""
-    from ddptrain.commands.evaluate import evaluate_run
+    """Evaluate a run's weights, or predictions."""
+    runs, overrides, output = read_arguments(args)
+    if args.predictions is None:
+        from ddptrain.commands.evaluate import evaluate_run
 
-    return evaluate_run(args.folder, args.overrides, args.json, args.save)
+        return evaluate_run(Path(runs[0]), overrides, output, args.weights, args.data)
+    from ddptrain.commands.evaluate_predictions import evaluate_predictions
+
+    names = args.names.split(",") if args.names else None
+    return evaluate_predictions(args.predictions, args.truth, overrides, names, output)
 
 
 def compare(args: argparse.Namespace) -> int:

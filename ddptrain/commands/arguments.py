@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ddptrain.commands.eval_arguments import add_eval
 from ddptrain.version import __version__
 from launch.cli import add_commands, numbers, positive
 
@@ -43,11 +44,7 @@ def _add_runs(commands: Any) -> None:
     p.add_argument("--nproc", type=positive, metavar="N", help="start N ranks on this machine through torchrun")
     p.set_defaults(run="train")
 
-    p = commands.add_parser("eval", help="evaluate a run on its validation datasets")
-    _add_run(p, overrides=True)
-    p.add_argument("--json", action="store_true", help="print all metrics as JSON")
-    p.add_argument("--save", type=Path, metavar="FILE", help="write what compare reads there (default: RUN/evaluation.npz)")
-    p.set_defaults(run="evaluate")
+    add_eval(commands)
 
     p = commands.add_parser("report", help="write figures and text about a run's best weights (extra [report])")
     _add_run(p, overrides=True)

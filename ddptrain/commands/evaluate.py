@@ -1,4 +1,4 @@
-"""`ddptrain eval`: evaluate the weights of a run again, on any number of ranks."""
+"""`ddptrain eval RUN`: evaluate the weights of a run again, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -6,52 +6,46 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ddptrain import distributed
 from ddptrain.checkpoint.load import Checkpoint, load_checkpoint
+from ddptrain.commands.eval_arguments import Output
+from ddptrain.commands.eval_output import show, write_predictions
 from ddptrain.config import DatasetConfig, resolve
+from ddptrain.config.text import parse_yaml
+from ddptrain.data.formats.texts import read_text
 from ddptrain.data.tables.contents import Contents, differences
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import Evaluation, evaluate
-from ddptrain.metrics.outcome import FILE, write_outcome
-from ddptrain.reporting.console import Console
-from ddptrain.reporting.history import plain
-from ddptrain.reporting.table import Table
+from ddptrain.errors import UserError
+from ddptrain.metrics.outcome import FILE
 from ddptrain.system.printable import warn
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task
-from ddptrain.tasks.intervals import interval_table, shown_keys
 
 
-def evaluate_run(run: Path, overrides: Sequence[str], as_json: bool, save: Path | None = None) -> int:
-    """Evaluate the best weights of a run, or those of a checkpoint, on the validation datasets of its config.
+def evaluate_run(
+    run: Path, overrides: Sequence[str], output: Output, weights: str | None = None, data: Path | None = None
+) -> int:
+    """Evaluate the best weights of a run, or other ones, on the validation datasets of its config, or on others.
 
     Args:
         run: run folder or checkpoint.
         overrides: changes to the run's config, `key=value`.
-        as_json: print all metrics as JSON (null where there is no truth to find) instead of the tables.
-        save: file for what `ddptrain compare` reads; None for the run's own, which only its own config writes.
+        output: where the metrics go; without a file for `ddptrain compare` the run's own takes it, if nothing was changed.
+        weights: `best`, `last`, or the path of a checkpoint; None for the best, or the checkpoint that `run` is.
+        data: a config whose `data.val` takes the place of the run's.
     """
-    checkpoint, task, evaluation, world = evaluate_checkpoint(run, overrides)
+    checkpoint, task, evaluation, world = evaluate_checkpoint(run, overrides, weights, data)
     if not world.main:
         return 0
     about = {"step": checkpoint.step, "weights": weights_name(run, checkpoint)}
     outcome = task.outcome(evaluation.predictions, evaluation.metrics, about)
-    if save is None and run.is_dir() and not overrides:
-        save = run / FILE
-    if outcome is not None and save is not None:
-        write_outcome(save, outcome)
-    intervals = {} if outcome is None else outcome.intervals(shown_keys(outcome))
-    if as_json:
-        ends = {f"interval/{k}/{end}": v for k, pair in intervals.items() for end, v in zip(("low", "high"), pair)}
-        print(json.dumps(plain(evaluation.metrics | ends), indent=1))
-        return 0
-    with Console(None, total_steps=0, steps_per_epoch=1, stream=sys.stdout) as console:
-        console.table(str(checkpoint.path), Table(*task.view.summary(evaluation.metrics)))
-        if outcome is not None:
-            console.table("with 95 % intervals over images", interval_table(outcome, intervals))
-        for remark in task.view.remarks(evaluation.metrics):
-            console.line(f"warning: {remark}")
+    own = run / FILE if run.is_dir() and not overrides and data is None and weights in (None, "best") else None
+    show(task, str(checkpoint.path), evaluation.metrics, outcome, output, own)
+    if output.predictions is not None:
+        write_predictions(output.predictions, task, evaluation.predictions)
     return 0
 
 
@@ -63,24 +57,42 @@ def weights_name(run: Path, checkpoint: Checkpoint) -> str:
     return "last" if run.is_dir() else checkpoint.path.name
 
 
-def evaluate_checkpoint(run: Path, overrides: Sequence[str]) -> tuple[Checkpoint, Task, Evaluation, World]:
-    """Load a run's best checkpoint, or the checkpoint that is named, and evaluate it by all ranks.
+def evaluate_checkpoint(
+    run: Path, overrides: Sequence[str], weights: str | None = None, data: Path | None = None
+) -> tuple[Checkpoint, Task, Evaluation, World]:
+    """Load the weights that `evaluate_run` describes, and evaluate them by all ranks.
 
     Returns:
-        It, the task of its config, the evaluation, and the ranks.
+        The checkpoint, the task of its config, the evaluation, and the ranks.
     """
-    checkpoint = load_checkpoint(run, best=True)
-    config = resolve(json.loads(checkpoint.config.model_dump_json()), overrides, source=str(checkpoint.path), stored=True)
+    if weights in (None, "best", "last"):
+        checkpoint = load_checkpoint(run, best=weights != "last")
+    else:
+        checkpoint = load_checkpoint(Path(str(weights)))
+    stored = json.loads(checkpoint.config.model_dump_json())
+    config = resolve(_on(stored, data), overrides, source=str(data or checkpoint.path), stored=True)
     world = distributed.discover(config.train.device)
     with distributed.process_group(world, config.train.timeout_s):
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
-        for line in replaced_data(checkpoint, config.data.val, task.contents) if world.main else ():
+        for line in replaced_data(checkpoint, config.data.val, task.contents) if world.main and data is None else ():
             warn(f"{line}: other data than in the training, the metrics do not compare with those of the run")
         evaluation = evaluate(task, checkpoint.fill(task.build_model()).to(world.device), world)
     if world.main:
         for line in evaluation.warnings():
             print(f"warning: {line}", file=sys.stderr)
     return checkpoint, task, evaluation, world
+
+
+def _on(stored: dict[str, Any], data: Path | None) -> dict[str, Any]:
+    """The config of a run with the validation datasets of another config."""
+    if data is None:
+        return stored
+    content = parse_yaml(read_text(data), str(data))
+    section = content.get("data") if isinstance(content, dict) else None
+    val = section.get("val") if isinstance(section, dict) else None
+    if not val:
+        raise UserError(f"--data: {data} has no data.val; list the datasets to evaluate on there, as in a run's config")
+    return stored | {"data": stored["data"] | {"val": val}}
 
 
 def replaced_data(checkpoint: Checkpoint, val: Sequence[DatasetConfig], contents: Sequence[Contents]) -> Sequence[str]:

@@ -54,16 +54,16 @@ def summarize(datasets: Sequence[str], matches: Sequence[Matches], classes: Sequ
     """
     parts = [precision_at_recalls(m) for m in matches]
     curves = parts[0] if len(parts) == 1 else precision_at_recalls(Matches.concatenate(matches))
-    metrics = _values(curves)
+    metrics = values(curves)
     for k, name in enumerate(classes):
-        metrics |= {f"class/{name}/{key}": v for key, v in _values(curves, slice(k, k + 1)).items()}
+        metrics |= {f"class/{name}/{key}": v for key, v in values(curves, slice(k, k + 1)).items()}
     for name, part in zip(datasets, parts, strict=True):
-        metrics |= {f"dataset/{name}/{key}": v for key, v in _values(part).items()}
+        metrics |= {f"dataset/{name}/{key}": v for key, v in values(part).items()}
     return metrics | {"AP_datasets": mean_known([metrics[f"dataset/{name}/AP"] for name in datasets])}
 
 
-def _values(curves: Curves, classes: slice = slice(None)) -> Metrics:
-    """Values of `KEYS` over some classes."""
+def values(curves: Curves, classes: slice = slice(None)) -> Metrics:
+    """Values of `KEYS` over some classes; NaN without truth."""
     precision, recall = curves.precision[:, :, classes], curves.recall[:, classes, 0]
-    values = (precision[..., 0], precision[0, ..., 0], precision[5, ..., 0], *(precision[..., a] for a in (1, 2, 3)), recall)
-    return {key: mean_known(v) for key, v in zip(KEYS, values, strict=True)}
+    columns = (precision[..., 0], precision[0, ..., 0], precision[5, ..., 0], *(precision[..., a] for a in (1, 2, 3)), recall)
+    return {key: mean_known(v) for key, v in zip(KEYS, columns, strict=True)}

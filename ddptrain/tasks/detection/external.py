@@ -65,8 +65,8 @@ def _find_images(given: Given, images: Images, tell: Tell) -> list[Place | None]
             "predictions of the images of the truth, by the names of their files"
         )
     if unknown:
-        images = counted(len(unknown), "image")
-        tell(f"predictions of {images} that the truth does not have are left out: {first_few(unknown, most=3)}")
+        which = counted(len(unknown), "image")
+        tell(f"predictions of {which} that the truth does not have are left out: {first_few(unknown, most=3)}")
     missing = images.count - len(known)
     if missing:
         tell(f"{counted(missing, 'image')} of the truth without any prediction: what is in them counts as not found")

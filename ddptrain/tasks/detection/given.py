@@ -16,12 +16,13 @@ from ddptrain.data.formats.visdrone import NAMES as VISDRONE
 from ddptrain.data.tables.base import F64, I64
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
-from ddptrain.system.printable import first_few
+from ddptrain.system.printable import counted, first_few
 from ddptrain.tasks.detection.places import Ids
 
 FORMATS = (
-    "a COCO JSON (a list of image_id, category_id, bbox, score, or a dataset whose annotations have scores), the predictions.json "
-    "of ddptrain predict, or a folder of YOLO (class x y w h confidence) or VisDrone text files, one for each image"
+    "a COCO JSON (a list of image_id, category_id, bbox, score, or a dataset whose annotations have scores), the "
+    "predictions.json of ddptrain predict, or a folder of YOLO (class x y w h confidence) or VisDrone text files, one for each "
+    "image"
 )
 
 
@@ -75,7 +76,8 @@ def read_given(path: Path, ids: Ids | None, names: Sequence[str]) -> Given:
 def _refuse(faults: Faults) -> None:
     first = next(iter(faults.kept), None)
     if first is not None:
-        raise UserError(f"--predictions: {first}; in all: {faults.text()}; correct the file")
+        bad = counted(sum(faults.counts.values()), "such entry", "such entries")
+        raise UserError(f"--predictions: {first}; {bad} in all; correct the file")
 
 
 def _corners(boxes: Sequence[Sequence[float]]) -> F64:

@@ -57,7 +57,8 @@ class Images:
 
 
 def _stem(name: str) -> str:
-    return os.path.splitext(name)[0] if is_image(name) or name.endswith(".txt") else name
+    name = name.removesuffix(".txt")
+    return os.path.splitext(name)[0] if is_image(name) else name
 
 
 def _common_end(a: Sequence[str], b: Sequence[str]) -> int:

@@ -24,6 +24,7 @@ from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.errors import UserError
+from ddptrain.metrics.arrays import DetectionArrays
 from ddptrain.metrics.matches import Matches
 from ddptrain.metrics.outcome import BoxOutcome
 from ddptrain.models import test_time
@@ -68,15 +69,21 @@ class DetectionTask(TableTask):
 
     def read(self) -> None:
         config = self.config
-        (train, depth), (self.val_sets, val_depth) = self._with_depth("train"), self._with_depth("val")
+        train, depth = self._with_depth("train")
+        self.read_truth()
         self._refuse_missing(train)
         self.accept(train, self.val_sets)
         if not self.detector.partial_labels and any((s.table.ignore | s.table.crowd).any() for s in train):
             self.notes.append(f"warning: {config.model.name} learns what is in ignore regions and crowds as background")
         self.sampler = build_sampler(config, [len(s.table) for s in train])
         self.train = self._samples(train, depth, config.data.augment, self.partners(config.data.augment, "mosaic", "mixup"))
-        self.val_samples = self._samples(self.val_sets, val_depth)
-        if config.eval.rectangular:
+
+    def read_truth(self) -> None:
+        """Read the validation datasets alone, which is enough to score predictions that are there already."""
+        self.val_sets, depth = self._with_depth("val")
+        self.val = [(s.config.name, len(s.table)) for s in self.val_sets]
+        self.val_samples = self._samples(self.val_sets, depth)
+        if self.config.eval.rectangular:
             self.val_samples.rectangular, self.val_shapes = True, self.val_samples.shapes()
 
     def _samples(
@@ -208,9 +215,12 @@ class DetectionTask(TableTask):
         return metrics | ({"rectangular": 1.0} if self.config.eval.rectangular else {})
 
     def outcome(self, predictions: Predictions, metrics: Mapping[str, float], about: Mapping[str, Any]) -> BoxOutcome:
-        truths, detections = [truth_of(s) for s in self.val_sets], [detections_of(p) for p in predictions]
-        matches = Matches.concatenate(match_all(truths, detections, self.config.eval))
-        return BoxOutcome(matches=matches, **self.described(metrics, about))
+        return self.keep([detections_of(p) for p in predictions], metrics, about)
+
+    def keep(self, detections: Sequence[DetectionArrays], metrics: Mapping[str, float], about: Mapping[str, Any]) -> BoxOutcome:
+        """The outcome of these detections of each validation dataset, of whatever model."""
+        matches = match_all([truth_of(s) for s in self.val_sets], detections, self.config.eval)
+        return BoxOutcome(matches=Matches.concatenate(matches), **self.described(metrics, about))
 
     def inspect_labels(self, sets: Sequence[DataSet], out: Inspection) -> None:
         report_classes(sets, self.classes, np.array([class_counts(s.table) for s in sets]), self.unit, out)
