@@ -54,7 +54,7 @@ def loaded(table: AnnotationTable, size: int, images: int, workers: int) -> floa
         position=0,
         steps=None,
         global_batch=BATCH,
-        accumulation=1,
+        micro_batch=BATCH,
         rank=0,
         world_size=1,
         workers=workers,

@@ -31,9 +31,10 @@ def rng(seed: int, position: int, purpose: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[stream_key(seed, purpose), position & _MASK]))
 
 
-def seed_torch(seed: int, step: int, rank: int) -> None:
-    """Seed torch's generators (dropout, stochastic depth) as a function of the step, so that no state needs saving."""
-    value = stream_key(seed, f"torch/{step}/{rank}") >> 1
+def seed_torch(seed: int, step: int, micro_batch: int) -> None:
+    """Seed torch's generators (dropout, stochastic depth) as a function of the step and the number of the micro batch in it, so
+    that no state needs saving and no draw depends on the rank."""
+    value = stream_key(seed, f"torch/{step}/{micro_batch}") >> 1
     torch.default_generator.manual_seed(value)
     # torch.cuda.manual_seed queues callbacks forever while CUDA is not initialised
     if torch.cuda.is_initialized():

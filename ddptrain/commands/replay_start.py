@@ -9,6 +9,7 @@ from pathlib import Path
 from ddptrain.checkpoint.files import checkpoints_in, step_of
 from ddptrain.checkpoint.load import Checkpoint, load_checkpoint
 from ddptrain.config import RunConfig, resolve
+from ddptrain.config.batch import split_batch
 from ddptrain.config.text import parse_yaml
 from ddptrain.errors import UserError
 from ddptrain.reporting.steps import read_steps
@@ -37,7 +38,8 @@ class ReplayStart:
     def micro_batch(self) -> int:
         """Samples that were forwarded at once."""
         known = None if self.known is None else self.known.state.get("micro_batch")
-        return int(known or self.config.train.micro_batch)
+        train = self.config.train
+        return int(known or split_batch(train.global_batch, train.micro_batch, 1).micro_batch)
 
 
 def find_start(run: Path, step: int) -> ReplayStart:

@@ -43,7 +43,7 @@ SYNC = """\
   model.norm=sync takes its statistics over the micro batches of all ranks at once: compared are splits over ranks. Another
   accumulation is another model; with group, frozen and none no split matters."""
 BATCH = """\
-  It must: the model has batch norms, which normalise over one micro batch of one rank, so that its size is part of the model.
+  It must: the model has batch norms, which normalise over one micro batch, so that its size is part of the model.
   Set model.norm=sync (equal over ranks for the same accumulation), or group, frozen or none (equal for every split), or keep
   train.micro_batch as it is."""
 MISTAKE = """\
@@ -87,7 +87,7 @@ def verify(config: RunConfig, way: Way, steps: int | None = None, ranks: Sequenc
     if steps < 2:
         raise UserError(f"--steps {steps}: must be an integer ≥ 2")
     most = max((2, *ranks))
-    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, len(os.sched_getaffinity(0)) // most))
+    threads = config.train.threads or int(os.environ.get("OMP_NUM_THREADS") or max(1, len(os.sched_getaffinity(0)) // most))
     with temporary.folder("verify") as folder:
         runs = ShortRuns(config, steps, folder, threads)
         if way == "ranks":
@@ -111,12 +111,11 @@ def _ranks(runs: ShortRuns, ranks: Sequence[int]) -> int:
     return code
 
 
-def common_micro_batch(batch: int, most: int, ranks: Sequence[int]) -> int:
-    """The largest micro batch of at most `most` samples of which each number of ranks takes whole ones; raises `UserError`
-    where the global batch does not divide over them."""
-    for n in ranks:
-        split_batch(batch, most, n)
-    return next(b for b in range(min(most, batch), 0, -1) if all(batch % (b * n) == 0 for n in ranks))
+def common_micro_batch(batch: int, micro: int | None, ranks: Sequence[int]) -> int:
+    """`train.micro_batch`, or where it is not given the largest usual one of which each number of ranks takes whole ones;
+    raises `UserError` where the global batch does not divide over them."""
+    largest = min(split_batch(batch, micro, n).micro_batch for n in ranks)
+    return next(b for b in range(largest, 0, -1) if all(batch % (b * n) == 0 for n in ranks))
 
 
 def _resume(runs: ShortRuns) -> int:

@@ -14,9 +14,10 @@ HOW_STARTED = ("resume", "slurm")
 NOT_LEARNED = (
     *HOW_STARTED,
     *("name", "output", "monitor", "eval", "checkpoint", "data.val", "data.workers", "data.max_bad_samples"),
-    *("train.device", "train.timeout_s", "train.max_bad_steps", "train.patience"),
+    *("train.device", "train.threads", "train.micro_batch", "train.timeout_s", "train.max_bad_steps", "train.patience"),
 )
-"""Keys and sections without an influence on the weights after a number of steps; the device is recorded by its kind."""
+"""Keys and sections without an influence on the weights after a number of steps, or whose values are recorded as they were
+used: device, threads, micro batch."""
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], apart: Collection[str] = HOW_STARTED) -> Iterator[str]:

@@ -16,8 +16,17 @@ class TrainConfig(Section):
     """Length of the run in steps (optimizer updates), instead of epochs."""
     global_batch: int = Field(default=16, ge=1)
     """Number of samples per step, over all ranks and accumulation steps."""
-    micro_batch: int = Field(default=16, ge=1)
-    """Largest number of samples that one rank forwards at once; the accumulation follows from it and the number of ranks."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Number of samples that are forwarded at once: with it the run has the same bits on every number of ranks that divides
+    global_batch / micro_batch, and no other number is accepted. Default: chosen for the ranks at hand, at most 16."""
+    threads: int | None = Field(default=None, ge=1)
+    """Number of CPU threads of each rank, on which the bits of a run on the CPU depend. Default: what torch takes, or
+    OMP_NUM_THREADS, which launchers set for several ranks; the log says how many."""
+    deterministic: Switch = False
+    """Use only deterministic CUDA kernels, which are slower; on the CPU all kernels are, and this changes nothing."""
+    reduction: Literal["ordered", "fast"] = "ordered"
+    """How gradients are added over micro batches and ranks: `ordered`, in one order on any number of ranks, or `fast`, as
+    DistributedDataParallel does, whose sums differ from one number of ranks to another by rounding."""
     precision: Literal["none", "bf16", "fp16"] = "none"
     """Precision of autocast: `none` (float32), `bf16`, or `fp16` with loss scaling."""
     clip_norm: float | None = Field(default=10.0, gt=0)
@@ -43,7 +52,7 @@ class EvalConfig(Section):
     every_steps: int | None = Field(default=None, ge=1)
     """Number of steps between evaluations, instead of epochs."""
     batch: int | None = Field(default=None, ge=1)
-    """Number of images that are forwarded at once. Default: train.micro_batch."""
+    """Number of images that are forwarded at once. Default: train.micro_batch, or 16."""
     max_bad_images: int | None = Field(default=None, ge=0)
     """Number of validation images that may turn out unreadable before an evaluation fails; each one is replaced by a grey
     image. Default: one in a hundred, and at least one."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from inspect import signature
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -15,7 +13,6 @@ from torch import Tensor, nn
 
 from ddptrain.distributed import last_words
 from ddptrain.distributed.waiting import Waiting
-from ddptrain.distributed.world import World
 from ddptrain.errors import RankFailed, RunFailed, UserError
 
 T = TypeVar("T")
@@ -179,28 +176,20 @@ def first_true(value: str, what: str) -> str:
     return next((v for v in gather_objects(value, what) if v), "")
 
 
-def data_parallel(model: nn.Module, world: World) -> nn.Module:
-    """The model in DDP when there is more than one process, else the model itself.
-
-    Buffers are not broadcast: the step averages them over the ranks in its own small all-reduce.
-    """
-    if world.size == 1:
-        return model
-    ids = [world.device] if world.device.type == "cuda" else None
-    ddp = nn.parallel.DistributedDataParallel
-    # renamed in torch 2.15
-    name = "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"
-    buffers: dict[str, Any] = {name: False}
-    if world.device.type == "cpu" and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
-        raise UserError(
-            "model.norm: sync on the CPUs of a machine with GPUs: set train.device=cuda, or hide them (CUDA_VISIBLE_DEVICES=)"
-        )
-    with Waiting("the comparison of the models"):
-        return ddp(model, device_ids=ids, gradient_as_bucket_view=True, **buffers)
-
-
-def no_sync(model: nn.Module, enabled: bool) -> AbstractContextManager[Any]:
-    """DDP's `no_sync` around forward and backward of a micro batch that is not the step's last."""
-    if enabled and isinstance(model, nn.parallel.DistributedDataParallel):
-        return model.no_sync()
-    return nullcontext()
+def share_weights(model: nn.Module) -> None:
+    """Give every rank rank 0's parameters and buffers; a UserError on all of them where the networks differ."""
+    if not dist.is_initialized():
+        return
+    tensors = [t for t in model.state_dict(keep_vars=True).values() if isinstance(t, Tensor)]
+    shapes = [(t.dtype, tuple(t.shape)) for t in tensors]
+    if any(theirs != shapes for theirs in gather_objects(shapes, "the comparison of the models")):
+        error = UserError("the ranks have built different networks; start every rank with the same files and arguments")
+        error.everywhere = True
+        raise error
+    with Waiting("the comparison of the models"), torch.no_grad():
+        for dtype in dict.fromkeys(t.dtype for t in tensors):
+            alike = [t for t in tensors if t.dtype == dtype]
+            flat = torch.cat([t.flatten() for t in alike])
+            dist.broadcast(flat, src=0)
+            for tensor, part in zip(alike, flat.split([t.numel() for t in alike])):
+                tensor.copy_(part.view_as(tensor))

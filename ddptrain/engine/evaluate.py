@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ddptrain import distributed
+from ddptrain.config.batch import evaluated_at_once
 from ddptrain.data.loading.batches import eval_loader
 from ddptrain.data.loading.loader import Wait
 from ddptrain.distributed import World
@@ -59,7 +60,7 @@ def _predict_shard(
     with eval_loader(
         task.val_samples,
         [size for _, size in task.val],
-        batch=config.eval.batch or config.train.micro_batch,
+        batch=evaluated_at_once(config.eval.batch, config.train.micro_batch),
         rank=world.rank,
         world_size=world.size,
         workers=config.data.workers,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ddptrain import seeding
 from ddptrain.data.loading.batches import train_loader
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step import StepReport
@@ -25,8 +24,8 @@ class Attempt:
         report: its numbers, as the run reports them.
         batches: its micro batches.
         losses: of each micro batch; sums that the report's normalizer divides.
-        gradients: norm of each parameter's gradient by its name, divided by the normalizer and not clipped; those without a
-            gradient are missing.
+        gradients: norm of each parameter's gradient by its name, divided by the normalizer and not clipped; frozen ones are
+            missing.
     """
 
     position: int
@@ -52,7 +51,7 @@ def replay(task: Task, state: RunState, step: int, most: int) -> Iterator[Attemp
         position=state.position,
         steps=None,
         global_batch=split.global_batch,
-        accumulation=split.accumulation,
+        micro_batch=split.micro_batch,
         rank=0,
         world_size=1,
         workers=task.config.data.workers,
@@ -65,7 +64,6 @@ def replay(task: Task, state: RunState, step: int, most: int) -> Iterator[Attemp
             position = state.position
             if due:
                 watch.begin()
-            seeding.seed_torch(task.config.seed, state.step + state.skipped, 0)
             report = state.advance(micro)
             if due:
                 most -= 1

@@ -146,14 +146,16 @@ def consequences(checkpoint: Checkpoint, state: RunState, image_size: Any, loss:
     before, split, norms = checkpoint.stored_config, state.split, batch_norms(state.model)
     learning = [m for m in norms if m.track_running_stats and m.affine and (m.weight is None or m.weight.requires_grad)]
     micro, ranks = checkpoint.state.get("micro_batch"), checkpoint.state.get("ranks")
-    if learning and micro is not None and ranks is not None and (micro, ranks) != (split.micro_batch, split.world_size):
-        synced = all(isinstance(m, SYNC_BATCH_NORMS) for m in learning)
+    synced = any(isinstance(m, SYNC_BATCH_NORMS) for m in learning)
+    same = micro == split.micro_batch and (ranks == split.world_size or not synced)
+    if learning and micro is not None and ranks is not None and not same:
+        restore = "both" if synced else f"train.micro_batch={micro}"
         over = "all ranks' micro batches" if synced else "one micro batch"
         group = ", or train with model.norm=group, where the split does not matter" if group_norms else ""
         yield (
             f"micro batch {micro} on {counted(int(ranks), 'rank')} before, {split.micro_batch} on "
             f"{counted(split.world_size, 'rank')} now: the model has batch norms, which normalise over {over}, so what it "
-            f"learns and its running statistics are not those of the run so far; restore both{group}"
+            f"learns and its running statistics are not those of the run so far; restore {restore}{group}"
         )
     size = before["data"]["image_size"]
     if size != image_size:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import exp
 
+import torch
+
 from ddptrain.config.section import Section
 from ddptrain.distributed import World
+from ddptrain.engine.arithmetic import exactness
 from ddptrain.engine.reporting import RunReporter
 from ddptrain.engine.state import RunState
+from ddptrain.models.norms import SYNC_BATCH_NORMS
 from ddptrain.optim.build import used_decay
 from ddptrain.reporting.ledger import plan_table
 from ddptrain.reporting.table import Table
@@ -25,10 +29,12 @@ def report_start(task: Task, world: World, state: RunState, reporter: RunReporte
     config, line, split = task.config, reporter.console.line, state.split
     start = f"from step {state.step}" if state.step else "from the start"
     line(f"ddptrain {__version__}  run {config.folder}  seed {config.seed}  {start} to step {state.steps}")
+    threads = f", {counted(torch.get_num_threads(), 'thread')} each" if world.device.type == "cpu" else ""
     line(
         f"global batch {split.global_batch} = micro batch {split.micro_batch} × accumulation {split.accumulation} "
-        f"× {counted(split.world_size, 'rank')} ({world.launcher}, {world.device.type})"
+        f"× {counted(split.world_size, 'rank')} ({world.launcher}, {world.device.type}){threads}"
     )
+    line(exactness(split, config.train, world.device, any(isinstance(m, SYNC_BATCH_NORMS) for m in state.model.modules())))
     parameters = sum(p.numel() for p in state.model.parameters())
     line(f"model {config.model.name}: {parameters / 1e6:.2f} M parameters, {len(task.classes)} classes")
     for setting in settings(state, config.train, config.eval, config.checkpoint):

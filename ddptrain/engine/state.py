@@ -18,6 +18,7 @@ from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.distributed import World
 from ddptrain.engine.step import Stepper, StepReport
 from ddptrain.errors import UserError
+from ddptrain.models.norms import SYNC_BATCH_NORMS
 from ddptrain.optim.build import build_optimizer, load_optimizer
 from ddptrain.optim.ema import Ema
 from ddptrain.optim.freeze import freeze
@@ -36,7 +37,7 @@ class RunState:
     """Model, optimizer, averages and counters of one run.
 
     Attributes:
-        model: not wrapped in DDP; `stepper.model` is the wrapped one.
+        model: not wrapped in DDP; `stepper.gradients.model` may be.
         steps: length of the run; samples_per_epoch: length of an epoch.
         step: updates made; skipped: steps that made none (their samples are spent).
         position: samples of the global stream that are spent.
@@ -109,7 +110,7 @@ class RunState:
     def advance(self, batches: Sequence[Batch], stop: bool = False) -> StepReport:
         """Make the next step over this rank's micro batches, and count it; `stop` is this rank's wish to stop after it."""
         self.schedule.apply(self.optimizer, self.step)
-        report = self.stepper(batches, stop=stop)
+        report = self.stepper(batches, self.step + self.skipped, stop)
         self.count(report)
         return report
 
@@ -140,6 +141,11 @@ class RunState:
         self.model.train()
         for part in self.frozen:
             part.eval()
+
+    def share_weights(self) -> None:
+        """Take rank 0's fresh weights: a network need not be a function of the seed alone."""
+        for model in (self.model, *([self.ema.model] if self.ema is not None else [])):
+            distributed.share_weights(model)
 
     def start_from(self, source: Path, classes: Sequence[str], strict: bool) -> None:
         """Take the weights of another run, see `load_initial`."""
@@ -215,8 +221,13 @@ def build_state(task: Task, world: World, split: Split) -> RunState:
     mixture = task.sampler.mixture
     samples_per_epoch = mixture.samples_per_epoch
     steps = run_length(config.train, samples_per_epoch)
-    parallel, datasets = distributed.data_parallel(model, world), len(mixture.names)
-    stepper = Stepper(parallel, task.loss, optimizer, world, datasets, config.train.clip_norm, config.train.precision)
+    tree, datasets = distributed.TreeSum(world.rank, world.size, split.micro_batches), len(mixture.names)
+    overlap = not any(isinstance(m, SYNC_BATCH_NORMS) for m in model.modules())
+    gradients = distributed.build_gradients(model, world, tree, config.train.reduction, overlap)
+    train = config.train
+    stepper = Stepper(
+        model, task.loss, optimizer, gradients, tree, datasets, world.device, config.seed, train.clip_norm, train.precision
+    )
     state = RunState(
         model=model,
         stepper=stepper,

@@ -1,8 +1,9 @@
-"""One step: forward and backward over the micro batches, one small all-reduce, scale, clip, finite check, update.
+"""One step: forward and backward over the micro batches, their sums over all ranks, scale, clip, finite check, update.
 
-The task returns sums. With L the summed loss and N the summed normalizer over all micro batches and ranks, the gradient that
-is applied is grad(L) / N: the same for every split of the global batch. DDP averages gradients over W ranks, hence the factor
-W / N on what it leaves behind.
+The task returns sums. With L the summed loss and N the summed normalizer over all micro batches, the gradient that is applied
+is grad(L) / N: the same for every split of the global batch. The micro batch is the unit of computing: each starts from the
+running statistics of the step's start and draws its own random numbers, and what comes out of them is added in one fixed tree.
+So a step has the same bits on any number of ranks.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddptrain import distributed
-from ddptrain.distributed import World
+from ddptrain.distributed import Gradients, TreeSum
+from ddptrain.seeding import seed_torch
 from ddptrain.structures import Batch, LossSum
 
 Loss = Callable[[nn.Module, Batch], LossSum]
@@ -60,14 +61,23 @@ class Stepper:
     `normalizer` is the previous step's: under fp16 the sums are divided by the power of two next to it before the backward
     pass, to stay in range. It is the only state, and belongs in the checkpoint.
 
-    `watch` is called before an update with the factor by which the gradients are then multiplied.
+    Attributes:
+        model: not wrapped in DDP; `gradients.model` may be.
+        gradients: how gradients are added over micro batches and ranks.
+        tree: how everything else is, and which micro batches are this rank's.
+        datasets: number of datasets.
+        seed: the run's.
+        watch: called before an update with the factor by which the gradients are then multiplied.
     """
 
     model: nn.Module
     loss: Loss
     optimizer: torch.optim.Optimizer
-    world: World
+    gradients: Gradients
+    tree: TreeSum
     datasets: int
+    device: torch.device
+    seed: int = 0
     clip_norm: float | None = None
     precision: str = "none"
     normalizer: float = 1.0
@@ -75,29 +85,34 @@ class Stepper:
     watch: Callable[[float], None] | None = None
 
     def __post_init__(self) -> None:
-        device = self.world.device
         if self.precision == "fp16":
-            self.scaler = torch.amp.GradScaler(device.type)
-        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+            self.scaler = torch.amp.GradScaler(self.device.type)
         buffers = _running_statistics(self.model)
-        self._statistics = [b for b in buffers if b.is_floating_point()]
-        counts = [b for b in buffers if not b.is_floating_point()]
-        self._touched = [(group, [b.clone() for b in group]) for group in (self._statistics, counts) if group]
-        self._gradients: AbstractContextManager[Any] = (
-            distributed.Waiting("the gradients of a step") if self.world.size > 1 else nullcontext()
-        )
-        self._no_flags, self._no_loss = torch.zeros(2, device=device), torch.zeros(self.datasets, device=device)
-        self._one_hot = torch.eye(self.datasets, device=device)
+        groups = ([b for b in buffers if b.is_floating_point()], [b for b in buffers if not b.is_floating_point()])
+        self._statistics = [(group, [b.clone() for b in group]) for group in groups if group]
+        self._no_flags, self._no_loss = torch.zeros(2, device=self.device), torch.zeros(self.datasets, device=self.device)
+        self._one_hot = torch.eye(self.datasets, device=self.device)
 
-    def __call__(self, batches: Sequence[Batch], stop: bool = False) -> StepReport:
-        """Run one step over this rank's micro batches; `stop` is this rank's wish to stop after it."""
-        for buffers, before in self._touched:
+    def __call__(self, batches: Sequence[Batch], number: int, stop: bool = False) -> StepReport:
+        """Run one step over this rank's micro batches.
+
+        Args:
+            number: steps before this one, skipped ones included, for the random numbers in the network.
+            stop: this rank's wish to stop after it.
+        """
+        for buffers, before in self._statistics:
             torch._foreach_copy_(before, buffers)
-        losses = [self._backward(b, last=i == len(batches) - 1) for i, b in enumerate(batches)]
-        sums = self._reduce(self._sums(batches, losses, stop))
+        losses, rows = [], []
+        for i, batch in enumerate(batches):
+            if i:
+                self._restore()
+            seed_torch(self.seed, number, self.tree.first + i)
+            losses.append(self._forward_and_backward(batch, i))
+            rows.append(self._sums(batch, losses[-1], stop))
+        sums = rows[0] if self.tree.micro_batches == 1 else self._add(rows)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        grads = [p.grad for p in self._parameters if p.grad is not None]
+        grads = self.gradients.all()
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)), keepdim=True)
         *numbers, (raw_norm,) = _to_host([*sums, norm.float()])
 
@@ -109,60 +124,64 @@ class Stepper:
             torch._foreach_mul_(grads, self._factor(report.normalizer) * clip)
             self.optimizer.step()
             self.normalizer = report.normalizer
-        else:  # the forward pass has written into the running statistics: a skipped step leaves no trace
-            for buffers, before in self._touched:
-                torch._foreach_copy_(buffers, before)
+        else:
+            self._restore()  # a skipped step leaves no trace
         if self.scaler is not None:
             self.scaler.update()  # saw the same reduced gradients on every rank
-        for p in self._parameters:
-            p.grad = None
+        self.gradients.clear()
         return report
 
-    def _backward(self, batch: Batch, last: bool) -> LossSum:
-        with distributed.no_sync(self.model, enabled=not last):
-            with autocast(self.world.device, self.precision):
-                loss = self.loss(self.model, batch)
+    def _forward_and_backward(self, batch: Batch, number: int) -> LossSum:
+        with self.gradients.micro_batch(number):
+            with autocast(self.device, self.precision):
+                loss = self.loss(self.gradients.model, batch)
             total = loss.total
             if self.scaler is not None:
                 total = self.scaler.scale(total * self._prescale())
-            with self._gradients if last else nullcontext():
-                total.backward()
+            self.gradients.backward(total, number)
         return loss
+
+    def _restore(self) -> None:
+        """Put back the running statistics of the step's start, which every micro batch starts from."""
+        for buffers, before in self._statistics:
+            torch._foreach_copy_(buffers, before)
 
     def _prescale(self) -> float:
         return 2.0 ** -round(math.log2(max(self.normalizer, 1.0))) if self.scaler is not None else 1.0
 
     def _factor(self, normalizer: float) -> float:
-        """What the gradients that DDP leaves behind lack to be those of the whole step's loss."""
-        return self.world.size / (normalizer * self._prescale())
+        """What the gradients lack to be those of the whole step's loss."""
+        return self.gradients.divided / (normalizer * self._prescale())
 
-    def _sums(self, batches: Sequence[Batch], losses: Sequence[LossSum], stop: bool) -> list[Tensor]:
-        """What a step sums, over this rank's micro batches, float32: normalizer and parts of the loss `[1 + P]`, loss by
-        dataset (0 where the task has none per sample) `[D]`, samples by dataset `[D]`, wishes to stop and replaced samples
-        `[2]`."""
-        micro = [self._of_micro_batch(batch, loss) for batch, loss in zip(batches, losses)]
-        totals, loss, samples = micro[0] if len(micro) == 1 else (torch.stack(alike).sum(0) for alike in zip(*micro))
-        replaced = sum(len(b.replaced) for b in batches)
-        flags = torch.tensor([float(stop), float(replaced)], device=self.world.device) if stop or replaced else self._no_flags
-        return [totals, loss, samples, flags]
-
-    def _of_micro_batch(self, batch: Batch, loss: LossSum) -> tuple[Tensor, Tensor, Tensor]:
+    def _sums(self, batch: Batch, loss: LossSum, stop: bool) -> list[Tensor]:
+        """What a step sums, of a micro batch: normalizer and parts of the loss `[1 + P]`, loss by dataset (0 where the task has
+        none per sample) `[D]`, samples by dataset `[D]`, wishes to stop and replaced samples `[2]`; and, where there are
+        several micro batches, what it changed in the running statistics."""
         # products with a one-hot matrix [B, D]: in a fixed order also on CUDA, where index_add_ has none
         member = self._one_hot.index_select(0, batch.keys.select(1, 1))
         by_dataset = self._no_loss if loss.per_sample is None else loss.per_sample.float() @ member
-        return torch.stack([loss.normalizer, *loss.parts.values()]).float(), by_dataset, member.sum(0)
+        replaced = len(batch.replaced)
+        flags = torch.tensor([float(stop), float(replaced)], device=self.device) if stop or replaced else self._no_flags
+        totals = torch.stack([loss.normalizer, *loss.parts.values()]).float()
+        sums = [totals, by_dataset, member.sum(0), flags]
+        if self.tree.micro_batches > 1:
+            sums += [d for buffers, before in self._statistics for d in torch._foreach_sub(buffers, before)]
+        return sums
 
-    def _reduce(self, sums: list[Tensor]) -> list[Tensor]:
-        """`sums` over the ranks; the same all-reduce turns the running statistics, which differ between ranks, into their
-        mean: those of one model."""
-        if self.world.size == 1:
-            return sums
-        tensors = [*sums, *self._statistics]
-        flat = distributed.all_reduce_sum(torch.cat([t.float().flatten() for t in tensors]), "the sums of a step")
-        reduced = [part.view_as(t) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors)]
-        if self._statistics:
-            torch._foreach_copy_(self._statistics, torch._foreach_div(reduced[len(sums) :], self.world.size))
-        return reduced[: len(sums)]
+    def _add(self, rows: list[list[Tensor]]) -> list[Tensor]:
+        """The sums of the step from those of this rank's micro batches, in the order of the tree; the running statistics become
+        the mean of what the micro batches made of them, and their counts advance by one."""
+        lengths = [t.numel() for t in rows[0]]
+        flat = self.tree.add([torch.cat([t.flatten() for t in row]) for row in rows], "the sums of a step")
+        sums, rest = list(flat.split(lengths)[:4]), flat[sum(lengths[:4]) :] / self.tree.micro_batches
+        for buffers, before in self._statistics:
+            sizes = [b.numel() for b in buffers]
+            moves, rest = rest[: sum(sizes)], rest[sum(sizes) :]
+            if not buffers[0].is_floating_point():
+                moves = moves.ceil().long()
+            moved = [m.view_as(b) for m, b in zip(moves.split(sizes), buffers)]
+            torch._foreach_copy_(buffers, torch._foreach_add(before, moved))
+        return sums
 
     def _report(self, sums: list[list[float]], raw_norm: float, losses: list[LossSum]) -> StepReport:
         (normalizer, *parts), loss_by_dataset, samples_by_dataset, (stop, replaced) = sums

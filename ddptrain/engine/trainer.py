@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from ddptrain import distributed, seeding
+from ddptrain import distributed
 from ddptrain.config import RunConfig
 from ddptrain.config.batch import split_batch
 from ddptrain.data.loading.batches import train_loader
 from ddptrain.data.loading.loader import Wait
 from ddptrain.data.loading.workers import start_server
 from ddptrain.distributed import World
+from ddptrain.engine.arithmetic import arithmetic
 from ddptrain.engine.bad_steps import BadSteps
 from ddptrain.engine.evaluate import evaluate
 from ddptrain.engine.rank_check import check_ranks
@@ -71,6 +72,7 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
     with ExitStack() as stack:
         if world.device.type == "cuda" and config.data.workers:
             start_server()  # while the ranks meet and the datasets are read
+        stack.enter_context(arithmetic(config.train.threads, config.train.deterministic, world.device))
         stack.enter_context(distributed.process_group(world, config.train.timeout_s, stop))
         for note in filter(None, (world.note, world.lacking if world.local_rank == 0 else "")):
             warn(note)
@@ -80,6 +82,7 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
         config = task.config  # which lists the classes, where they were auto
         state = distributed.agree(lambda: build_state(task, world, split), "building the model")
+        state.share_weights()
         folder = stack.enter_context(RunFolder(task, world, state, lock))
         stop.on_leave.insert(0, folder.abandon)
         folder.open()
@@ -94,7 +97,7 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
                 position=state.position,
                 steps=None,
                 global_batch=split.global_batch,
-                accumulation=split.accumulation,
+                micro_batch=split.micro_batch,
                 rank=world.rank,
                 world_size=world.size,
                 workers=config.data.workers,
@@ -120,7 +123,6 @@ def run_steps(run: Run, loader: Iterable[Batch]) -> str:
         _judge(run, save=True)
     done = 0
     while state.step < state.steps and not state.out_of_patience:
-        seeding.seed_torch(config.seed, state.step + state.skipped, world.rank)
         micro = [next(batches).to(world.device) for _ in range(state.split.accumulation)]
         if not done:
             check_ranks(config.model_dump_json(), world, state, micro)

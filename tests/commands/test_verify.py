@@ -15,7 +15,7 @@ from support import Forked
 from ddptrain.cli import main
 from ddptrain.commands.differences import differences, largest_difference, only_in_one
 from ddptrain.commands.verify import common_micro_batch
-from ddptrain.errors import RunFailed
+from ddptrain.errors import RunFailed, UserError
 
 
 def test_resume_holds(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,10 +74,12 @@ def test_ranks_that_the_global_batch_does_not_divide_over_are_refused(config: Pa
 
 
 def test_all_ranks_take_whole_micro_batches_of_one_size() -> None:
-    assert common_micro_batch(12, 12, [1, 2]) == 6
-    assert common_micro_batch(12, 4, [1, 2]) == 3
-    assert common_micro_batch(12, 5, [1, 2, 3]) == 2
-    assert common_micro_batch(8, 8, [8, 1]) == 1
+    assert common_micro_batch(12, None, [1, 2]) == 6
+    assert common_micro_batch(12, 2, [1, 2]) == 2
+    assert common_micro_batch(12, None, [1, 2, 3]) == 2
+    assert common_micro_batch(8, None, [8, 1]) == 1
+    with pytest.raises(UserError, match="start 1 or 3 ranks"):
+        common_micro_batch(12, 4, [1, 2])
 
 
 def state() -> dict[str, Any]:
@@ -141,8 +143,7 @@ FAULTS = {
     ),
     # gradients of the last micro batch only
     "split": (
-        "import ddptrain.engine.step as m\nproper = m.Stepper._backward\n"
-        "m.Stepper._backward = lambda self, batch, last: (self.optimizer.zero_grad(), proper(self, batch, last))[1]",
+        "import ddptrain.distributed.gradients as m\nm.OrderedGradients._keep = lambda self, number: self.clear()",
         "1 rank x micro batch 6: largest difference",
     ),
 }

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from small_runs import RUNS
-from support import Ranks, command_line, cut_back, equal, final_state, in_turn, relative_difference, train
+from support import Ranks, command_line, cut_back, equal, final_state, in_turn, train
 
-from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.cli import main
 
 RUN = ("train.steps=12", "checkpoint.every_steps=3", "eval.every_steps=6", "model.norm=batch", "train.precision=none")
@@ -76,29 +75,6 @@ def test_a_run_of_any_task_goes_on_as_if_nothing_had_been(small_config: Callable
         for cut in (tmp_path / f"{task}1", tmp_path / f"{task}5"):
             equal(final_state(calm), final_state(cut))
             assert (cut / "history.csv").read_text() == history
-
-
-@pytest.mark.timeout(1200)
-def test_on_another_number_of_ranks_the_same_stream_goes_on(small_config: Callable[[str], Path], tmp_path: Path) -> None:
-    """A run of one rank, of any task, that was killed after half its steps, on two and three ranks."""
-    steps = ("train.steps=8", "checkpoint.every_steps=4", "optimizer.name=sgd", "optimizer.lr=0.01")
-    commands = {task: ["train", str(small_config(task)), *steps, *run.exact] for task, run in RUNS.items()}
-    in_turn(1, [[*command, f"name={task}"] for task, command in commands.items()])
-    for world_size in (2, 3):
-        for task in RUNS:
-            cut_back(tmp_path / task, tmp_path / f"{task}{world_size}", 4)
-        texts = in_turn(world_size, [[*c, f"name={task}{world_size}", "resume=auto"] for task, c in commands.items()])
-        assert all(f"{world_size} ranks" in text for text in texts)
-    for task in RUNS:
-        calm = final_state(tmp_path / task)
-        for other in (final_state(tmp_path / f"{task}{world_size}") for world_size in (2, 3)):
-            for key in ("position", "step", "samples_by_dataset"):
-                assert other[key] == calm[key]
-            for part in ("model", "ema"):
-                assert relative_difference(calm[part], other[part]) < 1e-5, (task, part)
-        # the second half did train: the runs do not agree because nothing moved
-        half = load_checkpoint(tmp_path / task / "checkpoints" / "step_00000004.pt", pytest.fail).state
-        assert relative_difference(half["model"], calm["model"]) > 1e-3, task
 
 
 def test_a_run_folder_is_never_overwritten_and_another_run_never_resumed(config: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from ddptrain import distributed
 from ddptrain.config import EmaConfig, OptimizerConfig, ScheduleConfig
 from ddptrain.config.batch import split_batch
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
-from ddptrain.distributed import World
+from ddptrain.distributed import Reduction, World
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step import Stepper
 from ddptrain.optim.build import build_optimizer
@@ -49,10 +48,13 @@ def network(norm: bool = True) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4) if norm else nn.ReLU(), nn.Conv2d(4, 2, 1))
 
 
-def state(world: World, norm: bool = True, precision: str = "none") -> RunState:
+def state(world: World, norm: bool = True, precision: str = "none", run: int = 1, reduction: Reduction = "ordered") -> RunState:
+    """`run` micro batches on each rank."""
     model = network(norm)
     optimizer = build_optimizer(OptimizerConfig(), model, 4)
-    stepper = Stepper(distributed.data_parallel(model, world), loss, optimizer, world, 2, precision=precision)
+    tree = distributed.TreeSum(world.rank, world.size, world.size * run)
+    gradients = distributed.build_gradients(model, world, tree, reduction)
+    stepper = Stepper(model, loss, optimizer, gradients, tree, 2, world.device, precision=precision)
     return RunState(
         model=model,
         stepper=stepper,
@@ -60,7 +62,7 @@ def state(world: World, norm: bool = True, precision: str = "none") -> RunState:
         schedule=Schedule(ScheduleConfig(warmup_epochs=0), OptimizerConfig(), 100, 10.0),
         sampler=DistributedWeightedSampler([10, 10], block=4, num_replicas=1, rank=0),
         ema=Ema(model, EmaConfig()),
-        split=split_batch(4, 4, world.size),
+        split=split_batch(4, None, world.size),
         steps=100,
         samples_per_epoch=40,
         patience=None,
@@ -70,25 +72,33 @@ def state(world: World, norm: bool = True, precision: str = "none") -> RunState:
     )
 
 
-def _count_all_reduces(accumulation: int) -> None:
+CALLS = ("all_to_all", "all_gather", "_allgather_base", "all_reduce")
+
+
+def _count_collectives(reduction: Reduction, run: int) -> None:
     world = distributed.discover("cpu")
     with distributed.process_group(world, 60):
-        stepper = state(world).stepper
-        micro = [batch(torch.rand(2)) for _ in range(accumulation)]
-        stepper(micro)  # DDP regroups its buckets after the first step
-        stepper(micro)
+        stepper = state(world, run=run, reduction=reduction).stepper
+        micro = [batch(torch.rand(2)) for _ in range(run)]
+        stepper(micro, 0)  # DDP regroups its buckets after the first step
+        stepper(micro, 1)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            for _ in range(3):
-                stepper(micro)
-        print("all-reduces", sum(e.count for e in profile.key_averages() if e.key == "gloo:all_reduce"))
+            for number in range(3):
+                stepper(micro, number)
+        counts = {call: sum(e.count for e in profile.key_averages() if e.key == f"gloo:{call}") for call in CALLS}
+        print("collectives", {call: count for call, count in counts.items() if count})
 
 
-@pytest.mark.parametrize("accumulation", [1, 4])
-def test_a_step_is_one_set_of_buckets_and_one_small_tensor(accumulation: int) -> None:
-    """Whatever the accumulation: the tiny model is one bucket, so that a step makes two all-reduces."""
-    ranks = Ranks(2, _count_all_reduces, accumulation)
+@pytest.mark.parametrize(("reduction", "run", "expected"), [
+    ("ordered", 1, {"all_to_all": 6, "all_gather": 6}),
+    ("ordered", 4, {"all_to_all": 6, "all_gather": 6}),
+    ("fast", 4, {"all_to_all": 3, "all_gather": 3, "all_reduce": 3}),
+])  # fmt: skip
+def test_a_step_is_one_set_of_buckets_and_one_small_tensor(reduction: Reduction, run: int, expected: dict[str, int]) -> None:
+    """Whatever the accumulation; the tiny model is one bucket."""
+    ranks = Ranks(2, _count_collectives, reduction, run)
     assert ranks.wait() == [0, 0], ranks.text
-    assert ranks.text.count("all-reduces 6") == 2, ranks.text
+    assert ranks.text.count(f"collectives {expected}") == 2, ranks.text
 
 
 def everything(run: RunState) -> dict[str, Any]:
@@ -114,15 +124,16 @@ ONE = World(0, 1, 0, 1, torch.device("cpu"), "single")
 
 def one_step(run: RunState, values: torch.Tensor) -> bool:
     run.schedule.apply(run.optimizer, run.step)
-    report = run.stepper([batch(values)])
+    report = run.stepper([batch(v) for v in values.chunk(run.stepper.tree.run)], run.step + run.skipped)
     run.count(report)
     return report.updated
 
 
+@pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_skipped_step_leaves_no_trace(bad: float) -> None:
+def test_a_skipped_step_leaves_no_trace(bad: float, micro_batches: int) -> None:
     """Weights, average, optimizer, clock and running statistics (which the forward pass spoiled) are as before."""
-    run = state(ONE)
+    run = state(ONE, run=micro_batches)
     assert one_step(run, torch.tensor([0.1, 0.2, 0.3, 0.4]))
     before, rates = everything(run), [g["lr"] for g in run.optimizer.param_groups]
     assert not one_step(run, torch.tensor([0.1, bad, 0.3, 0.4]))
@@ -133,11 +144,51 @@ def test_a_skipped_step_leaves_no_trace(bad: float) -> None:
     assert rates_again != rates  # those of the second update...
     assert one_step(run, torch.tensor([0.5, 0.6, 0.7, 0.8]))
     assert run.step == 2
-    straight = state(ONE)
+    straight = state(ONE, run=micro_batches)
     one_step(straight, torch.tensor([0.1, 0.2, 0.3, 0.4]))
     one_step(straight, torch.tensor([0.5, 0.6, 0.7, 0.8]))
     # ...and the run goes on as if the bad batch had never been
     assert same(everything(run), everything(straight)) == []
+
+
+def test_running_statistics_become_the_mean_over_the_micro_batches() -> None:
+    """Of what each makes of those at the step's start; what a part in eval mode holds stays to the last bit."""
+    run = state(ONE, run=3)
+    norm = run.model[1]  # type: ignore[index]
+    frozen = nn.BatchNorm2d(4).eval()
+    frozen.running_mean.uniform_(generator=torch.Generator().manual_seed(0))  # type: ignore[union-attr]
+    assert isinstance(norm, nn.BatchNorm2d)
+    parts = torch.tensor([0.1, 0.2, 0.3, 0.9, 0.7, 0.6]).chunk(3)
+    expected = []
+    for part in parts:
+        alone = network()
+        alone(batch(part).images)
+        expected.append(alone[1].running_mean)  # type: ignore[index]
+    stepper = run.stepper
+    model = nn.Sequential(run.model, nn.ModuleList([frozen]))  # type: ignore[list-item]
+    again = Stepper(model, stepper.loss, stepper.optimizer, stepper.gradients, stepper.tree, 2, ONE.device)
+    constant = frozen.running_mean.clone()  # type: ignore[union-attr]
+    again([batch(part) for part in parts], 0)
+    torch.testing.assert_close(norm.running_mean, torch.stack(expected).mean(0))  # type: ignore[arg-type]
+    assert int(norm.num_batches_tracked) == 1  # type: ignore[arg-type]
+    assert torch.equal(frozen.running_mean, constant)  # type: ignore[arg-type]
+    assert int(frozen.num_batches_tracked) == 0  # type: ignore[arg-type]
+
+
+def test_a_parameter_without_gradient_counts_as_zero_in_any_split() -> None:
+    """It decays, and keeps moving by its momentum, whether or not its gradient is added to others."""
+    found = []
+    for micro_batches in (1, 2):
+        run = state(ONE, norm=False, run=micro_batches)
+        model = run.model
+        proper = run.stepper.loss
+        run.stepper.loss = lambda m, b, proper=proper: proper(m[:1], b)  # type: ignore[misc, index]
+        for _ in range(2):
+            assert one_step(run, torch.tensor([0.1, 0.2, 0.3, 0.4]))
+        found.append([p.detach() for p in model.parameters()])
+    for a, b in zip(*found):
+        torch.testing.assert_close(a, b)
+    assert not torch.equal(found[0][2], network(norm=False)[2].weight)  # type: ignore[index]
 
 
 def test_an_fp16_overflow_skips_and_scales_down() -> None:
@@ -155,45 +206,3 @@ def test_an_fp16_overflow_skips_and_scales_down() -> None:
     assert (run.step, run.skipped) == (1, len(scales))
     assert run.ema is not None
     assert not torch.equal(before["ema.0.weight"], everything(run)["ema.0.weight"])
-
-
-def _a_rank_without_boxes(config: str, whose: int) -> None:
-    """Three steps on a real detector; the batches of rank `whose` (all, if -1) hold no box. Prints what came out."""
-    from ddptrain.config import load_config
-    from ddptrain.engine.state import build_state
-    from ddptrain.structures import SampleKey
-    from ddptrain.tasks.build import build_task
-
-    world = distributed.discover("cpu")
-    with distributed.process_group(world, 30):
-        cfg = load_config(config, ["train.global_batch=4", "train.micro_batch=2", "model.norm=none"])
-        task = build_task(cfg)
-        run = build_state(task, world, split_batch(4, 4, world.size))
-        for step in range(3):
-            run.schedule.apply(run.optimizer, 50)
-            micro = []
-            for owner in range(2) if world.size == 1 else [world.rank]:
-                some = task.train.collate([task.train[SampleKey(4 * step + 2 * owner + i, 0, i)] for i in range(2)])
-                if whose in (owner, -1):
-                    none = {k: v[:0] for k, v in some.targets.items()}
-                    some.targets = none
-                micro.append(some)
-            report = run.stepper(micro)
-            run.count(report)
-            assert report.updated
-        weights = torch.cat([p.detach().flatten() for p in run.model.parameters()]).double()
-        print(f"weights {world.size} {report.normalizer:.4f} {weights.sum():.7f} {weights.norm():.7f}")
-
-
-@pytest.mark.parametrize("whose", [1, -1])
-def test_ranks_with_empty_labels_only(config: Path, whose: int) -> None:
-    """No hang, and the same weights on both ranks as on one rank with the same batches."""
-    lines = []
-    for world_size in (1, 2):
-        ranks = Ranks(world_size, _a_rank_without_boxes, str(config), whose)
-        assert ranks.wait() == [0] * world_size, ranks.text
-        lines += [line.split()[2:] for line in ranks.text.splitlines() if line.startswith("weights")]
-    assert len(lines) == 3
-    assert lines[1] == lines[2]
-    for one, two in zip(map(float, lines[0]), map(float, lines[1])):
-        assert one == pytest.approx(two, rel=1e-5)

@@ -59,7 +59,7 @@ class Numbers:
 
 
 def stream(samples: Any = None, **changes: Any) -> Loader:
-    options = {"position": 0, "steps": None, "global_batch": 8, "accumulation": 1, "rank": 0, "world_size": 1, "workers": 0}
+    options = {"position": 0, "steps": None, "global_batch": 8, "micro_batch": 8, "rank": 0, "world_size": 1, "workers": 0}
     return train_loader(samples or Numbers(), keys_of, **{**options, **changes})
 
 

@@ -32,7 +32,7 @@ class SmallRun(NamedTuple):
 COMMON = """
 name: run
 output: OUTPUT
-train: {steps: 6, global_batch: 12, micro_batch: 12}
+train: {steps: 6, global_batch: 12}
 eval: {every_epochs: null}
 checkpoint: {every_epochs: null}
 monitor: {tensorboard: false, every_steps: 2}

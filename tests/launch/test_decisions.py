@@ -124,7 +124,7 @@ def test_job_folder_holds_all_a_start_needs(config: Path) -> None:
     ("overrides", "said"),
     [
         (["data.val.0.root=elsewhere"], r"data\.val\.0\.root: d: .*/elsewhere does not exist"),
-        (["train.global_batch=7", "slurm.nodes=2"], "set it to 6 or 8, the nearest that do"),
+        (["train.global_batch=7", "slurm.nodes=2"], "set it to 8, the nearest that does with train.micro_batch=4"),
         (["optimiser.lr=1"], "did you mean optimizer"),
         (["data.train.0.depth=maps"], r"data\.train\.0\.depth: d: .*/data/maps does not exist"),
         (["init_from=runs/before"], r"init_from: .*/runs/before does not exist; give a run folder"),

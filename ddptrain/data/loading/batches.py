@@ -16,7 +16,7 @@ def train_loader(
     position: int,
     steps: int | None,
     global_batch: int,
-    accumulation: int,
+    micro_batch: int,
     rank: int,
     world_size: int,
     workers: int,
@@ -25,32 +25,32 @@ def train_loader(
 ) -> Loader:
     """One rank's part of the stream from `position` on, without a break between epochs.
 
-    Step s takes the positions `position + s * global_batch + rank + world_size * j`, j = 0, 1, ..., and yields them
-    as `accumulation` micro batches in this order, equal in size up to one sample. All ranks together take every
-    position once.
+    Micro batch m of step s holds the positions from `position + s * global_batch + m * micro_batch` on. Every rank takes an
+    equal run of a step's micro batches, one after the other: which samples are together does not depend on the ranks.
 
     Args:
         position: where the stream starts, any int >= 0; a large one costs no more than 0.
         steps: number of steps; None for no end.
-        global_batch: samples per step over all ranks, a multiple of `world_size`.
-        accumulation: micro batches per step, at most `global_batch / world_size`.
+        global_batch: samples per step over all ranks, a multiple of `micro_batch * world_size`.
+        micro_batch: samples per batch.
         workers: processes; 0 loads in this one. The batches do not depend on it.
         pin_memory: copy batches to page-locked memory (CUDA).
         wait: how long to wait for a batch, and where problems are reported.
     """
-    if global_batch % world_size:
-        raise ValueError(f"global_batch {global_batch} is not a multiple of world_size {world_size}")
-    if not 1 <= accumulation <= global_batch // world_size:
-        raise ValueError(f"accumulation {accumulation} is not in 1..{global_batch // world_size}")
+    if micro_batch < 1 or global_batch % (micro_batch * world_size):
+        raise ValueError(
+            f"global_batch {global_batch} is not a multiple of micro_batch {micro_batch} x world_size {world_size}"
+        )
+    samples_of_rank = global_batch // world_size
 
     def batches() -> Iterator[list[SampleKey]]:
-        own = np.arange(rank, global_batch, world_size, dtype=np.int64)
+        own = np.arange(rank * samples_of_rank, (rank + 1) * samples_of_rank, dtype=np.int64)
         step = 0
         while steps is None or step < steps:
             positions = own + (position + step * global_batch)
             keys = [SampleKey(*k) for k in np.stack([positions, *keys_of(positions)], -1).tolist()]
-            for part in np.array_split(np.arange(len(keys)), accumulation):
-                yield keys[part[0] : part[-1] + 1]
+            for first in range(0, samples_of_rank, micro_batch):
+                yield keys[first : first + micro_batch]
             step += 1
 
     return Loader(samples, batches(), workers, pin_memory, wait)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.config import PixelLossConfig, SegmentationRun
+from ddptrain.config.batch import evaluated_at_once
 from ddptrain.data.augment.geometry import BORDER
 from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.samples.segmentation import SegmentationSamples, eval_view
@@ -95,7 +96,7 @@ class SegmentationTask(TableTask):
             yield from native_logits(model(images)["out"], batch.to_native, batch.native_size)
             return
         size, evaluation = self.config.data.image_size, self.config.eval
-        at_once = evaluation.batch or self.config.train.micro_batch
+        at_once = evaluated_at_once(evaluation.batch, self.config.train.micro_batch)
         for image, (width, height) in zip(images, batch.native_size.tolist()):
             yield slide(model, image[:, :height, :width], size, evaluation.overlap, at_once, BORDER / 255)
 

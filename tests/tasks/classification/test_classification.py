@@ -93,7 +93,7 @@ def test_what_is_mixed_in_depends_on_the_position_alone(shapes_config: Path) -> 
     """Neither on the batch nor on the workers; and another position mixes otherwise."""
     task = build_task(load_config(shapes_config))
 
-    def batches(accumulation: int, workers: int) -> dict[str, torch.Tensor]:
+    def batches(micro_batch: int, workers: int) -> dict[str, torch.Tensor]:
         keys = lambda positions: (positions * 0, positions * 0)  # noqa: E731
         with train_loader(
             task.train,
@@ -101,7 +101,7 @@ def test_what_is_mixed_in_depends_on_the_position_alone(shapes_config: Path) -> 
             position=7,
             steps=2,
             global_batch=6,
-            accumulation=accumulation,
+            micro_batch=micro_batch,
             rank=0,
             world_size=1,
             workers=workers,
@@ -109,7 +109,7 @@ def test_what_is_mixed_in_depends_on_the_position_alone(shapes_config: Path) -> 
             found = list(loader)
         return {k: torch.cat([b.targets[k] for b in found]) for k in found[0].targets}
 
-    one, other = batches(1, 0), batches(3, 2)
+    one, other = batches(6, 0), batches(2, 2)
     for name in one:
         assert torch.equal(one[name], other[name]), name
     assert len(one["part"].unique()) > 6

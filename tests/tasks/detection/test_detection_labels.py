@@ -76,7 +76,7 @@ def test_a_mosaic_does_not_depend_on_the_workers(config: Path) -> None:
     seen = []
     for workers in (0, 2):
         with train_loader(
-            task.train, task.sampler.keys, position=24, steps=2, global_batch=12, accumulation=2, rank=0, world_size=1,
+            task.train, task.sampler.keys, position=24, steps=2, global_batch=12, micro_batch=6, rank=0, world_size=1,
             workers=workers,
         ) as loader:  # fmt: skip
             seen.append(list(loader))

@@ -52,18 +52,18 @@ def test_stage_2_is_exact_and_goes_on_bit_equal(pairs_config: Path, tmp_path: Pa
 def test_batches_do_not_depend_on_the_workers(pairs_config: Path) -> None:
     task = task_of(pairs_config)
 
-    def batches(accumulation: int, workers: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def batches(micro_batch: int, workers: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         with train_loader(
-            task.train, task.sampler.keys, position=5, steps=3, global_batch=6, accumulation=accumulation, rank=0, world_size=1,
+            task.train, task.sampler.keys, position=5, steps=3, global_batch=6, micro_batch=micro_batch, rank=0, world_size=1,
             workers=workers,
         ) as loader:  # fmt: skip
             found = list(loader)
         return torch.cat([b.images for b in found]), {k: torch.cat([b.targets[k] for b in found]) for k in found[0].targets}
 
-    images, targets = batches(1, 0)
+    images, targets = batches(6, 0)
     assert images.shape == (18, 9, 32, 32)
-    for accumulation, workers in ((3, 1), (2, 3)):
-        others = batches(accumulation, workers)
+    for micro_batch, workers in ((2, 1), (3, 3)):
+        others = batches(micro_batch, workers)
         assert torch.equal(images, others[0])
         assert all(torch.equal(v, others[1][k]) for k, v in targets.items())
 

@@ -1,0 +1,57 @@
+"""What the bits of a run depend on, and the line that says what to write for the same bits on any number of ranks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddptrain.config import load_config
+from ddptrain.config.batch import split_batch
+from ddptrain.config.train import TrainConfig
+from ddptrain.engine.arithmetic import arithmetic, exactness
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def test_threads_and_kernels_are_those_of_the_config_for_the_time_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    before = torch.get_num_threads()
+    with arithmetic(before + 1, True, CPU):
+        assert torch.get_num_threads() == before + 1
+        assert not torch.are_deterministic_algorithms_enabled()  # all kernels of the CPU are
+    assert torch.get_num_threads() == before
+    with arithmetic(None, True, CUDA):
+        assert torch.get_num_threads() == before
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.backends.cudnn.deterministic
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.deterministic
+
+
+def line(train: TrainConfig, ranks: int, device: torch.device = CPU, synced: bool = False) -> str:
+    return exactness(split_batch(train.global_batch, train.micro_batch, ranks), train, device, synced)
+
+
+def test_what_is_missing_is_named_and_is_enough(config: Path) -> None:
+    """What the line proposes, followed literally, makes the run the same on all ranks that it lists."""
+    threads = torch.get_num_threads()
+    for ranks, batch, micro, where in ((1, 16, 8, "1 or 2 ranks"), (2, 16, 8, "1 or 2 ranks"), (4, 24, 6, "1, 2 or 4 ranks")):
+        train = load_config(config, [f"train.global_batch={batch}"]).train
+        said = line(train, ranks)
+        assert f"write train.micro_batch={micro} train.threads={threads} for the same on {where}" in said
+        proposed = said.partition("write ")[2].partition(" for ")[0].split()
+        for count in (1, ranks):
+            fixed = load_config(config, [f"train.global_batch={batch}", *proposed]).train
+            assert line(fixed, count) == f"the same bits on {where}"
+    assert line(TrainConfig(global_batch=1, threads=1, micro_batch=1), 1) == "the same bits on 1 rank"
+
+
+def test_cuda_needs_its_kernels_and_no_threads() -> None:
+    train = TrainConfig(global_batch=16, micro_batch=4, reduction="fast")
+    assert "write train.reduction=ordered train.deterministic=true for the same on 1, 2 or 4 ranks" in line(train, 2, CUDA)
+    assert "model.norm=sync" in line(train, 2, CUDA, synced=True)
