@@ -410,4 +410,4 @@ def test_dry_run_on_a_login_node_without_torch(config: Path, through: str, monke
     assert not Path("runs").exists()
     refused = subprocess.run([*command[:5], "train.global_batch=7", *command[5:]], capture_output=True, text=True)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "set it to 6 or 9, the nearest that do" in refused.stderr
+    assert "set it to 12, the nearest that does with train.micro_batch=4" in refused.stderr

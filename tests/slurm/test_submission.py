@@ -74,7 +74,9 @@ def test_submit_watch_and_read(slurm: Jobs, config: Path) -> None:
     assert "#SBATCH --time=30:00" in script
     assert "to start at" in script.splitlines()[-1]  # Slurm's own judgement
     assert "invalid partition" in ddptrain("submit", config, "--partition", "no", "--dry-run", code=2)
-    assert "set it to 2 or 4, the nearest that do" in ddptrain("submit", config, "train.global_batch=3", code=2)
+    assert "set it to 4, the nearest that does with train.micro_batch=2" in ddptrain(
+        "submit", config, "train.global_batch=3", code=2
+    )
     for through in ("submitit", "sbatch"):
         wrong = ddptrain("submit", config, "name=refused", "--through", through, "--partition", "no", code=2)
         assert re.fullmatch(r"ddptrain: error: sbatch: invalid partition specified: no; [^\n]*\n", wrong)
