@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from math import fsum
 
+import numpy as np
+
 from ddptrain.config.detection import DetectionEval
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.metrics import coco, uavdt, visdrone, voc
 from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics, mean_known
+from ddptrain.metrics.curves import GRID, class_curve, mean_curve
 from ddptrain.metrics.matches import Matches
 from ddptrain.metrics.matching import match
 from ddptrain.tasks.base import Prediction
@@ -41,14 +44,36 @@ def match_all(truths: Sequence[GroundTruth], detections: Sequence[DetectionArray
 def score(
     truths: Sequence[GroundTruth], detections: Sequence[DetectionArrays], classes: Sequence[str], settings: DetectionEval
 ) -> Metrics:
-    """COCO's metrics in all, per dataset and per class, and those of the further protocols per dataset with their means."""
+    """COCO's metrics in all, per dataset and per class; precision, recall and F1 at the best confidence; and the metrics of the
+    further protocols per dataset with their means."""
     matches = match_all(truths, detections, settings)
     metrics = coco.summarize([t.name for t in truths], matches, classes)
+    metrics |= best_f1(Matches.concatenate(matches), classes)
     for protocol, evaluate in PROTOCOLS.items():
         if protocol in settings.protocols:
             scores = [evaluate(t, d, classes, settings) for t, d in zip(truths, detections)]
             metrics |= _by_protocol(protocol, truths, scores)
     return metrics
+
+
+def best_f1(matches: Matches, classes: Sequence[str]) -> Metrics:
+    """`precision`, `recall` and `F1` at IoU 0.5 of the detections from one `confidence` on, the same for all classes: that of
+    0, 0.001, …, 1 at which the mean F1 of the classes with truth is greatest (of several the highest). Means over these
+    classes, and `class/<class>/precision` …; NaN without truth."""
+    curves = [class_curve(matches, k) for k in range(len(classes))]
+    mean = mean_curve(curves)
+    keys = ("precision", "recall", "F1")
+    if mean is None:
+        unknown = float("nan")
+        of_none = {f"class/{name}/{key}": unknown for name in classes for key in keys}
+        return {**dict.fromkeys((*keys, "confidence"), unknown), **of_none}
+    at = int(np.searchsorted(GRID, mean.threshold))
+    out = {key: float(column[at]) for key, column in zip(keys, mean[:3])} | {"confidence": mean.threshold}
+    for name, curve in zip(classes, curves, strict=True):
+        own = curve.at(GRID[at : at + 1])
+        for key, column in zip(keys, (own.precision, own.recall, own.f1)):
+            out[f"class/{name}/{key}"] = float(column[0]) if curve.truths else float("nan")
+    return out
 
 
 def mean_losses(predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:

@@ -40,6 +40,16 @@ def test_uavdt_is_in_the_flat_names() -> None:
     assert got["uavdt/AP70"] == got["dataset/d/uavdt/AP70"] == got["dataset/d/uavdt/class/a/AP70"]
 
 
+def test_precision_recall_and_f1_at_the_best_confidence() -> None:
+    """At 0.5: from 0.6 on three of four are right and all three are found; from 0.7 on two of three."""
+    got = by()
+    assert got["confidence"] == pytest.approx(0.6)
+    assert [got[key] for key in ("precision", "recall", "F1")] == pytest.approx([3 / 4, 1, 6 / 7])
+    assert got["class/a/F1"] == got["F1"]
+    nothing = score([truth([], 1, 1)], [found(ROWS)], ["a"], DetectionEval())
+    assert np.isnan([nothing[key] for key in ("precision", "confidence", "class/a/recall")]).all()
+
+
 def test_of_predictions_without_any() -> None:
     assert len(detections_of({}).scores) == 0
     assert np.isnan(mean_losses([{}])["loss"])
