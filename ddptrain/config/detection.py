@@ -164,7 +164,7 @@ class DetectionEval(EvalConfig):
     equal shape together: faster; the pixels at the border differ, and so may the metrics in the last digits."""
     protocols: tuple[Literal["coco", "visdrone", "voc", "uavdt"], ...] = ("coco",)
     """Metrics: `coco` (always: AP is by its rules), and as `visdrone/AP` …, `voc/AP` … and `uavdt/AP70` … the means over the
-    datasets by the rules of the VisDrone-DET, PASCAL VOC and UAVDT benchmarks; docs/evaluation.md defines them all."""
+    datasets by the rules of the VisDrone-DET, PASCAL VOC and UAVDT benchmarks; docs/metrics.md defines them all."""
     coco_max_detections: int = Field(default=100, ge=1)
     """Number of detections of each class that count in an image by COCO's rules, best first; another number than 100 is no
     longer COCO's."""
