@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from metric_worlds import found, perturbed, read_coco, truth
 
-from ddptrain.metrics import coco
+from ddptrain.metrics import coco, voc
+from ddptrain.metrics.arrays import DetectionArrays, GroundTruth
 from ddptrain.metrics.voc import average_precision, evaluate
 
 A, B, C = (10, 10, 30, 30), (50, 10, 70, 30), (90, 10, 110, 30)
@@ -67,6 +68,54 @@ def test_a_class_that_is_not_annotated_is_not_scored() -> None:
     got = evaluate(world, found([(0, A, 0, 0.5), (0, B, 1, 0.9)]), ["a", "b"])
     assert got["AP"] == 1.0
     assert math.isnan(got["class/b/AP"])
+
+
+def devkit(world: GroundTruth, detections: DetectionArrays, label: int, iou: float, points: str) -> float:
+    """The development kit's rules, one detection after the other, without its pixel added to each side."""
+    image = world.image_of_boxes()
+    mine = [d for d in range(len(detections.scores)) if detections.labels[d] == label]
+    taken, hits, alarms = set(), 0, 0
+    curve = []
+    truths = int(((world.labels == label) & ~world.crowd).sum())
+    for d in sorted(mine, key=lambda d: -detections.scores[d]):
+        x1, y1, x2, y2 = detections.boxes[d].tolist()
+        best, chosen = -1.0, -1
+        for j in np.flatnonzero((image == detections.image[d]) & (world.labels == label)).tolist():
+            a, b, c, e = world.boxes[j].tolist()
+            common = max(min(x2, c) - max(x1, a), 0) * max(min(y2, e) - max(y1, b), 0)
+            overlap = common / ((x2 - x1) * (y2 - y1) + (c - a) * (e - b) - common)
+            if overlap > best:
+                best, chosen = overlap, j
+        if best >= iou and world.crowd[chosen]:
+            continue
+        right = best >= iou and chosen not in taken
+        taken.add(chosen if right else -1)
+        hits, alarms = hits + right, alarms + (not right)
+        curve.append((hits / truths, hits / (hits + alarms)))
+    if points == "11":
+        return sum(max((p for r, p in curve if r >= t / 10 - 1e-12), default=0.0) for t in range(11)) / 11
+    area, last = 0.0, 0.0
+    for n, (recall, _) in enumerate(curve):
+        area += (recall - last) * max(p for _, p in curve[n:])
+        last = recall
+    return area
+
+
+@pytest.mark.parametrize("points", ["11", "all"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_equal_to_the_development_kit(seed: int, points: voc.Points) -> None:
+    rng = np.random.default_rng(seed)
+    corner, sides = rng.integers(0, 200, (40, 2)), rng.integers(8, 60, (40, 2))
+    rows = [(i // 10, (*c, *(c + s)), int(rng.integers(2))) for i, (c, s) in enumerate(zip(corner, sides))]
+    world = truth(rows, 4, 2, crowd=rng.choice(40, 6, replace=False).tolist())
+    given = perturbed(world, seed)
+    given = given._replace(scores=(rng.permutation(len(given.scores)) / 1000).astype(np.float32))
+    for iou in (0.5, 0.75):
+        got = evaluate(world, given, ["a", "b"], iou, points)
+        for k, name in enumerate("ab"):
+            wanted = devkit(world, given, k, iou, points)
+            assert 0 < wanted < 1
+            assert got[f"class/{name}/AP"] == pytest.approx(wanted, abs=1e-12)
 
 
 def test_close_to_coco_on_real_truth(data_root: Path) -> None:
