@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ddptrain.system.limits import available_cores
+
 STOP = "stop"
 """File in a job's folder: the user wants this start to end, even before any process can receive a signal."""
 
@@ -85,10 +87,4 @@ def node_name(environ: Mapping[str, str] = os.environ) -> str:
 def threads_per_rank(nproc: int, environ: Mapping[str, str] = os.environ) -> int:
     """Cores of this machine (or of the Slurm task) for each of its ranks, at least 1."""
     cores = environ.get("SLURM_CPUS_PER_TASK", "")
-    if cores.isdigit():
-        total = int(cores)
-    elif hasattr(os, "sched_getaffinity"):
-        total = len(os.sched_getaffinity(0))
-    else:
-        total = os.cpu_count() or 1
-    return max(1, total // nproc)
+    return max(1, (int(cores) if cores.isdigit() else available_cores()) // nproc)

@@ -25,7 +25,10 @@ def compare_runs(runs: Sequence[Path], against: Sequence[Path], metric: str | No
         metric: such as `AP50` or `class/car/AP`; None for the task's first.
     """
     if not against and len(runs) == 1 and (runs[0] / "sweep.json").is_file():
-        for line in compare_sweep(runs[0], metric, seed):
+        lines = compare_sweep(runs[0], metric, seed)
+        if as_json:
+            print(json.dumps({"text": lines}, indent=1))
+        for line in lines if not as_json else ():
             say(line)
         return 0
     if not against and len(runs) != 2:
@@ -109,7 +112,7 @@ def _refuse_others(a: Outcome, b: Outcome) -> None:
         if list(mine) != list(theirs):
             raise UserError(f"compare: other {what}: {', '.join(mine)} and {', '.join(theirs)}; {again}")
     if list(a.images) != list(b.images):
-        alone = next((i for i in (*a.images, *b.images) if (i in a.images) != (i in b.images)), "none, but in another order")
+        alone = next(iter(sorted(set(a.images) ^ set(b.images))), "none, but in another order")
         raise UserError(
             f"compare: other images: {len(a.images)} and {len(b.images)}, the first that only one has: {alone}; {again}"
         )

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddptrain.metrics.matches import F64
-from ddptrain.metrics.resample import interval
+from ddptrain.metrics.resample import FEWEST, interval
+from ddptrain.system.printable import counted
 
 Z = 1.96
 """Standard deviations within which 95 % of a normal distribution lie."""
@@ -47,7 +48,9 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`better` or `worse`: the second side, where the interval does not hold 0; else `cannot tell`."""
+        """`better` or `worse`: the second side, where the interval does not hold 0; else, and of few images, `cannot tell`."""
+        if self.images < FEWEST:
+            return "cannot tell"
         return "better" if self.low > 0 else "worse" if self.high < 0 else "cannot tell"
 
     def images_needed(self) -> int | None:
@@ -95,6 +98,9 @@ def compare(
 def in_words(c: Comparison, metric: str, first: str, second: str) -> list[str]:
     """The verdict, and what it rests on, as sentences."""
     span = f"{c.difference:+.4f}, 95 % interval {c.low:+.4f} to {c.high:+.4f}"
+    if c.images < FEWEST:
+        few = f"cannot tell: {metric} of {second} minus {first} is {c.difference:+.4f}"
+        return [f"{few}, but {counted(c.images, 'image')} say nothing of others; evaluate on {FEWEST} or more"]
     if c.verdict == "cannot tell":
         lines = [f"cannot tell: {metric} of {second} minus {first} is {span}, which holds 0", _enough(c)]
     else:

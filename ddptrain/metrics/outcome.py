@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ddptrain.errors import UserError
 from ddptrain.metrics.matches import F64, I64, Matches
-from ddptrain.metrics.resample import DRAWS, F32, detection_metrics, interval, mean_known, over_draws
+from ddptrain.metrics.resample import DRAWS, F32, FEWEST, detection_metrics, interval, mean_known, over_draws
 from ddptrain.system.files import write_bytes
 
 FILE = "evaluation.npz"
@@ -69,8 +69,9 @@ class Outcome(ABC):
         return over_draws(lambda weights: self.resample(weights, keys), self.dataset, draws, seed)
 
     def intervals(self, keys: Sequence[str], seed: int = 0, draws: int = DRAWS) -> dict[str, tuple[float, float]]:
-        """95 % intervals of metrics over images."""
-        return {name: interval(values) for name, values in self.draws(keys, seed, draws).items()}
+        """95 % intervals of metrics over images; NaN of very few images, which say nothing of others."""
+        few = len(self.images) < FEWEST
+        return {name: interval(values[:0] if few else values) for name, values in self.draws(keys, seed, draws).items()}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -92,7 +93,7 @@ class BoxOutcome(Outcome):
 
     def truth(self) -> bytes:
         m = self.matches
-        columns = (m.truth_image, m.truth_label, m.truth_area, m.counts)
+        columns = (m.truth_image, m.truth_label, m.truth_box, m.truth_area, m.counts)
         return b"".join(np.ascontiguousarray(c, c.dtype if c.dtype == bool else np.float64).tobytes() for c in columns)
 
     @staticmethod

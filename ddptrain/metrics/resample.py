@@ -8,15 +8,19 @@ how often it was drawn; every metric here is a function of such weights, compute
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddptrain.metrics.matches import Matches
+from ddptrain.system.limits import available_cores
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 DRAWS = 1000
+FEWEST = 10
+"""Images with fewer than which draws say nothing of other images."""
 AT_ONCE = 100
 """Draws that are computed together: more do not fit the processor's cache."""
 # where a recall of k / 100 just misses the k-th of pycocotools' recalls, which are rounded up there
@@ -32,9 +36,14 @@ def draw_weights(group: NDArray[np.integer], draws: int = DRAWS, seed: int = 0) 
     """
     sizes = np.bincount(group)
     for start in range(0, draws, AT_ONCE):
-        rng, count = np.random.default_rng((seed, start)), min(AT_ONCE, draws - start)
-        drawn = [rng.multinomial(n, np.full(n, 1 / n), count) for n in sizes if n]
-        yield np.ascontiguousarray(np.concatenate([np.zeros((count, 0), np.int64), *drawn], 1).T, np.float32)
+        yield _draw(sizes, start, min(AT_ONCE, draws - start), seed)
+
+
+def _draw(sizes: NDArray[np.integer], start: int, count: int, seed: int) -> F32:
+    """The draws `start:start + count`."""
+    rng = np.random.default_rng((seed, start))
+    drawn = [rng.multinomial(n, np.full(n, 1 / n), count) for n in sizes if n]
+    return np.ascontiguousarray(np.concatenate([np.zeros((count, 0), np.int64), *drawn], 1).T, np.float32)
 
 
 def average_precision(result: NDArray[np.int8], image: NDArray[np.integer], truths: NDArray[np.integer], weights: F32) -> F64:
@@ -124,8 +133,14 @@ def mean_known(values: F64) -> F64:
 def over_draws(
     metrics: Callable[[F32], Mapping[str, F64]], group: NDArray[np.integer], draws: int, seed: int
 ) -> dict[str, F64]:
-    """The metrics `[draws]` of resampled images, by name."""
-    parts = [metrics(weights) for weights in draw_weights(group, draws, seed)]
+    """The metrics `[draws]` of resampled images, by name; computed in as many threads as there are cores, at most 8."""
+    sizes = np.bincount(group)
+
+    def part(start: int) -> Mapping[str, F64]:
+        return metrics(_draw(sizes, start, min(AT_ONCE, draws - start), seed))
+
+    with ThreadPoolExecutor(min(8, available_cores())) as pool:
+        parts = list(pool.map(part, range(0, draws, AT_ONCE)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

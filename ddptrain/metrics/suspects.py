@@ -59,11 +59,12 @@ def find_suspects(matches: Matches, pairs: Pairs) -> Suspects:
     other, other_by = _highest(score, pairs, ~same & (pairs.overlap >= pos), g)
     near, near_by = _highest(score, pairs, same & (pairs.overlap < pos) & free[pairs.detection], g)
     labels = np.flatnonzero(matches.counts[0])
+    alarms = np.flatnonzero(free)
     parts = [
-        _of_labels(matches, CLASS, labels, (other * (1 - own))[labels], other_by[labels]),
-        _of_labels(matches, PLACE, labels, (near * (1 - own))[labels], near_by[labels]),
-        _of_labels(matches, NO_OBJECT, labels, 1 - seen[labels], np.full(len(labels), -1)),
-        _unlabelled(matches, np.flatnonzero(free), score),
+        _claims(matches, CLASS, labels, (other * (1 - own))[labels], other_by[labels]),
+        _claims(matches, PLACE, labels, (near * (1 - own))[labels], near_by[labels]),
+        _claims(matches, ADDED, np.full(len(alarms), -1), score[alarms], alarms),
+        _silence(matches, labels, 1 - seen[labels]),
     ]
     columns: list[Any] = [np.concatenate(column) for column in zip(*parts)]
     return _ranked(Suspects(*columns))
@@ -85,28 +86,35 @@ def _unclaimed(matches: Matches, pairs: Pairs, same: NDArray[np.bool_]) -> NDArr
     return alarm
 
 
-def _of_labels(matches: Matches, kind: int, labels: I64, strength: F64, by: I64) -> Suspects:
-    """One contradiction of each label; its rarity is the part of the labels of its class with at least that strength."""
+def _claims(matches: Matches, kind: int, labels: I64, strength: F64, by: I64) -> Suspects:
+    """Detections `by` that contradict labels, or stand where none is. The rarity is their part of what is claimed of
+    their class at least as strongly; the others are right."""
+    kept = by >= 0
+    labels, strength, by = labels[kept], strength[kept], by[kept]
+    rarity, right = np.ones(len(by)), matches.result[0, 0] == 1
+    for k in range(matches.classes):
+        own = np.flatnonzero(matches.label[by] == k)
+        as_strong = _at_least(strength[own], strength[own])
+        part = as_strong / (as_strong + _at_least(matches.score[right & (matches.label == k)], strength[own]))
+        # few are right with the very highest confidence: a stronger contradiction is no less suspicious than a weaker one
+        order = np.argsort(strength[own], kind="stable")
+        rarity[own[order]] = np.minimum.accumulate(part[order])
+    return Suspects(np.full(len(by), kind, np.int8), matches.image[by], labels, by, strength, rarity)
+
+
+def _silence(matches: Matches, labels: I64, strength: F64) -> Suspects:
+    """Labels that no detection speaks for; the rarity is the part that they are of the labels of their class."""
     rarity = np.ones(len(labels))
     for k in range(matches.classes):
         own = np.flatnonzero(matches.truth_label[labels] == k)
-        falling = -np.sort(-strength[own])
-        rarity[own] = np.searchsorted(-falling, -strength[own], "right") / max(len(own), 1)
-    return Suspects(np.full(len(labels), kind, np.int8), matches.truth_image[labels], labels, by, strength, rarity)
+        rarity[own] = _at_least(strength[own], strength[own]) / max(len(own), 1)
+    none = np.full(len(labels), -1)
+    return Suspects(np.full(len(labels), NO_OBJECT, np.int8), matches.truth_image[labels], labels, none, strength, rarity)
 
 
-def _unlabelled(matches: Matches, rows: I64, score: F64) -> Suspects:
-    """Detections without a label; their rarity is the part of their class's detections with at least that score that are so."""
-    result = matches.result[0, 0]
-    rarity = np.ones(len(rows))
-    for k in range(matches.classes):
-        own = np.flatnonzero(matches.label[rows] == k)
-        right = np.flatnonzero((matches.label == k) & (result == 1))
-        # both fall, as detections of a class do
-        among = [np.searchsorted(-score[of], -score[rows[own]], "right") for of in (rows[own], right)]
-        rarity[own] = among[0] / (among[0] + among[1])
-    none = np.full(len(rows), -1)
-    return Suspects(np.full(len(rows), ADDED, np.int8), matches.image[rows], none, rows, score[rows], rarity)
+def _at_least(values: NDArray[np.floating], bounds: F64) -> I64:
+    """How many of the values reach each bound."""
+    return len(values) - np.searchsorted(np.sort(values), bounds)
 
 
 def _ranked(found: Suspects) -> Suspects:

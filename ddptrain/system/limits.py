@@ -1,7 +1,8 @@
-"""How many files this process may have open at once."""
+"""How many files this process may have open at once, and how many cores it has."""
 
 from __future__ import annotations
 
+import os
 import resource
 from contextlib import suppress
 
@@ -19,6 +20,11 @@ def open_file_limit() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return MOST_FILES if soft == resource.RLIM_INFINITY else soft
+
+
+def available_cores() -> int:
+    """The cores that this process may use, at least 1."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def few_files() -> str:

@@ -54,6 +54,14 @@ def test_seeds_that_differ_more_than_the_sides_decide_nothing() -> None:
     assert two.high - two.low == pytest.approx(2 * 4.30 * two.seed_error, rel=0.25)
 
 
+def test_very_few_images_decide_nothing() -> None:
+    few = of([0.2], [1.0], 9)
+    assert few.verdict == "cannot tell"
+    assert "9 images say nothing of others; evaluate on 10 or more" in in_words(few, "AP", "a", "b")[0]
+    assert all(np.isnan(v).all() for v in outcomes.boxes(0.8, 1, 9).intervals(["AP"]).values())
+    assert of([0.2], [1.0], 12).verdict == "better"
+
+
 def test_as_many_images_as_it_names_tell() -> None:
     few = of([0.82], [0.85], 30)
     assert few.verdict == "cannot tell"

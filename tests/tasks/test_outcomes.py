@@ -69,6 +69,8 @@ def test_a_run_keeps_its_evaluation_and_reports_from_it(
     drawn = {f"{n}.png" for n in ("pr_curve", "confidence_curves", "confusion_matrix", "calibration", "errors", "breakdown")}
     assert drawn | {"training_curves.png", "evaluation_report.txt", "suspected_labels.csv", "worst_misses.jpg"} <= report
     assert "95 % interval" in (trained / "report/evaluation_report.txt").read_text()
+    events = b"".join(p.read_bytes() for p in (trained / "tensorboard").iterdir())
+    assert all(f"report/{name.split('.')[0]}".encode() in events for name in drawn)
     # eval writes the same again, and shows intervals
     (trained / FILE).unlink()
     assert main(["eval", str(trained)]) == 0

@@ -67,7 +67,10 @@ class DetectionView(TableView):
         self.report_outcome(folder, outcome, history)
 
     def report_outcome(self, folder: Path, outcome: Outcome, history: Mapping[str, Sequence[float]]) -> bool:
-        """As `report`."""
+        """As `report`; False where the datasets hold other images or labels now than when they were evaluated."""
+        now = self.task.outcome([{} for _ in self.task.val], {}, {})
+        if now is None or (list(now.images), now.truth()) != (list(outcome.images), outcome.truth()):
+            return False
         assert isinstance(outcome, BoxOutcome)
         report.training_curves(folder / "training_curves.png", history, self.task.monitors)
         first = np.searchsorted(outcome.dataset, np.arange(len(outcome.datasets)))
