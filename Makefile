@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest -q --dist worksteal
 # a test that is skipped on its way may leave a file or a socket open
 LEFT_OPEN := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
 
-.PHONY: help demo test-fast test test-learning test-slurm lint bench clean
+.PHONY: help demo test-fast test test-learning test-slurm gpu lint bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -47,6 +47,9 @@ test: $(BIN)/.dev  ## Before every push, about 12 minutes: all tests but test-le
 
 test-learning: $(BIN)/.dev  ## The tests that train until something is learned
 	$(PYTEST) -n 2 -m learning $(ARGS)
+
+gpu: $(BIN)/.dev  ## Check what only a GPU can show, at most 10 minutes; on the CPU what can be had there
+	$(BIN)/python benchmarks/gpu/check.py
 
 test-slurm: $(BIN)/.dev  ## All tests on a private Slurm, slow ones too (apt-get install slurm-wlm munge)
 	$(PYTEST) -n $(WORKERS) -m slurm $(ARGS)

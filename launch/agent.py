@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -229,7 +230,7 @@ class Agent:
             "module": plan.module,
             "arguments": plan.arguments,
             "cwd": plan.cwd,
-            "env": {"OMP_NUM_THREADS": threads} | plan.env,
+            "env": {"OMP_NUM_THREADS": threads} | allocator() | plan.env,
             "logs": plan.logs,
             "restart": plan.restart,
             "starts": self._starts,
@@ -247,6 +248,12 @@ class Agent:
                 self._say(f"rank {rank} failed: {how}")
             if self.plan.logs:
                 logs.note_failure(Path(self.plan.logs), self.plan.restart, self.node, rank, how)
+
+
+def allocator(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Settings for torch's memory on a GPU, where the user has none: segments that grow leave no gaps between sizes."""
+    keys = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+    return {} if any(key in environ for key in keys) else {keys[0]: "expandable_segments:True"}
 
 
 def _send(pid: int, number: signal.Signals) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch import preflight
-from launch.agent import Agent
+from launch.agent import Agent, allocator
 from launch.plan import Plan, node_name
 
 HANGS = """
@@ -50,3 +50,15 @@ def test_the_agent_leaves_a_test_behind_that_no_signal_ends(tmp_path: Path, monk
     assert agent._end_of(hanging) == preflight.BAD_NODE
     assert json.loads((tmp_path / "agent.json").read_text())["check"] == "its test did not end within 0.2 s"
     assert hanging.wait(10)
+
+
+def test_ranks_get_memory_that_grows_unless_there_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the config sets for its ranks comes last."""
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    grows = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+    assert allocator({}) == grows
+    assert allocator({"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:512"}) == allocator({"PYTORCH_ALLOC_CONF": ""}) == {}
+    assert Agent(Plan("", ()))._worker_spec()["env"].items() >= grows.items()
+    own = {"PYTORCH_CUDA_ALLOC_CONF": "backend:cudaMallocAsync"}
+    assert Agent(Plan("", (), env=own))._worker_spec()["env"].items() >= own.items()
