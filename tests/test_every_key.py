@@ -219,6 +219,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "precision": Key("bf16", probe.state),
         "clip_norm": Key(1, probe.state),
         "patience": Key(3, probe.state),
+        "tf32": Key(False, "tests/engine/test_arithmetic.py"),
         "channels_last": Key(False, probe.state),
         "max_bad_steps": Key(1, "tests/faults/test_run_faults.py"),
         "timeout_s": Key(5, "tests/faults/test_run_faults.py"),

@@ -155,7 +155,7 @@ def marked(m: Machine) -> Found:
 
 def steps(m: Machine) -> Found:
     """Three SGD steps in float32, on the CPU and on the device: the weights."""
-    same = ["model.norm=group", "optimizer={name: sgd, lr: 0.01}", "train.steps=3", "data.workers=0"]
+    same = ["model.norm=group", "optimizer={name: sgd, lr: 0.01}", "train.steps=3", "train.tf32=false", "data.workers=0"]
     both = (("cpu", "cpu"), ("device", m.device))
     runs = [m.train(f"steps_on_{name}", *same, f"train.device={device}") for name, device in both]
     found = m.child("compare", json.dumps(runs), timeout=240)

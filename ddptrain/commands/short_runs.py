@@ -45,6 +45,7 @@ class ShortRuns:
             "checkpoint.keep_last=3",
             "monitor.tensorboard=false",
             "monitor.images=0",
+            "train.tf32=false",
         ]
 
     def run(self, what: str, *overrides: str, ranks: int = 1, steps: int | None = None, float64: bool = False) -> Checkpoint:

@@ -34,6 +34,9 @@ class TrainConfig(Section):
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many evaluations without a better value of the task's own metric (AP, accuracy, mIoU, f1); null for
     never. One in which it is undefined does not count."""
+    tf32: Switch = True
+    """Multiply float32 matrices and convolve in TF32, with 10 bits of mantissa, on GPUs that can: faster. The CPU does not;
+    `ddptrain verify` compares without it."""
     channels_last: Switch = True
     """Store images and weights channels-last, faster on CUDA and on the CPU."""
     max_bad_steps: int = Field(default=10, ge=0)

@@ -14,30 +14,55 @@ from ddptrain.config.train import TrainConfig
 
 
 @contextmanager
-def arithmetic(threads: int | None, deterministic: bool, device: torch.device) -> Iterator[None]:
-    """Compute with `train.threads` and `train.deterministic`, around a run; what the process had is put back.
+def arithmetic(train: TrainConfig, device: torch.device) -> Iterator[None]:
+    """Compute with `train.threads`, `train.deterministic` and `train.tf32`, around a run; what the process had is put back.
 
-    On CUDA an operation without a deterministic kernel is named in a warning. On the CPU all kernels are deterministic.
+    On CUDA cuDNN measures once which of its algorithms is the fastest, unless deterministic ones are asked for; an operation
+    without a deterministic kernel is named in a warning. On the CPU all kernels are deterministic.
     """
     before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    cudnn, memory = torch.backends.cudnn, cast(Any, torch.utils.deterministic)
+    if train.threads is not None:
+        torch.set_num_threads(train.threads)
+    cudnn, matmul, memory = torch.backends.cudnn, torch.backends.cuda.matmul, cast(Any, torch.utils.deterministic)
     fill = memory.fill_uninitialized_memory
     kernels = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
-    choice = (cudnn.deterministic, cudnn.benchmark)
-    if deterministic and device.type == "cuda":
+    choice = (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32)
+    if device.type == "cuda":
+        cudnn.allow_tf32 = matmul.allow_tf32 = train.tf32
+        cudnn.deterministic, cudnn.benchmark = train.deterministic, not train.deterministic
+    if train.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrices are multiplied
         torch.use_deterministic_algorithms(True, warn_only=True)
         memory.fill_uninitialized_memory = False  # nothing reads it
-        cudnn.deterministic, cudnn.benchmark = True, False
     try:
         yield
     finally:
         torch.set_num_threads(before)
         torch.use_deterministic_algorithms(kernels[0], warn_only=kernels[1])
         memory.fill_uninitialized_memory = fill
-        cudnn.deterministic, cudnn.benchmark = choice
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = choice
+
+
+@contextmanager
+def inputs_of_any_size() -> Iterator[None]:
+    """Without cuDNN's measurements, which it would make anew for each size."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def advice(precision: str, device: torch.device) -> str:
+    """What to say about `train.precision` on this GPU, in one line; empty for nothing, and on the CPU."""
+    if device.type != "cuda":
+        return ""
+    native, name = torch.cuda.get_device_capability(device) >= (8, 0), torch.cuda.get_device_name(device)
+    if precision == "bf16" and not native:
+        return f"warning: {name} only emulates bf16, which is slow: train.precision=fp16 is what it computes fast"
+    if precision == "none" and native:
+        return f"{name} computes faster, and in less memory, with train.precision=bf16 (as everything else, a part of the run)"
+    return ""
 
 
 def exactness(split: Split, train: TrainConfig, device: torch.device, synced: bool) -> str:

@@ -15,6 +15,7 @@ from ddptrain.config.batch import evaluated_at_once
 from ddptrain.data.loading.batches import eval_loader
 from ddptrain.data.loading.loader import Wait
 from ddptrain.distributed import World
+from ddptrain.engine.arithmetic import inputs_of_any_size
 from ddptrain.engine.step import autocast
 from ddptrain.errors import RunFailed
 from ddptrain.system.printable import counted
@@ -89,7 +90,8 @@ def evaluate(task: Task, model: nn.Module, world: World, wait: Wait | None = Non
         RunFailed: on every rank alike: too many images could not be read.
     """
     model.eval()
-    shard, lines = _predict_shard(task, model, world, wait)
+    with inputs_of_any_size():
+        shard, lines = _predict_shard(task, model, world, wait)
     replaced = [line for own in distributed.gather_to_main(lines, "gathering what could not be read") for line in own]
     merged = gather_predictions(shard)
     images = sorted(set(replaced))  # several samples may be of one image

@@ -9,7 +9,7 @@ import torch
 
 from ddptrain.config.section import Section
 from ddptrain.distributed import World
-from ddptrain.engine.arithmetic import exactness
+from ddptrain.engine.arithmetic import advice, exactness
 from ddptrain.engine.reporting import RunReporter
 from ddptrain.engine.state import RunState
 from ddptrain.models.norms import SYNC_BATCH_NORMS
@@ -35,6 +35,8 @@ def report_start(task: Task, world: World, state: RunState, reporter: RunReporte
         f"× {counted(split.world_size, 'rank')} ({world.launcher}, {world.device.type}){threads}"
     )
     line(exactness(split, config.train, world.device, any(isinstance(m, SYNC_BATCH_NORMS) for m in state.model.modules())))
+    if said := advice(config.train.precision, world.device):
+        line(said)
     parameters = sum(p.numel() for p in state.model.parameters())
     line(f"model {config.model.name}: {parameters / 1e6:.2f} M parameters, {len(task.classes)} classes")
     for setting in settings(state, config.train, config.eval, config.checkpoint):

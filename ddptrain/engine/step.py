@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddptrain.distributed import Gradients, TreeSum
+from ddptrain.distributed import Gradients, TreeSum, Waiting
 from ddptrain.seeding import seed_torch
 from ddptrain.structures import Batch, LossSum
 
@@ -58,8 +58,8 @@ class StepReport:
 class Stepper:
     """Everything a step needs that stays the same between steps.
 
-    `normalizer` is the previous step's: under fp16 the sums are divided by the power of two next to it before the backward
-    pass, to stay in range. It is the only state, and belongs in the checkpoint.
+    `normalizer` is the previous step's that was finite: under fp16 the sums are divided by the power of two next to it before
+    the backward pass, to stay in range. It is the only state, and belongs in the checkpoint.
 
     Attributes:
         model: not wrapped in DDP; `gradients.model` may be.
@@ -92,6 +92,9 @@ class Stepper:
         self._statistics = [(group, [b.clone() for b in group]) for group in groups if group]
         self._no_flags, self._no_loss = torch.zeros(2, device=self.device), torch.zeros(self.datasets, device=self.device)
         self._one_hot = torch.eye(self.datasets, device=self.device)
+        # on a GPU all collectives of a step are waited for here
+        on_gpu = self.device.type == "cuda" and self.tree.ranks > 1
+        self._reading: AbstractContextManager[Any] = Waiting("the sums of a step", on_device=True) if on_gpu else nullcontext()
 
     def __call__(self, batches: Sequence[Batch], number: int, stop: bool = False) -> StepReport:
         """Run one step over this rank's micro batches.
@@ -114,7 +117,8 @@ class Stepper:
             self.scaler.unscale_(self.optimizer)
         grads = self.gradients.all()
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)), keepdim=True)
-        *numbers, (raw_norm,) = _to_host([*sums, norm.float()])
+        with self._reading:
+            *numbers, (raw_norm,) = _to_host([*sums, norm.float()])
 
         report = self._report(numbers, raw_norm, losses)
         if self.watch is not None:
@@ -123,9 +127,11 @@ class Stepper:
             clip = min(1.0, self.clip_norm / (report.grad_norm + 1e-6)) if self.clip_norm else 1.0
             torch._foreach_mul_(grads, self._factor(report.normalizer) * clip)
             self.optimizer.step()
-            self.normalizer = report.normalizer
         else:
             self._restore()  # a skipped step leaves no trace
+        if report.updated or report.overflow:
+            # after an overflow, too: a loss scale that fits sums which are not pre-scaled underflows once they are
+            self.normalizer = report.normalizer
         if self.scaler is not None:
             self.scaler.update()  # saw the same reduced gradients on every rank
         self.gradients.clear()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ddptrain import distributed
 from ddptrain.config import RunConfig
 from ddptrain.config.batch import split_batch
+from ddptrain.data.loading.ahead import on_device
 from ddptrain.data.loading.batches import train_loader
 from ddptrain.data.loading.loader import Wait
 from ddptrain.data.loading.workers import start_server
@@ -72,7 +73,7 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
     with ExitStack() as stack:
         if world.device.type == "cuda" and config.data.workers:
             start_server()  # while the ranks meet and the datasets are read
-        stack.enter_context(arithmetic(config.train.threads, config.train.deterministic, world.device))
+        stack.enter_context(arithmetic(config.train, world.device))
         stack.enter_context(distributed.process_group(world, config.train.timeout_s, stop))
         for note in filter(None, (world.note, world.lacking if world.local_rank == 0 else "")):
             warn(note)
@@ -116,14 +117,14 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
 def run_steps(run: Run, loader: Iterable[Batch]) -> str:
     """Step to the end of the run or to a stop; returns the reason of the stop, or an empty string."""
     config, world, state, folder, reporter, stop = run.task.config, run.world, run.state, run.folder, run.reporter, run.stop
-    batches = reporter.timing.wait_for(loader)
+    batches = on_device(reporter.timing.wait_for(loader), world.device)
     bad_steps = BadSteps(run.task, world, reporter.console.line)
     if state.unjudged:  # the evaluation after this checkpoint did not come to its end
         state.schedule.apply(state.optimizer, max(state.step - 1, 0))  # the rates that the checkpoint was written with
         _judge(run, save=True)
     done = 0
     while state.step < state.steps and not state.out_of_patience:
-        micro = [next(batches).to(world.device) for _ in range(state.split.accumulation)]
+        micro = [next(batches) for _ in range(state.split.accumulation)]
         if not done:
             check_ranks(config.model_dump_json(), world, state, micro)
         run.lock.check()

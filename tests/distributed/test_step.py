@@ -199,10 +199,35 @@ def test_an_fp16_overflow_skips_and_scales_down() -> None:
     scales = []
     while not one_step(run, torch.tensor([50.0, 60.0, 70.0, 80.0])):
         scales.append(run.stepper.scaler.get_scale())
-        assert same(before, everything(run)) == []
+        assert same(before, everything(run)) == ["normalizer"]  # as much a part of the scale as the scale itself
         assert len(scales) < 30
     assert scales
     assert all(b == a / 2 for a, b in pairwise(scales))
     assert (run.step, run.skipped) == (1, len(scales))
     assert run.ema is not None
     assert not torch.equal(before["ema.0.weight"], everything(run)["ema.0.weight"])
+
+
+def pixels(model: nn.Module, batch: Batch) -> LossSum:
+    """A sum over very many pixels, as of a segmentation, and their number."""
+    whole = loss(model, batch)
+    parts = {k: v.float() * 1e6 for k, v in whole.parts.items()}
+    return LossSum(whole.total.float() * 1e6, whole.normalizer * 1e6, parts)
+
+
+def test_fp16_starts_soon_from_large_sums_and_loses_no_gradient() -> None:
+    """A scale that was lowered until the raw sums fitted made all gradients 0 once they were pre-scaled."""
+    half, full = state(ONE, precision="fp16"), state(ONE)
+    half.stepper.loss = full.stepper.loss = pixels
+    values = torch.tensor([0.5, 0.6, 0.7, 0.8])
+    while not one_step(half, values):
+        assert half.skipped < 4
+    one_step(full, values)
+    for _ in range(3):
+        norms = []
+        for run in (half, full):
+            report = run.stepper([batch(values)], run.step)
+            assert report.updated
+            run.count(report)
+            norms.append(report.grad_norm)
+        assert norms[0] == pytest.approx(norms[1], rel=0.05)

@@ -11,7 +11,7 @@ import torch
 from ddptrain.config import load_config
 from ddptrain.config.batch import split_batch
 from ddptrain.config.train import TrainConfig
-from ddptrain.engine.arithmetic import arithmetic, exactness
+from ddptrain.engine.arithmetic import advice, arithmetic, exactness, inputs_of_any_size
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -20,17 +20,55 @@ def test_threads_and_kernels_are_those_of_the_config_for_the_time_of_a_run(monke
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.setattr(os, "environ", os.environ.copy())
     before = torch.get_num_threads()
-    with arithmetic(before + 1, True, CPU):
+    with arithmetic(TrainConfig(threads=before + 1, deterministic=True), CPU):
         assert torch.get_num_threads() == before + 1
         assert not torch.are_deterministic_algorithms_enabled()  # all kernels of the CPU are
     assert torch.get_num_threads() == before
-    with arithmetic(None, True, CUDA):
+    with arithmetic(TrainConfig(deterministic=True), CUDA):
         assert torch.get_num_threads() == before
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.backends.cudnn.deterministic
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert not torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.deterministic
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_a_gpu_computes_as_fast_as_the_config_allows(tf32: bool) -> None:
+    """cuDNN measures while it trains, not while it evaluates; without a GPU nothing is touched."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32)
+    with arithmetic(TrainConfig(tf32=tf32), CUDA):
+        assert (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == (True, tf32, tf32)
+        with inputs_of_any_size():
+            assert not cudnn.benchmark
+        assert cudnn.benchmark
+    with arithmetic(TrainConfig(deterministic=True), CUDA):
+        assert not cudnn.benchmark
+    with arithmetic(TrainConfig(tf32=not before[1]), CPU):
+        assert (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == before
+    assert (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == before
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "words"),
+    [
+        ("bf16", (7, 5), "warning: Some GPU only emulates bf16, which is slow: train.precision=fp16 is"),
+        ("bf16", (8, 0), ""),
+        ("none", (9, 0), "Some GPU computes faster, and in less memory, with train.precision=bf16"),
+        ("none", (7, 0), ""),
+        ("fp16", (9, 0), ""),
+    ],
+)
+def test_the_log_says_which_precision_the_gpu_is_made_for(
+    precision: str, capability: tuple[int, int], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    said = advice(precision, CUDA)
+    assert said.startswith(words)
+    assert bool(said) == bool(words)
+    assert advice(precision, CPU) == ""
 
 
 def line(train: TrainConfig, ranks: int, device: torch.device = CPU, synced: bool = False) -> str:
