@@ -52,13 +52,22 @@ def _at(detector: Detector, model: nn.Module, batch: Batch, look: Look) -> Seque
     sides = [max(STRIDE, round(side * look.scale / STRIDE) * STRIDE) for side in (height, width)]
     images = batch.images
     if sides != [height, width]:
-        seen = nn.functional.interpolate(images.float(), size=sides, mode="bilinear", antialias=look.scale < 1)
-        images = seen.round().clamp(0, 255).to(torch.uint8)
+        images = _resized(images, sides)
     if look.mirrored:
         images = images.flip(-1)
     detections = detector.detect(model, replace(batch, images=images))
     factor = torch.tensor([width / sides[1], height / sides[0]] * 2, device=images.device)
     return [replace(d, boxes=_back(d.boxes, sides[1] if look.mirrored else None) * factor) for d in detections]
+
+
+def _resized(images: Tensor, sides: Sequence[int]) -> Tensor:
+    """uint8 `[B, C, H, W]` at other sides; depth, which is unknown where it is 0, takes the nearest pixel."""
+    shrink = sides[0] < images.shape[2] or sides[1] < images.shape[3]
+    colours = nn.functional.interpolate(images[:, :3].float(), size=list(sides), mode="bilinear", antialias=shrink)
+    parts = [colours.round().clamp(0, 255).to(torch.uint8)]
+    if images.shape[1] > 3:
+        parts.append(nn.functional.interpolate(images[:, 3:], size=list(sides), mode="nearest"))
+    return torch.cat(parts, 1)
 
 
 def _back(boxes: Tensor, width: int | None) -> Tensor:

@@ -62,6 +62,23 @@ def test_every_look_finds_the_spot_where_it_is(scale: float, flip: bool) -> None
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
 
 
+def test_depth_is_not_blended_with_what_is_unknown() -> None:
+    batch = spot()
+    depth = torch.where(torch.arange(128) % 6 < 3, 200, 0).to(torch.uint8).expand(1, 1, 64, 128)
+    seen: list[torch.Tensor] = []
+
+    class Keeper(BrightSpot):
+        def detect(self, model: nn.Module, batch: Batch) -> Sequence[Detections]:
+            seen.append(batch.images)
+            return super().detect(model, batch)
+
+    detector: Any = Keeper()
+    detect(detector, nn.Identity(), replace(batch, images=torch.cat([batch.images, depth], 1)), DetectionEval(scales=(1.5,)))
+    assert seen[0].shape == (1, 4, 96, 192)
+    assert set(seen[0][:, 3].unique().tolist()) == {0, 200}
+    assert len(seen[0][:, 0].unique()) > 2
+
+
 def test_looks_are_joined_by_the_suppression() -> None:
     detector: Any = BrightSpot()
     (found,) = detect(detector, nn.Identity(), spot(), DetectionEval(flip=True, nms_iou=0.5))
