@@ -1,7 +1,7 @@
 """Labels that are probably wrong: where a detector that is usually right contradicts the truth with confidence.
 
-Each contradiction has a strength in 0..1, and a rarity: how often the detector contradicts labels of that class in that way
-at least as strongly, by the labels at hand. What a detector often gets wrong (small objects, say) says little about the labels.
+Each contradiction has a strength in 0..1, and a rarity: of what the detector claims of a class at least as strongly, the part
+that contradicts labels in that way. What a detector often gets wrong (small objects, say) says little about the labels.
 The idea is that of confident learning (Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR
 2021), here by the order of strengths in place of estimated probabilities.
 """
@@ -33,7 +33,7 @@ class Suspects(NamedTuple):
         box: int64 `[S]`: row of the label, -1 where one is missing.
         detection: int64 `[S]`: row of the detection that contradicts it, -1 where none speaks for it.
         strength: float64 `[S]` in 0..1: the confidence of the contradiction.
-        rarity: float64 `[S]` in 0..1: the part of the like labels that is contradicted as strongly; low is suspicious.
+        rarity: float64 `[S]` in 0..1: the part of like claims (or labels) that is as contrary; low is suspicious.
     """
 
     kind: NDArray[np.int8]
