@@ -162,7 +162,7 @@ def _compare_weights(left: Side, right: Side, step: int | None) -> bool:
     if odd:
         say(f"{title}: only in one of the two: {first_few(odd)}")
     if found:
-        say(f"{title}: {counted(len(found), 'tensor differs', 'tensors differ')}, relative to the largest value of each by")
+        say(f"{title}: {counted(len(found), 'tensor differs', 'tensors differ')} (relative to its largest value)")
         print(Table(["tensor", "difference"], [[d.name, f"{d.value:.2g}"] for d in found[:SHOWN]]).text())
         if len(found) > SHOWN:
             say(f"  and {len(found) - SHOWN} more")

@@ -9,7 +9,6 @@ from pathlib import Path
 from ddptrain.checkpoint.files import checkpoints_in, step_of
 from ddptrain.checkpoint.load import Checkpoint, load_checkpoint
 from ddptrain.config import RunConfig, resolve
-from ddptrain.config.batch import split_batch
 from ddptrain.config.text import parse_yaml
 from ddptrain.errors import UserError
 from ddptrain.reporting.steps import read_steps
@@ -35,11 +34,16 @@ class ReplayStart:
     config: RunConfig
 
     @property
-    def micro_batch(self) -> int:
-        """Samples that were forwarded at once."""
+    def micro_batch(self) -> int | None:
+        """Samples that were forwarded at once; None for a number that was chosen and is nowhere recorded."""
         known = None if self.known is None else self.known.state.get("micro_batch")
-        train = self.config.train
-        return int(known or split_batch(train.global_batch, train.micro_batch, 1).micro_batch)
+        return known or self.config.train.micro_batch
+
+    @property
+    def threads(self) -> int | None:
+        """Of a rank on the CPU, as recorded: they are part of the arithmetic."""
+        known = {} if self.known is None else self.known.record
+        return known.get("threads") or self.config.train.threads
 
 
 def find_start(run: Path, step: int) -> ReplayStart:

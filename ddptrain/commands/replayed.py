@@ -60,12 +60,13 @@ def shown(known: Mapping[str, Any], samples: Sequence[Row], layers: Sequence[Row
     loss, *others = (f"{name.replace('_', ' ')} {value:.6g}" for name, value in known["numbers"].items())
     skipped = "" if known["updated"] else ", skipped"
     yield f"step {known['step']}, position {known['position']}{skipped}: {loss} ({', '.join(others)})"
-    if known["same"] is None:
+    if known["gap"] is None:
         yield "the run recorded nothing to compare with"
-    elif known["same"]:
+    elif known["gap"] == 0:
         yield "the same numbers as the run recorded, to the last digit"
     else:
-        yield "the run recorded " + ", ".join(f"{name.replace('_', ' ')} {v:.6g}" for name, v in known["recorded"].items())
+        recorded = ", ".join(f"{name.replace('_', ' ')} {value:.6g}" for name, value in known["recorded"].items())
+        yield f"the run recorded {recorded}: different by {known['gap']:.2g}, relative"
     if all(row["loss"] is None for row in samples):
         yield "its task reports no loss of single samples"
     columns = [name for name in (*samples[0],) if name not in ("dataset_number", "index")]
@@ -77,7 +78,7 @@ def _table(columns: Sequence[str], rows: Sequence[Row], noun: str) -> Iterator[s
     cells = [[_short(row[name]) for name in columns] for row in rows[:SHOWN]]
     yield Table([name.replace("_", " ") for name in columns], cells).text()
     if len(rows) > SHOWN:
-        yield f"  and {counted(len(rows) - SHOWN, noun)} more, see replay.json"
+        yield f"  and {counted(len(rows) - SHOWN, f'more {noun}')}, see replay.json"
 
 
 def _short(value: Any) -> Any:

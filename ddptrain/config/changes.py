@@ -14,10 +14,11 @@ HOW_STARTED = ("resume", "slurm")
 NOT_LEARNED = (
     *HOW_STARTED,
     *("name", "output", "monitor", "eval", "checkpoint", "data.val", "data.workers", "data.max_bad_samples"),
-    *("train.device", "train.threads", "train.micro_batch", "train.timeout_s", "train.max_bad_steps", "train.patience"),
+    *("train.timeout_s", "train.max_bad_steps", "train.patience"),
 )
-"""Keys and sections without an influence on the weights after a number of steps, or whose values are recorded as they were
-used: device, threads, micro batch."""
+"""Keys and sections without an influence on the weights after a number of steps."""
+RECORDED = tuple(f"train.{key}" for key in ("device", "threads", "precision", "micro_batch", "reduction", "deterministic"))
+"""Keys that matter, and that a record names one by one, as they were used."""
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], apart: Collection[str] = HOW_STARTED) -> Iterator[str]:
@@ -30,11 +31,11 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], apart: Collection[st
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits of all values that the weights depend on. Where the datasets lie does not count."""
+    """16 hexadecimal digits of all values that the weights depend on, but for `RECORDED`. Where datasets lie does not count."""
     learned = [
         (key, value)
         for key, value in flat(config)
-        if not _within(key, NOT_LEARNED) and not (key.startswith("data.train.") and key.endswith(".root"))
+        if not _within(key, (*NOT_LEARNED, *RECORDED)) and not (key.startswith("data.train.") and key.endswith(".root"))
     ]
     return hashlib.sha256(json.dumps(sorted(learned, key=lambda item: item[0])).encode()).hexdigest()[:16]
 

@@ -133,6 +133,12 @@ def test_split_of_a_synchronised_batch_norm_holds_over_ranks(config: Path, capsy
 
 
 FAULTS = {
+    # ranks of which each takes itself for all
+    "ranks": (
+        "import os, ddptrain.engine.step as m\nproper = m.Stepper._factor\n"
+        "m.Stepper._factor = lambda self, n: proper(self, n) * int(os.environ.get('WORLD_SIZE', 1))",
+        "A mistake, not rounding: it stays in float64",
+    ),
     # the average starts anew from the fresh weights
     "resume": ("import ddptrain.optim.ema as m\nm.Ema.load_state_dict = lambda self, state: None", "in ema "),
     # randomness of a worker's own
@@ -154,7 +160,8 @@ def test_what_is_broken_is_seen(config: Path, way: str, capsys: pytest.CaptureFi
     """Each way of breaking the promise, put into the very processes that verify starts, ends with status 1."""
     code, line = FAULTS[way]
     forked.setattr(Forked, "fault", code)
-    assert main(["verify", str(config), f"--{way}", "--steps", "2", "model.norm=none"]) == 1
+    how = ("--ranks", "1,2") if way == "ranks" else (f"--{way}",)
+    assert main(["verify", str(config), *how, "--steps", "2", "model.norm=none", "train.clip_norm=null"]) == 1
     out = capsys.readouterr().out
     assert "BROKEN: " in out
     assert line in out
@@ -170,3 +177,23 @@ def test_rounding_that_a_network_amplifies_is_told_from_a_mistake(
     assert max(last[:2]) > 1e-5
     assert max(last[2:]) < 1e-11
     assert "holds: the split changes nothing (allowed: 1e-09)" in out
+
+
+@pytest.mark.usefixtures("forked")
+def test_ranks_hold_to_the_last_bit_and_print_one_digest(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(config), "--ranks", "1,2,3", "--steps", "2", "model.norm=batch"]) == 0
+    out = capsys.readouterr().out
+    digests = re.findall(r"rank[s]?: SHA-256 of the weights ([0-9a-f]{64})", out)
+    assert len(digests) == 3
+    assert len(set(digests)) == 1
+    assert out.count("bit-equal") == 2
+    assert "holds: with train.micro_batch=2 and 1 thread per rank, the number of ranks changes nothing" in out
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_fast_reduction_is_broken_by_rounding_alone(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(config), "--ranks", "1,2", "--steps", "2", "train.reduction=fast", "train.micro_batch=3"]) == 1
+    out = capsys.readouterr().out
+    assert "the same run twice: bit-equal" in out
+    assert "BROKEN: with train.micro_batch=3 and 1 thread per rank, the number of ranks changes what is learned" in out
+    assert "Rounding, not a mistake: it all but vanishes in float64" in out
