@@ -61,7 +61,7 @@ def replay_run(run: Path, step: int, out: Path | None, images: int) -> int:
     start = find_start(run, step)
     train = start.config.train
     world = distributed.discover(train.device, {})
-    with arithmetic(start.threads, train.deterministic, world.device):
+    with arithmetic(train.model_copy(update={"threads": start.threads}), world.device):
         task, state = _begin(start, world)
         if step > state.steps:
             raise UserError(f"--step {step}: the run has {counted(state.steps, 'step')}; give one of them")

@@ -17,7 +17,9 @@ NOT_LEARNED = (
     *("train.timeout_s", "train.max_bad_steps", "train.patience"),
 )
 """Keys and sections without an influence on the weights after a number of steps."""
-RECORDED = tuple(f"train.{key}" for key in ("device", "threads", "precision", "micro_batch", "reduction", "deterministic"))
+RECORDED = tuple(
+    f"train.{key}" for key in ("device", "threads", "precision", "tf32", "micro_batch", "reduction", "deterministic")
+)
 """Keys that matter, and that a record names one by one, as they were used."""
 
 

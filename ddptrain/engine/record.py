@@ -30,8 +30,8 @@ def bits_record(
 
     Returns:
         `code` (version and hash of the source), `commit` (empty outside a git checkout), `torch`, `torchvision`, `numpy`,
-        `opencv` (versions), `device`, `threads` (of a rank), `precision`, `micro_batch`, `reduction`, `deterministic`, and the
-        fingerprints `data` (of the training datasets) and `config` (of the other keys that matter to the weights).
+        `opencv` (versions), `device`, `threads` (of a rank), `precision`, `micro_batch`, `reduction`, `deterministic`,
+        `tf32`, and the fingerprints `data` (of the training datasets) and `config` (of the other keys that matter).
     """
     return {
         "code": code_version(),
@@ -44,8 +44,7 @@ def bits_record(
         "threads": torch.get_num_threads(),
         "precision": config["train"]["precision"],
         "micro_batch": split.micro_batch,
-        "reduction": config["train"]["reduction"],
-        "deterministic": config["train"]["deterministic"],
+        **{key: config["train"][key] for key in ("reduction", "deterministic", "tf32")},
         "data": data_fingerprint(contents),
         "config": fingerprint(config),
     }
