@@ -74,6 +74,8 @@ def evaluate_checkpoint(
     stored = json.loads(checkpoint.config.model_dump_json())
     config = resolve(_on(stored, data), overrides, source=str(data or checkpoint.path), stored=True)
     world = distributed.discover(config.train.device)
+    if world.main and world.lacking:
+        warn(world.lacking)
     with distributed.process_group(world, config.train.timeout_s):
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
         for line in replaced_data(checkpoint, config.data.val, task.contents) if world.main and data is None else ():

@@ -56,7 +56,10 @@ def predict_run(
     task = new_task(config if depth is None else _with_depth(config, depth))
     if type(task).predict_file is Task.predict_file:
         raise UserError(f"predict: {config.task} has no predict_file; write one")
-    device = distributed.discover(config.train.device).device
+    world = distributed.discover(config.train.device)
+    device = world.device
+    if world.lacking:
+        warn(world.lacking)
     model = checkpoint.fill(task.build_model()).to(device).eval()
     results, skipped = _Results(out / "predictions.json"), Skipped()
     if faults.counts:
