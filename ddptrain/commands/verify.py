@@ -98,7 +98,8 @@ def verify(config: RunConfig, way: Way, steps: int | None = None, ranks: Sequenc
 def _ranks(runs: ShortRuns, ranks: Sequence[int]) -> int:
     train = runs.config.train
     micro = common_micro_batch(train.global_batch, train.micro_batch, ranks)
-    cases = {counted(n, "rank"): Case((f"train.micro_batch={micro}",), n) for n in ranks}
+    own = (f"train.micro_batch={micro}", *one_device(train.device, torch.cuda.device_count(), max(ranks)))
+    cases = {counted(n, "rank"): Case(own, n) for n in ranks}
     states = _train(runs, cases)
     for name, state in states.items():
         print(f"  {name}: SHA-256 of the weights {state.digest}")
@@ -116,6 +117,14 @@ def common_micro_batch(batch: int, micro: int | None, ranks: Sequence[int]) -> i
     raises `UserError` where the global batch does not divide over them."""
     largest = min(split_batch(batch, micro, n).micro_batch for n in ranks)
     return next(b for b in range(largest, 0, -1) if all(batch % (b * n) == 0 for n in ranks))
+
+
+def one_device(device: str, gpus: int, ranks: int) -> tuple[str, ...]:
+    """What to override so that any number of ranks computes on the same kind of device: the CPU, where GPUs are too few."""
+    if device != "auto" or gpus == 0 or gpus >= ranks:
+        return ()
+    print(f"  {counted(ranks, 'rank')} and {counted(gpus, 'GPU')}: all compute on the CPU")
+    return ("train.device=cpu",)
 
 
 def _resume(runs: ShortRuns) -> int:

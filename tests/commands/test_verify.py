@@ -14,7 +14,7 @@ from support import Forked
 
 from ddptrain.cli import main
 from ddptrain.commands.differences import differences, largest_difference, only_in_one
-from ddptrain.commands.verify import common_micro_batch
+from ddptrain.commands.verify import common_micro_batch, one_device
 from ddptrain.errors import RunFailed, UserError
 
 
@@ -80,6 +80,11 @@ def test_all_ranks_take_whole_micro_batches_of_one_size() -> None:
     assert common_micro_batch(8, None, [8, 1]) == 1
     with pytest.raises(UserError, match="start 1 or 3 ranks"):
         common_micro_batch(12, 4, [1, 2])
+
+
+def test_where_gpus_are_too_few_all_ranks_compute_on_the_cpu() -> None:
+    assert one_device("auto", 1, 2) == ("train.device=cpu",)
+    assert one_device("auto", 0, 2) == one_device("auto", 2, 2) == one_device("cuda", 1, 2) == one_device("cpu", 1, 2) == ()
 
 
 def state() -> dict[str, Any]:
