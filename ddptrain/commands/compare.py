@@ -49,7 +49,7 @@ def compare_runs(runs: Sequence[Path], against: Sequence[Path], metric: str | No
         for paths, outcomes, values in zip((first, second), sides, (result.first, result.second))
         for path, of, value in zip(paths, outcomes, values)
     ]
-    say(Table(("run", "step", "weights", metric), rows).text(4))
+    print(Table(("run", "step", "weights", metric), rows).text(4))
     for line in [*verdict, _basis(result, sides[0][0])]:
         say(line)
     return 0

@@ -27,6 +27,7 @@ def test_two_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert f"{b} is better than {a}: AP +0." in out
     assert "one run on each side" in out
+    assert out.splitlines()[0].split() == ["run", "step", "weights", "AP"]
     assert "1000 paired draws of 60 images in 1 dataset" in out
     assert not err
     assert main(["compare", b, a, "--metric", "class/bus/AP50"]) == 0
