@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ddptrain.commands.eval_arguments import Output, SplitBy
-from ddptrain.errors import UserError
 from ddptrain.metrics.outcome import BoxOutcome, Outcome, write_outcome
 from ddptrain.reporting.console import Console
 from ddptrain.reporting.history import plain
@@ -56,8 +55,7 @@ def show(
 
 def split(outcome: Outcome | None, by: SplitBy) -> Parts:
     """The metrics of each part of an evaluation."""
-    if not isinstance(outcome, BoxOutcome):
-        raise UserError("--split-by: only an evaluation of detection can be split; leave it out")
+    assert isinstance(outcome, BoxOutcome)  # see `evaluate_checkpoint`
     return SPLITS[by](outcome)
 
 
@@ -71,8 +69,7 @@ def split_table(parts: Parts) -> Table:
 
 def write_predictions(file: Path, task: Task, predictions: Predictions) -> None:
     """Write all detections by the paths of their images, in the form of `ddptrain predict`, every digit kept."""
-    if not isinstance(task, DetectionTask):
-        raise UserError("--save-predictions: only those of detection can be written; leave it out")
+    assert isinstance(task, DetectionTask)
     entries = []
     for data, of_dataset in zip(task.val_sets, predictions, strict=True):
         for index in of_dataset:

@@ -12,7 +12,7 @@ from ddptrain import distributed
 from ddptrain.checkpoint.load import Checkpoint, load_checkpoint
 from ddptrain.commands.eval_arguments import Output
 from ddptrain.commands.eval_output import show, write_predictions
-from ddptrain.config import DatasetConfig, resolve
+from ddptrain.config import DatasetConfig, RunConfig, resolve
 from ddptrain.config.text import parse_yaml
 from ddptrain.data.formats.texts import read_text
 from ddptrain.data.tables.contents import Contents, differences
@@ -23,6 +23,7 @@ from ddptrain.metrics.outcome import FILE
 from ddptrain.system.printable import warn
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task
+from ddptrain.tasks.detection.task import DetectionTask
 
 
 def evaluate_run(
@@ -37,7 +38,8 @@ def evaluate_run(
         weights: `best`, `last`, or the path of a checkpoint; None for the best, or the checkpoint that `run` is.
         data: a config whose `data.val` takes the place of the run's.
     """
-    checkpoint, task, evaluation, world = evaluate_checkpoint(run, overrides, weights, data)
+    of_boxes = "--split-by" if output.split_by else "--save-predictions" if output.predictions else ""
+    checkpoint, task, evaluation, world = evaluate_checkpoint(run, overrides, weights, data, of_boxes)
     if not world.main:
         return 0
     about = {"step": checkpoint.step, "weights": weights_name(run, checkpoint)}
@@ -58,9 +60,12 @@ def weights_name(run: Path, checkpoint: Checkpoint) -> str:
 
 
 def evaluate_checkpoint(
-    run: Path, overrides: Sequence[str], weights: str | None = None, data: Path | None = None
+    run: Path, overrides: Sequence[str], weights: str | None = None, data: Path | None = None, of_boxes: str = ""
 ) -> tuple[Checkpoint, Task, Evaluation, World]:
     """Load the weights that `evaluate_run` describes, and evaluate them by all ranks.
+
+    Args:
+        of_boxes: an option that was given, and that only an evaluation of detection has.
 
     Returns:
         The checkpoint, the task of its config, the evaluation, and the ranks.
@@ -77,7 +82,7 @@ def evaluate_checkpoint(
     if world.main and world.lacking:
         warn(world.lacking)
     with distributed.process_group(world, config.train.timeout_s):
-        task = distributed.agree(lambda: build_task(config), "reading the datasets")
+        task = distributed.agree(lambda: _task(config, of_boxes), "reading the datasets")
         for line in replaced_data(checkpoint, config.data.val, task.contents) if world.main and data is None else ():
             warn(f"{line}: other data than in the training, the metrics do not compare with those of the run")
         evaluation = evaluate(task, checkpoint.fill(task.build_model()).to(world.device), world)
@@ -85,6 +90,13 @@ def evaluate_checkpoint(
         for line in evaluation.warnings():
             print(f"warning: {line}", file=sys.stderr)
     return checkpoint, task, evaluation, world
+
+
+def _task(config: RunConfig, of_boxes: str) -> Task:
+    task = build_task(config)
+    if of_boxes and not isinstance(task, DetectionTask):
+        raise UserError(f"{of_boxes}: only an evaluation of detection has it, the run's task is {config.task}; leave it out")
+    return task
 
 
 def _on(stored: dict[str, Any], data: Path | None) -> dict[str, Any]:
