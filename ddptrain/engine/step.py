@@ -12,9 +12,9 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -112,13 +112,15 @@ class Stepper:
             seed_torch(self.seed, number, self.tree.first + i)
             losses.append(self._forward_and_backward(batch, i))
             rows.append(self._sums(batch, losses[-1], stop))
+            if self.tree.micro_batches > 1:
+                rows[-1] = torch.cat([rows[-1], *self._moves()])
         sums = rows[0] if self.tree.micro_batches == 1 else self._add(rows)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         grads = self.gradients.all()
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)), keepdim=True)
         with self._reading:
-            *numbers, (raw_norm,) = _to_host([*sums, norm.float()])
+            *numbers, raw_norm = torch.cat([sums, norm.float()]).tolist()  # the only wait for the device in a step
 
         report = self._report(numbers, raw_norm, losses)
         if self.watch is not None:
@@ -159,50 +161,55 @@ class Stepper:
         """What the gradients lack to be those of the whole step's loss."""
         return self.gradients.divided / (normalizer * self._prescale())
 
-    def _sums(self, batch: Batch, loss: LossSum, stop: bool) -> list[Tensor]:
-        """What a step sums, of a micro batch: normalizer and parts of the loss `[1 + P]`, loss by dataset (0 where the task has
-        none per sample) `[D]`, samples by dataset `[D]`, wishes to stop and replaced samples `[2]`; and, where there are
-        several micro batches, what it changed in the running statistics."""
-        # products with a one-hot matrix [B, D]: in a fixed order also on CUDA, where index_add_ has none
+    def _sums(self, batch: Batch, loss: LossSum, stop: bool) -> Tensor:
+        """What a step sums, of a micro batch, float32 `[1 + P + 2 D + 2]`: normalizer and parts of the loss, loss by dataset (0
+        where the task has none per sample), samples by dataset, wishes to stop and replaced samples."""
+        flags = (float(stop), float(len(batch.replaced)))
+        if self.device.type == "cpu":  # by numpy: a call of torch takes microseconds
+            datasets, each = batch.keys.numpy()[:, 1], loss.per_sample
+            by_dataset = self._no_loss if each is None else np.bincount(datasets, each.float().numpy(), self.datasets)
+            totals = [value.item() for value in (loss.normalizer, *loss.parts.values())]
+            samples = np.bincount(datasets, minlength=self.datasets)
+            return torch.tensor([*totals, *by_dataset.tolist(), *samples.tolist(), *flags], dtype=torch.float32)
+        # products with a one-hot matrix [B, D]: in a fixed order, which index_add_ has not on CUDA
         member = self._one_hot.index_select(0, batch.keys.select(1, 1))
         by_dataset = self._no_loss if loss.per_sample is None else loss.per_sample.float() @ member
-        replaced = len(batch.replaced)
-        flags = torch.tensor([float(stop), float(replaced)], device=self.device) if stop or replaced else self._no_flags
-        totals = torch.stack([loss.normalizer, *loss.parts.values()]).float()
-        sums = [totals, by_dataset, member.sum(0), flags]
-        if self.tree.micro_batches > 1:
-            sums += [d for buffers, before in self._statistics for d in torch._foreach_sub(buffers, before)]
-        return sums
+        last = torch.tensor(flags, device=self.device) if any(flags) else self._no_flags
+        return torch.cat([torch.stack([loss.normalizer, *loss.parts.values()]).float(), by_dataset, member.sum(0), last])
 
-    def _add(self, rows: list[list[Tensor]]) -> list[Tensor]:
+    def _moves(self) -> list[Tensor]:
+        """What a micro batch changed in the running statistics, each flat."""
+        return [d.flatten() for buffers, before in self._statistics for d in torch._foreach_sub(buffers, before)]
+
+    def _add(self, rows: list[Tensor]) -> Tensor:
         """The sums of the step from those of this rank's micro batches, in the order of the tree; the running statistics become
         the mean of what the micro batches made of them, and their counts advance by one."""
-        lengths = [t.numel() for t in rows[0]]
-        flat = self.tree.add([torch.cat([t.flatten() for t in row]) for row in rows], "the sums of a step")
-        sums, rest = list(flat.split(lengths)[:4]), flat[sum(lengths[:4]) :] / self.tree.micro_batches
-        for buffers, before in self._statistics:
-            sizes = [b.numel() for b in buffers]
-            moves, rest = rest[: sum(sizes)], rest[sum(sizes) :]
+        flat = self.tree.add(rows, "the sums of a step")
+        sizes = [[b.numel() for b in buffers] for buffers, _ in self._statistics]
+        sums, *moves = flat.split([flat.numel() - sum(map(sum, sizes)), *map(sum, sizes)])
+        for (buffers, before), lengths, move in zip(self._statistics, sizes, moves):
+            mean = move / self.tree.micro_batches
             if not buffers[0].is_floating_point():
-                moves = moves.ceil().long()
-            moved = [m.view_as(b) for m, b in zip(moves.split(sizes), buffers)]
+                mean = mean.ceil().long()
+            moved = [m.view_as(b) for m, b in zip(mean.split(lengths), buffers)]
             torch._foreach_copy_(buffers, torch._foreach_add(before, moved))
         return sums
 
-    def _report(self, sums: list[list[float]], raw_norm: float, losses: list[LossSum]) -> StepReport:
-        (normalizer, *parts), loss_by_dataset, samples_by_dataset, (stop, replaced) = sums
-        normalizer = max(normalizer, 1.0)
+    def _report(self, sums: list[float], raw_norm: float, losses: list[LossSum]) -> StepReport:
+        normalizer = max(sums[0], 1.0)
+        *parts_and_datasets, stop, replaced = sums[1:]
+        first, second = -2 * self.datasets, -self.datasets
         grad_norm = raw_norm * self._factor(normalizer)
-        finite_loss = math.isfinite(sum(map(sum, sums)))
+        finite_loss = math.isfinite(sum(sums))
         updated = finite_loss and math.isfinite(grad_norm)
         return StepReport(
             updated=updated,
             overflow=finite_loss and not updated and self.scaler is not None and self.scaler.get_scale() > 1,
             normalizer=normalizer,
             grad_norm=grad_norm,
-            parts={name: part / normalizer for name, part in zip(losses[0].parts, parts)},
-            loss_by_dataset=loss_by_dataset,
-            samples_by_dataset=samples_by_dataset,
+            parts={name: part / normalizer for name, part in zip(losses[0].parts, parts_and_datasets)},
+            loss_by_dataset=parts_and_datasets[first:second],
+            samples_by_dataset=parts_and_datasets[second:],
             replaced=int(replaced),
             stop=stop > 0,
             losses=[] if updated else losses,
@@ -214,12 +221,6 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     if precision == "none":
         return nullcontext()
     return torch.autocast(device.type, torch.float16 if precision == "fp16" else torch.bfloat16)
-
-
-def _to_host(tensors: list[Tensor]) -> list[list[float]]:
-    """The numbers of each `[N]` tensor, in one copy: the only wait for the device in a step."""
-    numbers = iter(torch.cat(tensors).tolist())
-    return [list(islice(numbers, t.shape[0])) for t in tensors]
 
 
 def _running_statistics(model: nn.Module) -> list[Tensor]:
