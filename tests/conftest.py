@@ -29,6 +29,7 @@ STARTS = {
 }
 """What no test of the fast tier does."""
 SLOW_FOLDERS = ("distributed", "faults", "slurm")
+HEAVY_FILES = ("test_every_key.py", "test_docs_sampler.py", "test_torchvision_backbone.py", "test_torchvision_detectors.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,8 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Folders whose tests all start processes are not even read for the fast tier."""
-    return True if config.getoption("fast") and collection_path.name in SLOW_FOLDERS else None
+    """Folders whose tests all start processes, and files with dozens of large networks, are not even read for the fast tier."""
+    return True if config.getoption("fast") and collection_path.name in (*SLOW_FOLDERS, *HEAVY_FILES) else None
 
 
 @pytest.fixture(scope="session", autouse=True)

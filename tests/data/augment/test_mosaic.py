@@ -116,7 +116,7 @@ def test_partners_are_a_formula_and_keep_the_shares() -> None:
     partners = Partners(SAMPLER.keys, 400, until=1e9)
     drawn = []
     kinds: dict[tuple[int, ...], int] = {}
-    for position in range(2000):
+    for position in range(1000):
         key = SampleKey(position, 0, 7)
         others, width = partners.draw_tiles(key, 4, mosaic=0.5, mixup=0.5)
         assert (others, width) == partners.draw_tiles(key, 4, mosaic=0.5, mixup=0.5)
@@ -124,9 +124,9 @@ def test_partners_are_a_formula_and_keep_the_shares() -> None:
         kinds[kind] = kinds.get(kind, 0) + 1
         drawn += others
     assert kinds.keys() == {(1, 1), (4, 4), (2, 1), (8, 4)}
-    assert all(0.2 < n / 2000 < 0.3 for n in kinds.values())
+    assert all(0.2 < n / 1000 < 0.3 for n in kinds.values())
     assert abs(np.mean([k.dataset for k in drawn]) - 0.25) < 0.02
-    assert len({k.index for k in drawn if k.dataset == 0}) > 900
+    assert len({k.index for k in drawn if k.dataset == 0}) > 700
     assert partners.draw_tiles(SampleKey(9, 0, 1), 5, 1, 0) != partners.draw_tiles(SampleKey(9, 0, 1), 6, 1, 0)
 
 
@@ -134,9 +134,10 @@ def test_partners_from_a_pool_are_neighbours_and_different() -> None:
     pool = 16
     partners = Partners(SAMPLER.keys, 400, until=1e9, pool=pool)
     drawn = np.zeros(pool, int)
-    for position in range(1600):
+    for position in range(30 * pool):
         first = position // pool * pool
-        block = list(zip(*(column.tolist() for column in SAMPLER.keys(np.arange(first, first + pool)))))
+        if position == first:
+            block = list(zip(*(column.tolist() for column in SAMPLER.keys(np.arange(first, first + pool)))))
         own = SampleKey(position, *block[position - first])
         others = [(k.dataset, k.index) for k in partners.draw(own, 4, 7)]
         rest = block[: position - first] + block[position - first + 1 :]
@@ -144,7 +145,7 @@ def test_partners_from_a_pool_are_neighbours_and_different() -> None:
         assert not Counter(others) - Counter(rest)  # each place of the block but the sample's own, at most once
         for other in others:
             drawn[block.index(other)] += 1
-    assert drawn.min() > 0.8 * drawn.mean()
+    assert drawn.min() > 0.7 * drawn.mean()
 
 
 def test_the_last_epochs_are_without() -> None:
