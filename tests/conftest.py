@@ -142,6 +142,6 @@ def config(small_config: Callable[[str], Path]) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that wait for processes, or train long, first: where several tests run at a time, none is left alone at the end."""
-    long = {*SLOW_FOLDERS, "launch"}
-    items.sort(key=lambda item: item.get_closest_marker("learning") is None and not long & set(item.path.parts))
+    """Tests that train long, then those that wait for processes: where several run at a time, none is left alone at the end."""
+    waiting = {*SLOW_FOLDERS, "launch"}
+    items.sort(key=lambda item: (item.get_closest_marker("learning") is None, not waiting & set(item.path.parts)))
