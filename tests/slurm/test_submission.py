@@ -147,7 +147,7 @@ def test_sweep_is_one_array_and_leaves_a_table(slurm: Jobs, config: Path) -> Non
         "table of both", lambda: (folder / "table.md").exists() and (folder / "table.md").read_text().count("1/1") == 2, 300
     )
     assert [line.split("|")[1].strip() for line in (folder / "table.md").read_text().splitlines()[2:]] == ["0.01", "0.02"]
-    assert ddptrain("sweep", folder, "--table") == (folder / "table.md").read_text()
+    assert ddptrain("sweep", folder, "--table").startswith((folder / "table.md").read_text())  # the verdicts stand below it
     assert ddptrain("jobs").count("finished") == 2
 
 
