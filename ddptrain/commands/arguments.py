@@ -92,7 +92,9 @@ def _add_comparisons(commands: Any) -> None:
     p = commands.add_parser("verify", help="train a few steps in two ways that must give the same result, and compare")
     _add_config(p)
     way = p.add_mutually_exclusive_group(required=True)
-    way.add_argument("--ranks", type=numbers, metavar="1,2,4", help="train on so many ranks, with the same micro batches")
+    way.add_argument(
+        "--ranks", type=numbers, metavar="1,2,4", help="train on each of these numbers of ranks, with the same micro batches"
+    )
     ways = {"resume": "resume from a checkpoint", "split": "use other micro batches", "workers": "use other loader workers"}
     for name, text in ways.items():
         way.add_argument(f"--{name}", dest="way", action="store_const", const=name, help=text)

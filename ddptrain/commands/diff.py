@@ -1,4 +1,4 @@
-"""`ddptrain diff`: what differs between two runs, from what they were told to what they learned.
+"""`ddptrain diff`: what differs between two runs, from their configs to what they learned.
 
 Config, data, code and machine explain; steps and weights decide. Two runs are equal where every recorded step, the number of
 steps, and every tensor of their newest common checkpoint are the same to the last bit.

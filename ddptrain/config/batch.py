@@ -26,7 +26,7 @@ class Split:
 
 
 def split_batch(global_batch: int, micro_batch: int | None, world_size: int) -> Split:
-    """The split of `train.global_batch` over so many ranks.
+    """The split of `train.global_batch` over a number of ranks.
 
     Args:
         micro_batch: `train.micro_batch`, one of the whole global batch where it is larger. None: the fewest equal ones of at
@@ -45,7 +45,7 @@ def split_batch(global_batch: int, micro_batch: int | None, world_size: int) -> 
             f"train.global_batch: {global_batch} does not divide over {world_size} ranks; "
             f"set it to {_either(near)}, the nearest {'that does' if len(near) == 1 else 'that do'}{given}"
         )
-    sizes = [b for b in range(1, per_rank + 1) if per_rank % b == 0]  # of micro batches on so many ranks
+    sizes = [b for b in range(1, per_rank + 1) if per_rank % b == 0]  # of micro batches on that number of ranks
     if fixed is None:
         fixed = max(b for b in sizes if b <= AT_ONCE)
     elif fixed not in sizes:

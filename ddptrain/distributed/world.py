@@ -80,8 +80,8 @@ def discover(device: str = "auto", environ: Mapping[str, str] = os.environ) -> W
     else:
         launcher, place = "single", (0, 1, 0, 1)
     rank, size, local_rank, local_size = place
-    told = environ.get("SLURM_STEP_TASKS_PER_NODE" if launcher == "srun" else "LOCAL_WORLD_SIZE", "").strip()
-    picked, lacking = _pick_device(device, local_rank, local_size if told else local_rank + 1)
+    tasks_here = environ.get("SLURM_STEP_TASKS_PER_NODE" if launcher == "srun" else "LOCAL_WORLD_SIZE", "").strip()
+    picked, lacking = _pick_device(device, local_rank, local_size if tasks_here else local_rank + 1)
     return World(rank, size, local_rank, local_size, picked, launcher, _note(environ) if launcher == "single" else "", lacking)
 
 
@@ -186,7 +186,7 @@ def _note(environ: Mapping[str, str]) -> str:
 
 
 def _pick_device(device: str, local_rank: int, needed: int) -> tuple[torch.device, str]:
-    """The device of a rank on a machine where so many GPUs are needed, and what `auto` should say about GPUs that cannot be
+    """The device of a rank on a machine where that many GPUs are needed, and what `auto` should say about GPUs that cannot be
     used; empty for nothing.
 
     The only GPU that a rank is shown is its own, whatever its number on the machine: srun --gpus-per-task=1, torchrun

@@ -36,7 +36,7 @@ class Attempt:
 
 
 def replay(task: Task, state: RunState, step: int, most: int) -> Iterator[Attempt]:
-    """Go on from a state to a step, and make it: attempts to the one that is not skipped, or so many that are.
+    """Go on from a state to a step, and make it: attempts to the one that is not skipped, or as many as are skipped.
 
     Args:
         state: of one rank, before the step.

@@ -35,8 +35,8 @@ def report_start(task: Task, world: World, state: RunState, reporter: RunReporte
         f"× {counted(split.world_size, 'rank')} ({world.launcher}, {world.device.type}){threads}"
     )
     line(exactness(split, config.train, world.device, any(isinstance(m, SYNC_BATCH_NORMS) for m in state.model.modules())))
-    if said := advice(config.train.precision, world.device):
-        line(said)
+    if hint := advice(config.train.precision, world.device):
+        line(hint)
     parameters = sum(p.numel() for p in state.model.parameters())
     line(f"model {config.model.name}: {parameters / 1e6:.2f} M parameters, {len(task.classes)} classes")
     for setting in settings(state, config.train, config.eval, config.checkpoint):

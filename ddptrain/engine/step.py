@@ -171,7 +171,7 @@ class Stepper:
             totals = [value.item() for value in (loss.normalizer, *loss.parts.values())]
             samples = np.bincount(datasets, minlength=self.datasets)
             return torch.tensor([*totals, *by_dataset.tolist(), *samples.tolist(), *flags], dtype=torch.float32)
-        # products with a one-hot matrix [B, D]: in a fixed order, which index_add_ has not on CUDA
+        # products with a one-hot matrix [B, D]: in a fixed order, unlike index_add_ on CUDA
         member = self._one_hot.index_select(0, batch.keys.select(1, 1))
         by_dataset = self._no_loss if loss.per_sample is None else loss.per_sample.float() @ member
         last = torch.tensor(flags, device=self.device) if any(flags) else self._no_flags

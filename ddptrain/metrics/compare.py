@@ -106,7 +106,7 @@ def in_words(c: Comparison, metric: str, first: str, second: str) -> list[str]:
     else:
         lines = [f"{second} is {c.verdict} than {first}: {metric} {span}"]
     if len(c.first) + len(c.second) == 2:
-        lines.append("one run on each side: this is about these two models; another seed may turn it round")
+        lines.append("one run on each side: this compares these two models; another seed may give the opposite")
     return lines
 
 
@@ -116,5 +116,5 @@ def _enough(c: Comparison) -> str:
     ways = [f"{images:,} images like these {c.images:,}"] if images is not None and images < 1000 * c.images else []
     ways += [f"{seeds} seeds on each side"] if seeds is not None and seeds < 1000 else []
     if not ways:
-        return "a difference as small as this is not told by any number of images or seeds that is worth while"
+        return "no practical number of images or seeds would tell a difference this small"
     return f"if the difference stays as it is, about {' or '.join(ways)} would tell"

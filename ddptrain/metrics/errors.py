@@ -7,7 +7,7 @@ both badly placed and of the wrong class. An object that is neither found nor th
 kind is what AP50 gains when only that kind is corrected: the best detection of an object that is badly placed or of the wrong
 class becomes right, all other false alarms of the kind are taken away, and what is missed is not asked for.
 
-Differences from the package tidecv: detections on ignored boxes are no errors, and classes without truth do not count.
+Differences from the package tidecv: detections on ignored boxes are not errors, and classes without truth do not count.
 """
 
 from __future__ import annotations

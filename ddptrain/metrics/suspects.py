@@ -123,8 +123,8 @@ def _ranked(found: Suspects) -> Suspects:
     rows = np.flatnonzero(found.strength >= LEAST)
     rows = rows[np.lexsort((-found.strength[rows], found.rarity[rows]))]
     for column in (found.box, found.detection):
-        said = column[rows]
+        claimed = column[rows]
         first = np.zeros(len(rows), bool)
-        first[np.unique(said, return_index=True)[1]] = True
-        rows = rows[first | (said < 0)]
+        first[np.unique(claimed, return_index=True)[1]] = True
+        rows = rows[first | (claimed < 0)]
     return found.select(rows)

@@ -52,30 +52,19 @@ def mask_sums(
     # in half precision the costs of a matching overflow
     with torch.autocast(target.device.type, enabled=False):
         classes, masks = [c.float() for c in classes], [m.float() for m in masks]
-        return _mask_sums(classes, masks, target, annotated, generators, config)
-
-
-def _mask_sums(
-    classes: Sequence[Tensor],
-    masks: Sequence[Tensor],
-    target: Tensor,
-    annotated: Tensor,
-    generators: Sequence[torch.Generator],
-    config: MaskLossConfig,
-) -> tuple[dict[str, Tensor], Tensor]:
-    rows, counts = [], []
-    for b in range(len(target)):
-        truth = _truth(target[b])
-        hidden = torch.cat([~annotated[b], annotated.new_zeros(1)])
-        # an image that is all void teaches nothing, not even that no object is in it; its graph must still be whole
-        row = torch.stack([c[b].sum() + m[b].sum() for c, m in zip(classes, masks)]).sum() * target.new_zeros(3)
-        if len(truth.labels):
-            for c, m in zip(classes, masks):
-                row = row + _layer(c[b].masked_fill(hidden, NEVER), m[b][:, None], truth, generators[b], config)
-        rows.append(row)
-        counts.append(float(len(truth.labels)))
-    cls, mask, dice = torch.stack(rows).unbind(1)
-    return {"cls": cls, "mask": mask, "dice": dice}, cls.new_tensor(counts)
+        rows, counts = [], []
+        for b in range(len(target)):
+            truth = _truth(target[b])
+            hidden = torch.cat([~annotated[b], annotated.new_zeros(1)])
+            # an image that is all void teaches nothing, not even that no object is in it; its graph must still be whole
+            row = torch.stack([c[b].sum() + m[b].sum() for c, m in zip(classes, masks)]).sum() * target.new_zeros(3)
+            if len(truth.labels):
+                for c, m in zip(classes, masks):
+                    row = row + _layer(c[b].masked_fill(hidden, NEVER), m[b][:, None], truth, generators[b], config)
+            rows.append(row)
+            counts.append(float(len(truth.labels)))
+        cls, mask, dice = torch.stack(rows).unbind(1)
+        return {"cls": cls, "mask": mask, "dice": dice}, cls.new_tensor(counts)
 
 
 def _truth(target: Tensor) -> _Truth:

@@ -100,7 +100,7 @@ def _labels(given: Given, classes: Classes, datasets: int, dataset: np.ndarray, 
 
 
 def _note_boxes(given: Given, boxes: np.ndarray, sizes: np.ndarray, kept: np.ndarray, tell: Tell) -> None:
-    """Say which boxes have no area or leave their image, and which scores are no parts of 1; all of them count as they are."""
+    """Say which boxes have no area or leave their image, and which scores are not in 0..1; all of them count as they are."""
     flat = kept & (boxes[:, 2:] <= boxes[:, :2]).any(1)
     # half a pixel and less is rounding, or a convention of 1-based pixels
     outside = kept & ~flat & ((boxes[:, :2] < -1) | (boxes[:, 2:] > sizes + 1)).any(1)
