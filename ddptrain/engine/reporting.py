@@ -109,9 +109,10 @@ class RunReporter:
         if not due:
             return
         self.write_steps()
+        rates = state.schedule.at(state.step - 1)
         self.board.scalars(
             {f"loss/{name}": value for name, value in parts.items()}
-            | {f"lr/{g['name']}": float(g["lr"]) for g in state.optimizer.param_groups}
+            | {f"lr/{g['name']}": rates.of(g["name"]) for g in state.optimizer.param_groups}
             | {
                 "loss/total": sum(parts.values()),
                 "train/gradient_norm": report.grad_norm,

@@ -16,7 +16,7 @@ from ddptrain.checkpoint.weights import load_initial
 from ddptrain.config.batch import Split
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.distributed import World
-from ddptrain.engine.step import Stepper, StepReport
+from ddptrain.engine.step import Launched, Stepper, StepReport
 from ddptrain.errors import UserError
 from ddptrain.models.norms import SYNC_BATCH_NORMS
 from ddptrain.optim.build import build_optimizer, load_optimizer
@@ -109,16 +109,23 @@ class RunState:
 
     def advance(self, batches: Sequence[Batch], stop: bool = False) -> StepReport:
         """Make the next step over this rank's micro batches, and count it; `stop` is this rank's wish to stop after it."""
-        self.schedule.apply(self.optimizer, self.step)
-        report = self.stepper(batches, self.step + self.skipped, stop)
-        self.count(report)
-        return report
+        return self.settle(self.launch(batches, stop))
 
-    def count(self, report: StepReport) -> None:
-        """Advance the clock: step and average for an update, the skip counter for a skipped one."""
+    def launch(self, batches: Sequence[Batch], stop: bool = False, after: Launched | None = None) -> Launched:
+        """Start the next step, or the one after that which is launched and, as is likely, updates."""
+        ahead = after is not None
+        self.schedule.apply(self.optimizer, self.step + ahead)
+        launched = self.stepper.launch(batches, self.step + self.skipped + ahead, stop, after)
+        if launched.updated is not None and self.ema is not None:
+            self.ema.update(self.model, self.step + ahead + 1, launched.updated)
+        return launched
+
+    def settle(self, launched: Launched) -> StepReport:
+        """Wait for a step and count it: step and average for an update, the skip counter for a skipped one."""
+        report = self.stepper.read(launched)
         if report.updated:
             self.step += 1
-            if self.ema is not None:
+            if self.ema is not None and launched.updated is None:
                 self.ema.update(self.model, self.step)
             self.loss_by_dataset = [a + b for a, b in zip(self.loss_by_dataset, report.loss_by_dataset)]
             self.updates += 1
@@ -129,6 +136,7 @@ class RunState:
         self.position += self.split.global_batch
         self.replaced += report.replaced
         self.samples_by_dataset = [a + b for a, b in zip(self.samples_by_dataset, report.samples_by_dataset)]
+        return report
 
     def take_losses(self) -> dict[str, float]:
         """The training loss, a mean over the updates since the last call: `loss`, and its parts by name."""

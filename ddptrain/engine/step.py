@@ -4,6 +4,9 @@ The task returns sums. With L the summed loss and N the summed normalizer over a
 is grad(L) / N: the same for every split of the global batch. The micro batch is the unit of computing: each starts from the
 running statistics of the step's start and draws its own random numbers, and what comes out of them is added in one fixed tree.
 So a step has the same bits on any number of ranks.
+
+On a GPU the host launches a step, its update included, before it has read the outcome of the one before: what decides about
+the update is computed on the device. A step after one that made no update makes none either, and is launched anew.
 """
 
 from __future__ import annotations
@@ -54,6 +57,21 @@ class StepReport:
     losses: list[LossSum]
 
 
+@dataclass(slots=True)
+class Launched:
+    """A step that is launched and not yet read.
+
+    Attributes:
+        numbers: its sums and the norm of the raw gradient, on the host once `ready`.
+        updated: on the device, a bool; None where the host decides, and reading updates.
+    """
+
+    numbers: Tensor
+    losses: list[LossSum]
+    updated: Tensor | None = None
+    ready: torch.cuda.Event | None = None
+
+
 @dataclass
 class Stepper:
     """Everything a step needs that stays the same between steps.
@@ -67,7 +85,7 @@ class Stepper:
         tree: how everything else is, and which micro batches are this rank's.
         datasets: number of datasets.
         seed: the run's.
-        watch: called before an update with the factor by which the gradients are then multiplied.
+        watch: called before an update with the factor by which the gradients are then multiplied; the host decides then.
     """
 
     model: nn.Module
@@ -87,24 +105,27 @@ class Stepper:
     def __post_init__(self) -> None:
         if self.precision == "fp16":
             self.scaler = torch.amp.GradScaler(self.device.type)
-        buffers = _running_statistics(self.model)
-        groups = ([b for b in buffers if b.is_floating_point()], [b for b in buffers if not b.is_floating_point()])
-        self._statistics = [(group, [b.clone() for b in group]) for group in groups if group]
+        self._statistics = _running_statistics(self.model)
         self._no_flags, self._no_loss = torch.zeros(2, device=self.device), torch.zeros(self.datasets, device=self.device)
         self._one_hot = torch.eye(self.datasets, device=self.device)
+        self._gated = device_decides(self.device, self.precision, self.optimizer)
         # on a GPU all collectives of a step are waited for here
         on_gpu = self.device.type == "cuda" and self.tree.ranks > 1
         self._reading: AbstractContextManager[Any] = Waiting("the sums of a step", on_device=True) if on_gpu else nullcontext()
 
     def __call__(self, batches: Sequence[Batch], number: int, stop: bool = False) -> StepReport:
-        """Run one step over this rank's micro batches.
+        """Run one step over this rank's micro batches, and wait for it.
 
         Args:
             number: steps before this one, skipped ones included, for the random numbers in the network.
             stop: this rank's wish to stop after it.
         """
-        for buffers, before in self._statistics:
-            torch._foreach_copy_(before, buffers)
+        return self.read(self.launch(batches, number, stop))
+
+    def launch(self, batches: Sequence[Batch], number: int, stop: bool = False, after: Launched | None = None) -> Launched:
+        """Start a step; `after` is the one before where that is not read yet. See `__call__` for the rest."""
+        for values, before in self._statistics:
+            before.copy_(values)
         losses, rows = [], []
         for i, batch in enumerate(batches):
             if i:
@@ -113,31 +134,67 @@ class Stepper:
             losses.append(self._forward_and_backward(batch, i))
             rows.append(self._sums(batch, losses[-1], stop))
             if self.tree.micro_batches > 1:
-                rows[-1] = torch.cat([rows[-1], *self._moves()])
+                rows[-1] = torch.cat([rows[-1], *(values - before for values, before in self._statistics)])
         sums = rows[0] if self.tree.micro_batches == 1 else self._add(rows)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        grads = self.gradients.all()
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)), keepdim=True)
-        with self._reading:
-            *numbers, raw_norm = torch.cat([sums, norm.float()]).tolist()  # the only wait for the device in a step
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.gradients.all())), keepdim=True)
+        launched = Launched(torch.cat([sums, norm.float()]), losses)
+        if self._gated and self.watch is None:
+            launched.updated = self._update_if_finite(launched.numbers, after)
+            if self.device.type == "cuda":
+                launched.numbers = launched.numbers.to("cpu", non_blocking=True)  # into pinned memory
+                launched.ready = torch.cuda.Event()
+                launched.ready.record()
+        return launched
 
-        report = self._report(numbers, raw_norm, losses)
+    def read(self, launched: Launched) -> StepReport:
+        """The outcome of a step; where the device did not, update now, or leave no trace."""
+        with self._reading:
+            if launched.ready is not None:
+                launched.ready.synchronize()
+            *numbers, raw_norm = launched.numbers.tolist()  # the only wait for the device in a step
+        report = self._report(numbers, raw_norm, launched.losses)
+        if launched.updated is None:
+            self._update(report)
+        if report.updated or report.overflow:
+            # after an overflow, too: a loss scale that fits sums which are not pre-scaled underflows once they are
+            self.normalizer = report.normalizer
+        return report
+
+    def _update(self, report: StepReport) -> None:
         if self.watch is not None:
             self.watch(self._factor(report.normalizer))
         if report.updated:
             clip = min(1.0, self.clip_norm / (report.grad_norm + 1e-6)) if self.clip_norm else 1.0
-            torch._foreach_mul_(grads, self._factor(report.normalizer) * clip)
+            torch._foreach_mul_(self.gradients.all(), self._factor(report.normalizer) * clip)
             self.optimizer.step()
         else:
             self._restore()  # a skipped step leaves no trace
-        if report.updated or report.overflow:
-            # after an overflow, too: a loss scale that fits sums which are not pre-scaled underflows once they are
-            self.normalizer = report.normalizer
         if self.scaler is not None:
             self.scaler.update()  # saw the same reduced gradients on every rank
         self.gradients.clear()
-        return report
+
+    def _update_if_finite(self, numbers: Tensor, after: Launched | None) -> Tensor:
+        """`_update` in the arithmetic of the device, by numbers that stay there; returns whether it was made."""
+        exact = numbers.double()
+        factor = self.gradients.divided / exact[0].clamp(min=1.0)
+        norm = exact[-1] * factor
+        updated = (exact[:-1].sum() + norm).isfinite()
+        if after is not None and after.updated is not None:
+            updated &= after.updated
+        if self.clip_norm:
+            factor = factor * (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        grads = self.gradients.all()
+        torch._foreach_mul_(grads, factor.to(grads[0].dtype))
+        optimizer: Any = self.optimizer
+        optimizer.found_inf = updated.logical_not().float()
+        optimizer.step()
+        del optimizer.found_inf
+        for values, before in self._statistics:
+            torch.where(updated, values, before, out=values)
+        self.gradients.clear()
+        return updated
 
     def _forward_and_backward(self, batch: Batch, number: int) -> LossSum:
         with self.gradients.micro_batch(number):
@@ -151,8 +208,8 @@ class Stepper:
 
     def _restore(self) -> None:
         """Put back the running statistics of the step's start, which every micro batch starts from."""
-        for buffers, before in self._statistics:
-            torch._foreach_copy_(buffers, before)
+        for values, before in self._statistics:
+            values.copy_(before)
 
     def _prescale(self) -> float:
         return 2.0 ** -round(math.log2(max(self.normalizer, 1.0))) if self.scaler is not None else 1.0
@@ -177,22 +234,15 @@ class Stepper:
         last = torch.tensor(flags, device=self.device) if any(flags) else self._no_flags
         return torch.cat([torch.stack([loss.normalizer, *loss.parts.values()]).float(), by_dataset, member.sum(0), last])
 
-    def _moves(self) -> list[Tensor]:
-        """What a micro batch changed in the running statistics, each flat."""
-        return [d.flatten() for buffers, before in self._statistics for d in torch._foreach_sub(buffers, before)]
-
     def _add(self, rows: list[Tensor]) -> Tensor:
         """The sums of the step from those of this rank's micro batches, in the order of the tree; the running statistics become
         the mean of what the micro batches made of them, and their counts advance by one."""
         flat = self.tree.add(rows, "the sums of a step")
-        sizes = [[b.numel() for b in buffers] for buffers, _ in self._statistics]
-        sums, *moves = flat.split([flat.numel() - sum(map(sum, sizes)), *map(sum, sizes)])
-        for (buffers, before), lengths, move in zip(self._statistics, sizes, moves):
+        sizes = [values.numel() for values, _ in self._statistics]
+        sums, *moves = flat.split([flat.numel() - sum(sizes), *sizes])
+        for (values, before), move in zip(self._statistics, moves):
             mean = move / self.tree.micro_batches
-            if not buffers[0].is_floating_point():
-                mean = mean.ceil().long()
-            moved = [m.view_as(b) for m, b in zip(mean.split(lengths), buffers)]
-            torch._foreach_copy_(buffers, torch._foreach_add(before, moved))
+            torch.add(before, mean if values.is_floating_point() else mean.ceil().long(), out=values)
         return sums
 
     def _report(self, sums: list[float], raw_norm: float, losses: list[LossSum]) -> StepReport:
@@ -223,7 +273,22 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, torch.float16 if precision == "fp16" else torch.bfloat16)
 
 
-def _running_statistics(model: nn.Module) -> list[Tensor]:
-    """The buffers that a forward pass in training mode writes into."""
+def device_decides(device: torch.device, precision: str, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the device computes by itself if a step updates: on the CPU there is nothing to wait for, under fp16 the scale
+    follows from the step before, and of the optimizers only fused ones can be told to do nothing."""
+    return device.type == "cuda" and precision != "fp16" and bool(optimizer.defaults.get("fused"))
+
+
+def _running_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """The buffers that a forward pass in training mode writes into, those of a kind as parts of one array, which they become;
+    each with room for a copy."""
     norms = [m for m in model.modules() if getattr(m, "track_running_stats", False)]
-    return [b for m in norms for b in m.buffers(recurse=False)]
+    buffers = [b for m in norms for b in m.buffers(recurse=False)]
+    arrays = []
+    for kind in dict.fromkeys(b.dtype for b in buffers):
+        group = [b for b in buffers if b.dtype == kind]
+        array = torch.cat([b.flatten() for b in group])
+        for b, part in zip(group, array.split([b.numel() for b in group])):
+            b.data = part.view_as(b)
+        arrays.append((array, array.clone()))
+    return arrays

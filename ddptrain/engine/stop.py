@@ -36,6 +36,7 @@ class StopFlag:
 
     Attributes:
         signal: number of the first signal that came, None while none did.
+        limit: steps of this process after which the run stops as if a signal had come; None for no limit.
         saves: there is a step to save; set by the training loop.
         on_leave: called when the process ends at once, for what must not be left behind, with the reason where that is a
             failure of the run; they have 2 s, after a failure 20 s.
@@ -47,7 +48,7 @@ class StopFlag:
         """
         Args:
             grace_s: seconds after the first signal in which another one counts as the same request.
-            after: steps of this process after which the run stops as if a signal had come.
+            after: becomes `limit`.
             last: the process ends afterwards: from there on signals are ignored, since the run can no more be stopped and a
                 default handler would make a failure of one that is complete.
             interactive: a second SIGINT raises KeyboardInterrupt; the process, such as a notebook's, goes on.
@@ -55,7 +56,7 @@ class StopFlag:
         self.signal: int | None = None
         self.saves = False
         self.on_leave: list[Callable[[str], None]] = []
-        self._grace_s, self._last, self._after = grace_s, last, after
+        self._grace_s, self._last, self.limit = grace_s, last, after
         self._interactive, self._since = interactive, 0.0
         self._before: dict[int, Any] = {}
 
@@ -69,11 +70,11 @@ class StopFlag:
         """Name of the first signal ("SIGTERM"), or the number of steps that were asked for; empty for neither."""
         if self.signal is not None:
             return signal.Signals(self.signal).name
-        return "" if self._after is None else f"the limit of {self._after} steps"
+        return "" if self.limit is None else f"the limit of {self.limit} steps"
 
     def is_due(self, steps: int) -> bool:
         """Whether to stop now that this process has made `steps` steps."""
-        return self.requested or steps == self._after
+        return self.requested or steps == self.limit
 
     @property
     def at_once(self) -> tuple[int, ...]:

@@ -6,12 +6,13 @@ alone says what comes next, so a resumed run goes on where the stopped one was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ddptrain import distributed
-from ddptrain.config import RunConfig
+from ddptrain.config import CheckpointConfig, EvalConfig, RunConfig
 from ddptrain.config.batch import split_batch
 from ddptrain.data.loading.ahead import on_device
 from ddptrain.data.loading.batches import train_loader
@@ -26,7 +27,7 @@ from ddptrain.engine.reporting import RunReporter
 from ddptrain.engine.run_folder import RunFolder
 from ddptrain.engine.start_report import report_start
 from ddptrain.engine.state import RunState, build_state
-from ddptrain.engine.step import StepReport
+from ddptrain.engine.step import Launched, StepReport
 from ddptrain.engine.stop import StopFlag
 from ddptrain.structures import Batch
 from ddptrain.system.lock import RunLock
@@ -117,30 +118,23 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
 def run_steps(run: Run, loader: Iterable[Batch]) -> str:
     """Step to the end of the run or to a stop; returns the reason of the stop, or an empty string."""
     config, world, state, folder, reporter, stop = run.task.config, run.world, run.state, run.folder, run.reporter, run.stop
-    batches = on_device(reporter.timing.wait_for(loader), world.device)
     bad_steps = BadSteps(run.task, world, reporter.console.line)
     if state.unjudged:  # the evaluation after this checkpoint did not come to its end
         state.schedule.apply(state.optimizer, max(state.step - 1, 0))  # the rates that the checkpoint was written with
         _judge(run, save=True)
-    done = 0
-    while state.step < state.steps and not state.out_of_patience:
-        micro = [next(batches) for _ in range(state.split.accumulation)]
-        if not done:
-            check_ranks(config.model_dump_json(), world, state, micro)
-        run.lock.check()
-        before = state.position
-        done += 1
-        report = state.advance(micro, stop.is_due(done))
+    for step in _steps(run, on_device(reporter.timing.wait_for(loader), world.device)):
+        report = step.report
         reporter.after_step(state, report)
-        bad_steps.after_step(state, report, micro)
-
-        if done == 1:
+        bad_steps.after_step(state, report, step.batches)
+        if step.ahead:
+            continue
+        if not stop.saves:
             folder.reserve()
             stop.saves = True
 
         last = state.step == state.steps
-        state.unjudged = last or _due(config.eval.every_steps, config.eval.every_epochs, state, before, report)
-        save = last or report.stop or _due(config.checkpoint.every_steps, config.checkpoint.every_epochs, state, before, report)
+        state.unjudged = last or _due(config.eval, state, report.updated)
+        save = last or report.stop or _due(config.checkpoint, state, report.updated)
         if save:
             with reporter.timing.pause():
                 reporter.write_steps()
@@ -153,14 +147,62 @@ def run_steps(run: Run, loader: Iterable[Batch]) -> str:
     return ""
 
 
-def _due(every_steps: int | None, every_epochs: float | None, state: RunState, before: int, report: StepReport) -> bool:
-    """True when this step passed a multiple of the interval; steps win over epochs, both null mean never."""
-    if every_steps is not None:
-        return report.updated and state.step % every_steps == 0
-    if every_epochs is None:
+class Step(NamedTuple):
+    """A step that was made; `ahead`: the next one is on its way, so that nothing can be saved or evaluated now."""
+
+    report: StepReport
+    batches: list[Batch]
+    ahead: bool
+
+
+def _steps(run: Run, batches: Iterator[Batch]) -> Iterator[Step]:
+    """The steps of the run, each counted.
+
+    Where the device itself decides about the update, a step is waited for only once the next one is launched, unless the run
+    may pause between them; all ranks decide alike. What is launched behind a step without update makes none either, and is
+    launched anew.
+    """
+    state, lock = run.state, run.lock
+    taken: list[list[Batch]] = []  # the batches of the step that is waited for, and of the next one
+    made, stopping = 0, False
+
+    def launch(number: int, after: Launched | None = None) -> Launched:
+        if len(taken) < number:
+            taken.append([next(batches) for _ in range(state.split.accumulation)])
+        if not made:
+            check_ranks(run.task.config.model_dump_json(), run.world, state, taken[0])
+        lock.check()
+        return state.launch(taken[number - 1], run.stop.is_due(made + number), after)
+
+    first: Launched | None = None
+    while first is not None or (state.step < state.steps and not state.out_of_patience):
+        first = first or launch(1)
+        ahead = first.updated is not None and not stopping and not _may_pause(run, made + 1)
+        second = launch(2, first) if ahead else None
+        report = state.settle(first)
+        made += 1
+        stopping = report.stop = stopping or report.stop
+        first = second if report.updated else None
+        yield Step(report, taken.pop(0), first is not None)
+
+
+def _may_pause(run: Run, made: int) -> bool:
+    """Whether the run may save, evaluate or end after the next step, the one of this process with number `made`."""
+    config, state = run.task.config, run.state
+    ends = made == 1 or made == run.stop.limit or state.step + 1 == state.steps
+    return ends or _due(config.eval, state, ahead=1) or _due(config.checkpoint, state, ahead=1)
+
+
+def _due(section: EvalConfig | CheckpointConfig, state: RunState, updated: bool = True, ahead: int = 0) -> bool:
+    """True when the step just made, or the one so many ahead, passes a multiple of the interval; steps win over epochs, both
+    null mean never."""
+    if section.every_steps is not None:
+        return updated and (state.step + ahead) % section.every_steps == 0
+    if section.every_epochs is None:
         return False
-    interval = every_epochs * state.samples_per_epoch
-    return int(state.position // interval) > int(before // interval)
+    interval, each = section.every_epochs * state.samples_per_epoch, state.split.global_batch
+    position = state.position + ahead * each
+    return int(position // interval) > int((position - each) // interval)
 
 
 def _judge(run: Run, save: bool) -> None:

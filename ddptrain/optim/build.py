@@ -13,9 +13,19 @@ from ddptrain.optim.groups import parameter_groups
 Groups = list[dict[str, Any]]
 
 
+def _sgd(groups: Groups, c: OptimizerConfig, fused: bool) -> Optimizer:
+    """On a GPU fused: it can be told by the device to do nothing. Its momentum starts from zeros: what it would start from is
+    undefined where the first update is not made."""
+    optimizer = torch.optim.SGD(groups, c.lr, c.momentum, nesterov=c.momentum > 0, foreach=not fused, fused=fused)
+    if fused and c.momentum:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
 OPTIMIZERS: dict[str, Callable[[Groups, OptimizerConfig], Optimizer]] = {
-    # not fused: that one fails where a parameter gets its first gradient after the first step
-    "sgd": lambda groups, c: torch.optim.SGD(groups, c.lr, c.momentum, nesterov=c.momentum > 0, foreach=True),
+    "sgd": lambda groups, c: _sgd(groups, c, fused=any(p.is_cuda for g in groups for p in g["params"])),
     "adam": lambda groups, c: torch.optim.Adam(groups, c.lr, (c.momentum, 0.999), fused=True),
     "adamw": lambda groups, c: torch.optim.AdamW(groups, c.lr, (c.momentum, 0.999), fused=True),
     "adagrad": lambda groups, c: torch.optim.Adagrad(groups, c.lr, foreach=True),

@@ -35,13 +35,18 @@ class Ema:
         self._own, self._source, self._theirs = _tensors(self.model), model, _tensors(model)
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Take in `model` after its update number `step`, counted from 1."""
+    def update(self, model: nn.Module, step: int, updated: Tensor | None = None) -> None:
+        """Take in `model` after its update number `step`, counted from 1, or do nothing if the scalar `updated` is false."""
         if model is not self._source:
             self._source, self._theirs = model, _tensors(model)
         decay = self.decay * (1 - exp(-step / self.tau))
         values = [v if v.dtype == torch.float32 else v.float() for v in self._theirs[0]]
-        torch._foreach_lerp_(self._own[0], values, 1 - decay)
+        if updated is None:
+            torch._foreach_lerp_(self._own[0], values, 1 - decay)
+        else:  # lerp takes a weight from the host only
+            moves = torch._foreach_sub(values, self._own[0])
+            torch._foreach_mul_(moves, updated.float() * (1 - decay))
+            torch._foreach_add_(self._own[0], moves)
         if self._own[1]:
             torch._foreach_copy_(self._own[1], self._theirs[1])
 

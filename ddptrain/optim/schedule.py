@@ -74,6 +74,10 @@ class Rates(NamedTuple):
     bias_lr: float
     momentum: float
 
+    def of(self, group: str) -> float:
+        """The learning rate of a parameter group."""
+        return self.bias_lr if group == "bias" else self.lr
+
 
 class Schedule:
     """Learning rates and momentum of a run, each behind a linear warm-up.
@@ -121,7 +125,7 @@ class Schedule:
         """
         rates = self.at(step)
         for group in optimizer.param_groups:
-            group["lr"] = rates.bias_lr if group["name"] == "bias" else rates.lr
+            group["lr"] = rates.of(group["name"])
             if "momentum" in group:
                 group["momentum"] = rates.momentum
             if "betas" in group:

@@ -16,8 +16,10 @@ from ddptrain.config import EmaConfig, OptimizerConfig, ScheduleConfig
 from ddptrain.config.batch import split_batch
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.distributed import Reduction, World
+from ddptrain.engine import step as step_module
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step import Stepper
+from ddptrain.optim import build
 from ddptrain.optim.build import build_optimizer
 from ddptrain.optim.ema import Ema
 from ddptrain.optim.schedule import Schedule
@@ -123,16 +125,18 @@ ONE = World(0, 1, 0, 1, torch.device("cpu"), "single")
 
 
 def one_step(run: RunState, values: torch.Tensor) -> bool:
-    run.schedule.apply(run.optimizer, run.step)
-    report = run.stepper([batch(v) for v in values.chunk(run.stepper.tree.run)], run.step + run.skipped)
-    run.count(report)
-    return report.updated
+    return run.advance([batch(v) for v in values.chunk(run.stepper.tree.run)]).updated
 
 
+@pytest.mark.parametrize("on_device", [False, True])
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_skipped_step_leaves_no_trace(bad: float, micro_batches: int) -> None:
-    """Weights, average, optimizer, clock and running statistics (which the forward pass spoiled) are as before."""
+def test_a_skipped_step_leaves_no_trace(
+    bad: float, micro_batches: int, on_device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, average, optimizer, clock and running statistics (which the forward pass spoiled) are as before, whether host or
+    device decides."""
+    monkeypatch.setattr(step_module, "device_decides", lambda *known: on_device)
     run = state(ONE, run=micro_batches)
     assert one_step(run, torch.tensor([0.1, 0.2, 0.3, 0.4]))
     before, rates = everything(run), [g["lr"] for g in run.optimizer.param_groups]
@@ -149,6 +153,20 @@ def test_a_skipped_step_leaves_no_trace(bad: float, micro_batches: int) -> None:
     one_step(straight, torch.tensor([0.5, 0.6, 0.7, 0.8]))
     # ...and the run goes on as if the bad batch had never been
     assert same(everything(run), everything(straight)) == []
+
+
+def test_a_first_step_that_a_device_skips_leaves_no_momentum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's fused SGD would then go on from memory that nobody has written."""
+    monkeypatch.setattr(step_module, "device_decides", lambda *known: True)
+    good, bad = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([0.1, math.nan, 0.3, 0.4])
+    weights = []
+    for values in ([good, good], [bad, good, good]):
+        run = state(ONE)
+        groups = [{"params": list(run.model.parameters()), "name": "weight"}]
+        run.optimizer = run.stepper.optimizer = build._sgd(groups, OptimizerConfig(name="sgd"), fused=True)
+        assert [one_step(run, v) for v in values] == [v is good for v in values]
+        weights.append([p.detach() for p in run.model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights))
 
 
 def test_running_statistics_become_the_mean_over_the_micro_batches() -> None:
@@ -226,8 +244,7 @@ def test_fp16_starts_soon_from_large_sums_and_loses_no_gradient() -> None:
     for _ in range(3):
         norms = []
         for run in (half, full):
-            report = run.stepper([batch(values)], run.step)
+            report = run.advance([batch(values)])
             assert report.updated
-            run.count(report)
             norms.append(report.grad_norm)
         assert norms[0] == pytest.approx(norms[1], rel=0.05)
