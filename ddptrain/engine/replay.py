@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ddptrain.data.loading.batches import train_loader
+from ddptrain.engine.batches import batches_from
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step import StepReport
 from ddptrain.structures import Batch, LossSum
@@ -45,18 +45,7 @@ def replay(task: Task, state: RunState, step: int, most: int) -> Iterator[Attemp
     """
     split, device = state.split, next(state.model.parameters()).device
     watch = _Watch(state)
-    with train_loader(
-        task.train,
-        state.sampler.keys,
-        position=state.position,
-        steps=None,
-        global_batch=split.global_batch,
-        micro_batch=split.micro_batch,
-        rank=0,
-        world_size=1,
-        workers=task.config.data.workers,
-        pin_memory=device.type == "cuda",
-    ) as loader:
+    with batches_from(state, task) as loader:
         batches = iter(loader)
         while state.step < step and most:
             due = state.step == step - 1

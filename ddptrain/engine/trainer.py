@@ -15,12 +15,12 @@ from ddptrain import distributed
 from ddptrain.config import CheckpointConfig, EvalConfig, RunConfig
 from ddptrain.config.batch import split_batch
 from ddptrain.data.loading.ahead import on_device
-from ddptrain.data.loading.batches import train_loader
 from ddptrain.data.loading.loader import Wait
 from ddptrain.data.loading.workers import start_server
 from ddptrain.distributed import World
 from ddptrain.engine.arithmetic import arithmetic
 from ddptrain.engine.bad_steps import BadSteps
+from ddptrain.engine.batches import batches_from
 from ddptrain.engine.evaluate import evaluate
 from ddptrain.engine.rank_check import check_ranks
 from ddptrain.engine.reporting import RunReporter
@@ -92,21 +92,7 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         reporter = distributed.agree(lambda: RunReporter(task, world, state, stack), "opening the logs")
         distributed.agree(lambda: report_start(task, world, state, reporter), "opening the logs")
         run = Run(task, world, state, folder, reporter, stop, lock)
-        loader = stack.enter_context(
-            train_loader(
-                task.train,
-                state.sampler.keys,
-                position=state.position,
-                steps=None,
-                global_batch=split.global_batch,
-                micro_batch=split.micro_batch,
-                rank=world.rank,
-                world_size=world.size,
-                workers=config.data.workers,
-                pin_memory=world.device.type == "cuda",
-                wait=run.wait,
-            )
-        )
+        loader = stack.enter_context(batches_from(state, task, world.rank, run.wait))
         stack.enter_context(distributed.last_word(stop))
         reporter.show_inputs(state)
         stopped = run_steps(run, loader)
