@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "sinfo", "scancel", "sacct")
@@ -148,16 +149,18 @@ class PrivateSlurm:
         """Lose a node without a word, as if its plug were pulled: its daemon and all that it started are killed."""
         self._daemons[node].kill()
         self._daemons[node].wait()
+        work, keepers = [], set()
         for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-            try:
+            with suppress(OSError):
                 environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
                 if f"SLURMD_NODENAME={node}".encode() in environ:
-                    os.kill(pid, signal.SIGKILL)
+                    work.append(pid)
                     parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
                     if Path(f"/proc/{parent}/comm").read_text().startswith("slurmstepd"):
-                        os.kill(parent, signal.SIGKILL)
-            except OSError:
-                continue
+                        keepers.add(parent)
+        for pid in (*keepers, *work):  # the keepers first: they would report how their work ended
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
 
     def _idle(self) -> bool:
         dead = [d.args for d in self._daemons.values() if d.poll() is not None]
