@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import sys
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,10 @@ def _locked_like(value: Tensor) -> Tensor:
     if value.nbytes < _LARGE:
         return torch.empty_like(value.detach(), device="cpu", pin_memory=True)
     pages = torch.frombuffer(mmap.mmap(-1, value.nbytes), dtype=torch.uint8).view(value.dtype)
-    # where they cannot be locked, the copy is slower and as correct
-    torch.cuda.cudart().cudaHostRegister(pages.data_ptr(), pages.nbytes, 0)
+    if torch.cuda.cudart().cudaHostRegister(pages.data_ptr(), pages.nbytes, 0) != 0:
+        # not locked, the copy is slower and as correct; CUDA would report the failure as one of the next kernel
+        with suppress(RuntimeError):
+            torch.ones((), device=value.device)
     return _laid_out(pages, value)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ddptrain.checkpoint import files as checkpoint
@@ -59,7 +60,13 @@ class CheckpointWriter:
 
     def _start(self, work: Callable[..., object], *args: object) -> None:
         self.wait()
-        self._thread = threading.Thread(target=work, args=args, name="checkpoint")
+        device = torch.cuda.current_device() if torch.cuda.is_initialized() else -1
+
+        def on_the_same_device() -> None:
+            with torch.cuda.device(device):  # a fresh thread is on the first one, and would take memory there
+                work(*args)
+
+        self._thread = threading.Thread(target=on_the_same_device, name="checkpoint")
         self._thread.start()
 
     def _save(self, state: dict[str, Any], step: int, best: bool, links: Sequence[str]) -> None:

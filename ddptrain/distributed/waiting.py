@@ -100,7 +100,8 @@ class Waiting:
     """Around a collective: when it fails, say which rank waited, for how long, in what, and who did not come.
 
     With gloo the wait ends as soon as a rank is gone, or after `timeout_s` for one that is only slow. NCCL notices nothing:
-    there `Watch` ends the process, some seconds after a rank has left word of its end or is found dead.
+    there `Watch` ends the process, some seconds after a rank has left word of its end or is found dead. A wait inside another
+    one is where that one is.
 
     Attributes:
         group: the ranks that have met; None where there is one process.
@@ -119,14 +120,16 @@ class Waiting:
             limit_s: after so long `Watch` ends the process.
         """
         self.what, self.on_device, self.limit_s, self.since = what, on_device, limit_s, 0.0
+        self._outer: Waiting | None = None
 
     def __enter__(self) -> None:
-        self.since = time.monotonic()
+        self.since, self._outer = time.monotonic(), Waiting.now
+        self.on_device |= self._outer is not None and self._outer.on_device
         Waiting.begun += 1
         Waiting.now = self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        Waiting.now = None
+        Waiting.now = self._outer
         if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
             raise RankLost(self.failure()) from error
 

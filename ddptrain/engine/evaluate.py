@@ -12,6 +12,7 @@ from torch import nn
 
 from ddptrain import distributed
 from ddptrain.config.batch import evaluated_at_once
+from ddptrain.data.loading.ahead import on_device
 from ddptrain.data.loading.batches import eval_loader
 from ddptrain.data.loading.loader import Wait
 from ddptrain.distributed import World
@@ -69,10 +70,10 @@ def _predict_shard(
         pin_memory=world.device.type == "cuda",
         wait=wait,
     ) as loader:
-        for micro in loader:
+        for micro in on_device(loader, world.device):
             replaced += micro.replaced
             with autocast(world.device, config.train.precision):
-                predictions = task.predict(model, micro.to(world.device))
+                predictions = task.predict(model, micro)
             for (_, dataset, index), prediction in zip(micro.keys.tolist(), predictions):
                 shard[dataset][index] = prediction
     return shard, replaced

@@ -115,9 +115,10 @@ class RunState:
         """Start the next step, or the one after that which is launched and, as is likely, updates."""
         ahead = after is not None
         self.schedule.apply(self.optimizer, self.step + ahead)
-        launched = self.stepper.launch(batches, self.step + self.skipped + ahead, stop, after)
-        if launched.updated is not None and self.ema is not None:
-            self.ema.update(self.model, self.step + ahead + 1, launched.updated)
+        with self.stepper.watched("the launch of a step"):
+            launched = self.stepper.launch(batches, self.step + self.skipped + ahead, stop, after)
+            if launched.updated is not None and self.ema is not None:
+                self.ema.update(self.model, self.step + ahead + 1, launched.updated)
         return launched
 
     def settle(self, launched: Launched) -> StepReport:

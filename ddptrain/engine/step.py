@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -109,9 +109,7 @@ class Stepper:
         self._no_flags, self._no_loss = torch.zeros(2, device=self.device), torch.zeros(self.datasets, device=self.device)
         self._one_hot = torch.eye(self.datasets, device=self.device)
         self._gated = device_decides(self.device, self.precision, self.optimizer)
-        # on a GPU all collectives of a step are waited for here
-        on_gpu = self.device.type == "cuda" and self.tree.ranks > 1
-        self._reading: AbstractContextManager[Any] = Waiting("the sums of a step", on_device=True) if on_gpu else nullcontext()
+        self._reading = self.watched("the sums of a step")
 
     def __call__(self, batches: Sequence[Batch], number: int, stop: bool = False) -> StepReport:
         """Run one step over this rank's micro batches, and wait for it.
@@ -144,7 +142,7 @@ class Stepper:
             launched.updated = self._update_if_finite(launched.numbers, after)
             if self.device.type == "cuda":
                 launched.numbers = launched.numbers.to("cpu", non_blocking=True)  # into pinned memory
-                launched.ready = torch.cuda.Event()
+                launched.ready = torch.cuda.Event(blocking=True)  # the loader's processes can use the time of this one
                 launched.ready.record()
         return launched
 
@@ -162,6 +160,12 @@ class Stepper:
             self.normalizer = report.normalizer
         return report
 
+    def watched(self, what: str) -> AbstractContextManager[Any]:
+        """Around what waits for kernels of a GPU that wait for other ranks: the reading of a step, and its launch, too, since
+        only so many kernels can be queued."""
+        on_gpu = self.device.type == "cuda" and self.tree.ranks > 1
+        return Waiting(what, on_device=True) if on_gpu else nullcontext()
+
     def _update(self, report: StepReport) -> None:
         if self.watch is not None:
             self.watch(self._factor(report.normalizer))
@@ -178,13 +182,14 @@ class Stepper:
     def _update_if_finite(self, numbers: Tensor, after: Launched | None) -> Tensor:
         """`_update` in the arithmetic of the device, by numbers that stay there; returns whether it was made."""
         exact = numbers.double()
-        factor = self.gradients.divided / exact[0].clamp(min=1.0)
+        # a number over a tensor would be a product with its reciprocal, which is not what the host computes
+        factor = exact.new_full((), self.gradients.divided) / exact[0].clamp(min=1.0)
         norm = exact[-1] * factor
         updated = (exact[:-1].sum() + norm).isfinite()
         if after is not None and after.updated is not None:
             updated &= after.updated
         if self.clip_norm:
-            factor = factor * (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+            factor = factor * (exact.new_full((), self.clip_norm) / (norm + 1e-6)).clamp(max=1.0)
         grads = self.gradients.all()
         torch._foreach_mul_(grads, factor.to(grads[0].dtype))
         optimizer: Any = self.optimizer
@@ -204,7 +209,7 @@ class Stepper:
             if self.scaler is not None:
                 total = self.scaler.scale(total * self._prescale())
             self.gradients.backward(total, number)
-        return loss
+        return replace(loss, total=loss.total.detach())  # without its graph, which would live as long as the next step's
 
     def _restore(self) -> None:
         """Put back the running statistics of the step's start, which every micro batch starts from."""

@@ -14,14 +14,18 @@ Groups = list[dict[str, Any]]
 
 
 def _sgd(groups: Groups, c: OptimizerConfig, fused: bool) -> Optimizer:
-    """On a GPU fused: it can be told by the device to do nothing. Its momentum starts from zeros: what it would start from is
-    undefined where the first update is not made."""
+    """On a GPU fused: it can be told by the device to do nothing."""
     optimizer = torch.optim.SGD(groups, c.lr, c.momentum, nesterov=c.momentum > 0, foreach=not fused, fused=fused)
-    if fused and c.momentum:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    _begin(optimizer)
     return optimizer
+
+
+def _begin(optimizer: Optimizer) -> None:
+    """A fused SGD's momentum starts from zeros: what it would start from is undefined where the first update is not made."""
+    if isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["fused"] and optimizer.defaults["momentum"]:
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            if optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 OPTIMIZERS: dict[str, Callable[[Groups, OptimizerConfig], Optimizer]] = {
@@ -73,9 +77,10 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     permute it without a word where `train.channels_last` was another.
     """
     settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, own in zip(optimizer.param_groups, settings):
-        group.update(own)
+    # before torch reads them: where a fused one keeps its count of steps depends on them
+    groups = [{**group, **own} for group, own in zip(state["param_groups"], settings, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    _begin(optimizer)
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():

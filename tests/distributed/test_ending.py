@@ -73,13 +73,16 @@ def test_what_rank_0_alone_computes_and_raises_reaches_all_and_the_group_is_clos
 
 
 def _killed(rank: int) -> None:
-    """Rank 0 is in a wait for a GPU, in which nothing is noticed."""
+    """Rank 0 is in a wait for a GPU, in which nothing is noticed, and there in one for a collective."""
     waiting._LOOK_S = 1.0
     if rank == 1:
         time.sleep(1)
         os.kill(os.getpid(), signal.SIGKILL)
-    with Waiting("the sums of a step", on_device=True):
-        time.sleep(60)
+    with Waiting("the launch of a step", on_device=True):
+        with Waiting("the sums of a step"):
+            pass
+        with Waiting("the gradients of a step"):
+            time.sleep(60)
 
 
 def test_a_killed_rank_is_noticed_in_a_wait_for_a_gpu() -> None:
@@ -88,8 +91,16 @@ def test_a_killed_rank_is_noticed_in_a_wait_for_a_gpu() -> None:
     assert ranks.wait(60) == [1, -signal.SIGKILL], ranks.text
     assert time.monotonic() - began < 40
     line = next(line for line in ranks.text.splitlines() if line.startswith("ddptrain: failed: rank 0 waited "))
-    assert "s in the sums of a step; rank 1 on " in line
+    assert "s in the gradients of a step; rank 1 on " in line
     assert line.endswith(" is gone without a word (killed, or out of memory)")
+
+
+def test_a_wait_inside_another_one_gives_back_to_it() -> None:
+    with (outer := Waiting("the launch of a step", on_device=True)):
+        with (inner := Waiting("the gradients of a step")):
+            assert Waiting.now is inner
+        assert Waiting.now is outer
+    assert Waiting.now is None
 
 
 class Store:

@@ -169,6 +169,31 @@ def test_a_first_step_that_a_device_skips_leaves_no_momentum(monkeypatch: pytest
     assert all(torch.equal(a, b) for a, b in zip(*weights))
 
 
+@pytest.mark.parametrize("clip_norm", [None, 0.7])
+def test_the_device_scales_and_clips_as_the_host_to_the_last_bit(
+    clip_norm: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64, where a rounding more shows; the sum of three ranks, and normalizers that are no powers of two."""
+    ends = []
+    for on_device in (False, True):
+        monkeypatch.setattr(step_module, "device_decides", lambda *known, on_device=on_device: on_device)
+        run = state(ONE, norm=False)
+        model = run.model.double()
+        groups = [{"params": list(model.parameters()), "name": "weight"}]
+        run.optimizer = run.stepper.optimizer = build._sgd(groups, OptimizerConfig(name="sgd"), fused=True)
+        run.ema, run.stepper.clip_norm, run.stepper.gradients.divided = None, clip_norm, 3
+        for count in (1, 3, 5, 6, 7, 10, 11, 13, 14):
+            assert run.advance([batch(torch.linspace(0.1, 1.3, count, dtype=torch.float64))]).updated
+        ends.append([*model.parameters(), *(s["momentum_buffer"] for s in run.optimizer.state.values())])
+    assert len(ends[0]) == 8
+    assert all(torch.equal(a, b) for a, b in zip(*ends))
+
+
+def test_a_step_on_its_way_holds_no_graph() -> None:
+    launched = state(ONE).launch([batch(torch.tensor([0.1, 0.2]))])
+    assert [(loss.total.requires_grad, loss.total.grad_fn) for loss in launched.losses] == [(False, None)]
+
+
 def test_running_statistics_become_the_mean_over_the_micro_batches() -> None:
     """Of what each makes of those at the step's start; what a part in eval mode holds stays to the last bit."""
     run = state(ONE, run=3)

@@ -7,12 +7,15 @@ up by other calls.
 from __future__ import annotations
 
 import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support import Ranks, command_line, free_port
 
 import ddptrain
 from ddptrain.checkpoint.load import load_checkpoint
@@ -81,6 +84,58 @@ def test_the_run_is_the_same(
     assert evidence[0] == evidence[1]
     weights = [torch.load(folder / "bad_steps" / evidence[0][0])["model"] for folder in (plain, gated)]
     assert [k for k in weights[0] if not torch.equal(weights[0][k], weights[1][k])] == []
+
+
+WAYS = {
+    **{f"{way}-{how}": (how == "gated", f"train.reduction={way}") for way in ("ordered", "fast") for how in ("plain", "gated")},
+    "stopped": (True,),
+    "resumed": (True, "name=stopped", "resume=auto"),
+}
+"""Runs by name: whether the device decides, and overrides."""
+
+
+def _all_ways(arguments: list[str], ports: list[int]) -> int:
+    """In a rank. Only rank 1 sees what is not finite, in its last micro batch, and only it is told to stop."""
+    proper, due = Stepper._sums, StopFlag.is_due
+
+    def sums(self: Stepper, samples: Batch, loss: LossSum, stop: bool) -> torch.Tensor:
+        row = proper(self, samples, loss, stop)
+        step, micro_batch = divmod(int(samples.keys[0, 0]) // 3, 4)
+        if step in BAD and micro_batch == 3:
+            row[0] = math.nan
+        return row
+
+    def told(self: StopFlag, steps: int) -> bool:
+        if steps == 6 and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return due(self, steps)
+
+    Stepper._sums = sums  # type: ignore[method-assign]
+    for (name, (gated, *overrides)), port in zip(WAYS.items(), ports, strict=True):
+        step_module.device_decides = lambda *known, gated=gated: gated
+        StopFlag.is_due = told if name == "stopped" else due  # type: ignore[method-assign]
+        os.environ["MASTER_PORT"] = str(port)
+        if code := command_line(["train", *arguments, f"name={name}", *overrides]):
+            return code
+    return 0
+
+
+def test_two_ranks_learn_the_same_whether_they_wait_for_each_step_or_not(
+    small_config: Callable[[str], Path], tmp_path: Path
+) -> None:
+    keys = (
+        "optimizer={name: adamw, lr: 0.001}", "model.norm=batch", "train.steps=8", "train.micro_batch=3", "ema.enabled=false",
+        "train.max_bad_steps=5",
+    )  # fmt: skip
+    ranks = Ranks(2, _all_ways, [str(small_config("detection")), *keys], [free_port() for _ in WAYS])
+    assert ranks.wait() == [0, 0], ranks.text
+    last = {name: load_checkpoint(tmp_path / name / "checkpoints" / "last.pt") for name in WAYS if name != "resumed"}
+    for way in ("ordered", "fast"):
+        assert last[f"{way}-plain"].digest == last[f"{way}-gated"].digest
+    assert last["stopped"].digest == last["ordered-plain"].digest
+    assert {c.state["skipped"] for c in last.values()} == {3}
+    log = (tmp_path / "stopped" / "log.txt").read_text()
+    assert "SIGUSR1" in log
 
 
 def test_a_stop_is_heeded_a_step_later_and_nothing_is_lost(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 from host_waits import HostWaits, on_fake_gpu
 from small_runs import RUNS, write_config
+from support import equal
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ddptrain.config import load_config
@@ -35,6 +36,9 @@ def test_a_loss_waits_for_nothing(tmp_path: Path, task: str, overrides: tuple[st
     built = build_task(load_config(str(write_config(task, tmp_path, tmp_path)), [*overrides, "data.workers=0"]))
     batch = built.train.collate([built.train[SampleKey(i, 0, i)] for i in range(4)])
     model = built.build_model().train()
+    before = batch.map(torch.clone)
+    built.loss(model, batch)
+    equal(asdict(batch), asdict(before))  # a batch may be computed with again: a step is launched anew after one without update
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     on_gpu = fake(batch, mode)
     for parameters in [m._parameters for m in model.modules()] + [m._buffers for m in model.modules()]:  # type: ignore[list-item]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from ddptrain.config import OptimizerConfig
-from ddptrain.optim.build import OPTIMIZERS, build_optimizer, load_optimizer
+from ddptrain.optim.build import OPTIMIZERS, _sgd, build_optimizer, load_optimizer
 
 
 def steps(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, seed: int) -> None:
@@ -18,6 +19,39 @@ def steps(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, seed: 
         for p in model.parameters():
             p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=g))
         optimizer.step()
+
+
+def test_a_fused_sgd_goes_on_from_one_without_momentum_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was stopped on a CPU before its first update, resumed on a GPU where the next step is not finite either: what
+    torch's fused SGD would start from is memory that nobody has written."""
+    config, model = OptimizerConfig(name="sgd"), nn.Linear(3, 2)
+    unused = copy.deepcopy(build_optimizer(config, model, 4).state_dict())
+    monkeypatch.setitem(OPTIMIZERS, "sgd", lambda groups, c: _sgd(groups, c, fused=True))
+    resumed: Any = build_optimizer(config, model, 4)
+    load_optimizer(resumed, unused)
+    before = copy.deepcopy(model.state_dict())
+    resumed.found_inf = torch.ones(())
+    steps(model, resumed, 1, 0)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    kept = [s["momentum_buffer"] for s in resumed.state.values()]
+    assert len(kept) == 2
+    assert not any(v.any() for v in kept)
+
+
+def test_where_a_fused_optimizer_counts_its_steps_is_its_own_affair() -> None:
+    """A checkpoint's groups say how its optimizer computed; torch would load by what they say."""
+    config, model = OptimizerConfig(name="adamw"), nn.Linear(3, 2)
+    optimizer = build_optimizer(config, model, 4)
+    steps(model, optimizer, 2, 0)
+    state = copy.deepcopy(optimizer.state_dict())
+    for group in state["param_groups"]:
+        group["fused"] = None
+    for values in state["state"].values():
+        values["step"] = values["step"].double()
+    resumed = build_optimizer(config, model, 4)
+    load_optimizer(resumed, state)
+    assert {s["step"].dtype for s in resumed.state.values()} == {torch.float32}
+    assert {g["fused"] for g in resumed.param_groups} == {True}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
