@@ -53,6 +53,7 @@ NO_RING = "classes=[disc, square, stripes, ring]"
 NO_DEPTH = tuple(f"data.{part}.{i}.depth_missing=zeros" for part in ("train", "val") for i in (0, 1))
 RUNS_TRIED: dict[str, Tried] = {
     "yolo": Tried("detection", (MIXED, NO_SHIP, "eval.score_threshold=0")),
+    "yolo's other losses": Tried("detection", ("loss={box_loss: nwd, cls_loss: focal}", NO_SHIP), ("loss",)),
     "yolo with depth": Tried(
         "detection", ("model={in_channels: 5}", MIXED, NO_SHIP, *NO_DEPTH), ("data.train", "data.val.1.depth", "model")
     ),

@@ -1,10 +1,11 @@
 """The config of detection: its datasets, its augmentation, its detectors, their loss and its evaluation."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ddptrain.config.data import DATASETS, DataConfig, HoldoutDataset, MixingAugment
+from ddptrain.config.labels import ClassWeights, check_weights
 from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, Rule, above_0, holdout_rule, only, split_rule
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import NamedSection, Section, Switch
@@ -107,6 +108,12 @@ class TorchvisionConfig(NamedSection):
 Models = YoloConfig | TorchvisionConfig
 
 
+NotNegative = Annotated[float, Field(ge=0)]
+Gain = NotNegative | tuple[NotNegative, ...]
+BoxLoss = Literal["iou", "giou", "diou", "ciou", "eiou", "nwd"]
+ScoreLoss = Literal["bce", "focal", "quality_focal", "varifocal"]
+
+
 class SizeWeights(Section):
     """Factors on the box loss and the distribution focal loss of an object, by its size."""
 
@@ -122,12 +129,31 @@ class LossConfig(NamedSection):
     """Gains of the detection loss (of the package's own detector; torchvision's detectors bring their own loss)."""
 
     name: Literal["detection"] = "detection"
-    box: float = Field(default=7.5, ge=0)
-    """Gain of the box loss (complete IoU)."""
-    cls: float = Field(default=0.5, ge=0)
-    """Gain of the classification loss (binary cross entropy)."""
-    dfl: float = Field(default=1.5, ge=0)
-    """Gain of the distribution focal loss."""
+    box: Gain = 7.5
+    """Gain of the box loss: a number, or one for each level of the head, finest first."""
+    cls: Gain = 0.5
+    """Gain of the classification loss: a number, or one for each level."""
+    dfl: Gain = 1.5
+    """Gain of the distribution focal loss: a number, or one for each level."""
+    box_loss: BoxLoss = "ciou"
+    """The box loss is 1 less this likeness of two boxes: `iou`, `giou`, `diou`, `ciou`, `eiou`, or `nwd`, the normalised
+    Wasserstein distance, which small boxes that do not overlap can still learn from."""
+    nwd_scale: float = Field(default=12.8, gt=0)
+    """Pixels of distance at which `nwd` has fallen to 1/e; about the size of the objects."""
+    cls_loss: ScoreLoss = "bce"
+    """The classification loss: `bce`, binary cross entropy; `focal`, `quality_focal` and `varifocal` give less weight to what
+    is easy."""
+    focal_gamma: float = Field(default=2.0, ge=0)
+    """Exponent of the error in the focal losses."""
+    focal_alpha: float = Field(default=0.25, ge=0, le=1)
+    """Weight of objects in `focal` (background has 1 less it); weight of the background in `varifocal`."""
+    cls_pw: float = Field(default=1.0, gt=0)
+    """Factor on the term of objects in the binary cross entropy (its `pos_weight`); above 1 for more recall."""
+    class_weights: ClassWeights = "none"
+    """Factor on the classification loss of each class: `balanced` for one over its number of training objects, or a number
+    for each; their mean becomes 1."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """At an object's points the target of its class loses half of this part, and the other classes get it."""
     topk: int = Field(default=10, ge=1, le=100)
     """Largest number of anchor points that the task-aligned assigner gives to each object."""
     alpha: float = Field(default=0.5, gt=0)
@@ -206,15 +232,31 @@ class DetectionRun(RunConfig):
     loss: LossConfig = LossConfig()
     eval: DetectionEval = DetectionEval()
 
+    @model_validator(mode="after")
+    def _weights_fit(self) -> "DetectionRun":
+        check_weights("class_weights", self.loss.class_weights, len(self.classes))
+        for name in ("box", "cls", "dfl"):
+            gain = getattr(self.loss, name)
+            if isinstance(gain, tuple) and isinstance(self.model, YoloConfig) and len(gain) != len(self.model.strides):
+                levels = len(self.model.strides)
+                raise ValueError(
+                    f"loss.{name}: {len(gain)} gains for {levels} levels (model.strides); give {levels}, or one number"
+                )
+        return self
+
     rules = (
         *RunConfig.rules,
         Rule(
-            "loss.box loss.cls loss.dfl loss.topk loss.alpha loss.beta loss.size_weights",
+            "loss.box loss.cls loss.dfl loss.topk loss.alpha loss.beta loss.size_weights loss.box_loss loss.cls_loss "
+            "loss.cls_pw loss.class_weights loss.label_smoothing",
             "model.name=yolo (torchvision's detectors bring their own loss)",
             _torchvision,
             "model.name",
         ),
         Rule("loss.dfl", "model.reg_max above 1", lambda run: _yolo(run) and run.model.reg_max == 1, "model.reg_max"),
+        only("loss.nwd_scale", "loss.box_loss", "nwd"),
+        only("loss.focal_gamma", "loss.cls_loss", "focal", "quality_focal", "varifocal"),
+        only("loss.focal_alpha", "loss.cls_loss", "focal", "varifocal"),
         Rule("model.pretrained", "model.backbone", lambda run: _yolo(run) and run.model.backbone is None),
         Rule(
             "model.fusion",

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from ddptrain.config.detection import BoxLoss
 from ddptrain.structures import COCO_AREAS
 
 _EPS = 1e-7
@@ -36,20 +37,42 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     return inter / (areas(a) + areas(b) - inter + _EPS)
 
 
-def complete_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Complete IoU `[...]` of `a` and `b` `[..., 4]`, in -1.5..1 (Zheng et al., arXiv 1911.08287).
+def similarity(a: Tensor, b: Tensor, kind: BoxLoss, scale: float = 12.8) -> Tensor:
+    """How alike boxes `a` and `b` `[..., 4]` are, 1 for the same box; `[...]`.
 
-    IoU - (distance of the centres / diagonal of the enclosing box)² - alpha * v, where v measures the difference of
-    the aspect ratios and alpha = v / (1 - IoU + v) is taken as constant.
+        iou    intersection over union
+        giou   less what the enclosing box has beside their union, over its area (arXiv 1902.09630)
+        diou   less (distance of the centres / diagonal of the enclosing box)² (arXiv 1911.08287)
+        ciou   less alpha v, too: v measures the difference of the aspect ratios, and alpha = v / (1 - IoU + v) is taken as
+               constant (ibid.)
+        eiou   DIoU less the squared differences of the sides over those of the enclosing box (arXiv 2101.08158)
+        nwd    exp(-W / scale) with the Wasserstein distance W, in pixels, of Gaussians in the boxes (arXiv 2110.13389)
+
+    Args:
+        scale: of `nwd`, in pixels, about the size of the objects.
     """
-    inter = intersections(a, b)
-    overlap = inter / (areas(a) + areas(b) - inter + _EPS)
-    enclosing = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
-    diagonal = enclosing.square().sum(-1) + _EPS
     offset = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
+    if kind == "nwd":
+        sides = (a[..., 2:] - a[..., :2] - b[..., 2:] + b[..., :2]) / 2
+        return (-(offset.square().sum(-1) + sides.square().sum(-1) + _EPS).sqrt() / scale).exp()
+    inter = intersections(a, b)
+    union = areas(a) + areas(b) - inter
+    overlap = inter / (union + _EPS)
+    if kind == "iou":
+        return overlap
+    enclosing = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    if kind == "giou":
+        around = enclosing.prod(-1)
+        return overlap - (around - union) / (around + _EPS)
+    distance = offset.square().sum(-1) / (enclosing.square().sum(-1) + _EPS)
+    if kind == "diou":
+        return overlap - distance
+    if kind == "eiou":
+        sides = a[..., 2:] - a[..., :2] - b[..., 2:] + b[..., :2]
+        return overlap - distance - (sides / (enclosing + _EPS)).square().sum(-1)
     v = 4 / math.pi**2 * (_aspect(a) - _aspect(b)).square()
     alpha = (v / (1 - overlap + v + _EPS)).detach()
-    return overlap - offset.square().sum(-1) / diagonal - alpha * v
+    return overlap - distance - alpha * v
 
 
 def _aspect(boxes: Tensor) -> Tensor:

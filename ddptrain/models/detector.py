@@ -20,6 +20,7 @@ class DetectorSettings(NamedTuple):
         image_size: side of the square input in pixels.
         loss, evaluation: these sections of the config.
         global_batch: samples of a step over all ranks.
+        class_weights: float32 `[C]`: factors on the loss of each class's scores, or None.
     """
 
     num_classes: int
@@ -27,6 +28,7 @@ class DetectorSettings(NamedTuple):
     loss: LossConfig
     evaluation: DetectionEval
     global_batch: int
+    class_weights: Tensor | None = None
 
 
 class Judged(NamedTuple):

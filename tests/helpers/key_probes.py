@@ -175,9 +175,10 @@ def due(config: RunConfig) -> Any:
     steps = []
     for section in (config.eval, config.checkpoint):
         for step in range(1, 41):
-            now: Any = SimpleNamespace(step=step, position=step * 8, samples_per_epoch=40)
-            report: Any = SimpleNamespace(updated=True)
-            if trainer._due(section.every_steps, section.every_epochs, now, (step - 1) * 8, report):
+            now: Any = SimpleNamespace(
+                step=step, position=step * 8, samples_per_epoch=40, split=SimpleNamespace(global_batch=8)
+            )
+            if trainer._due(section, now):
                 steps.append(step)
     return steps
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from ddptrain.config import YoloConfig
@@ -19,7 +21,7 @@ class YoloDetector:
 
     def __init__(self, model: YoloConfig, settings: DetectorSettings) -> None:
         self.channels = model.in_channels
-        self._model, self._settings = model, settings
+        self._model, self._settings, self._class_weights = model, settings, settings.class_weights
 
     def build(self) -> nn.Module:
         return Yolo(self._model, self._settings.num_classes, self._settings.image_size)
@@ -27,7 +29,7 @@ class YoloDetector:
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         """Summed loss; its normalizer is the sum of the target scores."""
         prediction = model(batch.unit_images())
-        loss = detection_loss(prediction, **batch.targets, annotated=batch.annotated, config=self._settings.loss)
+        loss = detection_loss(prediction, **batch.targets, **self._weights(batch), config=self._settings.loss)
         # YOLO's scale: the gradient of a step is that of global_batch times the mean loss, which lr and clip_norm are made for
         return loss.scaled(self._settings.global_batch)
 
@@ -37,8 +39,14 @@ class YoloDetector:
     def judge(self, model: nn.Module, batch: Batch) -> Judged:
         """Both from one forward pass."""
         prediction: DensePrediction = model(batch.unit_images())
-        terms = detection_terms(prediction, **batch.targets, annotated=batch.annotated, config=self._settings.loss)
+        terms = detection_terms(prediction, **batch.targets, **self._weights(batch), config=self._settings.loss)
         return Judged(self._decode(prediction), terms.parts, terms.normalizers(batch.targets["image"]))
 
     def _decode(self, prediction: DensePrediction) -> list[Detections]:
         return detections(prediction, self._settings.evaluation)
+
+    def _weights(self, batch: Batch) -> dict[str, Any]:
+        """Which classes count in an image, and how much; the factors are sent to the device once."""
+        if self._class_weights is not None:
+            self._class_weights = self._class_weights.to(batch.images.device)
+        return {"annotated": batch.annotated, "class_weights": self._class_weights}

@@ -1,4 +1,4 @@
-"""The loss of the dense detector: task-aligned targets, binary cross entropy, complete IoU and distribution focal."""
+"""The loss of the dense detector: task-aligned targets, a loss of the scores, one of the boxes, and distribution focal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddptrain.config import LossConfig
-from ddptrain.losses.boxes import by_size, complete_iou
+from ddptrain.losses.boxes import by_size, similarity
+from ddptrain.losses.scores import background_loss, change_of_loss
 from ddptrain.models.yolo.assign import assign, in_ignore_regions
 from ddptrain.models.yolo.decode import DensePrediction
 from ddptrain.structures import LossSum
@@ -71,6 +72,7 @@ def detection_terms(
     ignore_image: Tensor,
     annotated: Tensor,
     config: LossConfig,
+    class_weights: Tensor | None = None,
     tiles: Tensor | None = None,
     tile_annotated: Tensor | None = None,
     tile_image: Tensor | None = None,
@@ -85,7 +87,8 @@ def detection_terms(
         boxes, labels, image: objects, float32 `[N, 4]` in pixels, int64 `[N]`, int64 `[N]` row of the batch.
         ignore_boxes, ignore_image: ignore regions, float32 `[K, 4]`, int64 `[K]`.
         annotated: bool `[B, C]`.
-        config: gains and the assigner's settings.
+        config: gains, kinds of losses, and the assigner's settings.
+        class_weights: float32 `[C]`: factors on the loss of the scores of each class; None for 1.
         tiles, tile_annotated, tile_image: parts of images in which fewer classes are annotated, float32 `[T, 2, 3]` (from
             pixels to the unit square that is the part), bool `[T, C]`, int64 `[T]`.
     """
@@ -106,9 +109,18 @@ def detection_terms(
         weight, gains = pairs.target, config.size_weights
         if not gains.small == gains.medium == gains.large == 1:
             weight = weight * by_size(truth, gains.small, gains.medium, gains.large)
-        box, dfl = _box_sums(pred, pairs, weight)
-        cls = _class_sums(pred.logits, pairs, annotated, keep)
-    return DetectionTerms({"box": config.box * box, "cls": config.cls * cls, "dfl": config.dfl * dfl}, got.target)
+        box, dfl = _box_sums(pred, pairs, weight, config)
+        cls = _class_sums(pred, pairs, annotated, keep, config, class_weights)
+    parts = {"box": box, "cls": cls, "dfl": dfl}
+    return DetectionTerms({k: v if isinstance(g := getattr(config, k), tuple) else g * v for k, v in parts.items()}, got.target)
+
+
+def _by_level(gain: float | tuple[float, ...], strides: Tensor) -> Tensor | None:
+    """float32 `[A]`: the gain of each point's level, finest first; None for one gain, which the sums are multiplied by."""
+    if not isinstance(gain, tuple):
+        return None
+    level = (strides / strides.amin()).log2().round()  # each level's stride is twice that of the one before
+    return sum((g * (level == i) for i, g in enumerate(gain)), start=torch.zeros_like(strides))
 
 
 def _known_at_points(points: Tensor, annotated: Tensor, tiles: Tensor, tile_annotated: Tensor, tile_image: Tensor) -> Tensor:
@@ -120,42 +132,70 @@ def _known_at_points(points: Tensor, annotated: Tensor, tiles: Tensor, tile_anno
     return annotated[:, None] & (unknown == 0)
 
 
-def _class_sums(logits: Tensor, pairs: _Pairs, annotated: Tensor, keep: Tensor | None) -> Tensor:
-    """Binary cross entropy of each image, `[B]`: of every score against 0, and what the targets of the pairs change in it.
+def _class_sums(
+    pred: DensePrediction,
+    pairs: _Pairs,
+    annotated: Tensor,
+    keep: Tensor | None,
+    config: LossConfig,
+    class_weights: Tensor | None,
+) -> Tensor:
+    """The loss of the scores of each image, `[B]`: of every score against 0, and what the targets of the pairs change in it.
 
     Args:
-        logits: float32 `[B, A, C]`.
         annotated: bool `[B, C]`, or `[B, A, C]` where it differs from point to point: classes that are known; the others
             add nothing, not even a gradient.
         keep: bool `[B, A]`: points that count as background; None for all.
     """
-    background = F.softplus(logits)
+    logits, kind = pred.logits, (config.cls_loss, config.focal_gamma, config.focal_alpha)
+    levels, classes = _by_level(config.cls, pred.strides), logits.shape[2]
+    background = background_loss(logits, *kind)
     if keep is not None:
         background = background * keep[:, :, None]
-    own = logits.flatten().index_select(0, pairs.row * logits.shape[2] + pairs.label)
+    if class_weights is not None:
+        background = background * class_weights
+    if levels is not None:
+        background = background * levels[:, None]
+    point = pairs.row % logits.shape[1]
     if annotated.ndim == 3:
         sums = (background * annotated).sum((1, 2))
         # a class that is unknown at a point stays so for an object that reaches over from the next tile
-        known = annotated[pairs.image, pairs.row % logits.shape[1], pairs.label]
+        known = annotated[pairs.image, point]
     else:
         sums = (background.sum(1) * annotated).sum(1)
-        known = annotated[pairs.image, pairs.label]
-    # softplus(x) - t * x, less softplus(x)
-    return sums + logits.new_zeros(len(logits)).index_add(0, pairs.image, -own * (pairs.target * known))
+        known = annotated[pairs.image]
+    if config.label_smoothing:  # the other classes change, too: all n * C of them
+        at, half = logits.flatten(0, 1).index_select(0, pairs.row), config.label_smoothing / 2
+        own = torch.arange(classes, device=logits.device) == pairs.label[:, None]
+        change = change_of_loss(at, pairs.target[:, None] * torch.where(own, 1 - half, half) * known, *kind, config.cls_pw)
+        change = (change if class_weights is None else change * class_weights).sum(1)
+    else:
+        at = logits.flatten().index_select(0, pairs.row * classes + pairs.label)
+        known = known.gather(1, pairs.label[:, None])[:, 0]
+        change = change_of_loss(at, pairs.target * known, *kind, config.cls_pw)
+        change = change if class_weights is None else change * class_weights[pairs.label]
+    if levels is not None:
+        change = change * levels[point]
+    return sums + logits.new_zeros(len(logits)).index_add(0, pairs.image, change)
 
 
-def _box_sums(pred: DensePrediction, pairs: _Pairs, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """1 - complete IoU and distribution focal loss of each image, `[B]`, each pair by its weight `[n]`."""
+def _box_sums(pred: DensePrediction, pairs: _Pairs, weight: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
+    """1 - likeness of the boxes and distribution focal loss of each image, `[B]`, each pair by its weight `[n]`."""
     zero = pred.logits.new_zeros(len(pred.logits))
     point = pairs.row % len(pred.points)
     place, stride = pred.points[point], pred.strides[point]
+
+    def sums(loss: Tensor, levels: Tensor | None) -> Tensor:
+        return zero.index_add(0, pairs.image, loss * (weight if levels is None else weight * levels[point]))
+
     distances = pred.distances.flatten(0, 1).index_select(0, pairs.row)
     own = pred._replace(distances=distances[None], points=place, strides=stride).boxes()[0]
-    box = zero.index_add(0, pairs.image, (1 - complete_iou(own, pairs.box)) * weight)
+    likeness = similarity(own, pairs.box, config.box_loss, config.nwd_scale)
+    box = sums(1 - likeness, _by_level(config.box, pred.strides))
     if pred.distances.shape[-1] == 1:
         return box, zero
     sides = torch.cat([place - pairs.box[:, :2], pairs.box[:, 2:] - place], 1) / stride[:, None]
-    return box, zero.index_add(0, pairs.image, distribution_focal(distances, sides) * weight)
+    return box, sums(distribution_focal(distances, sides), _by_level(config.dfl, pred.strides))
 
 
 def distribution_focal(logits: Tensor, value: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.errors import UserError
+from ddptrain.losses.image_labels import class_weights
 from ddptrain.metrics.arrays import DetectionArrays
 from ddptrain.metrics.matches import Matches
 from ddptrain.metrics.outcome import BoxOutcome
@@ -61,15 +62,28 @@ class DetectionTask(TableTask):
 
     def __init__(self, config: DetectionRun) -> None:
         super().__init__(config)
+        self._build_detector(np.ones(len(config.classes), np.int64))
+        self.channels = self.detector.channels
+
+    def _build_detector(self, objects: np.ndarray) -> None:
+        """Set `detector`; `objects`: of each class in training, int64 `[C]`, for a loss that balances the classes."""
+        config = self.config
+        weights = class_weights(config.loss.class_weights, objects)
         settings = DetectorSettings(
-            len(config.classes), config.data.image_size, config.loss, config.eval, config.train.global_batch
+            len(config.classes),
+            config.data.image_size,
+            config.loss,
+            config.eval,
+            config.train.global_batch,
+            None if weights is None else weights / weights.mean(),
         )
         self.detector = DETECTORS[config.model.name](config.model, settings)
-        self.channels = self.detector.channels
 
     def read(self) -> None:
         config = self.config
         train, depth = self._with_depth("train")
+        if config.loss.class_weights == "balanced":
+            self._build_detector(np.sum([class_counts(s.table) for s in train], 0))
         self.read_truth()
         self._refuse_missing(train)
         self.accept(train, self.val_sets)
