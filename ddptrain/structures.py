@@ -5,7 +5,7 @@ Boxes are always `(x1, y1, x2, y2)` in pixels with `0 <= x1 < x2` and `0 <= y1 <
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -80,6 +80,7 @@ class Batch:
         to_native: float32 `[B, 2, 3]`, see `Sample`.
         native_size: int64 `[B, 2]`: width, height of the files.
         replaced: a line for each image that could not be read, see `Sample`.
+        seconds: (wall, CPU) seconds that its making took, by part, where that was measured; else empty.
     """
 
     images: Tensor
@@ -89,6 +90,7 @@ class Batch:
     to_native: Tensor
     native_size: Tensor
     replaced: tuple[str, ...] = ()
+    seconds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def map(self, f: Callable[[Tensor], Any]) -> Batch:
         """The batch with `f` of each of its tensors."""

@@ -20,9 +20,9 @@ import torchvision
 from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.cli import main
 from ddptrain.commands.verify import largest_difference
-from ddptrain.engine import reporting
 from ddptrain.engine.step import Stepper
 from ddptrain.models.suppression import nms_by_class
+from ddptrain.reporting.timing import Timing
 from ddptrain.system.ending import end_with
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,7 +95,7 @@ def waits(*arguments: str) -> int:
     """Train; the waits of the host for the device in a step, by line, without those of the first steps."""
     seen: Counter[str] = Counter()
     calls, step, readings = 0, Stepper.__call__, []
-    read = reporting.Timing.read
+    read = Timing.read
 
     def counted(self: Any, *args: Any, **keys: Any) -> Any:
         nonlocal calls
@@ -112,7 +112,7 @@ def waits(*arguments: str) -> int:
         return readings[-1]
 
     Stepper.__call__ = counted  # type: ignore[method-assign]
-    reporting.Timing.read = noted  # type: ignore[method-assign]
+    Timing.read = noted  # type: ignore[method-assign]
     code = main(list(arguments))
     if code or os.environ.get("RANK", "0") != "0":
         return code

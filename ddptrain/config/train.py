@@ -86,3 +86,6 @@ class MonitorConfig(Section):
     """Write TensorBoard event files below the run folder."""
     images: int = Field(default=8, ge=0, le=64)
     """Number of training images, and of predictions beside the truth, that TensorBoard shows; 0 for none."""
+    profile: int = Field(default=0, ge=0, le=1000)
+    """Steps of which the log tells how long each part takes, and as many after them that are traced, for Perfetto or
+    TensorBoard; both in the folder `profile` of the run. The bits of the run stay the same. 0 for none."""

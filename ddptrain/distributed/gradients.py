@@ -43,7 +43,10 @@ class Gradients(Protocol):
         """Around forward and backward pass of this rank's micro batch `number`, 0 <= number < run."""
 
     def backward(self, total: Tensor, number: int) -> None:
-        """The backward pass; after that of the last micro batch the gradients of all ranks are added."""
+        """The backward pass."""
+
+    def reduce(self, number: int) -> None:
+        """What it gave is added; after the last micro batch, to the gradients of all ranks."""
 
     def all(self) -> list[Tensor]:
         """The gradient of each parameter, zeros where no micro batch gave it one."""
@@ -91,6 +94,9 @@ class PlainGradients:
         with Waiting(_WHAT) if number == self._last and self.divided > 1 else nullcontext():
             total.backward()
 
+    def reduce(self, number: int) -> None:
+        """DistributedDataParallel has done so during the backward pass."""
+
     def all(self) -> list[Tensor]:
         for p in self._parameters:
             if p.grad is None:
@@ -129,15 +135,20 @@ class OrderedGradients:
         return nullcontext()
 
     def backward(self, total: Tensor, number: int) -> None:
-        if number < self._last:
+        last = number == self._last
+        if last:
+            self._missing, self._on_their_way = list(self._sizes), []
+        with Waiting(_WHAT) if last and self._tree.ranks > 1 else nullcontext():
             total.backward()
+        self._missing = []
+
+    def reduce(self, number: int) -> None:
+        if number < self._last:
             self._keep(number)
             return
-        self._missing, self._on_their_way = list(self._sizes), []
         with Waiting(_WHAT) if self._tree.ranks > 1 else nullcontext():
-            total.backward()
             self._finish()
-        self._missing, self._kept = [], []
+        self._kept = []
 
     def all(self) -> list[Tensor]:
         return self._all

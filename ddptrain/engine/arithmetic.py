@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -86,3 +86,16 @@ def exactness(split: Split, train: TrainConfig, device: torch.device, synced: bo
         return f"the same bits on {where}"
     why = "one micro batch is for one rank" if alone else "the bits depend on the number of ranks"
     return f"{why}; write {' '.join(missing)} for the same on {where}"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The context of a forward pass at a precision: "none", "bf16" or "fp16"."""
+    if precision == "none":
+        return nullcontext()
+    return torch.autocast(device.type, torch.float16 if precision == "fp16" else torch.bfloat16)
+
+
+def device_decides(device: torch.device, precision: str, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the device computes by itself if a step updates: on the CPU there is nothing to wait for, under fp16 the scale
+    follows from the step before, and of the optimizers only fused ones can be told to do nothing."""
+    return device.type == "cuda" and precision != "fp16" and bool(optimizer.defaults.get("fused"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ddptrain.data.loading.batches import train_loader
+from ddptrain.data.loading.costs import Costs
 from ddptrain.data.loading.loader import Loader, Wait
 from ddptrain.engine.state import RunState
 from ddptrain.tasks.base import Task
 
 
-def batches_from(state: RunState, task: Task, rank: int = 0, wait: Wait | None = None) -> Loader:
+def batches_from(state: RunState, task: Task, rank: int = 0, wait: Wait | None = None, costs: Costs | None = None) -> Loader:
     """The part of a rank in the micro batches that follow, without end; see `train_loader`."""
     split = state.split
     return train_loader(
@@ -23,4 +24,5 @@ def batches_from(state: RunState, task: Task, rank: int = 0, wait: Wait | None =
         workers=task.config.data.workers,
         pin_memory=state.stepper.device.type == "cuda",
         wait=wait,
+        costs=costs,
     )

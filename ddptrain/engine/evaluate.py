@@ -16,8 +16,7 @@ from ddptrain.data.loading.ahead import on_device
 from ddptrain.data.loading.batches import eval_loader
 from ddptrain.data.loading.loader import Wait
 from ddptrain.distributed import World
-from ddptrain.engine.arithmetic import inputs_of_any_size
-from ddptrain.engine.step import autocast
+from ddptrain.engine.arithmetic import autocast, inputs_of_any_size
 from ddptrain.errors import RunFailed
 from ddptrain.system.printable import counted
 from ddptrain.tasks.base import Prediction, Task

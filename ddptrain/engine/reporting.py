@@ -14,6 +14,7 @@ import numpy as np
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import Evaluation
 from ddptrain.engine.memory import in_use
+from ddptrain.engine.pace import Pace
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step import StepReport
 from ddptrain.metrics.outcome import FILE, write_outcome
@@ -25,7 +26,6 @@ from ddptrain.reporting.steps import NAME as STEPS
 from ddptrain.reporting.steps import StepLog
 from ddptrain.reporting.table import Table
 from ddptrain.reporting.tensorboard import Board, TensorBoard
-from ddptrain.reporting.timing import Timing
 from ddptrain.structures import SampleKey
 from ddptrain.system.printable import counted
 from ddptrain.tasks.base import Task
@@ -40,7 +40,7 @@ class RunReporter:
     """Reports on a run as it goes, in its folder and on the console; silent on every rank but 0.
 
     Attributes:
-        timing: clock of the loop, of this rank.
+        pace: clock of the loop, of this rank.
         console: for lines and tables.
         board: TensorBoard.
         ledger: the mixture's.
@@ -78,12 +78,13 @@ class RunReporter:
         self._steps = self._done = 0
         self._images_per_second = 0.0
         self._last: tuple[Evaluation, dict[str, Any]] | None = None
-        self.timing = Timing(state.steps, state.step)
+        self.pace = Pace(state, world, task.config.data, self.console, folder, self._section.profile)
+        stack.callback(self.pace.close)
 
     def after_step(self, state: RunState, report: StepReport) -> None:
         """Count a step; every `monitor.every_steps` report on the steps since the last report. The first steps of a process
         are reported at growing intervals."""
-        self.timing.step(state.split.global_batch)
+        self.pace.step(state.split.global_batch)
         number, position = state.step + (not report.updated), state.position - state.split.global_batch
         self._step_log.add(number, position, report.updated, report.parts, report.grad_norm, report.normalizer)
         if not report.updated:
@@ -100,7 +101,8 @@ class RunReporter:
         if not due and not (self._done < every and is_early(self._done)):
             return
         parts = {name: total / self._steps for name, total in self._parts.items()}
-        reading = self.timing.first() if first else self.timing.read() if due else self.timing.peek()
+        timing = self.pace.timing
+        reading = timing.first() if first else timing.read() if due else timing.peek()
         if first and self._world.main:
             wait, memory = reading.data_wait * reading.step_seconds, in_use(self._world.device)
             self.console.line(f"first step: {reading.step_seconds:.2f} s, {wait:.2f} s of it waiting for data; {memory}")
@@ -108,6 +110,8 @@ class RunReporter:
         self._images_per_second = reading.images_per_second
         if not due:
             return
+        if not first:
+            self.pace.tell(reading)
         self.write_steps()
         rates = state.schedule.at(state.step - 1)
         self.board.scalars(

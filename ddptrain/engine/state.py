@@ -118,7 +118,8 @@ class RunState:
         with self.stepper.watched("the launch of a step"):
             launched = self.stepper.launch(batches, self.step + self.skipped + ahead, stop, after)
             if launched.updated is not None and self.ema is not None:
-                self.ema.update(self.model, self.step + ahead + 1, launched.updated)
+                with self.stepper.part("update"):
+                    self.ema.update(self.model, self.step + ahead + 1, launched.updated)
         return launched
 
     def settle(self, launched: Launched) -> StepReport:
@@ -127,7 +128,8 @@ class RunState:
         if report.updated:
             self.step += 1
             if self.ema is not None and launched.updated is None:
-                self.ema.update(self.model, self.step)
+                with self.stepper.part("update"):
+                    self.ema.update(self.model, self.step)
             self.loss_by_dataset = [a + b for a, b in zip(self.loss_by_dataset, report.loss_by_dataset)]
             self.updates += 1
             for name, value in report.parts.items():

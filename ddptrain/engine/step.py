@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.distributed import Gradients, TreeSum, Waiting
+from ddptrain.engine.arithmetic import autocast, device_decides
+from ddptrain.engine.parts import Forward, Parts, unnamed
 from ddptrain.seeding import seed_torch
 from ddptrain.structures import Batch, LossSum
 
@@ -86,6 +88,7 @@ class Stepper:
         datasets: number of datasets.
         seed: the run's.
         watch: called before an update with the factor by which the gradients are then multiplied; the host decides then.
+        part: around each part of a step.
     """
 
     model: nn.Module
@@ -101,6 +104,7 @@ class Stepper:
     normalizer: float = 1.0
     scaler: torch.amp.GradScaler | None = None
     watch: Callable[[float], None] | None = None
+    part: Parts = unnamed
 
     def __post_init__(self) -> None:
         if self.precision == "fp16":
@@ -133,17 +137,19 @@ class Stepper:
             rows.append(self._sums(batch, losses[-1], stop))
             if self.tree.micro_batches > 1:
                 rows[-1] = torch.cat([rows[-1], *(values - before for values, before in self._statistics)])
-        sums = rows[0] if self.tree.micro_batches == 1 else self._add(rows)
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.gradients.all())), keepdim=True)
-        launched = Launched(torch.cat([sums, norm.float()]), losses)
-        if self._gated and self.watch is None:
-            launched.updated = self._update_if_finite(launched.numbers, after)
-            if self.device.type == "cuda":
-                launched.numbers = launched.numbers.to("cpu", non_blocking=True)  # into pinned memory
-                launched.ready = torch.cuda.Event(blocking=True)  # the loader's processes can use the time of this one
-                launched.ready.record()
+        with self.part("reduction"):
+            sums = rows[0] if self.tree.micro_batches == 1 else self._add(rows)
+        with self.part("update"):
+            if self.scaler is not None:
+                self.scaler.unscale_(self.optimizer)
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.gradients.all())), keepdim=True)
+            launched = Launched(torch.cat([sums, norm.float()]), losses)
+            if self._gated and self.watch is None:
+                launched.updated = self._update_if_finite(launched.numbers, after)
+                if self.device.type == "cuda":
+                    launched.numbers = launched.numbers.to("cpu", non_blocking=True)  # into pinned memory
+                    launched.ready = torch.cuda.Event(blocking=True)  # the loader's processes can use the time of this one
+                    launched.ready.record()
         return launched
 
     def read(self, launched: Launched) -> StepReport:
@@ -154,7 +160,8 @@ class Stepper:
             *numbers, raw_norm = launched.numbers.tolist()  # the only wait for the device in a step
         report = self._report(numbers, raw_norm, launched.losses)
         if launched.updated is None:
-            self._update(report)
+            with self.part("update"):
+                self._update(report)
         if report.updated or report.overflow:
             # after an overflow, too: a loss scale that fits sums which are not pre-scaled underflows once they are
             self.normalizer = report.normalizer
@@ -203,12 +210,16 @@ class Stepper:
 
     def _forward_and_backward(self, batch: Batch, number: int) -> LossSum:
         with self.gradients.micro_batch(number):
-            with autocast(self.device, self.precision):
-                loss = self.loss(self.gradients.model, batch)
+            model = self.gradients.model if self.part is unnamed else Forward(self.gradients.model, self.part)
+            with self.part("loss"), autocast(self.device, self.precision):
+                loss = self.loss(model, batch)
             total = loss.total
             if self.scaler is not None:
                 total = self.scaler.scale(total * self._prescale())
-            self.gradients.backward(total, number)
+            with self.part("backward"):
+                self.gradients.backward(total, number)
+            with self.part("reduction"):
+                self.gradients.reduce(number)
         return replace(loss, total=loss.total.detach())  # without its graph, which would live as long as the next step's
 
     def _restore(self) -> None:
@@ -269,19 +280,6 @@ class Stepper:
             stop=stop > 0,
             losses=[] if updated else losses,
         )
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """The context of a forward pass at a precision: "none", "bf16" or "fp16"."""
-    if precision == "none":
-        return nullcontext()
-    return torch.autocast(device.type, torch.float16 if precision == "fp16" else torch.bfloat16)
-
-
-def device_decides(device: torch.device, precision: str, optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the device computes by itself if a step updates: on the CPU there is nothing to wait for, under fp16 the scale
-    follows from the step before, and of the optimizers only fused ones can be told to do nothing."""
-    return device.type == "cuda" and precision != "fp16" and bool(optimizer.defaults.get("fused"))
 
 
 def _running_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:

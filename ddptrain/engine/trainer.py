@@ -14,7 +14,6 @@ from typing import NamedTuple
 from ddptrain import distributed
 from ddptrain.config import CheckpointConfig, EvalConfig, RunConfig
 from ddptrain.config.batch import split_batch
-from ddptrain.data.loading.ahead import on_device
 from ddptrain.data.loading.loader import Wait
 from ddptrain.data.loading.workers import start_server
 from ddptrain.distributed import World
@@ -92,10 +91,11 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         reporter = distributed.agree(lambda: RunReporter(task, world, state, stack), "opening the logs")
         distributed.agree(lambda: report_start(task, world, state, reporter), "opening the logs")
         run = Run(task, world, state, folder, reporter, stop, lock)
-        loader = stack.enter_context(batches_from(state, task, world.rank, run.wait))
+        loader = stack.enter_context(batches_from(state, task, world.rank, run.wait, reporter.pace.costs))
         stack.enter_context(distributed.last_word(stop))
         reporter.show_inputs(state)
         stopped = run_steps(run, loader)
+        reporter.pace.close()
         if not stopped:
             reporter.report(state.step)
         return folder.finish(stopped, reporter.console.line)
@@ -108,7 +108,7 @@ def run_steps(run: Run, loader: Iterable[Batch]) -> str:
     if state.unjudged:  # the evaluation after this checkpoint did not come to its end
         state.schedule.apply(state.optimizer, max(state.step - 1, 0))  # the rates that the checkpoint was written with
         _judge(run, save=True)
-    for step in _steps(run, on_device(reporter.timing.wait_for(loader), world.device)):
+    for step in _steps(run, reporter.pace.batches(loader)):
         report = step.report
         reporter.after_step(state, report)
         bad_steps.after_step(state, report, step.batches)
@@ -122,13 +122,13 @@ def run_steps(run: Run, loader: Iterable[Batch]) -> str:
         state.unjudged = last or _due(config.eval, state, report.updated)
         save = last or report.stop or _due(config.checkpoint, state, report.updated)
         if save:
-            with reporter.timing.pause():
+            with reporter.pace.pause():
                 reporter.write_steps()
                 folder.save()
         if report.stop and not last:
             return distributed.first_true(stop.reason, "agreeing on the stop")
         if state.unjudged:
-            with reporter.timing.pause():
+            with reporter.pace.pause():
                 _judge(run, save)
     return ""
 

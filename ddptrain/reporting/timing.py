@@ -25,12 +25,14 @@ class Reading:
         step_seconds: mean seconds per step, without pauses.
         eta_seconds: seconds to the end of the run, pauses (evaluations, checkpoints) included at their rate so far;
             nan before the first step.
+        seconds: length of the window, without pauses.
     """
 
     images_per_second: float
     data_wait: float
     step_seconds: float
     eta_seconds: float
+    seconds: float
 
 
 class Timing:
@@ -105,7 +107,8 @@ class Timing:
         """The window so far, without closing it."""
         busy = max(self._clock() - self._start - self._paused, 1e-9)
         step_seconds = busy / self._steps if self._steps else float("nan")
-        return Reading(self._samples / busy, min(self._wait / busy, 1.0), step_seconds, self._eta(step_seconds))
+        wait = min(self._wait / busy, 1.0)
+        return Reading(self._samples / busy, wait, step_seconds, self._eta(step_seconds), busy)
 
     def _eta(self, step_seconds: float) -> float:
         # the median: a stall must not count

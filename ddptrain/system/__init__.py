@@ -6,5 +6,5 @@ processes.py  which process is meant, is it alive         terminal.py   outlivin
 temporary.py  temporary folders that name their owner     printable.py  text that a terminal does not obey
 lock.py       one process at a time in a run folder       owner.py      what the lock says about its owner
 start.py      the checkpoint that a run was started from  status.py     the state of a run, exit statuses
-ending.py     how a process ends that may be a rank
+ending.py     how a process ends that may be a rank       clock.py      where time goes
 """

@@ -8,7 +8,7 @@ from ddptrain.reporting.console import Console
 from ddptrain.reporting.table import Table
 from ddptrain.reporting.timing import Reading
 
-READING = Reading(images_per_second=96.4, data_wait=0.031, step_seconds=0.17, eta_seconds=750.0)
+READING = Reading(images_per_second=96.4, data_wait=0.031, step_seconds=0.17, eta_seconds=750.0, seconds=8.5)
 
 
 def talk(console: Console) -> None:

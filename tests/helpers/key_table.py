@@ -252,6 +252,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "every_steps": Key(1, probe.run),
         "tensorboard": Key(False, probe.run),
         "images": Key(0, probe.run),
+        "profile": Key(1, probe.run),
     },
     "OptimizerConfig": {
         "name": Key(lambda value: "adamw" if value == "sgd" else "sgd", probe.updates),

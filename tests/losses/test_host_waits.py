@@ -21,10 +21,20 @@ def fake(batch: Batch, mode: FakeTensorMode) -> Batch:
     return replace(batch.map(lambda t: on_fake_gpu(t, mode)), targets=on_fake_gpu(batch.targets, mode))
 
 
+PEOPLE = "classes=[car, bus, pedestrian, people]"
+IGNORED = "[bicycle, van, truck, tricycle, awning-tricycle, motor]"
+MOSAIC = (
+    PEOPLE, *(f"data.{part}.0.{key}" for part in ("train", "val") for key in ("drop=[]", f"ignore={IGNORED}")),
+    "data.augment={mosaic: 1, mixup: 0.5, close_epochs: 0}",
+)  # fmt: skip
+"""Ignore regions, and parts of images in which fewer classes are known."""
+
+
 @pytest.mark.parametrize(
     ("task", "overrides"),
     [
         ("detection", ("loss.size_weights={small: 2}",)),
+        ("detection", MOSAIC),
         ("segmentation", ("loss.class_weights=balanced",)),
         ("classification", ("loss.class_weights=balanced", "loss.name=focal")),
         ("interaction", ()),
@@ -34,7 +44,8 @@ def test_a_loss_waits_for_nothing(tmp_path: Path, task: str, overrides: tuple[st
     """Seen in the second batch, since weights of classes travel once a run. Without a driver nothing runs backward."""
     RUNS[task].write(tmp_path)
     built = build_task(load_config(str(write_config(task, tmp_path, tmp_path)), [*overrides, "data.workers=0"]))
-    batch = built.train.collate([built.train[SampleKey(i, 0, i)] for i in range(4)])
+    batch = built.train.collate([built.train[SampleKey(i, i % len(built.config.data.train), i)] for i in range(4)])
+    assert overrides is not MOSAIC or (len(batch.targets["ignore_boxes"]) and len(batch.targets["tiles"]))
     model = built.build_model().train()
     before = batch.map(torch.clone)
     built.loss(model, batch)

@@ -48,7 +48,7 @@ def read_image(path: str | os.PathLike[str], exif: Exif = "apply", halved: int =
     Raises:
         BadImage: the file is missing, unreadable, empty, cut short, or not an image.
     """
-    data = _bytes_of(path)
+    data = file_bytes(path)
     orientation = 0 if exif == "apply" else cv2.IMREAD_IGNORE_ORIENTATION
     # OpenCV 4 fills the missing part of a cut JPEG with grey and says nothing
     if data.startswith(_JPEG_START) and not data.endswith(_JPEG_END) and not _jpeg_is_complete(data):
@@ -67,13 +67,14 @@ def read_levels(path: str | os.PathLike[str], exif: Exif = "apply") -> np.ndarra
     Returns:
         uint8, uint16 or what else the file holds, `[H, W]` or, where it has more than one channel, `[H, W, C]`.
     """
-    data = _bytes_of(path)
+    data = file_bytes(path)
     # OpenCV leaves every format but TIFF as it is stored here
     values = _decode(path, data, cv2.IMREAD_UNCHANGED)
     return arrange(values, orientation_in(data), exif, upright=data.startswith(_TIFF_STARTS))
 
 
-def _bytes_of(path: str | os.PathLike[str]) -> bytes:
+def file_bytes(path: str | os.PathLike[str]) -> bytes:
+    """What a file holds; raises `BadImage` where it cannot be read, or is empty."""
     try:
         with open(path, "rb") as file:
             data = file.read()

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ddptrain.data.loading.costs import Costs
 from ddptrain.data.loading.loader import Loader, Wait
 from ddptrain.data.loading.workers import Samples
 from ddptrain.structures import KeysOf, SampleKey
@@ -22,6 +23,7 @@ def train_loader(
     workers: int,
     pin_memory: bool = False,
     wait: Wait | None = None,
+    costs: Costs | None = None,
 ) -> Loader:
     """One rank's part of the stream from `position` on, without a break between epochs.
 
@@ -36,6 +38,7 @@ def train_loader(
         workers: processes; 0 loads in this one. The batches do not depend on it.
         pin_memory: copy batches to page-locked memory (CUDA).
         wait: how long to wait for a batch, and where problems are reported.
+        costs: which batches are measured, and where their seconds are counted.
     """
     if micro_batch < 1 or global_batch % (micro_batch * world_size):
         raise ValueError(
@@ -53,7 +56,7 @@ def train_loader(
                 yield keys[first : first + micro_batch]
             step += 1
 
-    return Loader(samples, batches(), workers, pin_memory, wait)
+    return Loader(samples, batches(), workers, pin_memory, wait, costs=costs)
 
 
 def eval_loader(

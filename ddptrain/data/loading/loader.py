@@ -19,6 +19,7 @@ from typing import Any
 
 import cv2
 
+from ddptrain.data.loading.costs import Costs
 from ddptrain.data.loading.handover import Parcel, remedy, why_not_shared
 from ddptrain.data.loading.shared import Shared
 from ddptrain.data.loading.workers import PREFETCH, Samples, kill, start
@@ -65,6 +66,7 @@ class Loader:
         pin_memory: bool,
         wait: Wait | None = None,
         served: bool | None = None,
+        costs: Costs | None = None,
     ) -> None:
         """
         Args:
@@ -75,9 +77,11 @@ class Loader:
             wait: how long to wait for a batch, and where problems are reported.
             served: workers are forked by a server and not by this process; by default where memory is pinned, since then this
                 process uses a GPU.
+            costs: which batches are measured, and where their seconds are counted.
         """
         self.workers = workers
-        self._wait = wait or Wait()
+        self._wait, self._costs = wait or Wait(), costs
+        batches = batches if costs is None else costs.mark(batches)
         self._reported = False
         # a pool of threads does not survive a fork, and with a process per core it only costs
         cv2.setNumThreads(0)
@@ -139,7 +143,9 @@ class Loader:
                 self._reported = True
                 why = why_not_shared(batch.size, self.workers, PREFETCH)
                 self._wait.report(f"batches come through pipes, which is slower: {why}")
-            return batch.open()
+            batch = batch.open()
+        if self._costs is not None:
+            self._costs.add(batch)
         return batch
 
     def _next(self) -> Any:

@@ -25,10 +25,12 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils.signal_handling import _remove_worker_pids
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from ddptrain.data.loading.costs import COLLATE, REST, Measured, watched
 from ddptrain.data.loading.handover import Parcel, pack
 from ddptrain.data.loading.shared import Shared
 from ddptrain.errors import UserError
 from ddptrain.structures import Batch, Sample, SampleKey
+from ddptrain.system.clock import Clock
 
 PREFETCH = 2
 """Batches that each worker makes in advance."""
@@ -110,11 +112,18 @@ class _Fetch:
     def __getitems__(self, keys: list[SampleKey]) -> Batch | Parcel | UserError:
         samples: Samples = self.samples.open() if isinstance(self.samples, Shared) else self.samples
         self.samples = samples
+        clock = Clock(REST)
         try:
-            batch = samples.collate([samples[key] for key in keys])
+            with watched(clock) if isinstance(keys, Measured) else contextlib.nullcontext():
+                made = [samples[key] for key in keys]
+            with clock.part(COLLATE):
+                batch = samples.collate(made)
+                packed = pack(batch) if self.pack and isinstance(batch, Batch) else batch
         except UserError as e:
             return e
-        return pack(batch) if self.pack and isinstance(batch, Batch) else batch
+        if isinstance(keys, Measured):
+            (packed.batch if isinstance(packed, Parcel) else packed).seconds = clock.read()
+        return packed
 
 
 def _as_it_is(batch: Any) -> Any:
