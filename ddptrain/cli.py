@@ -163,6 +163,13 @@ def check(args: argparse.Namespace) -> int:
     return check_run(load_config(args.config, args.overrides), args.config, args.out, args.json, args.images)
 
 
+def pack(args: argparse.Namespace) -> int:
+    """Decode the images of a run ahead."""
+    from ddptrain.commands.pack import pack_run
+
+    return pack_run(args.config, args.overrides)
+
+
 def depth(args: argparse.Namespace) -> int:
     """Write a depth map for every image."""
     from ddptrain.commands.depth import write_depth
@@ -190,6 +197,6 @@ def convert(args: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     f.__name__: f
-    for f in (train, evaluate, compare, report, export, verify, diff, replay, predict, check, depth, config, convert)
+    for f in (train, evaluate, compare, report, export, verify, diff, replay, predict, check, pack, depth, config, convert)
 }
 """By their names."""

@@ -111,6 +111,10 @@ def _add_data(commands: Any) -> None:
     p.add_argument("--json", action="store_true", help="print everything as JSON")
     p.set_defaults(run="check")
 
+    p = commands.add_parser("pack", help="decode the images of a run ahead, for data.cache=disk")
+    _add_config(p)
+    p.set_defaults(run="pack")
+
     p = commands.add_parser("depth", help="make depth maps of images with a monocular model (extra [depth])")
     p.add_argument("images", type=Path, metavar="IMAGES", help="folder of images, or one image")
     p.add_argument("out", type=Path, metavar="OUT", help="folder of the 16-bit PNGs, for `depth` of a dataset")

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from ddptrain.config.section import FileName, Section
 
 Exif = Literal["apply", "ignore"]
+Cache = Literal["none", "ram", "disk"]
 
 
 class DatasetConfig(Section):
@@ -109,6 +110,10 @@ class DataConfig(Section):
     """Number of samples that are drawn per epoch. Default: the number of training images."""
     workers: int = Field(default=2, ge=0, le=256)
     """Number of loader processes per rank; 0 loads in the training process. The samples do not depend on it."""
+    cache: Cache = "none"
+    """Where the pixels of all images are kept, decoded to the size that is needed, for all ranks of a machine together: `disk`,
+    a file in the cache folder that later runs use, too (`ddptrain pack` makes it ahead); `ram`, memory that is free again when
+    the run ends; `none`, nowhere. The samples do not depend on it."""
     on_fault: Literal["error", "drop"] = "error"
     """What happens at the start to a faulty image or label: `error` ends the run with a list of them; `drop` leaves them out
     and counts them."""

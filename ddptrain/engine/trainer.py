@@ -16,6 +16,7 @@ from ddptrain.config import CheckpointConfig, EvalConfig, RunConfig
 from ddptrain.config.batch import split_batch
 from ddptrain.data.loading.loader import Wait
 from ddptrain.data.loading.workers import start_server
+from ddptrain.data.packed.build import Talk
 from ddptrain.distributed import World
 from ddptrain.engine.arithmetic import arithmetic
 from ddptrain.engine.bad_steps import BadSteps
@@ -30,9 +31,10 @@ from ddptrain.engine.step import Launched, StepReport
 from ddptrain.engine.stop import StopFlag
 from ddptrain.structures import Batch
 from ddptrain.system.lock import RunLock
-from ddptrain.system.printable import warn
+from ddptrain.system.printable import say, warn
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task
+from ddptrain.tasks.pixels import cache_pixels
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         distributed.agree(lambda: lock.acquire() if world.main else None, "the lock of the run folder")
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
         config = task.config  # which lists the classes, where they were auto
+        if (where := config.data.cache) != "none":
+            waits = say if world.local_rank == 0 else lambda line: None
+            talk = Talk(say, waits, lambda: stop.signal)
+            task.notes += distributed.agree(lambda: cache_pixels(task, where, talk), "packing the images")
         state = distributed.agree(lambda: build_state(task, world, split), "building the model")
         state.share_weights()
         folder = stack.enter_context(RunFolder(task, world, state, lock))

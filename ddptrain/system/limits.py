@@ -1,10 +1,12 @@
-"""How many files this process may have open at once, and how many cores it has."""
+"""How many files this process may have open at once, how many cores it has, and how much memory is left."""
 
 from __future__ import annotations
 
 import os
 import resource
+import sys
 from contextlib import suppress
+from pathlib import Path
 
 MOST_FILES = 1 << 20
 ENOUGH_FILES = 1024
@@ -25,6 +27,38 @@ def open_file_limit() -> int:
 def available_cores() -> int:
     """The cores that this process may use, at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory() -> int:
+    """Bytes of memory that can still be taken: of the machine, and of the control group of this process, such as a container or
+    a Slurm job with a limit; 0 where the system does not tell."""
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        left = int(fields["MemAvailable"].split()[0]) * 1024
+        groups = [line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    except (OSError, KeyError, ValueError):
+        return 0
+    for controllers, path in groups:
+        if not controllers:  # version 2
+            left = min(left, _left_in(Path("/sys/fs/cgroup"), path, "memory.max", "memory.current", "inactive_file"))
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            left = min(left, _left_in(Path("/sys/fs/cgroup/memory"), path, *names))
+    return left
+
+
+def _left_in(top: Path, path: str, limit: str, used: str, reclaimable: str) -> int:
+    """Bytes that a control group, and those that it is in, may still take; what only caches files makes room."""
+    left = sys.maxsize
+    group = top / path.strip("/")
+    for folder in (group, *group.parents):
+        if not folder.is_relative_to(top):
+            break
+        with suppress(OSError, ValueError, KeyError):  # no limit ("max"), or not visible from inside a container
+            most, now = (int((folder / name).read_text()) for name in (limit, used))
+            cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            left = min(left, most - now + int(cached[reclaimable]))
+    return max(left, 0)
 
 
 def few_files() -> str:

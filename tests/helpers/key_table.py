@@ -85,6 +85,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "image_size": Key(96, probe.samples),
         "samples_per_epoch": Key(7, probe.samples),
         "workers": Key(1, "tests/data/loading/test_loader.py"),
+        "cache": Key("ram", "tests/data/packed/test_packed.py"),
         "on_fault": Key("drop", "tests/commands/test_check.py"),
         "max_bad_samples": Key(1, "tests/faults/test_run_faults.py"),
     },

@@ -1,5 +1,6 @@
 """Depth maps beside images: where each one is, and its pixels as 8 bits."""
 
+import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +33,9 @@ class DepthMaps:
         config: the dataset; `depth` is given.
         paths: its images.
 
+    Attributes:
+        paths: the map of each image; empty where there is none.
+
     Raises:
         UserError: there is no such folder.
     """
@@ -41,7 +45,7 @@ class DepthMaps:
         self._folder = self._root / str(config.depth)
         if not self._folder.is_dir():
             raise UserError(f"{config.name}: depth: {self._folder} is not a directory; it is relative to root")
-        self._paths = Paths.pack(self.find(path) or "" for path in paths)
+        self.paths = Paths.pack(self.find(path) or "" for path in paths)
         self._exif = config.exif
         self._levels = {bits: _levels(config, bits) for bits in (8, 16)}
 
@@ -62,11 +66,11 @@ class DepthMaps:
 
     def path(self, image: int) -> str:
         """Path of one image's map; empty where there is none."""
-        return self._paths[image]
+        return self.paths[image]
 
     def files(self) -> FileTable:
         """The maps themselves, for `Contents`."""
-        return FileTable(name=self._name, root=str(self._root), paths=self._paths.keep(self.there()))
+        return FileTable(name=self._name, root=str(self._root), paths=self.paths.keep(self.there()))
 
     def left_out(self) -> str:
         """What was not taken for a map in the folder, as the end of a line; empty where there is nothing."""
@@ -75,7 +79,11 @@ class DepthMaps:
 
     def there(self) -> Mask:
         """bool `[N]`: the images that have a map."""
-        return np.diff(self._paths.offsets) > 0
+        return np.diff(self.paths.offsets) > 0
+
+    def about(self) -> list[str]:
+        """What the levels of a map depend on beside its file."""
+        return [self._exif, *(hashlib.sha256(levels.tobytes()).hexdigest() for levels in self._levels.values())]
 
     def read(self, path: str, size: tuple[int, int]) -> np.ndarray:
         """A map as 8 bits.

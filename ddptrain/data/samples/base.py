@@ -7,8 +7,9 @@ place of an image that cannot be read, the check of its size, the way back to th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, NamedTuple
 
 import numpy as np
@@ -20,11 +21,15 @@ from ddptrain.data.augment.view import ImageView
 from ddptrain.data.images.headers import read_headers
 from ddptrain.data.images.pixels import Pixels, halvings
 from ddptrain.data.images.read import BadImage, ImageCache, read_image
-from ddptrain.data.tables.base import T, Table
+from ddptrain.data.packed.file import Packed
+from ddptrain.data.packed.plan import Plan
+from ddptrain.data.tables.base import Paths, T, Table
 from ddptrain.errors import UserError
 from ddptrain.structures import Batch, Sample, SampleKey
 from ddptrain.system.printable import counted
 
+IMAGES = "images"
+"""`Plan.kind` of images."""
 RECENT_BYTES = 64 << 20
 """Decoded images that each loader process keeps."""
 MAX_TRIES = 100
@@ -99,6 +104,7 @@ class ImageSamples(ABC, Generic[T]):
     def __post_init__(self) -> None:
         # the images of a few samples, which their neighbours may take in, too
         self._recent = ImageCache(RECENT_BYTES)
+        self._packed: dict[tuple[str, int], Packed] = {}
 
     @abstractmethod
     def make(self, key: SampleKey, source: Any) -> Sample:
@@ -113,8 +119,10 @@ class ImageSamples(ABC, Generic[T]):
         return self.image(key, grey)
 
     def read(self, key: SampleKey) -> np.ndarray:
-        """The image of a sample, uint8 `[H, W, 3]` RGB; raises `BadImage`."""
-        return read_sized(self.tables[key.dataset], self.file_of(key))
+        """The image of a sample, uint8 `[H, W, 3]` RGB, not to be written into; raises `BadImage`."""
+        file = self.file_of(key)
+        packed = self.packed(IMAGES, key.dataset, file)
+        return read_sized(self.tables[key.dataset], file) if packed is None else packed
 
     def file_of(self, key: SampleKey) -> int:
         """The image of a sample; here the sample's own number."""
@@ -145,9 +153,43 @@ class ImageSamples(ABC, Generic[T]):
             return Pixels.of(self.image(key, grey))
         table, file = self.tables[key.dataset], self.file_of(key)
         width, height = table.sizes[file].tolist()
-        halved = halvings(min(self.image_size / width, self.image_size / height) * (1 + self.augment.scale))
-        values = self._recent.get(table.path(file), lambda _: read_sized(table, file, halved))
+        halved = self.halved(width, height)
+        values = self.packed(IMAGES, key.dataset, file, halved)
+        if values is None:
+            values = self._recent.get(table.path(file), lambda _: read_sized(table, file, halved))
         return Pixels(values, (width, height), halved)
+
+    def takes_pixels(self) -> bool:
+        """Whether `load` takes its image by `pixels`, and not whole."""
+        return False
+
+    def halved(self, width: int, height: int) -> int:
+        """How often `pixels` halves an image of a file of this size."""
+        if self.augment is None:
+            return 0
+        return halvings(min(self.image_size / width, self.image_size / height) * (1 + self.augment.scale))
+
+    def plans(self) -> Iterator[Plan]:
+        """What of these samples can be packed: here the images, as they are read, but for those that are in memory already."""
+        for dataset, table in enumerate(self.tables):
+            if len(table.paths):
+                sizes, which = np.unique(table.sizes, axis=0, return_inverse=True)
+                halve = self.halved if self.takes_pixels() else lambda width, height: 0
+                halved = np.array([halve(*size) for size in sizes.tolist()], np.uint8)[which.reshape(-1)]
+                yield plan_images(table, dataset, halved, self.needs(dataset))
+
+    def needs(self, dataset: int) -> np.ndarray:
+        """bool `[files]`: the files of a dataset that its samples are made of; here all."""
+        return np.ones(len(self.tables[dataset].paths), bool)
+
+    def use(self, packed: Mapping[tuple[str, int], Packed]) -> None:
+        """From now on take what is packed from there, by kind and dataset of its plan."""
+        self._packed = dict(packed)
+
+    def packed(self, kind: str, dataset: int, file: int, halved: int = 0) -> np.ndarray | None:
+        """What is packed of a file; None where it must be read."""
+        found = self._packed.get((kind, dataset))
+        return None if found is None else found.get(file, halved)
 
     def __getitem__(self, key: SampleKey) -> Sample:
         """The sample of `key`; its own `key` names the one that was really read.
@@ -201,7 +243,7 @@ class ImageSamples(ABC, Generic[T]):
         return {name: np.stack([t[name] for t in targets]) for name in targets[0]}
 
 
-def read_sized(table: Table, image: int, halved: int = 0) -> np.ndarray:
+def read_sized(table: Table | FileList, image: int, halved: int = 0) -> np.ndarray:
     """Decode an image, uint8 `[H, W, 3]` RGB, halved (see `Pixels`); raises `BadImage`, also where its size has changed."""
     path, (width, height), step = table.path(image), table.sizes[image].tolist(), 2**halved
     pixels = read_image(path, table.exif, halved)
@@ -209,6 +251,32 @@ def read_sized(table: Table, image: int, halved: int = 0) -> np.ndarray:
         now = f"{pixels.shape[1] * step} x {pixels.shape[0] * step} pixels"
         raise BadImage(f"{path}: {now}, but {width} x {height} when the dataset was read")
     return pixels
+
+
+def plan_images(table: Table | FileList, dataset: int, halved: np.ndarray, used: np.ndarray) -> Plan:
+    """The plan of the images of a dataset, each halved so often, uint8 `[N]`."""
+    paths = table.paths if isinstance(table.paths, Paths) else Paths.pack(table.paths)
+    step = 2 ** halved.astype(np.int64)[:, None]
+    shapes = np.insert(-(-table.sizes[:, ::-1].astype(np.int64) // step), 2, 3, axis=1)
+    read = partial(_read_planned, table, halved)
+    return Plan(IMAGES, dataset, paths, shapes, halved, used, read, (table.exif,))
+
+
+def plan_levels(
+    kind: str,
+    dataset: int,
+    paths: Paths,
+    sizes: np.ndarray,
+    used: np.ndarray,
+    read: Callable[[int], np.ndarray],
+    about: Sequence[Any],
+) -> Plan:
+    """The plan of what has one value a pixel, in the size of images, int `[N, 2]`."""
+    return Plan(kind, dataset, paths, sizes[:, ::-1].astype(np.int64), np.zeros(len(sizes), np.uint8), used, read, about)
+
+
+def _read_planned(table: Table | FileList, halved: np.ndarray, image: int) -> np.ndarray:
+    return read_sized(table, image, int(halved[image]))
 
 
 def to_native(matrix: np.ndarray) -> np.ndarray:

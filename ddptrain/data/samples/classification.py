@@ -39,6 +39,9 @@ class ClassificationSamples(ImageSamples[ImageTable]):
         pixels = self.tables[key.dataset].pixels
         return self.pixels(key, grey) if pixels is None else Pixels.of(np.repeat(pixels[key.index][..., None], 3, 2))
 
+    def takes_pixels(self) -> bool:
+        return True
+
     def make(self, key: SampleKey, source: Pixels) -> Sample:
         """The sample of a key from its decoded image."""
         pixels, matrix = self.view(key.position).show(source)

@@ -1,7 +1,8 @@
 """Detection samples: from a key of the stream to pixels and boxes, and from samples to a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -14,10 +15,14 @@ from ddptrain.data.augment.partners import Partners
 from ddptrain.data.augment.view import ImageView
 from ddptrain.data.formats.depth import DepthMaps
 from ddptrain.data.images.pixels import Pixels
-from ddptrain.data.samples.base import ImageSamples, join_faults, to_native
+from ddptrain.data.packed.plan import Plan
+from ddptrain.data.samples.base import ImageSamples, join_faults, plan_levels, to_native
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.seeding import rng
 from ddptrain.structures import STRIDE, Sample, SampleKey
+
+DEPTH_MAPS = "depth maps"
+"""`Plan.kind` of the depth of images."""
 
 
 class Source(NamedTuple):
@@ -66,13 +71,30 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
         """The image, its rows of the table, and its depth, of which nothing is known with `grey`."""
         table, image, depth = self.tables[key.dataset], self.pixels(key, grey), None
         if self.channels > 3:
-            maps = self.depth[key.dataset] if self.depth and not grey else None
-            path = "" if maps is None else maps.path(key.index)
-            depth = maps.read(path, image.size) if maps and path else np.zeros(image.size[::-1], np.uint8)
+            depth = np.zeros(image.size[::-1], np.uint8) if grey else self.depth_of(key.dataset, key.index, image.size)
         rows = table.rows(key.index)
         out = table.ignore[rows] | table.crowd[rows]
         boxes, labels = table.boxes[rows], table.labels[rows]
         return Source(image, boxes[~out], labels[~out], boxes[out], self.annotated[key.dataset], depth)
+
+    def depth_of(self, dataset: int, image: int, size: tuple[int, int]) -> np.ndarray:
+        """The depth of an image of this size, see `Source`; of which nothing is known where it has no map."""
+        packed = self.packed(DEPTH_MAPS, dataset, image)
+        maps = self.depth[dataset] if self.depth else None
+        if packed is not None or maps is None or not maps.path(image):
+            return np.zeros(size[::-1], np.uint8) if packed is None else packed
+        return maps.read(maps.path(image), size)
+
+    def takes_pixels(self) -> bool:
+        return True
+
+    def plans(self) -> Iterator[Plan]:
+        """Also the depth maps, in the size of their images."""
+        yield from super().plans()
+        for dataset, (table, maps) in enumerate(zip(self.tables, self.depth)):
+            if maps is not None and self.channels > 3:
+                read = partial(_read_depth, maps, table)
+                yield plan_levels(DEPTH_MAPS, dataset, maps.paths, table.sizes, maps.there(), read, maps.about())
 
     def make(self, key: SampleKey, source: Source) -> Sample:
         """The sample of a key, with the partners that mosaic and mixup put beside its image."""
@@ -100,6 +122,11 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
 
         rows = {name: np.concatenate([t[name] for t in targets]) for name in targets[0]}
         return rows | {"image": owners("boxes"), "ignore_image": owners("ignore_boxes"), "tile_image": owners("tiles")}
+
+
+def _read_depth(maps: DepthMaps, table: AnnotationTable, image: int) -> np.ndarray:
+    width, height = table.sizes[image].tolist()
+    return maps.read(maps.path(image), (width, height))
 
 
 def rectangles(sizes: np.ndarray, side: int) -> np.ndarray:

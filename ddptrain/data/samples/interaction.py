@@ -8,7 +8,7 @@ import numpy as np
 from ddptrain.data.augment.view import ImageView
 from ddptrain.data.images.pixels import size_of
 from ddptrain.data.images.read import ImageCache
-from ddptrain.data.samples.base import ImageSamples, read_sized, to_native
+from ddptrain.data.samples.base import IMAGES, ImageSamples, read_sized, to_native
 from ddptrain.data.tables.pairs import PairTable, cut, geometry, turn_to, union
 from ddptrain.data.tables.people import PeopleTable
 from ddptrain.structures import Sample, SampleKey
@@ -47,7 +47,15 @@ class PairSamples(ImageSamples[PeopleTable]):
 
     def read(self, key: SampleKey) -> np.ndarray:
         """The panorama of a pair, uint8 `[H, W, 3]` RGB; not to be written into."""
-        return self._cache.get(self.source(key), lambda _: read_sized(self.tables[key.dataset], self.file_of(key)))
+        frame = self.file_of(key)
+        packed = self.packed(IMAGES, key.dataset, frame)
+        if packed is not None:
+            return packed
+        return self._cache.get(self.source(key), lambda _: read_sized(self.tables[key.dataset], frame))
+
+    def needs(self, dataset: int) -> np.ndarray:
+        """The frames of pairs."""
+        return np.isin(np.arange(len(self.tables[dataset])), self.pairs[dataset].frame)
 
     def make(self, key: SampleKey, source: np.ndarray) -> Sample:
         """The sample of a key from its panorama."""

@@ -1,6 +1,6 @@
 """Segmentation samples: from a key of the stream to an image and the class of each of its pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -11,10 +11,14 @@ from ddptrain.data.augment.geometry import BORDER, random_window, warp_nearest
 from ddptrain.data.augment.view import ImageView
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.images.read import BadImage
-from ddptrain.data.samples.base import ImageSamples, to_native
+from ddptrain.data.packed.plan import Plan
+from ddptrain.data.samples.base import ImageSamples, plan_levels, to_native
 from ddptrain.data.tables.masks import MaskTable
 from ddptrain.seeding import rng
 from ddptrain.structures import VOID, Batch, Sample, SampleKey
+
+MASKS = "masks"
+"""`Plan.kind` of the class of each pixel."""
 
 
 class Labelled(NamedTuple):
@@ -39,15 +43,25 @@ class SegmentationSamples(ImageSamples[MaskTable]):
 
     def load(self, key: SampleKey, grey: bool = False) -> Labelled:
         """The image and its mask."""
-        # a crop is shown at the file's own scale
-        crop = self.augment is not None and self.augment.crop
-        image = Pixels.of(self.image(key, grey)) if crop else self.pixels(key, grey)
+        image = self.pixels(key, grey) if self.takes_pixels() else Pixels.of(self.image(key, grey))
         try:
-            return Labelled(image, self.tables[key.dataset].labels(key.index))
+            mask = self.packed(MASKS, key.dataset, key.index)
+            return Labelled(image, self.tables[key.dataset].labels(key.index) if mask is None else mask)
         except BadImage as e:
             if self.augment is not None:
                 raise
             return Labelled(image, np.full(image.size[::-1], VOID, np.uint8), f"{e}; all of it counts as void")
+
+    def takes_pixels(self) -> bool:
+        """A crop is shown at the file's own scale."""
+        return self.augment is None or not self.augment.crop
+
+    def plans(self) -> Iterator[Plan]:
+        """Also the masks, with the classes of the run."""
+        yield from super().plans()
+        for dataset, table in enumerate(self.tables):
+            about = (table.exif, table.classes.tolist())
+            yield plan_levels(MASKS, dataset, table.masks, table.sizes, self.needs(dataset), table.labels, about)
 
     def make(self, key: SampleKey, source: Labelled) -> Sample:
         """The sample of a key from its image and mask."""
