@@ -11,11 +11,17 @@ class OptimizerConfig(Section):
     """The optimizer and its decay."""
 
     name: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop"] = "adamw"
-    """The update rule; sgd has Nesterov momentum."""
+    """The update rule."""
     lr: float = Field(default=0.002, gt=0)
     """Peak learning rate, for the global batch as given."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of sgd and rmsprop, first beta of adam and adamw; adagrad has none."""
+    nesterov: Switch = True
+    """Whether sgd looks ahead by its momentum (Nesterov)."""
+    beta2: float = Field(default=0.999, gt=0, lt=1)
+    """Second beta of adam and adamw, the decay of the squared gradients."""
+    eps: float | None = Field(default=None, gt=0)
+    """What adam, adamw, rmsprop and adagrad add to the divisor. Default: 1e-8, of adagrad 1e-10."""
     weight_decay: float = Field(default=5e-4, ge=0)
     """Decay of the weights; biases, norms, embeddings and layer scales are never decayed."""
     scale_weight_decay: Switch | Literal["yolo"] = True

@@ -48,6 +48,14 @@ WITH_MOMENTUM = ("optimizer.name", "sgd", "rmsprop", "adam", "adamw")
 RUN_RULES: tuple[Rule, ...] = (
     Rule("init_strict", "init_from", lambda run: run.init_from is None, "init_from"),
     only("optimizer.momentum", *WITH_MOMENTUM),
+    Rule(
+        "optimizer.nesterov",
+        "optimizer.name=sgd with optimizer.momentum above 0",
+        lambda run: run.optimizer.name != "sgd" or run.optimizer.momentum == 0,
+        "optimizer.name",
+    ),
+    only("optimizer.beta2", "optimizer.name", "adam", "adamw"),
+    only("optimizer.eps", "optimizer.name", "adam", "adamw", "adagrad", "rmsprop"),
     only("optimizer.nominal_batch", "optimizer.scale_weight_decay", True, "yolo"),
     above_0("optimizer.nominal_batch optimizer.scale_weight_decay", "optimizer", "weight_decay"),
     only("schedule.final", "schedule.name", "linear", "cosine", "one_cycle"),

@@ -15,7 +15,9 @@ Groups = list[dict[str, Any]]
 
 def _sgd(groups: Groups, c: OptimizerConfig, fused: bool) -> Optimizer:
     """On a GPU fused: it can be told by the device to do nothing."""
-    optimizer = torch.optim.SGD(groups, c.lr, c.momentum, nesterov=c.momentum > 0, foreach=not fused, fused=fused)
+    optimizer = torch.optim.SGD(
+        groups, c.lr, c.momentum, nesterov=c.nesterov and c.momentum > 0, foreach=not fused, fused=fused
+    )
     _begin(optimizer)
     return optimizer
 
@@ -30,10 +32,10 @@ def _begin(optimizer: Optimizer) -> None:
 
 OPTIMIZERS: dict[str, Callable[[Groups, OptimizerConfig], Optimizer]] = {
     "sgd": lambda groups, c: _sgd(groups, c, fused=any(p.is_cuda for g in groups for p in g["params"])),
-    "adam": lambda groups, c: torch.optim.Adam(groups, c.lr, (c.momentum, 0.999), fused=True),
-    "adamw": lambda groups, c: torch.optim.AdamW(groups, c.lr, (c.momentum, 0.999), fused=True),
-    "adagrad": lambda groups, c: torch.optim.Adagrad(groups, c.lr, foreach=True),
-    "rmsprop": lambda groups, c: torch.optim.RMSprop(groups, c.lr, momentum=c.momentum, foreach=True),
+    "adam": lambda groups, c: torch.optim.Adam(groups, c.lr, (c.momentum, c.beta2), c.eps or 1e-8, fused=True),
+    "adamw": lambda groups, c: torch.optim.AdamW(groups, c.lr, (c.momentum, c.beta2), c.eps or 1e-8, fused=True),
+    "adagrad": lambda groups, c: torch.optim.Adagrad(groups, c.lr, eps=c.eps or 1e-10, foreach=True),
+    "rmsprop": lambda groups, c: torch.optim.RMSprop(groups, c.lr, eps=c.eps or 1e-8, momentum=c.momentum, foreach=True),
 }
 
 
