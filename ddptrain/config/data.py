@@ -74,7 +74,7 @@ class AugmentConfig(Section):
     vflip: float = Field(default=0.0, ge=0, le=1)
     """Probability of an upside-down flip."""
     hsv_h: float = Field(default=0.015, ge=0, le=0.5)
-    """The hue gain is drawn from 1 ± hsv_h."""
+    """The hue is turned by an angle that is drawn from ± hsv_h, as a fraction of the colour circle."""
     hsv_s: float = Field(default=0.7, ge=0, le=1)
     """The saturation gain is drawn from 1 ± hsv_s."""
     hsv_v: float = Field(default=0.4, ge=0, le=1)

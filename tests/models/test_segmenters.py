@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ddptrain.config import Mask2FormerConfig, PixelLossConfig, SegmenterConfig
-from ddptrain.data.augment.geometry import letterbox, snap
+from ddptrain.data.augment.geometry import letterbox, warp
 from ddptrain.data.samples.base import to_native
 from ddptrain.errors import UserError
 from ddptrain.models.build import SEGMENTERS
@@ -152,7 +152,7 @@ def test_windows_are_averaged_where_they_overlap(height: int, width: int, batch:
 @pytest.mark.parametrize("size", [(480, 360), (90, 200), (64, 64), (33, 50)])
 def test_a_letterbox_leads_back_to_the_file(size: tuple[int, int]) -> None:
     """Logits that are linear in the input's coordinates are linear in the file's."""
-    matrix = snap(letterbox(size, 128), size)
+    matrix = warp(np.zeros((size[1], size[0], 3), np.uint8), letterbox(size, 128), 128).matrix
     y, x = torch.meshgrid(torch.arange(128) + 0.5, torch.arange(128) + 0.5, indexing="ij")
     (found,) = native_logits(torch.stack([x, y])[None], torch.from_numpy(to_native(matrix))[None], torch.tensor([size]))
     assert found.shape == (2, size[1], size[0])

@@ -92,11 +92,13 @@ class Patch(NamedTuple):
         pixels: uint8 `[h, w, C]`.
         left: its first column in the square.
         top: its first row in the square.
+        matrix: float64 `[3, 3]`, the one that was used, from pixels of the file to pixels of the square.
     """
 
     pixels: np.ndarray
     left: int
     top: int
+    matrix: np.ndarray
 
     def on_square(self, size: int) -> np.ndarray:
         """uint8 `[size, size, C]` with the patch on a grey ground."""
@@ -104,49 +106,25 @@ class Patch(NamedTuple):
         self.onto(square)
         return square
 
-    def onto(self, square: np.ndarray, matrix: np.ndarray | None = None, native_size: tuple[int, int] = (0, 0)) -> None:
-        """Put the patch on a square, in place: with a matrix that turns or shears only where the image itself is, without
-        its border.
+    def onto(self, square: np.ndarray, native_size: tuple[int, int] | None = None) -> None:
+        """Put the patch on a square, in place.
 
         Args:
             square: uint8 `[size, size, C]`.
-            matrix: float64 `[3, 3]` from pixels of the file to pixels of the square, with which the patch was made.
-            native_size: (width, height) of the file in pixels.
+            native_size: (width, height) of the file in pixels: of a patch that is turned or sheared, put there only the image
+                itself, without its border.
         """
         height, width = self.pixels.shape[:2]
         part = square[self.top : self.top + height, self.left : self.left + width]
-        if matrix is None or _upright(matrix):
+        if native_size is None or _upright(self.matrix):
             part[:] = self.pixels
             return
-        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * native_size @ matrix[:2, :2].T + matrix[:2, 2]
+        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * native_size @ self.matrix[:2, :2].T + self.matrix[:2, 2]
         inside = np.zeros((height, width), np.uint8)
         # in sixteenths of a pixel; OpenCV's pixel i is the point i
         places = np.rint((corners - (self.left, self.top) - 0.5) * 16).astype(np.int32)
         cv2.fillConvexPoly(inside, places, 1, shift=4)
         np.copyto(part, self.pixels, where=inside[..., None].astype(bool))
-
-
-def snap(matrix: np.ndarray, native_size: tuple[int, int], halved: int = 0) -> np.ndarray:
-    """Move an upright image's edges to whole pixels of the square, by a pixel at most.
-
-    Then the edges are sharp and `warp` is a plain resize, about three times as fast. A matrix that turns or shears is
-    returned unchanged.
-
-    Args:
-        matrix: float64 `[3, 3]` from pixels of the file to pixels of the square.
-        native_size: (width, height) of the file in pixels.
-        halved: see `Pixels`.
-    """
-    if not _upright(matrix):
-        return matrix
-    snapped = np.eye(3)
-    step = 2 ** max(halved, halvings(_scale(matrix)))
-    for axis, length in enumerate(native_size):
-        length += -length % step
-        scale = matrix[axis, axis]
-        snapped[axis, axis] = math.copysign(max(1, round(abs(scale) * length)) / length, scale)
-        snapped[axis, 2] = round(matrix[axis, 2])
-    return snapped
 
 
 def warp(image: np.ndarray | Pixels, matrix: np.ndarray, size: int) -> Patch:
@@ -156,44 +134,87 @@ def warp(image: np.ndarray | Pixels, matrix: np.ndarray, size: int) -> Patch:
     flicker. So the image is first halved by exact 2 x 2 means (OpenCV's fastest resize) until the remaining factor is
     between 0.5 and 1.
 
+    The edges of an image that is neither turned nor sheared, and of the part of it that the square shows, are moved to whole
+    pixels, by half a pixel at most. Then they are sharp, and the warp is a plain resize of that part, some three times as fast.
+
     Args:
         image: uint8 `[H, W, C]`, C <= 4.
         matrix: float64 `[3, 3]` from pixels of the file to pixels of the square.
         size: side of the square in pixels.
     """
-    values, _, halved = Pixels.of(image)
+    values, native_size, halved = Pixels.of(image)
     times = max(halved, halvings(_scale(matrix)))
-    values, matrix = halve(values, times - halved), matrix @ np.diag([2.0**times, 2.0**times, 1.0])
+    if _upright(matrix):
+        return _resized(values, native_size, matrix, size, times, halved)
+    values = halve(values, times - halved)
+    to_square = matrix @ np.diag([2.0**times, 2.0**times, 1.0])
     height, width, channels = values.shape
-    reach = enclose(np.array([[0, 0, width, height]]), matrix)[0]
-    upright = _upright(matrix) and np.abs(reach - reach.round()).max() < 1e-6
-    if upright:
-        reach = reach.round()
-    else:
-        # sampling mixes image and border within half a pixel of the image's edge
-        reach = enclose(np.array([[-0.5, -0.5, width + 0.5, height + 0.5]]), matrix)[0]
+    # sampling mixes image and border within half a pixel of the image's edge
+    reach = enclose(np.array([[-0.5, -0.5, width + 0.5, height + 0.5]]), to_square)[0]
     left, top = (int(v) for v in np.floor(reach[:2]).clip(0, size))
     right, bottom = (int(v) for v in np.ceil(reach[2:]).clip(0, size))
     if right <= left or bottom <= top:
-        return Patch(np.empty((0, 0, channels), np.uint8), 0, 0)
-    if upright:
-        x, y, x_end, y_end = (int(v) for v in reach)
-        pixels = cv2.resize(values, (x_end - x, y_end - y), interpolation=cv2.INTER_LINEAR)
-        columns, rows = slice(left - x, right - x), slice(top - y, bottom - y)
-        if matrix[0, 0] < 0:
-            columns = slice(x_end - right, x_end - left)
-        if matrix[1, 1] < 0:
-            rows = slice(y_end - bottom, y_end - top)
-        pixels = pixels[rows, columns]
-        if matrix[0, 0] < 0:
-            pixels = cv2.flip(pixels, 1)
-        if matrix[1, 1] < 0:
-            pixels = cv2.flip(pixels, 0)
-    else:
-        centres = scale_and_shift(1, -0.5 - left, -0.5 - top) @ matrix @ scale_and_shift(1, 0.5, 0.5)
-        window = (right - left, bottom - top)
-        pixels = cv2.warpAffine(values, centres[:2], window, flags=cv2.INTER_LINEAR, borderValue=(BORDER,) * 4)
-    return Patch(pixels.reshape(bottom - top, right - left, channels), left, top)
+        return Patch(np.empty((0, 0, channels), np.uint8), 0, 0, matrix)
+    centres = scale_and_shift(1, -0.5 - left, -0.5 - top) @ to_square @ scale_and_shift(1, 0.5, 0.5)
+    window = (right - left, bottom - top)
+    pixels = cv2.warpAffine(values, centres[:2], window, flags=cv2.INTER_LINEAR, borderValue=(BORDER,) * 4)
+    return Patch(pixels.reshape(bottom - top, right - left, channels), left, top, matrix)
+
+
+def _resized(values: np.ndarray, native_size: tuple[int, int], matrix: np.ndarray, size: int, times: int, halved: int) -> Patch:
+    """`warp` of an upright image, of which nothing is halved or resized but what the square shows."""
+    used, step, beyond = np.eye(3), 2**times, 2 ** (times - halved)
+    spans = []
+    for axis, length in enumerate(native_size):
+        scale, shift = float(matrix[axis, axis]), float(matrix[axis, 2])
+        span = _span(-(-length // step), scale * step, shift, size)
+        spans.append(span)
+        used[axis, axis], used[axis, 2] = span.scale / step, span.shift
+    x, y = spans
+    if min(x.shown[1] - x.shown[0], y.shown[1] - y.shown[0]) <= 0:
+        return Patch(np.empty((0, 0, values.shape[2]), np.uint8), 0, 0, used)
+    (left, right), (top, bottom) = ((v * beyond for v in span.source) for span in spans)
+    part = halve(values[top:bottom, left:right], times - halved)
+    pixels = cv2.resize(part, (x.target[1] - x.target[0], y.target[1] - y.target[0]), interpolation=cv2.INTER_LINEAR)
+    for axis, span in ((1, x), (0, y)):
+        if span.scale < 0:
+            pixels = cv2.flip(pixels, axis)
+    pixels = pixels[y.shown[0] - y.target[0] : y.shown[1] - y.target[0], x.shown[0] - x.target[0] : x.shown[1] - x.target[0]]
+    return Patch(pixels.reshape(*pixels.shape[:2], values.shape[2]), x.shown[0], y.shown[0], used)
+
+
+class _Span(NamedTuple):
+    """Along one axis: the pixels `source[0]` to `source[1]` of an image become `target[0]` to `target[1]` of the square, of
+    which it shows those of `shown`. The scale is negative where they are mirrored."""
+
+    source: tuple[int, int]
+    target: tuple[int, int]
+    shown: tuple[int, int]
+    scale: float
+    shift: float
+
+
+def _span(length: int, scale: float, shift: float, size: int) -> _Span:
+    """What a square of `size` shows of `length` pixels that go from x to `scale * x + shift`, moved to whole pixels."""
+    zoom = abs(scale)
+    low = shift if scale > 0 else shift - zoom * length
+
+    def between(first: int, last: int) -> tuple[int, int]:
+        start = round(low + first * zoom)
+        return start, max(round(low + last * zoom), start + 1)
+
+    target = between(0, length)
+    shown = min(max(target[0], 0), size), min(max(target[1], 0), size)
+    first, last = 0, length
+    if shown[0] < shown[1]:
+        # one more at each side than is seen, for bilinear sampling
+        first = max(0, math.floor((shown[0] - low) / zoom) - 1)
+        last = min(length, math.ceil((shown[1] - low) / zoom) + 1)
+        target = between(first, last)
+    zoom = (target[1] - target[0]) / (last - first)
+    if scale > 0:
+        return _Span((first, last), target, shown, zoom, target[0] - first * zoom)
+    return _Span((length - last, length - first), target, shown, -zoom, target[0] + (length - first) * zoom)
 
 
 def warp_nearest(values: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int], outside: int = 0) -> np.ndarray:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ddptrain.config.data import AugmentConfig
-from ddptrain.data.augment.color import adjust_hsv, random_gains
-from ddptrain.data.augment.geometry import Patch, letterbox, random_affine, snap, warp
+from ddptrain.data.augment.color import random_gains, tint
+from ddptrain.data.augment.geometry import Patch, letterbox, random_affine, warp
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.seeding import rng
 
@@ -19,7 +19,7 @@ class ImageView(NamedTuple):
     Attributes:
         size: side of the square that the network sees, in pixels.
         affine: float64 `[3, 3]` from that square to itself.
-        gains: float64 `[3]`, see `adjust_hsv`.
+        gains: float64 `[3]`, see `tint`.
     """
 
     size: int
@@ -46,14 +46,11 @@ class ImageView(NamedTuple):
         affine = random_affine(augment, size, rng(seed, position, f"affine{layer}"))
         return cls(size, affine, random_gains(augment, rng(seed, position, f"hsv{layer}")))
 
-    def matrix(self, place: np.ndarray, image: Pixels) -> np.ndarray:
-        """Float64 `[3, 3]` from pixels of an image's file, put on the square by `place`, to those seen."""
-        return snap(self.affine @ place, image.size, image.halved)
-
-    def patch(self, image: Pixels, matrix: np.ndarray) -> Patch:
-        """What is seen of an image under a matrix: one warp, then the tint."""
-        patch = warp(image, matrix, self.size)
-        return patch._replace(pixels=adjust_hsv(patch.pixels, self.gains))
+    def patch(self, image: Pixels, place: np.ndarray) -> Patch:
+        """What is seen of an image that `place`, float64 `[3, 3]` from pixels of its file, puts on the square: one warp, then
+        the tint."""
+        patch = warp(image, self.affine @ place, self.size)
+        return patch._replace(pixels=tint(patch.pixels, self.gains))
 
     def show(self, image: np.ndarray | Pixels, place: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """One image on the square.
@@ -66,5 +63,5 @@ class ImageView(NamedTuple):
             uint8 `[size, size, 3]`, and float64 `[3, 3]` from pixels of the file to its pixels.
         """
         image = Pixels.of(image)
-        matrix = self.matrix(letterbox(image.size, self.size) if place is None else place, image)
-        return self.patch(image, matrix).on_square(self.size), matrix
+        patch = self.patch(image, letterbox(image.size, self.size) if place is None else place)
+        return patch.on_square(self.size), patch.matrix

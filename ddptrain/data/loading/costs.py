@@ -18,7 +18,7 @@ WORK: dict[str, tuple[Callable[..., Any], ...]] = {
     "read": (read.file_bytes,),
     "decode": (read.read_image, read.read_levels, read_mask),
     "warp": (geometry.warp, geometry.warp_nearest, geometry.Patch.onto, geometry.Patch.on_square),
-    "colour": (color.adjust_hsv,),
+    "colour": (color.tint,),
 }
 """The functions that do the work of a part; what they call is theirs, but for functions of another part."""
 COLLATE, REST = "collate", "boxes and draws"

@@ -31,6 +31,7 @@ from ddptrain.data.loading.shared import Shared
 from ddptrain.errors import UserError
 from ddptrain.structures import Batch, Sample, SampleKey
 from ddptrain.system.clock import Clock
+from ddptrain.system.memory import keep_memory
 
 PREFETCH = 2
 """Batches that each worker makes in advance."""
@@ -66,6 +67,8 @@ def start(
 ) -> Any:
     """torch's own iterator, with its workers, forked by this process or by the server (`served`); it gives up every `look_s`
     seconds while it waits."""
+    if not workers:
+        keep_memory()
     method = "forkserver" if served else "fork" if sys.platform == "linux" else "spawn"
     if served:
         start_server()
@@ -152,11 +155,12 @@ def _quiet_start() -> Iterator[None]:
 
 
 def _start_worker(parent: int | None, worker_id: int) -> None:
-    """What a worker does first: it uses one thread, ignores the trainer's signals, and ends with the trainer, `parent`; or with
-    the server (None), which ends with the trainer."""
+    """What a worker does first: it keeps its memory, uses one thread, ignores the trainer's signals, and ends with the trainer,
+    `parent`; or with the server (None), which ends with the trainer."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
+    keep_memory()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     if sys.platform == "linux":

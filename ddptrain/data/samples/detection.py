@@ -186,8 +186,8 @@ def compose(
             places = [letterbox(sources[0].size, size)]
         else:
             places = random_mosaic([s.size for s in sources], size, rng(seed, key.position, f"mosaic{layer}"))
-        placed = [_Tile(s, view.matrix(place, s.image)) for s, place in zip(sources, places)]
-        shown.append(_paint(placed, view))
+        image, depth, placed = _paint(sources, places, view)
+        shown.append((image, depth))
         tiles += placed
     image, depth = shown[0]
     if len(shown) > 1:
@@ -204,14 +204,19 @@ def compose(
     )
 
 
-def _paint(tiles: Sequence[_Tile], view: ImageView) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images of one layer on one square, and their depth."""
+def _paint(
+    sources: Sequence[Source], places: Sequence[np.ndarray], view: ImageView
+) -> tuple[np.ndarray, np.ndarray | None, list[_Tile]]:
+    """The images of one layer on one square, their depth, and where each of them lies."""
     square = np.full((view.size, view.size, 3), BORDER, np.uint8)
-    for source, matrix in tiles:
-        view.patch(source.image, matrix).onto(square, None if len(tiles) == 1 else matrix, source.size)
+    tiles = []
+    for source, place in zip(sources, places):
+        patch = view.patch(source.image, place)
+        patch.onto(square, None if len(sources) == 1 else source.size)
+        tiles.append(_Tile(source, patch.matrix))
     maps = [warp_nearest(s.depth, matrix, view.size) for s, matrix in tiles if s.depth is not None]
     # tiles do not overlap, and around each its map is 0
-    return square, np.maximum.reduce(maps) if maps else None
+    return square, np.maximum.reduce(maps) if maps else None, tiles
 
 
 def _blend(
