@@ -2,9 +2,9 @@
 
     python benchmarks/pixel_cache.py [--root ../shared/data/auair_subset] [--format auair] [--samples 60]
 
-The ways take turns, so that a busy machine slows all of them; medians over blocks of samples. Images that were decoded a moment ago are
-not kept here (`RECENT_BYTES`), since among the few of the benchmark they would come again more often than in a large dataset. Also the
-size of the file, and the time that packing takes.
+The ways take turns, so that a busy machine slows all of them; medians over blocks of samples. Images that were decoded a moment
+ago are not kept here (`RECENT_BYTES`), since among the few of the benchmark they would come again more often than in a large
+dataset. Also the size of the file, and the time that packing takes.
 """
 
 from __future__ import annotations

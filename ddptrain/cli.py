@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one subcommand.
 
     Returns:
-        The exit status: 0 done, 1 failed, 2 a mistake of the user (reported in one line), 75 stopped by a signal
+        The exit status: 0 done, 1 failed, 2 a user's mistake (reported in one line), 75 stopped by a signal
         and saved.
     """
     parser = build_parser()

@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A mistake of the user in one line: what, where (file, key, line), what is allowed, what to do.
+    """A user's mistake in one line: what, where (file, key, line), what is allowed, what to do.
 
     The command line prints the line and exits with status 2, without a traceback.
 

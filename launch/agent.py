@@ -58,7 +58,7 @@ class Agent:
         """Start the ranks and wait for them.
 
         Returns:
-            0 when all ranks ended well (finished, or saved and stopped), 2 after a mistake of the user, else 1.
+            0 when all ranks ended well (finished, or saved and stopped), 2 after a user's mistake, else 1.
         """
         before = {s: signal.signal(s, self._on_signal) for s in STOP_SIGNALS}
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

@@ -191,7 +191,7 @@ def finish(folder: Path, code: int) -> int:
 
         sweep.write_table(Path(mine.table))
     if kind in ("finished", "mistake"):
-        say(f"{'finished' if kind == 'finished' else 'a mistake of the user, see above'} (srun: {code})")
+        say(f"{'finished' if kind == 'finished' else 'a mistake in the command or config, see above'} (srun: {code})")
         return status
     note_end(folder, restart, kind, step_of(mine), bad)
     slurm_state = cluster.job_state(number)

@@ -48,7 +48,7 @@ def options(job: Job, signal: str = "USR1") -> dict[str, str | int | bool]:
 
 
 def setup(lines: Sequence[str]) -> list[str]:
-    """The user's commands; a failing one ends the job, like any mistake of the user."""
+    """The user's commands; a failing one ends the job, like any user's mistake."""
     script = []
     for line in lines:
         failure = f"ddptrain: error: slurm.setup: {' '.join(line.split())!r} failed with status"

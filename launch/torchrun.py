@@ -34,7 +34,7 @@ def run(
         grace_s: seconds for the save after a stop signal.
 
     Returns:
-        0 finished, 75 stopped by a signal with a saved checkpoint, 1 failed, 2 a mistake of the user.
+        0 finished, 75 stopped by a signal with a saved checkpoint, 1 failed, 2 a user's mistake.
 
     Raises:
         UserError: the config, the batch split or the arguments are wrong.
@@ -60,7 +60,7 @@ def start(arguments: Sequence[str], nproc: int, *, module: str = "ddptrain.cli",
     """Run any subcommand of ddptrain (`["eval", …]`) with `nproc` ranks; options are those of `run`.
 
     Returns:
-        0 when all ranks ended well, 2 after a mistake of the user, else 1.
+        0 when all ranks ended well, 2 after a user's mistake, else 1.
     """
     from launch.agent import Agent
     from launch.plan import Plan

@@ -38,9 +38,9 @@ ALONE = "`unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE` to train in one pro
     [
         (
             {"RANK": "4", "WORLD_SIZE": "4"},
-            f"RANK=4 in the environment must be less than WORLD_SIZE=4; set both right, or {ALONE}",
+            f"RANK=4 in the environment must be less than WORLD_SIZE=4; correct both, or {ALONE}",
         ),
-        ({"RANK": "x", "WORLD_SIZE": "4"}, f"RANK=x in the environment must be an integer ≥ 0; set it right, or {ALONE}"),
+        ({"RANK": "x", "WORLD_SIZE": "4"}, f"RANK=x in the environment must be an integer ≥ 0; correct it, or {ALONE}"),
         ({"RANK": "-1", "WORLD_SIZE": "4"}, "RANK=-1 in the environment must be an integer ≥ 0"),
         ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE=0 in the environment must be an integer ≥ 1"),
         ({"RANK": "0", "WORLD_SIZE": "2.0"}, "WORLD_SIZE=2.0 in the environment must be an integer ≥ 1"),
@@ -120,7 +120,7 @@ def test_a_rank_takes_its_gpu(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: seen > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
     if asked == "cuda" and device == "cpu":
-        with pytest.raises(UserError, match=r"train\.device: cuda, and no GPU is to be had here"):
+        with pytest.raises(UserError, match=r"train\.device: cuda, and no GPU is available here"):
             discover(asked, environ)
     else:
         assert discover(asked, environ).device == torch.device(device)

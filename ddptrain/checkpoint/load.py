@@ -126,15 +126,15 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None] = warn_user) -> 
     if last.is_file() and not last.is_symlink():
         # copying a folder without links leaves plain files, which are good when they are one of the checkpoints
         if not any(checksum(last) in recorded_checksums(p) for p in paths):
-            warn(f"{last}: is not one of this folder's checkpoints (foreign or damaged); passed over")
+            warn(f"{last}: is not one of this folder's checkpoints (from elsewhere, or damaged); skipped")
     elif last.is_symlink() and not last.exists():
-        warn(f"{last}: points to {os.readlink(last)}, which is gone; passed over")
+        warn(f"{last}: points to {os.readlink(last)}, which is gone; skipped")
     for path in reversed(paths):
         try:
             return Checkpoint(path, _read(path, named_by_user=False))
         except _Damaged as e:
             link = " (last.pt)" if last.is_symlink() and os.readlink(last) == path.name else ""
-            warn(f"{path}{link}: {e}; passed over for the next older one")
+            warn(f"{path}{link}: {e}; the next older one is used")
     return None
 
 
@@ -151,14 +151,16 @@ def _read(path: Path, named_by_user: bool) -> dict[str, Any]:
         if recorded and checksum(path) not in recorded:
             raise _Damaged("does not match its checksum (cut off or changed on disk)")
         if not recorded and not named_by_user:
-            raise _Damaged("has no checksum beside it (foreign)")
+            raise _Damaged("has no checksum beside it (not written by ddptrain)")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as e:
         raise _Damaged(f"cannot be read ({e.strerror})") from None
     except _Damaged:
         raise
     except Exception:  # torch.load raises half a dozen kinds for what is not a plain archive
-        raise _Damaged("is refused: not a file of plain data (code in it, foreign or damaged)") from None
+        raise _Damaged(
+            "is refused: not a file of plain data (it contains code, comes from another program, or is damaged)"
+        ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise _Damaged("is not a checkpoint of ddptrain")
     return state

@@ -110,14 +110,14 @@ def _refuse_others(a: Outcome, b: Outcome) -> None:
     again = "evaluate both on the same datasets (ddptrain eval RUN) and compare again"
     for what, mine, theirs in (("classes", a.classes, b.classes), ("datasets", a.datasets, b.datasets)):
         if list(mine) != list(theirs):
-            raise UserError(f"compare: other {what}: {', '.join(mine)} and {', '.join(theirs)}; {again}")
+            raise UserError(f"compare: different {what}: {', '.join(mine)} and {', '.join(theirs)}; {again}")
     if list(a.images) != list(b.images):
         alone = next(iter(sorted(set(a.images) ^ set(b.images))), "none, but in another order")
         raise UserError(
-            f"compare: other images: {len(a.images)} and {len(b.images)}, the first that only one has: {alone}; {again}"
+            f"compare: different images: {len(a.images)} and {len(b.images)}, the first that only one has: {alone}; {again}"
         )
     if a.kind != b.kind or a.truth() != b.truth():
-        raise UserError(f"compare: the same images with other labels; {again}")
+        raise UserError(f"compare: the same images with different labels; {again}")
 
 
 def _basis(c: Comparison, outcome: Outcome) -> str:

@@ -84,7 +84,7 @@ def evaluate_checkpoint(
     with distributed.process_group(world, config.train.timeout_s):
         task = distributed.agree(lambda: _task(config, of_boxes), "reading the datasets")
         for line in replaced_data(checkpoint, config.data.val, task.contents) if world.main and data is None else ():
-            warn(f"{line}: other data than in the training, the metrics do not compare with those of the run")
+            warn(f"{line}: not the data of the training, so its metrics cannot be compared with those of the run")
         evaluation = evaluate(task, checkpoint.fill(task.build_model()).to(world.device), world)
     if world.main:
         for line in evaluation.warnings():

@@ -113,7 +113,7 @@ def _other_conditions(start: ReplayStart, task: Task, state: RunState, world: Wo
     if start.known is None:
         return
     contents = [c.state() for c in task.contents]
-    yield from (f"{line}: other data than the run's" for line in differences(start.known.contents, contents)["train"])
+    yield from (f"{line}: not the data that the run had" for line in differences(start.known.contents, contents)["train"])
     now = bits_record(task.config.model_dump(mode="json"), world.device, state.split, contents)
     if changed := machine_changes(start.known.record, now):
         yield f"the step may differ in its last digits from the one that was made: {', '.join(changed)}"

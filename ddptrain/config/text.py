@@ -73,7 +73,7 @@ def _weigh(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int
             size, _ = known[id(child)]
             more = size
             if size < 0:
-                raise yaml.constructor.ConstructorError(None, None, "an alias stands inside its own anchor", child.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, "an alias is inside its own anchor", child.start_mark)
         else:
             size, more = known[id(child)] = _weigh(child, known)
         whole, repeated = whole + size, repeated + more

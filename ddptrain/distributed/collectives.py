@@ -122,7 +122,7 @@ def agree(build: Callable[[], T], what: str) -> T:
     """Run `build` on every rank; what is raised on any of them reaches all of them, so that none waits for ever.
 
     Raises:
-        UserError: some rank met a mistake of the user; on every rank alike.
+        UserError: some rank met a user's mistake; on every rank alike.
         RunFailed: likewise, the run cannot go on.
         RankFailed: another rank met any other error; it raises that error itself.
     """

@@ -86,7 +86,7 @@ def _place(environ: Mapping[str, str]) -> tuple[str, int]:
             f"is not; {ALONE}, or start the ranks with torchrun or `ddptrain train --nproc N`"
         )
     if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UserError(f"MASTER_PORT={port} in the environment must be an integer from 1 to 65535; set it right, or {ALONE}")
+        raise UserError(f"MASTER_PORT={port} in the environment must be an integer from 1 to 65535; correct it, or {ALONE}")
     try:
         socket.getaddrinfo(address, int(port))
     except (OSError, UnicodeError):

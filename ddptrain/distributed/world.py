@@ -91,7 +91,7 @@ def _integer(environ: Mapping[str, str], key: str, default: int | None = None, l
         return default
     if not text.isdecimal() or int(text) < low:
         way = ALONE if not key.startswith("SLURM") else f"`unset {key}`"
-        raise UserError(f"{key}={text} in the environment must be an integer ≥ {low}; set it right, or {way}")
+        raise UserError(f"{key}={text} in the environment must be an integer ≥ {low}; correct it, or {way}")
     return int(text)
 
 
@@ -109,7 +109,7 @@ def _of_torchrun(environ: Mapping[str, str], tasks: int) -> tuple[int, int, int,
             f"or `ddptrain train --nproc N`, which set both"
         )
     if rank >= size:
-        raise UserError(f"RANK={rank} in the environment must be less than WORLD_SIZE={size}; set both right, or {ALONE}")
+        raise UserError(f"RANK={rank} in the environment must be less than WORLD_SIZE={size}; correct both, or {ALONE}")
     local_size = _integer(environ, "LOCAL_WORLD_SIZE", low=1)
     # without word of machines, all ranks are on this one
     local_rank = _integer(environ, "LOCAL_RANK", rank if local_size is None else 0) or 0
@@ -117,7 +117,7 @@ def _of_torchrun(environ: Mapping[str, str], tasks: int) -> tuple[int, int, int,
     if not local_rank < local_size <= size:
         raise UserError(
             f"LOCAL_RANK={local_rank}, LOCAL_WORLD_SIZE={local_size} and WORLD_SIZE={size} in the environment contradict each "
-            f"other: each must be less than, or at most, the next; set them right, or {ALONE}"
+            f"other: each must be less than, or at most, the next; correct them, or {ALONE}"
         )
     return rank, size, local_rank, local_size
 
@@ -207,7 +207,7 @@ def _pick_device(device: str, local_rank: int, needed: int) -> tuple[torch.devic
         )
     if device == "cuda":
         raise UserError(
-            f"train.device: cuda, and no GPU is to be had here: {_lacking() or 'none is seen'}; set train.device=cpu"
+            f"train.device: cuda, and no GPU is available here: {_lacking() or 'none is seen'}; set train.device=cpu"
         )
     return torch.device("cpu"), _lacking()
 
@@ -223,5 +223,5 @@ def _lacking() -> str:
         )
     mps = getattr(torch.backends, "mps", None)
     if mps is not None and mps.is_available():
-        return "the GPU of a Mac (MPS) is not used: ddptrain computes on GPUs of NVIDIA and on the CPU"
+        return "the GPU of a Mac (MPS) is not used: ddptrain uses NVIDIA GPUs and the CPU"
     return ""

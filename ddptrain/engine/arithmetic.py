@@ -59,7 +59,7 @@ def advice(precision: str, device: torch.device) -> str:
         return ""
     native, name = torch.cuda.get_device_capability(device) >= (8, 0), torch.cuda.get_device_name(device)
     if precision == "bf16" and not native:
-        return f"warning: {name} only emulates bf16, which is slow: train.precision=fp16 is what it computes fast"
+        return f"warning: {name} only emulates bf16, which is slow; use train.precision=fp16"
     if precision == "none" and native:
         return f"{name} computes faster, and in less memory, with train.precision=bf16 (as everything else, a part of the run)"
     return ""

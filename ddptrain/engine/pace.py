@@ -106,7 +106,7 @@ def advice(wait: float, each: dict[str, Seconds], workers: int, cores: int) -> s
     parts = ", ".join(f"{part} {ms.wall:.1f}" for part, ms in each.items())
     total = sum(ms.wall for ms in each.values())
     why = "most of it waiting for the disk" if disk else f"{most} the most"
-    found = f"to make a sample takes {total:.1f} ms ({parts}), {why}"
+    found = f"making a sample takes {total:.1f} ms ({parts}), {why}"
     ways = [f"raise data.workers ({workers} now, {counted(cores, 'core')})"] if workers < cores or disk else []
     if not disk:
         ways.append("lower data.image_size")

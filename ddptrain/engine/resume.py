@@ -118,9 +118,9 @@ def check_same(
             accept = f"start a new run from its weights with resume=null name=… init_from={path}"
         raise UserError(f"{path}: cannot go on, {lines}; restore what was, or {accept}")
     if "contents" not in checkpoint.state:
-        return [f"{path}: written by a version that noted nothing about images and labels: they may have changed"]
+        return [f"{path}: written by a version that recorded nothing about images and labels: they may have changed"]
     return [
-        *(f"{line}: other data than before the stop, accepted by resume.allow" for line in data["train"]),
+        *(f"{line}: not the data of before the stop, accepted by resume.allow" for line in data["train"]),
         *(f"{line}: metrics from here on, and which one is the best, do not compare with those before" for line in data["val"]),
     ]
 

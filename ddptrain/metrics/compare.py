@@ -116,5 +116,5 @@ def _enough(c: Comparison) -> str:
     ways = [f"{images:,} images like these {c.images:,}"] if images is not None and images < 1000 * c.images else []
     ways += [f"{seeds} seeds on each side"] if seeds is not None and seeds < 1000 else []
     if not ways:
-        return "no practical number of images or seeds would tell a difference this small"
+        return "no practical number of images or seeds would show a difference this small"
     return f"if the difference stays as it is, about {' or '.join(ways)} would tell"

@@ -177,7 +177,7 @@ def plain(value: Any) -> Any:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, Sequence):
         return [plain(v) for v in value]
-    raise TypeError(f"{type(value).__name__} cannot stand in a summary or a history")
+    raise TypeError(f"{type(value).__name__} cannot be part of a summary or a history")
 
 
 def write_summary(path: Path, values: Mapping[str, Any]) -> None:

@@ -163,7 +163,7 @@ class Task(ABC):
         Args:
             images: how many are opened to look for duplicates, over all datasets; 0 for all.
         """
-        missing = "faults, classes, duplicates and leaks of its datasets were not looked for"
+        missing = "faults, classes, duplicates and leaks of its datasets were not checked"
         return Inspection(warnings=[f"{self.config.task}: a task of your own has no inspection: {missing}"])
 
     def with_classes(self) -> Task:

@@ -218,7 +218,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a number of a class": (results({"category_id": 3}), "category_id is a number, whose class only a truth in COCO"),
     "no image of the truth": (results({"image_id": "x"}, {"image_id": "y"}), "none of 2 images is in the truth; the first: x;"),
     "no class of the truth": (results({"category_id": "crane"}), "none of the classes crane is a class of the truth, "),
-    "no format": (lambda p: p.with_suffix(".json").write_text('{"a": 1}'), "is none of the formats that are read; give a COCO"),
+    "no format": (lambda p: p.with_suffix(".json").write_text('{"a": 1}'), "is in no known format; give a COCO"),
     "no JSON": (lambda p: p.with_suffix(".json").write_text("{"), "is not valid JSON"),
     "twice the image": (texts(**{FIRST: "0 .5 .5 .1 .1 .9\n", f"{FIRST}.jpg": "0 .5 .5 .1 .1 .9\n"}), "are the same image of"),
     "a YOLO class": (texts(**{FIRST: "99 .5 .5 .1 .1 .9\n"}), "2007_000027.txt:1: 99 .5 .5 .1 .1 .9: class 99 is not among"),
@@ -267,8 +267,8 @@ def test_what_users_go_on_with_is_counted(voc: Path, tmp_path: Path, capfd: pyte
         "predictions of 1 image that the truth does not have are left out: other",
         "99 images of the truth without any prediction",
         "1 prediction of 1 class unknown to the truth left out: crane",
-        "1 box that reach out of their image: they count as they are; the first: ",
-        "1 box without an area: a false alarm each; the first: ",
+        "1 box that extend beyond their image: they count as they are; the first: ",
+        "1 box without an area: each is a false alarm; the first: ",
         "1 score outside of 0 to 1: only their order counts",
     ):
         assert line in said, line

@@ -162,7 +162,7 @@ def test_a_frame_without_labels_stops_no_folder_of_panoramas(tmp_path: Path, cap
     labels.write_text(json.dumps(content))
     assert main(["predict", str(pairs), str(sequence), "--out", str(tmp_path / "out")]) == 1
     output = capfd.readouterr()
-    assert "does not know this frame" in output.err
+    assert "has no such frame" in output.err
     assert f"warning: left out: {labels}: {frames[0].name}: pedestrian:99: malformed row: " in output.err
     assert "1 person was left out of them, as warned above" in output.out
     predictions = json.loads((tmp_path / "out/predictions.json").read_text())

@@ -146,7 +146,7 @@ def test_not_a_whole_config(tmp_path: Path, text: str, expected: str) -> None:
         ("ema: [1, 2\nname: x", ":6: not valid YAML: expected ',' or ']', but got ':'"),
         ("[a, b]: 3", ":5: not valid YAML: a key must be one word"),
         ("name: !!python/object:os.system x", ":5: not valid YAML: could not determine a constructor"),
-        ("loss: &x {box: *x}", ":5: not valid YAML: an alias stands inside its own anchor"),
+        ("loss: &x {box: *x}", ":5: not valid YAML: an alias is inside its own anchor"),
         ("---\nname: x", ":5: not valid YAML: but found another document"),
         ("name: 2024-13-99", ": not valid YAML: month must be in 1..12"),
         ("name: a\0", ": not valid YAML: unacceptable character #x0000"),

@@ -75,7 +75,7 @@ def test_a_rank_that_nobody_joins_ends_after_its_time() -> None:
         ),
         (
             {"MASTER_PORT": "http"},
-            "MASTER_PORT=http in the environment must be an integer from 1 to 65535; set it right, or `unset",
+            "MASTER_PORT=http in the environment must be an integer from 1 to 65535; correct it, or `unset",
         ),
         ({"MASTER_PORT": "70000"}, "MASTER_PORT=70000 in the environment must be an integer from 1 to 65535"),
         ({"MASTER_PORT": ""}, "RANK=0 and WORLD_SIZE=2 are set in the environment and MASTER_PORT is not; `unset RANK"),

@@ -145,7 +145,9 @@ def test_evaluating_other_data_is_reported(small_data: Callable[[str], Path], tm
     (tmp_path / "moved/val/disc/0.png").unlink()
     moved = [f"data.{part}.0.root={tmp_path / 'moved'}" for part in ("train", "val")]
     assert main([*evaluate, *moved]) == 0
-    line = "val shapes: 1 of 16 images removed (val/disc/0.png): other data than in the training, the metrics do not compare"
+    line = (
+        "val shapes: 1 of 16 images removed (val/disc/0.png): not the data of the training, so its metrics cannot be compared"
+    )
     assert line in capsys.readouterr().err
     assert main([*evaluate, *moved, "data.val.0.split=train"]) == 0  # meant to be others
     assert "other data" not in capsys.readouterr().err

@@ -33,7 +33,7 @@ def read_auair(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     file = root / (config.annotations or "annotations.json")
     content = load_json(config.name, file, ("annotations", "categories"))
     if not TEXT.fits(content["categories"]):
-        raise UserError(f"{config.name}: {file}: categories must be a list of texts that are not empty; correct the file")
+        raise UserError(f"{config.name}: {file}: categories must be a list of non-empty strings; correct the file")
     names = class_names(config, content["categories"], str(file), faults)
     entries = Entries(content["annotations"], lambda number: f"{file}: annotations[{number}]", faults)
     frames = entries.column("image_name", TEXT)

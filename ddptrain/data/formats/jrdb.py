@@ -86,13 +86,13 @@ def people_of(image: Path) -> tuple[list[Person], list[str]]:
     file = next((f for f in files if f.is_file()), None)
     if file is None:
         raise UserError(
-            f"{image}: where are its people? looked for {files[0]} and the like: JRDB's layout, "
+            f"{image}: no labels of people found; looked for {files[0]} and the like: JRDB's layout, "
             "images/image_stitched/<sequence>/<frame> beside labels/labels_2d_stitched/<sequence>.json"
         )
     faults = Faults()
     content = _frames(file)
     if image.name not in content:
-        raise UserError(f"{image}: {file} does not know this frame; the first ones it knows: {', '.join(list(content)[:3])}")
+        raise UserError(f"{image}: {file} has no such frame; its first ones are {', '.join(list(content)[:3])}")
     people = list(people_in(content[image.name], f"{file}: {image.name}", faults))
     left_out = [str(fault) for fault in faults.kept]
     if not people:
@@ -186,7 +186,7 @@ class _Collector(ImageCollector):
             frame = int(people[i, 0])
             if sizes[frame, 0] and not (good[i] and good[j]):
                 where = f"{self.named_by[frame]}: {os.path.basename(self.paths[frame])}"
-                what = f"pedestrian:{int(people[i, 1])} and pedestrian:{int(people[j, 1])}, of whom one has no sound box"
+                what = f"pedestrian:{int(people[i, 1])} and pedestrian:{int(people[j, 1])}, one of whom has no valid box"
                 self.faults.add("track without box", where, what)
 
     def _known(self, name: str, place: Mapping[str, int]) -> bool:

@@ -105,7 +105,7 @@ class Meaning:
 def _check_values(config: SegmentationDataset, layout: Layout, size: int) -> None:
     for value, number in config.values.items():
         if value >= size:
-            raise UserError(f"{config.name}: values: {value} cannot stand in its masks; their values are 0 to {size - 1}")
+            raise UserError(f"{config.name}: values: {value} cannot occur in its masks; their values are 0 to {size - 1}")
         if number is not None and number >= len(layout.names):
             last = len(layout.names) - 1
             raise UserError(
@@ -208,7 +208,7 @@ def _full_ade20k(config: SegmentationDataset, split: str | None, faults: Faults)
         chosen = tuple(many[0] for many in _object_info(info)) if info.is_file() else short_names(objects)
     if len(chosen) > VOID:
         raise UserError(
-            f"{config.name}: {root / INDEX} has {len(chosen)} classes, and a run has room for {VOID}; give those to learn as "
+            f"{config.name}: {root / INDEX} has {len(chosen)} classes, and a run can have {VOID}; give those to learn as "
             f"names: [wall, ...], or put {OBJECT_INFO} of the scene parsing benchmark into {root}; all others are void"
         )
     names = class_names(config, chosen, INDEX, faults)

@@ -147,7 +147,7 @@ class Mixture:
             elif row.passes_per_epoch > 10:
                 out.append(
                     f"{row.name}: each of its {row.size} samples is seen {row.passes_per_epoch:.3g} times an epoch; "
-                    "lower its share if it is not meant to be learned by heart"
+                    "lower its share unless it is meant to be memorized"
                 )
             elif row.passes_per_epoch < 0.1:
                 out.append(

@@ -106,8 +106,8 @@ def _note_boxes(given: Given, boxes: np.ndarray, sizes: np.ndarray, kept: np.nda
     outside = kept & ~flat & ((boxes[:, :2] < -1) | (boxes[:, 2:] > sizes + 1)).any(1)
     strange = kept & ((given.scores < 0) | (given.scores > 1))
     for rows, noun, what in (
-        (flat, "box", "without an area: a false alarm each"),
-        (outside, "box", "that reach out of their image: they count as they are"),
+        (flat, "box", "without an area: each is a false alarm"),
+        (outside, "box", "that extend beyond their image: they count as they are"),
         (strange, "score", "outside of 0 to 1: only their order counts"),
     ):
         if rows.any():

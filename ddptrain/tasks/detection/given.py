@@ -70,7 +70,7 @@ def read_given(path: Path, ids: Ids | None, names: Sequence[str]) -> Given:
         return _read_list(path, content["annotations"], ": annotations[{}]", _own_ids(path, content))
     if isinstance(content, dict) and all(isinstance(v, dict) and "detections" in v for v in content.values()):
         return _read_own(path, content)
-    raise UserError(f"--predictions: {path} is none of the formats that are read; give {FORMATS}")
+    raise UserError(f"--predictions: {path} is in no known format; give {FORMATS}")
 
 
 def _refuse(faults: Faults) -> None:
@@ -102,7 +102,7 @@ def _own_ids(path: Path, content: dict[str, Any]) -> Ids:
         _refuse(faults)
         for number, identity in enumerate(numbers):
             if len(set(numbers)) < len(numbers) and numbers.index(identity) < number:
-                raise UserError(f"--predictions: {path}: {key}[{number}]: id {identity!r} is there twice; correct the file")
+                raise UserError(f"--predictions: {path}: {key}[{number}]: id {identity!r} appears twice; correct the file")
         columns.append(dict(zip(numbers, texts)))
     return Ids(*columns)
 

@@ -61,7 +61,7 @@ class InteractionTask(LogitsTask):
         self.sampler = self._sample(samples.truth)
         self.val_truth, self.val_annotated = val_samples.truth, val_samples.annotated
         if self.stage == 2 and self.config.init_from is None:
-            self.notes.append("warning: stage 2 without init_from: its backbone starts anew and not from a run of stage 1")
+            self.notes.append("warning: stage 2 without init_from: its backbone starts from scratch, not from a run of stage 1")
 
     def _samples(self, sets: Sequence[DataSet], augment: AugmentConfig | None = None) -> PairSamples:
         people, pairs, truth = zip(*((s.own, s.table, self._truth(s.table)) for s in sets))

@@ -87,4 +87,4 @@ def _accept(classes: Sequence[str], s: DataSet, absent: Sequence[int], mostly_vo
     if mostly_void:
         void = np.where(s.table.classes == VOID, s.table.values, 0)
         keys.append(f"void: {int(void.argmax())}")
-    return [f"if it is meant so, write {' and '.join(keys)} (in {s.key})"]
+    return [f"if that is intended, write {' and '.join(keys)} (in {s.key})"]

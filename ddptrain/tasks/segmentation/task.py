@@ -52,7 +52,7 @@ class SegmentationTask(TableTask):
         settings = SegmenterSettings(len(config.classes), config.loss, config.seed)
         self.segmenter = SEGMENTERS[config.model.name](config.model, settings)
         if len(self.classes) > VOID:
-            raise UserError(f"classes: {len(self.classes)} are listed, and a mask has room for {VOID}")
+            raise UserError(f"classes: {len(self.classes)} are listed, and a mask can hold {VOID}")
         weights = config.loss.class_weights if isinstance(config.loss, PixelLossConfig) else "none"
         if weights != "balanced":  # which `read` counts
             self._weights = class_weights(weights, np.zeros(len(self.classes), np.int64))

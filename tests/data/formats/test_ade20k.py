@@ -70,7 +70,7 @@ def test_all_names_of_a_small_index_and_those_of_the_benchmark(root: Path) -> No
     with pytest.raises(UserError, match=rf"unknown label in a mask: {SKY} \(3 pixels\)"):
         read(root)
     index(root, np.array([*OBJECTS[:5], *(f"x{i}" for i in range(SKY - 5))]))
-    with pytest.raises(UserError, match="has 596 classes, and a run has room for 255; give those to learn as names"):
+    with pytest.raises(UserError, match="has 596 classes, and a run can have 255; give those to learn as names"):
         read(root)
 
 

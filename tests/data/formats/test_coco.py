@@ -153,10 +153,10 @@ def test_the_box_of_a_polygon(coco: Callable[..., DetectionDataset], bbox: Any) 
         ({"width": "100", "height": 80}, "malformed row: width is '100'; must be an integer ≥ 0"),
         ({"width": 100, "height": -80}, "malformed row: height is -80"),
         ({"width": 99, "height": 80}, "size mismatch"),
-        ({"file_name": None}, "malformed row: file_name is None; must be a text"),
+        ({"file_name": None}, "malformed row: file_name is None; must be a non-empty line of text"),
         ({"file_name": ""}, "malformed row: file_name is ''"),
         ({"file_name": "\ud800"}, "malformed row: file_name is"),
-        ({"file_name": "a\nb.png"}, "malformed row: file_name is 'a\\nb.png'; must be a text of one line"),
+        ({"file_name": "a\nb.png"}, "malformed row: file_name is 'a\\nb.png'; must be a non-empty line of text"),
         ({"file_name": "../../elsewhere.png"}, "image outside root"),
     ],
 )
@@ -175,7 +175,7 @@ def test_an_image_left_out_takes_its_boxes_into_a_count(
     [
         ([*CATEGORIES, {"id": 1, "name": "van"}], "categories[2]: malformed row: id 1 is that of 'car', too"),
         ([*CATEGORIES, {"id": "1", "name": "van"}], "ids of categories are partly numbers and partly texts"),
-        ([*CATEGORIES, {"id": 3, "name": 4}], "categories[2]: malformed row: name is 4; must be a text"),
+        ([*CATEGORIES, {"id": 3, "name": 4}], "categories[2]: malformed row: name is 4; must be a non-empty line of text"),
         ([*CATEGORIES, "van"], "categories[2]: malformed row: the entry is 'van'; must be a mapping"),
     ],
 )

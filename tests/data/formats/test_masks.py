@@ -153,7 +153,7 @@ def test_values_get_the_meaning_that_the_config_gives_them(
     [
         ({"values": {255: 1}}, r"unknown label in a mask: 1 \(3 pixels\); allowed: 0, 2, 255; values: {1: N} makes it class"),
         ({"values": {255: 3}}, "its names have no number 3; they go to 2"),
-        ({"values": {300: 1}}, "values: 300 cannot stand in its masks"),
+        ({"values": {300: 1}}, "values: 300 cannot occur in its masks"),
         ({"values": {7: 1}, "void": 7}, "7 is void and in values class number 1; keep one of them"),
     ],
 )

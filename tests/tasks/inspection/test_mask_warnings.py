@@ -63,7 +63,7 @@ def test_a_class_that_never_occurs_and_both_ways_out(run: Config, tmp_path: Path
     lines = told(run)
     assert lines == [
         f"{part} d: no pixel of crack; its masks hold 0 (75.0 %, ground), 255 (25.0 %, void); if 255 is crack, write "
-        f"values: {{255: 1}}; if it is meant so, write annotated: all (in data.{part}.0)"
+        f"values: {{255: 1}}; if that is intended, write annotated: all (in data.{part}.0)"
         for part in SPLITS
     ]
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
@@ -82,7 +82,7 @@ def test_void_over_more_than_half(run: Config, tmp_path: Path) -> None:
     (line,) = told(run)
     assert line == (
         "train d: void covers 62.5 % of the pixels; its masks hold 255 (62.5 %, void), 1 (25.0 %, crack), 0 (12.5 %, ground); "
-        "if 255 is a class, write values: {255: N} with its number in names, from 0 on; if it is meant so, write void: 255 "
+        "if 255 is a class, write values: {255: N} with its number in names, from 0 on; if that is intended, write void: 255 "
         "(in data.train.0)"
     )
     assert told(changed(run, "void: 255")) == []
