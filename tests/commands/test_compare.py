@@ -70,10 +70,10 @@ def test_what_cannot_be_compared_is_said_in_a_line(tmp_path: Path, capsys: pytes
     moved = replace(base.matches, truth_area=base.matches.truth_area + 1)
     empty = replace(base, metrics=dict.fromkeys(base.metrics, float("nan")))
     others = {
-        "other classes: car, bus and car, van": replace(base, classes=("car", "van")),
-        "other datasets: city and town": replace(base, datasets=("town",)),
+        "different classes: car, bus and car, van": replace(base, classes=("car", "van")),
+        "different datasets: city and town": replace(base, datasets=("town",)),
         "the first that only one has: 0.jpg": replace(base, images=("new.jpg", *base.images[1:])),
-        "the same images with other labels": replace(base, matches=moved),
+        "the same images with different labels": replace(base, matches=moved),
         "no truth to find": empty,
     }
     a = run(tmp_path / "a", base)

@@ -183,7 +183,7 @@ def test_odd_values_end_in_no_traceback(jrdb: Make, odd: Any) -> None:
         assert ("malformed row" in faults.counts) == (
             odd is not None and not (key in ("attributes", "social_group") and isinstance(odd, dict))
         )
-    with pytest.raises(UserError, match=r"has no box in this frame|no list|has no label_id|does not know"):
+    with pytest.raises(UserError, match=r"has no box in this frame|no list|has no label_id|has no such frame"):
         people_of(Path(table.path(0)).with_name("000000.png"))
 
 

@@ -111,13 +111,13 @@ def test_a_class_that_another_dataset_shows_is_one_line_with_three_ways(run: Con
     assert train == (
         "warning: train d: no pixel of crack; its masks hold 0 (75.0 %, ground), 255 (25.0 %, void); if 255 is crack, write "
         "values: {255: 1}; if it shows some without a label, they are learned as other classes: write annotated: [ground]; if "
-        "it is meant so, write annotated: all (in data.train.0)"
+        "that is intended, write annotated: all (in data.train.0)"
     )
-    assert "they are scored as other classes: write annotated: [ground]; if it is meant so" in val
+    assert "they are scored as other classes: write annotated: [ground]; if that is intended" in val
 
 
 def test_several_classes_that_never_occur(run: Config) -> None:
     more = changed(run, "names: [ground, crack, rust]") | {"classes": ["ground", "crack", "rust"]}
     line = told(more)[0]
     assert "no pixel of crack, rust; its masks hold" in line
-    assert "if 255 is a class, write values: {255: N} with its number in names, from 0 on; if it is meant so" in line
+    assert "if 255 is a class, write values: {255: N} with its number in names, from 0 on; if that is intended" in line
