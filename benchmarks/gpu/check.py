@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import multiprocessing
 import os
 import re
 import socket
@@ -54,6 +53,7 @@ class Machine:
         self.config = folder / "demo.yaml"
         self.config.write_text(demo)
         common = ["monitor.tensorboard=false", "monitor.images=0", "eval.every_epochs=null", "checkpoint.every_epochs=null"]
+        common.append(f"monitor.every_steps={25 if self.on_gpu else 3}")
         small = [] if self.on_gpu else ["data.image_size=64", "train.global_batch=4", "train.micro_batch=2", "data.workers=0"]
         self.common = [f"output={folder}", f"train.device={device}", *common, *small]
 
@@ -78,10 +78,14 @@ class Machine:
         return [p.returncode for p in processes], log.read_text(errors="replace"), seconds
 
     def _start(self, command: Sequence[str], environ: dict[str, str], out: Any) -> Any:
-        """A process of Python. Without a GPU a part of parts.py is forked, which saves the seconds of a start."""
+        """A process of Python. Without a GPU a part of parts.py is forked."""
         if self.on_gpu or command[0] != PARTS:
             return subprocess.Popen([sys.executable, "-P", *command], stdout=out, stderr=out, env=environ, cwd=ROOT)
-        return Forked(command[1:], environ, out.fileno())
+        import parts
+        from forked import Forked
+
+        _, what, *arguments = command
+        return Forked(lambda: parts.PARTS[what](*arguments), environ, out.fileno())
 
     def child(self, what: str, *arguments: str, timeout: float = 180, ranks: int = 1) -> dict[str, Any]:
         """What a part of parts.py has found; raises RuntimeError with its last words where it failed."""
@@ -95,40 +99,9 @@ class Machine:
         """Arguments of a run."""
         return ["train", str(self.config), *self.common, f"name={name}", *overrides]
 
-    def command(self, *arguments: str, timeout: float = 180, ranks: int = 1) -> tuple[list[int], str, float]:
-        """Run `ddptrain …`."""
-        return self._do("-m", "ddptrain", *arguments, timeout=timeout, ranks=ranks)
-
     def pytest(self) -> tuple[list[int], str, float]:
         """The tests that are marked for a GPU."""
         return self._do("-m", "pytest", "-q", "-m", "gpu", "tests")
-
-
-class Forked:
-    """A part of parts.py in a fork of this process, with the members of `subprocess.Popen` that are used here."""
-
-    def __init__(self, arguments: Sequence[str], environ: dict[str, str], log: int) -> None:
-        self._process = multiprocessing.get_context("fork").Process(target=self._run, args=(arguments, environ, log))
-        self._process.start()
-        self.kill, self.wait = self._process.kill, self._process.join
-
-    @staticmethod
-    def _run(arguments: Sequence[str], environ: dict[str, str], log: int) -> None:
-        import parts
-
-        os.environ.clear()
-        os.environ.update(environ)
-        for stream in (1, 2):
-            os.dup2(log, stream)
-        os.chdir(ROOT)
-        parts.end_with(lambda: parts.PARTS[arguments[0]](*arguments[1:]))
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-    @property
-    def returncode(self) -> int | None:
-        return self._process.exitcode
 
 
 def last_words(text: str) -> str:
@@ -155,7 +128,7 @@ def marked(m: Machine) -> Found:
 
 def steps(m: Machine) -> Found:
     """Three SGD steps in float32, on the CPU and on the device: the weights."""
-    same = ["model.norm=group", "optimizer={name: sgd, lr: 0.01}", "train.steps=3", "train.tf32=false", "data.workers=0"]
+    same = ["model.norm=group", "optimizer={name: sgd, lr: 0.01}", "train.steps=4", "train.tf32=false", "data.workers=0"]
     both = (("cpu", "cpu"), ("device", m.device))
     runs = [m.train(f"steps_on_{name}", *same, f"train.device={device}") for name, device in both]
     found = m.child("compare", json.dumps(runs), timeout=240)
@@ -166,7 +139,7 @@ def waits(precision: str) -> Callable[[Machine], Found]:
     """Waits of the host for the device in a step, by line; speed and memory."""
 
     def check(m: Machine) -> Found:
-        count = 100 if m.on_gpu else 6
+        count = 101 if m.on_gpu else 7
         found = m.child("waits", *m.train(f"waits_{precision}", f"train.precision={precision}", f"train.steps={count}"))
         lines = ", ".join(f"{line} {n:g}" for line, n in found["waits"].items())
         speed = f"{found['images_per_second']:.0f} images/s, {found['gb']:.2f} GB"
@@ -180,7 +153,7 @@ def layouts(m: Machine) -> Found:
     speeds = []
     for norm in ("batch", "group", "frozen"):
         for last in ("true", "false"):
-            keys = (f"model.norm={norm}", f"train.channels_last={last}", "train.precision=bf16", "train.steps=100")
+            keys = (f"model.norm={norm}", f"train.channels_last={last}", "train.precision=bf16", "train.steps=101")
             found = m.child("waits", *m.train(f"layout_{norm}_{last}", *keys))
             speeds.append(f"{norm} {'channels-last' if last == 'true' else 'rows'} {found['images_per_second']:.0f}")
     return Found(", ".join(speeds), None)
@@ -198,15 +171,35 @@ def verify(*way: str) -> Callable[[Machine], Found]:
 
     def check(m: Machine) -> Found:
         keys = [k for k in m.common if not k.startswith(("output", "eval", "checkpoint", "monitor"))]
-        codes, text, _ = m.command("verify", str(m.config), *keys, "train.micro_batch=8", *way)
-        return Found(last_words(text), codes == [0])
+        found = m.child("verify", str(m.config), *keys, *way)
+        return Found(found["verdict"], found["code"] == 0)
+
+    return check
+
+
+def ahead(optimizer: str) -> Callable[[Machine], Found]:
+    """A run whose steps are launched ahead against one that waits for each, and against one in which the host decides."""
+
+    def check(m: Machine) -> Found:
+        count = 101 if m.on_gpu else 8
+        keys = (f"optimizer.name={optimizer}", f"train.steps={count}", "train.deterministic=true", "train.tf32=false")
+        found = m.child("ahead", *m.train(f"ahead_{optimizer}", *keys), timeout=240)
+        noise, (fast, slow) = found["noise"], found["speeds"]
+        text = (
+            f"{found['ahead']} of {count} steps ahead, difference {found['waiting']:.1g} (host: {found['host']:.1g}, average "
+        )
+        text += (
+            f"{found['average']:.1g}; twice the same run: {noise:.1g}); {fast:.0f} images/s, {slow:.0f} with a wait for each"
+        )
+        near = found["waiting"] <= 10 * noise and found["host"] <= 10 * noise and found["average"] <= 1e-4 + 10 * noise
+        return Found(text, near and found["skipped"] == [1] * 4 and found["ahead"] > count / 2)
 
     return check
 
 
 def loading(m: Machine) -> Found:
     """Whether a small network at 640 pixels waits for its data."""
-    keys = ("model.size=s", "data.image_size=640", "train.precision=bf16", "train.steps=60", f"data.workers={os.cpu_count()}")
+    keys = ("model.size=s", "data.image_size=640", "train.precision=bf16", "train.steps=76", f"data.workers={os.cpu_count()}")
     found = m.child("waits", *m.train("loading", *keys))
     wait = found["data_wait"]
     return Found(
@@ -231,7 +224,7 @@ def lost(how: str) -> Callable[[Machine], Found]:
 
 def synced(m: Machine) -> Found:
     """Batch norm over two ranks: its waits."""
-    found = m.child("waits", *m.train("synced", "model.norm=sync", "train.steps=30"), ranks=2)
+    found = m.child("waits", *m.train("synced", "model.norm=sync", "train.steps=51"), ranks=2)
     return Found(
         f"{sum(found['waits'].values()):g}, {found['images_per_second']:.0f} images/s", sum(found["waits"].values()) <= 1
     )
@@ -256,14 +249,16 @@ CHECKS = [
     Check("waits bf16", "at most 1 a step", waits("bf16")),
     Check("waits fp16", "at most 1 a step", waits("fp16")),
     Check("layouts", "", layouts),
-    Check("other layout", "loss finite", other_layout),
-    Check("verify resume", "holds", verify("--resume")),
-    Check("verify workers", "holds", verify("--workers")),
+    Check("ahead sgd", "the same bits", ahead("sgd"), "all"),
+    Check("ahead adamw", "the same bits", ahead("adamw"), "all"),
+    Check("other layout", "loss finite", other_layout, "all"),
+    Check("verify resume", "holds", verify("--resume"), "all"),
+    Check("verify workers", "holds", verify("--workers"), "all"),
     Check("loading", "", loading),
     Check("raise", SOON, lost("raise"), "two"),
     Check("out of memory", SOON, lost("oom"), "two gpus"),
     Check("kill", SOON, lost("kill"), "two"),
-    Check("verify ranks", "holds", verify("--ranks", "1,2"), "two gpus"),
+    Check("verify ranks", "holds", verify("--ranks", "1,2"), "two"),
     Check("sync", "at most 1 a step", synced, "two gpus"),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,8 +10,8 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,18 @@ import torchvision
 
 from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.cli import main
-from ddptrain.commands.verify import largest_difference
+from ddptrain.commands import short_runs
+from ddptrain.commands.differences import largest_difference
+from ddptrain.config import load_config
+from ddptrain.engine import step, trainer
+from ddptrain.engine.state import RunState
 from ddptrain.engine.step import Stepper
+from ddptrain.engine.stop import StopFlag
 from ddptrain.models.suppression import nms_by_class
-from ddptrain.reporting.timing import Timing
+from ddptrain.optim import build
+from ddptrain.reporting.timing import Reading, Timing
 from ddptrain.system.ending import end_with
+from ddptrain.system.status import STOPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 WARM = 3
@@ -76,10 +84,19 @@ def compare(text: str) -> int:
     """Run two runs; the largest difference of what they have learned."""
     both = json.loads(text)
     for arguments in both:
-        if code := main(arguments):
+        if code := _stopped(arguments):
             return code
     difference = largest_difference(*(_state(arguments) for arguments in both))
     return found(value=difference.value, name=difference.name)
+
+
+def _stopped(arguments: Sequence[str]) -> int:
+    """`ddptrain train …`, stopped one step before its end, which spares the evaluation and the report."""
+    _, path, *overrides = arguments
+    config = load_config(path, overrides)
+    assert config.train.steps is not None
+    code = trainer.train(config, StopFlag(after=config.train.steps - 1))
+    return 0 if code == STOPPED else code
 
 
 def _folder(arguments: list[str]) -> Path:
@@ -94,46 +111,93 @@ def _state(arguments: list[str]) -> dict[str, Any]:
 def waits(*arguments: str) -> int:
     """Train; the waits of the host for the device in a step, by line, without those of the first steps."""
     seen: Counter[str] = Counter()
-    calls, step, readings = 0, Stepper.__call__, []
-    read = Timing.read
+    launches = 0
 
-    def counted(self: Any, *args: Any, **keys: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls <= WARM:
-            return step(self, *args, **keys)
-        with _counting() as lines:
-            report = step(self, *args, **keys)
-        seen.update(lines)
-        return report
+    def counted(method: Any) -> Any:
+        def call(self: Any, *args: Any, **keys: Any) -> Any:
+            nonlocal launches
+            launches += method is launch
+            with _counting() as lines:
+                out = method(self, *args, **keys)
+            if launches > WARM:
+                seen.update(lines)
+            return out
 
-    def noted(self: Any) -> Any:
-        readings.append(read(self))
-        return readings[-1]
+        return call
 
-    Stepper.__call__ = counted  # type: ignore[method-assign]
-    Timing.read = noted  # type: ignore[method-assign]
-    code = main(list(arguments))
+    launch, read = Stepper.launch, Stepper.read
+    Stepper.launch, Stepper.read = counted(launch), counted(read)  # type: ignore[method-assign]
+    with _deciding(device=True), _readings() as readings:
+        code = _stopped(arguments)
     if code or os.environ.get("RANK", "0") != "0":
         return code
-    each = {line: n / (calls - WARM) for line, n in seen.most_common()}
+    each = {line: n / (launches - WARM) for line, n in seen.most_common()}
     memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_initialized() else 0.0
     last = readings[-1]
     return found(waits=each, images_per_second=last.images_per_second, data_wait=last.data_wait, gb=memory)
 
 
 @contextmanager
+def _deciding(device: bool) -> Iterator[None]:
+    """The device decides about updates where it can, on the CPU always; or the host, with the same kernels."""
+    decides, sgd = step.device_decides, build.OPTIMIZERS["sgd"]
+    if not device or not torch.cuda.is_available():
+        step.device_decides = lambda *known: device
+    if not torch.cuda.is_available():
+        build.OPTIMIZERS["sgd"] = lambda groups, c: build._sgd(groups, c, fused=True)
+    try:
+        yield
+    finally:
+        step.device_decides, build.OPTIMIZERS["sgd"] = decides, sgd
+
+
+@contextmanager
+def _readings() -> Iterator[list[Reading]]:
+    """What the clock of a run says meanwhile."""
+    readings, read = [], Timing.read
+
+    def noted(self: Timing) -> Reading:
+        readings.append(read(self))
+        return readings[-1]
+
+    Timing.read = noted  # type: ignore[method-assign]
+    try:
+        yield readings
+    finally:
+        Timing.read = read  # type: ignore[method-assign]
+
+
+@contextmanager
 def _counting() -> Iterator[Counter[str]]:
-    """The lines at which the host waits for the GPU; on the CPU those at which it would."""
+    """The lines at which the host waits for the GPU; on the CPU those at which it would, but for what only a CPU does."""
     lines: Counter[str] = Counter()
     if not torch.cuda.is_initialized():
         sys.path.insert(0, str(ROOT / "tests" / "helpers"))
         from host_waits import HostWaits
 
+        sums = Stepper._sums
         with HostWaits() as mode:
-            yield lines
+
+            def unseen(self: Any, *args: Any) -> Any:
+                mode.pause = True
+                row = sums(self, *args)
+                mode.pause = False
+                return row
+
+            Stepper._sums = unseen  # type: ignore[method-assign]
+            try:
+                yield lines
+            finally:
+                Stepper._sums = sums  # type: ignore[method-assign]
         lines.update(mode.lines)
         return
+    synchronize = torch.cuda.Event.synchronize
+
+    def waited(self: Any) -> None:
+        lines["an event"] += 1
+        synchronize(self)
+
+    torch.cuda.Event.synchronize = waited  # type: ignore[method-assign]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -141,12 +205,67 @@ def _counting() -> Iterator[Counter[str]]:
             yield lines
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    lines.update(f"{os.path.relpath(w.filename)}:{w.lineno}" for w in caught if "synchroniz" in str(w.message))
+            torch.cuda.Event.synchronize = synchronize  # type: ignore[method-assign]
+    called = [w for w in caught if "called a synchronizing" in str(w.message)]
+    lines.update(f"{os.path.relpath(w.filename)}:{w.lineno}" for w in called)
+
+
+def ahead(*arguments: str) -> int:
+    """Train with steps launched before the one before is read, with a wait for each, as the host decides, and the first way
+    again. The fourth step of each run is not finite."""
+    sums, launch, pause = Stepper._sums, RunState.launch, trainer._may_pause
+    launched: Counter[bool] = Counter()
+
+    def spoilt(self: Stepper, batch: Any, *args: Any) -> torch.Tensor:
+        row = sums(self, batch, *args)
+        if int(batch.keys[0, 0]) // (len(batch) * self.tree.micro_batches) == 3:
+            row[0] = float("nan")
+        return row
+
+    def counted(self: RunState, batches: Any, stop: bool = False, after: Any = None) -> Any:
+        launched[after is not None] += 1
+        return launch(self, batches, stop, after)
+
+    Stepper._sums, RunState.launch = spoilt, counted  # type: ignore[method-assign]
+    states, speeds, steps = [], [], []
+    for way in ("ahead", "each", "host", "again"):
+        launched.clear()
+        trainer._may_pause = (lambda *known: True) if way == "each" else pause
+        own = [a + f"_{way}" if a.startswith("name=") else a for a in arguments]
+        with _deciding(device=way != "host"), _readings() as readings:
+            if code := _stopped(own):
+                return code
+        states.append(_state(own))
+        speeds.append(readings[-1].images_per_second)
+        steps.append(launched[True])
+    first, waiting, host, again = states
+    return found(
+        ahead=steps[0],
+        skipped=[state["skipped"] for state in states],
+        noise=largest_difference(first, again).value,
+        waiting=largest_difference(first, waiting).value,
+        host=largest_difference(*({**state, "ema": None} for state in (first, host))).value,
+        average=largest_difference(first, host).value,
+        speeds=speeds[:2],
+    )
+
+
+def verify(*arguments: str) -> int:
+    """`ddptrain verify`; its verdict."""
+    text = io.StringIO()
+    if not torch.cuda.is_available():
+        from forked import short_run
+
+        short_runs.subprocess.Popen = short_run  # type: ignore[misc, assignment]
+    with redirect_stdout(text):
+        code = main(["verify", *arguments])
+    print(text.getvalue())
+    return found(code=code, verdict=text.getvalue().strip().rpartition("\n")[2])
 
 
 def misbehave(how: str, *arguments: str) -> int:
     """Train; rank 1 fails before its third step."""
-    calls, step = 0, Stepper.__call__
+    calls, launch = 0, Stepper.launch
 
     def failing(self: Any, *args: Any, **keys: Any) -> Any:
         nonlocal calls
@@ -158,13 +277,13 @@ def misbehave(how: str, *arguments: str) -> int:
             if how == "oom":
                 torch.empty(1 << 50, device="cuda")
             raise ValueError("out of luck")
-        return step(self, *args, **keys)
+        return launch(self, *args, **keys)
 
-    Stepper.__call__ = failing  # type: ignore[method-assign]
+    Stepper.launch = failing  # type: ignore[method-assign]
     return main(list(arguments))
 
 
-PARTS = {f.__name__: f for f in (versions, suppression, runs, compare, waits, misbehave)}
+PARTS = {f.__name__: f for f in (versions, suppression, runs, compare, waits, ahead, verify, misbehave)}
 
 if __name__ == "__main__":
     end_with(lambda: PARTS[sys.argv[1]](*sys.argv[2:]))
