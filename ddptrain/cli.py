@@ -163,6 +163,13 @@ def check(args: argparse.Namespace) -> int:
     return check_run(load_config(args.config, args.overrides), args.config, args.out, args.json, args.images)
 
 
+def model(args: argparse.Namespace) -> int:
+    """Print the network of a config in numbers."""
+    from ddptrain.commands.model import describe_model
+
+    return describe_model(args.config, args.overrides, args.json)
+
+
 def pack(args: argparse.Namespace) -> int:
     """Decode the images of a run ahead."""
     from ddptrain.commands.pack import pack_run
@@ -197,6 +204,22 @@ def convert(args: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     f.__name__: f
-    for f in (train, evaluate, compare, report, export, verify, diff, replay, predict, check, pack, depth, config, convert)
+    for f in (
+        train,
+        evaluate,
+        compare,
+        report,
+        export,
+        verify,
+        diff,
+        replay,
+        predict,
+        check,
+        model,
+        pack,
+        depth,
+        config,
+        convert,
+    )
 }
 """By their names."""

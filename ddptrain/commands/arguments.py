@@ -111,6 +111,11 @@ def _add_data(commands: Any) -> None:
     p.add_argument("--json", action="store_true", help="print everything as JSON")
     p.set_defaults(run="check")
 
+    p = commands.add_parser("model", help="the network of a config: parameters, operations, what its levels see")
+    _add_config(p)
+    p.add_argument("--json", action="store_true", help="print everything as JSON")
+    p.set_defaults(run="model")
+
     p = commands.add_parser("pack", help="decode the images of a run ahead, for data.cache=disk")
     _add_config(p)
     p.set_defaults(run="pack")

@@ -1,0 +1,62 @@
+"""What the points of each level of the detector can see, and which boxes they can say."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ddptrain.models.yolo.blocks import ConvNormAct
+
+_FARTHEST = 4096  # pixels to look at; a field that reaches farther is counted up to here
+
+
+class Level(NamedTuple):
+    """A level of the head.
+
+    Attributes:
+        stride: pixels between its points.
+        field: side of the square of pixels that a score depends on, the receptive field.
+        longest: side in pixels of the largest box that it can say; None for no limit.
+    """
+
+    stride: int
+    field: int
+    longest: int | None
+
+
+@torch.no_grad()
+def levels(model: nn.Module, channels: int) -> list[Level]:
+    """The levels, finest first, of a `Yolo` with the package's own backbone, for images of so many channels.
+
+    The field is measured: with weights that are all positive and layers that are all linear, a score has a gradient at exactly
+    those pixels that it depends on. A strip of the picture is enough, since all layers treat height and width alike.
+    """
+    linear: Any = copy.deepcopy(model).cpu().double().eval()
+    for module in list(linear.modules()):
+        if isinstance(module, nn.Conv2d):
+            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if isinstance(module, ConvNormAct):
+            module.norm, module.act = nn.Identity(), nn.Identity()  # type: ignore[assignment]
+        for name, child in module.named_children():
+            if isinstance(child, nn.MaxPool2d):
+                setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+    strides = linear.head.strides
+    with torch.enable_grad():
+        strip = torch.zeros(1, channels, max(strides), _FARTHEST, dtype=torch.float64, requires_grad=True)
+        logits = linear(strip).logits[0, :, 0]
+        out, first = [], 0
+        for stride in strides:
+            rows, columns = max(strides) // stride, _FARTHEST // stride
+            point = first + (rows // 2) * columns + columns // 2
+            (gradient,) = torch.autograd.grad(logits[point], strip, retain_graph=True)
+            field = int((gradient.abs().amax((0, 1, 2)) > 0).sum())
+            bins = linear.head.reg_max
+            # a distribution over the distance to each side ends at (bins - 1) strides
+            out.append(Level(stride, field, 2 * (bins - 1) * stride if bins > 1 else None))
+            first += rows * columns
+    return out
