@@ -71,7 +71,7 @@ class Batch:
 
     Attributes:
         images: uint8 `[B, C, H, W]`; see `unit_images`.
-        keys: int64 `[B, 3]`: position, dataset, index of each sample.
+        keys: int64 `[B, 3]`: position, dataset, index of each sample; always in host memory.
         annotated: bool `[B, classes]`.
         targets: the task's tensors, by name. Detection: `boxes` float32 `[N, 4]`, `labels` int64 `[N]`, `image` int64
             `[N]` (each box's row of `images`), `ignore_boxes` float32 `[K, 4]`, `ignore_image` int64 `[K]`, `tiles`
@@ -98,10 +98,10 @@ class Batch:
         return replace(self, **own, targets={name: f(value) for name, value in self.targets.items()})
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on `device`; asynchronous from pinned memory."""
+        """The batch on `device`, all but its keys; asynchronous from pinned memory."""
         if self.images.device == device:
             return self
-        return self.map(lambda t: t.to(device, non_blocking=True))
+        return replace(self.map(lambda t: t.to(device, non_blocking=True)), keys=self.keys)
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory (called by the DataLoader)."""

@@ -245,7 +245,7 @@ class Stepper:
             samples = np.bincount(datasets, minlength=self.datasets)
             return torch.tensor([*totals, *by_dataset.tolist(), *samples.tolist(), *flags], dtype=torch.float32)
         # products with a one-hot matrix [B, D]: in a fixed order, unlike index_add_ on CUDA
-        member = self._one_hot.index_select(0, batch.keys.select(1, 1))
+        member = self._one_hot.index_select(0, batch.keys.to(self.device, non_blocking=True).select(1, 1))
         by_dataset = self._no_loss if loss.per_sample is None else loss.per_sample.float() @ member
         last = torch.tensor(flags, device=self.device) if any(flags) else self._no_flags
         return torch.cat([torch.stack([loss.normalizer, *loss.parts.values()]).float(), by_dataset, member.sum(0), last])

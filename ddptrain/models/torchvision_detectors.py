@@ -22,7 +22,17 @@ from ddptrain.structures import Batch, Detections, LossSum
 
 
 class _AsGiven(GeneralizedRCNNTransform):
-    """Normalises and batches; takes every image at the size it has, since it is letterboxed already."""
+    """Normalises and batches; takes every image at the size it has, since it is letterboxed already. Mean and deviation go to a
+    GPU once, and not with every image."""
+
+    def __init__(self, old: Any) -> None:
+        super().__init__(32, 32, old.image_mean, old.image_std, size_divisible=old.size_divisible)
+        for name, values in (("mean", old.image_mean), ("std", old.image_std)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        mean, std = self.get_buffer("mean"), self.get_buffer("std")
+        return (image - mean) / std
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         return image, target
@@ -47,8 +57,7 @@ class TorchvisionNetwork(nn.Module):
         self.model: Any = torchvision_model(config.name, weights, weights_backbone=own)
         keep_types(self.model)
         self.background = _replace_class_layers(self.model, num_classes)
-        old: Any = self.model.transform
-        self.model.transform = _AsGiven(32, 32, old.image_mean, old.image_std, size_divisible=old.size_divisible)
+        self.model.transform = _AsGiven(self.model.transform)
         last = self.model.roi_heads if isinstance(self.model, FasterRCNN) else self.model
         last.score_thresh, last.detections_per_img = score_threshold, max_detections
 

@@ -49,7 +49,7 @@ def test_every_task_counts_what_it_could_not_read(tmp_path: Path, task: str) -> 
             ["a"],
             9,
             0,
-            "1 validation image could not be read (1 of 9 samples), more than eval.max_bad_images=0; the first: a; put",
+            "1 validation image could not be read (1 of 9 samples), more than eval.max_bad_images=0; the first: a; repair",
         ),
         (["a", "b", "b"], 9, 2, None),
     ],

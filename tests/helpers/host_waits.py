@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
@@ -22,25 +23,54 @@ class HostWaits(TorchDispatchMode):
 
     Attributes:
         pause: count nothing.
+        suppressions: calls of torchvision's `nms`, whose kernel waits once.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: Counter[str] = Counter()
         self.pause = False
+        self.suppressions = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, tensors = function.__name__.split(".")[0], [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
-        masked = name in ("index", "index_put", "index_put_") and any(t.dtype in (torch.bool, torch.uint8) for t in tensors[1:])
+        # torch fills by a mask where a number is put in
+        masked = name in ("index", "index_put", "index_put_", "_index_put_impl_") and any(_is_mask(i) for i in args[1])
+        masked = masked and (name == "index" or args[2].ndim > 0)
         repeated = name == "repeat_interleave" and (kwargs or {}).get("output_size") is None
+        self.suppressions += name == "nms"
         out = function(*args, **(kwargs or {}))
         crossed = (
             isinstance(out, Tensor) and name in ("_to_copy", "copy_") and len({t.device.type for t in [*tensors, out]}) > 1
         )
         if not self.pause and (name in WAITS or masked or repeated or crossed):
-            own = [f for f in traceback.extract_stack()[:-1] if "/ddptrain/" in f.filename or "/tests/" in f.filename]
+            own = [
+                f
+                for f in traceback.extract_stack()
+                if f.filename != __file__ and ("/ddptrain/" in f.filename or "/tests/" in f.filename)
+            ]
             self.lines[f"{os.path.relpath(own[-1].filename)}:{own[-1].lineno} {name}"] += 1
         return out
+
+
+def _is_mask(index: Tensor | None) -> bool:
+    return index is not None and index.dtype in (torch.bool, torch.uint8)
+
+
+class HostCalls(TorchFunctionMode):
+    """Counts, by name, the calls that read the values of a tensor or send some to one: on tensors of the CPU no operation shows
+    them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.__name__
+        sends = name in ("tensor", "as_tensor") and not isinstance(args[0], Tensor)
+        if sends or name in ("tolist", "cpu", "new_tensor"):
+            self.calls[name] += 1
+        return function(*args, **(kwargs or {}))
 
 
 def on_fake_gpu(value: Any, mode: FakeTensorMode) -> Any:

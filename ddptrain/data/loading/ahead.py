@@ -25,7 +25,8 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
     def arrived(batch: Batch, event: torch.cuda.Event) -> Batch:
         computing = torch.cuda.current_stream(device)
         computing.wait_event(event)
-        batch.map(lambda t: t.record_stream(computing))  # its memory is the copying stream's, which must not reuse it before
+        # its memory is the copying stream's, which must not reuse it before
+        batch.map(lambda t: t.record_stream(computing) if t.is_cuda else None)
         return batch
 
     return (arrived(*pair) for pair in one_ahead(copied(batch) for batch in batches))
