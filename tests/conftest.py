@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STARTS = {
     "starts a process": ("subprocess.Popen.__init__", "multiprocessing.process.BaseProcess.start", "os.fork"),
     "trains": ("ddptrain.engine.trainer.train",),
-    "compiles a network": ("torch.onnx.export",),
+    "compiles a network": ("torch.onnx.export", "torch.compile"),
 }
 """What no test of the fast tier does."""
 SLOW_FOLDERS = ("distributed", "faults", "slurm")
@@ -94,6 +94,7 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     """
     torch.set_num_threads(1)
     processes.mark()
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no processes that outlive a test
     os.environ["DDPTRAIN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 

@@ -20,7 +20,7 @@ from small_runs import COMMON, RUNS
 from ddptrain.config import RunConfig, resolve
 from ddptrain.config.docs import to_yaml
 from ddptrain.config.places import sections_in
-from ddptrain.config.section import NamedSection
+from ddptrain.config.section import NamedSection, NetworkSection
 from ddptrain.config.tasks import every_run
 from ddptrain.config.text import dump_inline, parse_yaml
 from ddptrain.config.unused import unused
@@ -102,7 +102,8 @@ def sections(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 def owner(section: type[BaseModel], key: str) -> str:
     """The section that a key is listed under: the one that first knows it; a name is of each kind of model and loss."""
-    bases = [s for s in section.__mro__ if key in getattr(s, "model_fields", ()) and s is not NamedSection]
+    general = (NamedSection, NetworkSection) if key == "name" else ()
+    bases = [s for s in section.__mro__ if key in getattr(s, "model_fields", ()) and s not in general]
     return bases[-1].__name__
 
 

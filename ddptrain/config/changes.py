@@ -14,7 +14,7 @@ HOW_STARTED = ("resume", "slurm")
 NOT_LEARNED = (
     *HOW_STARTED,
     *("name", "output", "monitor", "eval", "checkpoint", "data.val", "data.workers", "data.cache", "data.max_bad_samples"),
-    *("train.timeout_s", "train.max_bad_steps", "train.patience"),
+    *("model.checkpointing", "train.timeout_s", "train.max_bad_steps", "train.patience"),
 )
 """Keys and sections without an influence on the weights after a number of steps."""
 RECORDED = tuple(

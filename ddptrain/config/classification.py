@@ -8,7 +8,7 @@ from ddptrain.config.data import DATASETS, HoldoutDataset, MixingAugment
 from ddptrain.config.labels import ANNOTATED, LOSS_RULES, TORCHVISION_CLASSIFIERS, BalancedData, ImageLossConfig, check_weights
 from ddptrain.config.rules import SHARE, Rule, above_0, holdout_rule, split_rule
 from ddptrain.config.run import RunConfig
-from ddptrain.config.section import NamedSection, Switch
+from ddptrain.config.section import NetworkSection, Switch
 
 FORMATS = ("folder", "csv", "mnist")
 
@@ -32,7 +32,7 @@ class ClassificationData(BalancedData):
     augment: ClassificationAugment = ClassificationAugment()
 
 
-class ClassifierConfig(NamedSection):
+class ClassifierConfig(NetworkSection):
     """A classifier of torchvision, its last layer replaced by one for the run's classes."""
 
     name: Literal[TORCHVISION_CLASSIFIERS] = "resnet18"  # type: ignore[valid-type]
@@ -43,13 +43,13 @@ class ClassifierConfig(NamedSection):
     """Start from a file of the model's weights (a state dict, `.pt` or `.pth`), all but a last layer of other classes."""
 
 
-class LeNetConfig(NamedSection):
+class LeNetConfig(NetworkSection):
     """LeNet-5 with ReLU and max-pooling, for images of 32 × 32 pixels."""
 
     name: Literal["lenet"] = "lenet"
 
 
-class SmallResNetConfig(NamedSection):
+class SmallResNetConfig(NetworkSection):
     """The residual network of the ResNet paper for CIFAR, for images of about 32 × 32 pixels."""
 
     name: Literal["small_resnet"] = "small_resnet"

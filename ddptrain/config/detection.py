@@ -8,7 +8,7 @@ from ddptrain.config.data import DATASETS, DataConfig, HoldoutDataset, MixingAug
 from ddptrain.config.labels import ClassWeights, check_weights
 from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, Rule, above_0, holdout_rule, only, split_rule
 from ddptrain.config.run import RunConfig
-from ddptrain.config.section import NamedSection, Section, Switch
+from ddptrain.config.section import NamedSection, NetworkSection, Section, Switch
 from ddptrain.config.train import EvalConfig
 
 FORMATS = ("coco", "yolo", "voc", "visdrone", "visdrone-vid", "uavdt", "uavdt-xml", "auair", "csv")
@@ -61,7 +61,7 @@ class DetectionData(DataConfig):
     learns the unlabelled objects there as background."""
 
 
-class YoloConfig(NamedSection):
+class YoloConfig(NetworkSection):
     """The package's own anchor-free detector."""
 
     name: Literal["yolo"] = "yolo"
@@ -94,7 +94,7 @@ class YoloConfig(NamedSection):
         return value
 
 
-class TorchvisionConfig(NamedSection):
+class TorchvisionConfig(NetworkSection):
     """A detector of torchvision, its classes replaced by the run's."""
 
     name: Literal[TORCHVISION_DETECTORS]  # type: ignore[valid-type]

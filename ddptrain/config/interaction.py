@@ -8,7 +8,7 @@ from ddptrain.config.data import DATASETS, DatasetConfig
 from ddptrain.config.labels import ANNOTATED, LOSS_RULES, TORCHVISION_CLASSIFIERS, BalancedData, ImageLossConfig, check_weights
 from ddptrain.config.rules import SHARE, Rule, only
 from ddptrain.config.run import RunConfig
-from ddptrain.config.section import NamedSection, Section, Switch
+from ddptrain.config.section import NetworkSection, Section, Switch
 
 FORMATS = ("jrdb",)
 PAIR_BACKBONES = ("small_resnet", *TORCHVISION_CLASSIFIERS)
@@ -52,7 +52,7 @@ class InteractionData(BalancedData):
     """Which pairs of people are looked at."""
 
 
-class InteractionConfig(NamedSection):
+class InteractionConfig(NetworkSection):
     """One network for both people of a pair and for their union, and a head for each stage."""
 
     name: Literal["interaction"] = "interaction"

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from ddptrain.config.data import DataConfig
 from ddptrain.config.optim import EmaConfig, OptimizerConfig, ScheduleConfig
 from ddptrain.config.rules import RUN_RULES, Rule
-from ddptrain.config.section import FileName, NamedSection, Section, Switch
+from ddptrain.config.section import FileName, NamedSection, NetworkSection, Section, Switch
 from ddptrain.config.slurm import SlurmConfig
 from ddptrain.config.train import CheckpointConfig, EvalConfig, MonitorConfig, TrainConfig
 
@@ -84,7 +84,7 @@ class RunConfig(Section):
     dropped. The run folder's config.yaml and the checkpoints hold the list."""
     data: DataConfig
     """Datasets, image size, loading and augmentation."""
-    model: NamedSection
+    model: NetworkSection
     """The network."""
     loss: NamedSection
     """The loss: its gains and weights."""

@@ -68,6 +68,17 @@ class NamedSection(Section):
     """The name by which it is chosen."""
 
 
+class NetworkSection(NamedSection):
+    """A network, of whatever task."""
+
+    compile: Switch = False
+    """Compile the network (torch.compile) in training, which takes minutes at the start: the bits are others than without, by
+    rounding and, with dropout, by other random numbers; those of a run that resumes, or has other ranks, stay the same."""
+    checkpointing: Switch = False
+    """Compute the stages of the backbone again in the backward pass instead of keeping them: less memory, slower, the same
+    bits."""
+
+
 def _plain_file_name(value: str) -> str:
     plain = value.isprintable() and not any(c.isspace() or c in "/\\" for c in value) and not value.endswith(".")
     if not (plain and 1 <= len(value.encode()) <= LONGEST_NAME):

@@ -8,7 +8,7 @@ from ddptrain.config.data import DATASETS, AugmentConfig, DataConfig, HoldoutDat
 from ddptrain.config.labels import ClassWeights, check_weights
 from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, Rule, holdout_rule, only, split_rule
 from ddptrain.config.run import RunConfig
-from ddptrain.config.section import NamedSection, Switch
+from ddptrain.config.section import NamedSection, NetworkSection, Switch
 from ddptrain.config.train import EvalConfig
 
 FORMATS = ("masks", "camvid", "ade20k")
@@ -45,7 +45,7 @@ class SegmentationData(DataConfig):
     augment: SegmentationAugment = SegmentationAugment()
 
 
-class SegmenterConfig(NamedSection):
+class SegmenterConfig(NetworkSection):
     """A segmenter of torchvision, its last layers replaced by ones for the run's classes."""
 
     name: Literal[TORCHVISION_SEGMENTERS] = "lraspp_mobilenet_v3_large"  # type: ignore[valid-type]
@@ -69,7 +69,7 @@ class SegmenterConfig(NamedSection):
         return self
 
 
-class Mask2FormerConfig(NamedSection):
+class Mask2FormerConfig(NetworkSection):
     """Mask2Former (arXiv 2112.01527) with a Swin backbone, from transformers (the extra [transformers])."""
 
     name: Literal["mask2former"] = "mask2former"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from ddptrain.engine.network import build_network
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.base import Task
 
@@ -35,7 +36,7 @@ def estimate(task: Task) -> Memory:
     """Build the model and run the loss once on the first two samples of the stream."""
     config = task.config
     torch.manual_seed(config.seed)
-    model = task.build_model()
+    model = build_network(task)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     copies = 2 + _OPTIMIZER_COPIES[config.optimizer.name] + int(config.ema.enabled)
     keys = task.sampler.keys(torch.arange(2).numpy())

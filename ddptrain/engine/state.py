@@ -16,6 +16,7 @@ from ddptrain.checkpoint.weights import load_initial
 from ddptrain.config.batch import Split
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.distributed import World
+from ddptrain.engine.network import as_called, build_network
 from ddptrain.engine.step import Launched, Stepper, StepReport
 from ddptrain.errors import UserError
 from ddptrain.models.norms import SYNC_BATCH_NORMS
@@ -37,7 +38,7 @@ class RunState:
     """Model, optimizer, averages and counters of one run.
 
     Attributes:
-        model: not wrapped in DDP; `stepper.gradients.model` may be.
+        model: neither wrapped in DDP nor compiled; `stepper.gradients.model` may be.
         steps: length of the run; samples_per_epoch: length of an epoch.
         step: updates made; skipped: steps that made none (their samples are spent).
         position: samples of the global stream that are spent.
@@ -222,7 +223,7 @@ def build_state(task: Task, world: World, split: Split) -> RunState:
     """A fresh state: weights from the seed, step 0; those of `init_from` are taken by `RunState.start_from`."""
     config = task.config
     torch.manual_seed(config.seed)
-    model = task.build_model()
+    model = build_network(task)
     frozen = freeze(model, config.freeze)
     model = model.to(world.device)
     if config.train.channels_last:
@@ -234,7 +235,7 @@ def build_state(task: Task, world: World, split: Split) -> RunState:
     steps = run_length(config.train, samples_per_epoch)
     tree, datasets = distributed.TreeSum(world.rank, world.size, split.micro_batches), len(mixture.names)
     overlap = not any(isinstance(m, SYNC_BATCH_NORMS) for m in model.modules())
-    gradients = distributed.build_gradients(model, world, tree, config.train.reduction, overlap)
+    gradients = distributed.build_gradients(as_called(model, config.model), world, tree, config.train.reduction, overlap)
     train = config.train
     stepper = Stepper(
         model, task.loss, optimizer, gradients, tree, datasets, world.device, config.seed, train.clip_norm, train.precision

@@ -82,7 +82,7 @@ class Stepper:
     the backward pass, to stay in range. It is the only state, and belongs in the checkpoint.
 
     Attributes:
-        model: not wrapped in DDP; `gradients.model` may be.
+        model: neither wrapped in DDP nor compiled; `gradients.model` may be.
         gradients: how gradients are added over micro batches and ranks.
         tree: how everything else is, and which micro batches are this rank's.
         datasets: number of datasets.

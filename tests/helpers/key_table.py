@@ -91,6 +91,10 @@ KEYS: dict[str, dict[str, Key]] = {
     },
     "DetectionData": {"allow_missing_annotations": Key(lambda value: not value, probe.samples)},
     "BalancedData": {"balance": Key("undersample", probe.samples)},
+    "NetworkSection": {
+        "compile": Key(True, "tests/models/test_compiling.py"),
+        "checkpointing": Key(True, "tests/models/test_checkpointing.py"),
+    },
     "YoloConfig": {
         "name": Key("fcos_resnet50_fpn", probe.network),
         "size": Key("s", probe.network),

@@ -1,0 +1,87 @@
+"""`model.compile`: a compiled run is a function of its config and its seed, too; what cannot be compiled is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from run_states import state_of
+from support import cut_back, train
+
+import ddptrain
+from ddptrain.checkpoint.load import load_checkpoint
+from ddptrain.config import load_config
+from ddptrain.engine.batches import batches_from
+from ddptrain.errors import UserError
+from ddptrain.tasks.build import build_task
+
+
+def last(folder: Path) -> Path:
+    return folder / "checkpoints" / "last.pt"
+
+
+def test_a_compiled_run_has_the_same_bits_when_it_resumes_and_on_two_ranks(
+    small_config: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = small_config("classification")
+    split = ("train.micro_batch=6", "train.threads=1", "train.steps=4", "checkpoint={every_steps: 2, keep_last: 9}")
+    run = ddptrain.train(config, "name=whole", "model.compile=true", *split)
+    whole = load_checkpoint(last(Path(run.folder)))
+    cut_back(tmp_path / "whole", tmp_path / "cut", 2)
+    ddptrain.train(config, "name=cut", "model.compile=true", *split, "resume=auto")
+    train(2, config, "name=two", "model.compile=true", *split)
+    for name in ("cut", "two"):
+        assert load_checkpoint(last(tmp_path / name)).digest == whole.digest, name
+    eager = load_checkpoint(last(Path(ddptrain.train(config, "name=eager", *split).folder)))
+    assert list(whole.state["model"]) == list(eager.state["model"])
+    for part in ("model", "ema"):
+        torch.testing.assert_close(whole.state[part], eager.state[part], rtol=1e-3, atol=1e-5)
+
+
+NETWORKS = {
+    "detection": ("model.norm=batch",),
+    "segmentation": ("model.norm=batch",),
+    "interaction": ("model.norm=batch",),
+    "classification": ("model={name: small_resnet, blocks: 1, width: 8}",),
+}
+
+
+@pytest.mark.parametrize("task", NETWORKS)
+def test_each_network_is_compiled_as_a_whole(
+    small_config: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    """All but the making of machine code: without it a compiled network computes what it computes otherwise."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    learned = []
+    for compiled in ("true", "false"):
+        overrides = (*NETWORKS[task], f"model.compile={compiled}", "train.micro_batch=12")
+        state = state_of(small_config(task), *overrides)
+        assert (state.stepper.gradients.model is state.model) == (compiled == "false")
+        built = build_task(load_config(small_config(task), list(overrides)))
+        with batches_from(state, built) as loader:
+            report = state.advance([next(loader)])
+        assert report.updated
+        learned.append(state.state_dict()["model"])
+    assert list(learned[0]) == list(learned[1])
+    torch.testing.assert_close(*learned)
+
+
+SSD = "model={name: ssdlite320_mobilenet_v3_large}"
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides", "why"),
+    [
+        ("detection", ("model.checkpointing=true",), "is not for model.checkpointing; keep one of them"),
+        ("detection", ("model.norm=sync",), "is not for model.norm: sync, .*; take another norm"),
+        ("detection", (SSD, "data.allow_missing_annotations=true"), "is not for ssdlite.*; take it out"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(
+    small_config: Callable[[str], Path], task: str, overrides: tuple[str, ...], why: str
+) -> None:
+    with pytest.raises(UserError, match=f"^model.compile: {why}$"):
+        state_of(small_config(task), *overrides, "model.compile=true")
