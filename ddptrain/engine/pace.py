@@ -18,7 +18,7 @@ from ddptrain.reporting.timing import Reading, Timing
 from ddptrain.structures import Batch
 from ddptrain.system.clock import Seconds
 from ddptrain.system.limits import available_cores
-from ddptrain.system.printable import counted
+from ddptrain.system.printable import counted, listing
 
 TOLD_WAIT, TOLD_S = 0.1, 1.0
 """Share of a reporting interval, and seconds in it: a run that waits longer for its data says why."""
@@ -80,7 +80,7 @@ class Pace:
         # Slurm gives each task cores of its own
         cores = available_cores() // (1 if self._world.launcher == "srun" else self._world.local_size)
         each = {part: Seconds(*(1e3 * s / self.costs.samples for s in found)) for part, found in self.costs.totals().items()}
-        self._console.line(f"warning: {advice(reading.data_wait, each, self._data.workers, cores)}")
+        self._console.line(f"warning: {advice(reading.data_wait, each, self._data, cores)}")
 
     def _record(self, record: Callable[[], tuple[str, Table] | None]) -> None:
         try:
@@ -92,13 +92,12 @@ class Pace:
                 self._console.table(*found)
 
 
-def advice(wait: float, each: dict[str, Seconds], workers: int, cores: int) -> str:
+def advice(wait: float, each: dict[str, Seconds], data: DataConfig, cores: int) -> str:
     """Why a run waits for its data, and what to change, in one line.
 
     Args:
         wait: share of the time, 0..1.
         each: what a sample takes by part, in milliseconds.
-        workers: loader processes of the rank.
         cores: that the rank may use.
     """
     most = max(each, key=lambda part: each[part].wall)
@@ -107,7 +106,11 @@ def advice(wait: float, each: dict[str, Seconds], workers: int, cores: int) -> s
     total = sum(ms.wall for ms in each.values())
     why = "most of it waiting for the disk" if disk else f"{most} the most"
     found = f"making a sample takes {total:.1f} ms ({parts}), {why}"
-    ways = [f"raise data.workers ({workers} now, {counted(cores, 'core')})"] if workers < cores or disk else []
+    ways = []
+    if disk or data.workers < cores:
+        ways.append(f"raise data.workers ({data.workers} now, {counted(cores, 'core')})")
+    if most in ("read", "decode") and data.cache == "none":
+        ways.append("keep decoded pixels (data.cache=disk)")
     if not disk:
         ways.append("lower data.image_size")
-    return f"the run waits for data {wait:.0%} of the time; {found}: {' or '.join(ways)}"
+    return f"the run waits for data {wait:.0%} of the time; {found}: {listing(ways, 'or')}"

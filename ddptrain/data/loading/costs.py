@@ -10,12 +10,13 @@ from typing import Any
 
 from ddptrain.data.augment import color, geometry
 from ddptrain.data.images import read
+from ddptrain.data.packed.file import Packed
 from ddptrain.data.tables.masks import read_mask
 from ddptrain.structures import Batch, SampleKey
 from ddptrain.system.clock import NO_TIME, Clock, Seconds
 
 WORK: dict[str, tuple[Callable[..., Any], ...]] = {
-    "read": (read.file_bytes,),
+    "read": (read.file_bytes, Packed.get),
     "decode": (read.read_image, read.read_levels, read_mask),
     "warp": (geometry.warp, geometry.warp_nearest, geometry.Patch.onto, geometry.Patch.on_square),
     "colour": (color.tint,),

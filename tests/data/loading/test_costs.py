@@ -82,7 +82,7 @@ def test_waits_for_the_disk_are_no_computing(small_config: Callable[[str], Path]
 
 def test_an_error_within_a_part_closes_it() -> None:
     clock = Clock(REST)
-    (read,) = WORK["read"]
+    read, *_ = WORK["read"]
     with watched(clock):
         for _ in range(3):
             with pytest.raises(Exception, match="No such"):
