@@ -124,13 +124,18 @@ class RunState:
         return launched
 
     def settle(self, launched: Launched) -> StepReport:
-        """Wait for a step and count it: step and average for an update, the skip counter for a skipped one."""
+        """Wait for a step and count it; the average follows an update that the host has made."""
         report = self.stepper.read(launched)
+        if report.updated and self.ema is not None and launched.updated is None:
+            with self.stepper.part("update"):
+                self.ema.update(self.model, self.step + 1)
+        self.count(report)
+        return report
+
+    def count(self, report: StepReport) -> None:
+        """Advance the clock: the step for an update, the skip counter for a skipped one."""
         if report.updated:
             self.step += 1
-            if self.ema is not None and launched.updated is None:
-                with self.stepper.part("update"):
-                    self.ema.update(self.model, self.step)
             self.loss_by_dataset = [a + b for a, b in zip(self.loss_by_dataset, report.loss_by_dataset)]
             self.updates += 1
             for name, value in report.parts.items():
@@ -140,7 +145,6 @@ class RunState:
         self.position += self.split.global_batch
         self.replaced += report.replaced
         self.samples_by_dataset = [a + b for a, b in zip(self.samples_by_dataset, report.samples_by_dataset)]
-        return report
 
     def take_losses(self) -> dict[str, float]:
         """The training loss, a mean over the updates since the last call: `loss`, and its parts by name."""
