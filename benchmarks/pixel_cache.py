@@ -67,9 +67,8 @@ def main() -> None:
     base.RECENT_BYTES = 0
     config = DetectionDataset(name="benchmark", format=args.format, root=args.root, split=args.split)
     table, _ = read(config, "drop")
-    print(
-        f"{len(table)} images of {args.root}, {table.sizes[0].tolist()} pixels the first, at {args.size}; ms of processor time"
-    )
+    first_size = " x ".join(map(str, table.sizes[0].tolist()))
+    print(f"{len(table)} images of {args.root}, the first of {first_size} pixels, at {args.size}; ms of processor time")
     print(f"{'':12} {'file':>8} {'disk':>8} {'ram':>8} {'ratio':>7} {'packed':>10} {'in':>8}")
     with tempfile.TemporaryDirectory() as folder:
         talk = Talk(lambda line: None, lambda line: None)

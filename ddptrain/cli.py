@@ -14,6 +14,7 @@ from pathlib import Path
 from ddptrain.commands.arguments import build_parser
 from ddptrain.commands.eval_arguments import read_arguments
 from ddptrain.errors import RankFailed, RunFailed, UserError
+from ddptrain.system.imports import quick_imports
 from ddptrain.system.limits import few_files, open_file_limit
 from ddptrain.system.printable import printable
 
@@ -87,7 +88,8 @@ def train(args: argparse.Namespace) -> int:
         notes: list[str] = []
         run_config = load_config(args.config, args.overrides, tell=notes.append)
         check_moved(Path(args.config), run_config)
-        from ddptrain.engine.trainer import train as train_run
+        with quick_imports(args.last):
+            from ddptrain.engine.trainer import train as train_run
 
         return train_run(run_config, stop, notes)
 
@@ -96,7 +98,8 @@ def evaluate(args: argparse.Namespace) -> int:
     """Evaluate a run's weights, or predictions."""
     runs, overrides, output = read_arguments(args)
     if args.predictions is None:
-        from ddptrain.commands.evaluate import evaluate_run
+        with quick_imports(args.last):
+            from ddptrain.commands.evaluate import evaluate_run
 
         return evaluate_run(Path(runs[0]), overrides, output, args.weights, args.data)
     from ddptrain.commands.evaluate_predictions import evaluate_predictions
@@ -114,21 +117,24 @@ def compare(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Write the report of a run's best weights."""
-    from ddptrain.commands.report import report_run
+    with quick_imports(args.last):
+        from ddptrain.commands.report import report_run
 
     return report_run(args.folder, args.overrides, args.out)
 
 
 def export(args: argparse.Namespace) -> int:
     """Write weights or a graph for use elsewhere."""
-    from ddptrain.commands.export import export_run
+    with quick_imports(args.last):
+        from ddptrain.commands.export import export_run
 
     return export_run(args.folder, args.format, args.out)
 
 
 def verify(args: argparse.Namespace) -> int:
     """Compare short runs that must give the same result."""
-    from ddptrain.commands.verify import verify as verify_run
+    with quick_imports(args.last):
+        from ddptrain.commands.verify import verify as verify_run
     from ddptrain.config import load_config
 
     return verify_run(load_config(args.config, args.overrides), args.way or "ranks", args.steps, args.ranks or ())
@@ -143,21 +149,24 @@ def diff(args: argparse.Namespace) -> int:
 
 def replay(args: argparse.Namespace) -> int:
     """Replay a step of a run: 0, or 1 where it is not the step that the run recorded."""
-    from ddptrain.commands.replay import replay_run
+    with quick_imports(args.last):
+        from ddptrain.commands.replay import replay_run
 
     return replay_run(args.folder, args.step, args.out, args.images)
 
 
 def predict(args: argparse.Namespace) -> int:
     """Write pictures with detections, and predictions.json: 0, 1 where some images cannot be used, 2 where none can."""
-    from ddptrain.commands.predict import predict_run
+    with quick_imports(args.last):
+        from ddptrain.commands.predict import predict_run
 
     return predict_run(args.folder, args.images, args.out, args.score, args.limit, args.depth)
 
 
 def check(args: argparse.Namespace) -> int:
     """Look at a run before it is started: 0 where it can train, warnings or not, 1 where it cannot."""
-    from ddptrain.commands.check import check_run
+    with quick_imports(args.last):
+        from ddptrain.commands.check import check_run
     from ddptrain.config import load_config
 
     return check_run(load_config(args.config, args.overrides), args.config, args.out, args.json, args.images)
@@ -172,7 +181,8 @@ def model(args: argparse.Namespace) -> int:
 
 def pack(args: argparse.Namespace) -> int:
     """Decode the images of a run ahead."""
-    from ddptrain.commands.pack import pack_run
+    with quick_imports(args.last):
+        from ddptrain.commands.pack import pack_run
 
     return pack_run(args.config, args.overrides)
 

@@ -7,6 +7,7 @@ import os
 import sys
 
 from ddptrain.config import RunConfig
+from ddptrain.data.formats.cache import one_look
 from ddptrain.errors import UserError
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.classification.task import ClassificationTask
@@ -42,8 +43,9 @@ def build_task(config: RunConfig) -> Task:
     Raises:
         UserError: a mistake in the datasets.
     """
-    task = new_task(config).with_classes()
-    task.read()
+    with one_look():
+        task = new_task(config).with_classes()
+        task.read()
     return task
 
 

@@ -23,7 +23,8 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +41,7 @@ from ddptrain.data.tables.masks import MaskTable
 from ddptrain.system import temporary
 from ddptrain.system.files import write_text
 
+_LOOKS: ContextVar[dict[tuple[str, ...], tuple[str, float]] | None] = ContextVar("looks", default=None)
 Table = TypeVar("Table", AnnotationTable, MaskTable)
 
 KEEP_DAYS = 7
@@ -82,7 +84,7 @@ def cached(
     key = _key(config)
     known = _pointer(tables, key)
     started = time.time()
-    stamp, newest = fingerprint(Path(config.root), known.get("outside", ()))
+    stamp, newest = _look(config.root, known.get("outside", ()))
     damaged: tuple[str, str] | None = None
     if known.get("fingerprint") == stamp:
         entry = tables / f"{key}-{stamp}"
@@ -92,6 +94,7 @@ def cached(
             damaged = (str(entry), str(e)) if entry.is_dir() else None
         else:
             return check(config, dataclasses.replace(table, name=config.name, exif=config.exif), faults, on_fault)
+    (_LOOKS.get() or {}).clear()  # reading takes long, and what was seen before it is old then
     table, faults = parse()
     table = dataclasses.replace(table, digests=table.hash_contents().view(np.int64))
     outside = _outside(faults.looked_in, Path(config.root))
@@ -106,6 +109,26 @@ def cached(
     if damaged:
         faults.add("damaged cache entry", *damaged)
     return check(config, table, faults, on_fault)
+
+
+@contextmanager
+def one_look() -> Iterator[None]:
+    """Within it, a folder is looked at once for all datasets that lie in it, as long as none of them must be read anew."""
+    token = _LOOKS.set({})
+    try:
+        yield
+    finally:
+        _LOOKS.reset(token)
+
+
+def _look(root: str, outside: Iterable[str]) -> tuple[str, float]:
+    """`fingerprint`, or what it found a moment ago."""
+    looks, key = _LOOKS.get(), (root, *outside)
+    if looks is None:
+        return fingerprint(Path(root), outside)
+    if key not in looks:
+        looks[key] = fingerprint(Path(root), outside)
+    return looks[key]
 
 
 def fingerprint(root: Path, outside: Iterable[str] = ()) -> tuple[str, float]:

@@ -15,7 +15,7 @@ from PIL import Image
 from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats import cache
 from ddptrain.data.formats.build import read
-from ddptrain.data.formats.cache import cache_folder, fingerprint, read_cached
+from ddptrain.data.formats.cache import cache_folder, fingerprint, one_look, read_cached
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.errors import UserError
 
@@ -245,6 +245,27 @@ def test_many_processes_at_once(dataset: DetectionDataset, tmp_path: Path) -> No
         p.join()
     assert len(entries(tmp_path)) == 1
     assert [p.name for p in (tmp_path / "cache/tables").glob(".*")] == []
+
+
+def test_one_look_serves_all_datasets_of_a_folder_until_one_is_read(
+    dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+
+    def look(root: Path, *more: object) -> tuple[str, float]:
+        looks.append(root)
+        return fingerprint(root, *more)
+
+    monkeypatch.setattr(cache, "fingerprint", look)
+    before = load(dataset, tmp_path)
+    looks.clear()
+    with one_look():
+        for name in ("a", "b", "c"):
+            assert load(dataset.model_copy(update={"name": name}), tmp_path).name == name
+        assert len(looks) == 1
+        (Path(dataset.root) / "labels" / "a.txt").unlink()
+        load(dataset.model_copy(update={"exif": "ignore"}), tmp_path)  # not stored yet
+        assert len(load(dataset, tmp_path).boxes) < len(before.boxes)
 
 
 def test_folders_linked_in_a_circle(dataset: DetectionDataset) -> None:
