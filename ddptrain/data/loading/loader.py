@@ -20,9 +20,9 @@ from typing import Any
 import cv2
 
 from ddptrain.data.loading.costs import Costs
-from ddptrain.data.loading.handover import Parcel, remedy, why_not_shared
+from ddptrain.data.loading.handover import Arrived, Parcel, Places, remedy
 from ddptrain.data.loading.shared import Shared
-from ddptrain.data.loading.workers import PREFETCH, Samples, kill, start
+from ddptrain.data.loading.workers import Samples, kill, start
 from ddptrain.errors import RankFailed, UserError
 from ddptrain.structures import Batch, SampleKey
 from ddptrain.system import temporary
@@ -87,20 +87,25 @@ class Loader:
         cv2.setNumThreads(0)
         open_file_limit()
         before = set(multiprocessing.active_children())
+        self._places: Places | None = None
         try:
             if workers:
                 temporary.for_children()
+                self._places = Places(workers)
             shared = self._share(samples) if workers and (pin_memory if served is None else served) else None
-            self._iterator: Any = start(shared or samples, batches, workers, pin_memory, _LOOK_S, shared is not None)
+            served = shared is not None
+            self._iterator: Any = start(shared or samples, batches, self._places, workers, pin_memory, _LOOK_S, served)
             if shared is not None:
                 shared.close()
         except OSError as e:  # no shared memory for their locks, no files, no processes
             kill([p for p in multiprocessing.active_children() if p not in before])
+            if self._places is not None:
+                self._places.close()
             self._wait.report(
                 f"no loader processes ({e.strerror}): images are read in this process, which is slower; {remedy(e)}"
             )
             self.workers = 0
-            self._iterator = start(samples, batches, 0, pin_memory, _LOOK_S, False)
+            self._iterator = start(samples, batches, None, 0, pin_memory, _LOOK_S, False)
         self.processes = [p for p in multiprocessing.active_children() if p not in before]
         self._at_exit = functools.partial(kill, self.processes)
         if self.processes:
@@ -139,11 +144,12 @@ class Loader:
             self.close()
             raise RankFailed(str(batch))
         if isinstance(batch, Parcel):
-            if not self._reported:
-                self._reported = True
-                why = why_not_shared(batch.size, self.workers, PREFETCH)
-                self._wait.report(f"batches come through pipes, which is slower: {why}")
             batch = batch.open()
+        if isinstance(batch, Arrived):
+            batch, why = batch
+            if why and not self._reported:
+                self._reported = True
+                self._wait.report(f"batches come through pipes, which is slower: {why}")
         if self._costs is not None:
             self._costs.add(batch)
         return batch
@@ -205,6 +211,8 @@ class Loader:
             timer.join()  # its thread may have taken an exit status without having noted it yet
             kill(self.processes)
             atexit.unregister(self._at_exit)
+            if self._places is not None:
+                self._places.close()
 
     def _check_workers(self) -> None:
         dead = [p for p in self.processes if not p.is_alive()]

@@ -16,6 +16,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from multiprocessing import forkserver, resource_tracker
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ from torch.utils.data._utils.signal_handling import _remove_worker_pids
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ddptrain.data.loading.costs import COLLATE, REST, Measured, watched
-from ddptrain.data.loading.handover import Parcel, pack
+from ddptrain.data.loading.handover import Parcel, Places
 from ddptrain.data.loading.shared import Shared
 from ddptrain.errors import UserError
 from ddptrain.structures import Batch, Sample, SampleKey
@@ -63,10 +64,16 @@ def start_server() -> None:
 
 
 def start(
-    samples: Samples | Shared, batches: Iterator[list[SampleKey]], workers: int, pin_memory: bool, look_s: float, served: bool
+    samples: Samples | Shared,
+    batches: Iterator[list[SampleKey]],
+    places: Places | None,
+    workers: int,
+    pin_memory: bool,
+    look_s: float,
+    served: bool,
 ) -> Any:
-    """torch's own iterator, with its workers, forked by this process or by the server (`served`); it gives up every `look_s`
-    seconds while it waits."""
+    """torch's own iterator, with its workers, which pack batches into `places`, forked by this process or by the server
+    (`served`); it gives up every `look_s` seconds while it waits."""
     if not workers:
         keep_memory()
     method = "forkserver" if served else "fork" if sys.platform == "linux" else "spawn"
@@ -74,7 +81,7 @@ def start(
         start_server()
     with _quiet_start():
         loader: Any = DataLoader(
-            _Fetch(samples, pack=workers > 0),  # type: ignore[arg-type]
+            _Fetch(samples, places),  # type: ignore[arg-type]
             batch_sampler=batches,
             collate_fn=_as_it_is,
             num_workers=workers,
@@ -109,8 +116,8 @@ class _Fetch:
     torch would wrap a raised one in the worker's traceback.
     """
 
-    def __init__(self, samples: Samples | Shared, pack: bool) -> None:
-        self.samples, self.pack = samples, pack
+    def __init__(self, samples: Samples | Shared, places: Places | None) -> None:
+        self.samples, self.places = samples, places
 
     def __getitems__(self, keys: list[SampleKey]) -> Batch | Parcel | UserError:
         samples: Samples = self.samples.open() if isinstance(self.samples, Shared) else self.samples
@@ -121,12 +128,10 @@ class _Fetch:
                 made = [samples[key] for key in keys]
             with clock.part(COLLATE):
                 batch = samples.collate(made)
-                packed = pack(batch) if self.pack and isinstance(batch, Batch) else batch
+                packed = self.places.pack(batch) if self.places is not None and isinstance(batch, Batch) else batch
         except UserError as e:
             return e
-        if isinstance(keys, Measured):
-            (packed.batch if isinstance(packed, Parcel) else packed).seconds = clock.read()
-        return packed
+        return replace(packed, seconds=clock.read()) if isinstance(keys, Measured) else packed
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -30,7 +30,7 @@ from ddptrain.system.printable import counted
 
 IMAGES = "images"
 """`Plan.kind` of images."""
-RECENT_BYTES = 64 << 20
+RECENT_BYTES = 128 << 20
 """Decoded images that each loader process keeps."""
 MAX_TRIES = 100
 """Unreadable images in a row after which the disk, not an image, is at fault."""
