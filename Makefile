@@ -1,4 +1,4 @@
-# make demo | test-fast | test | lint | bench | help        PYTHON=python3.12 chooses another Python for the environment
+# make demo | test-fast | test | lint | bench | bench-gpu | help        PYTHON=python3.12 chooses another Python for the environment
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest -q --dist worksteal
 # a test that is skipped on its way may leave a file or a socket open
 LEFT_OPEN := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
 
-.PHONY: help demo test-fast test test-learning test-slurm gpu lint bench clean
+.PHONY: help demo test-fast test test-learning test-slurm gpu bench-gpu lint bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -50,6 +50,9 @@ test-learning: $(BIN)/.dev  ## The tests that train until something is learned
 
 gpu: $(BIN)/.dev  ## Check what only a GPU can show, at most 10 minutes; on the CPU what can be had there
 	$(BIN)/python benchmarks/gpu/check.py
+
+bench-gpu: $(BIN)/.dev  ## Measure training of a detector beside its bare network, on a GPU (ARGS=--help for more)
+	$(BIN)/python benchmarks/gpu/bench.py $(ARGS)
 
 test-slurm: $(BIN)/.dev  ## All tests on a private Slurm, slow ones too (apt-get install slurm-wlm munge)
 	$(PYTEST) -n $(WORKERS) -m slurm $(ARGS)
