@@ -53,7 +53,7 @@ def test_a_gpu_computes_as_fast_as_the_config_allows(tf32: bool) -> None:
 @pytest.mark.parametrize(
     ("precision", "capability", "words"),
     [
-        ("bf16", (7, 5), "warning: Some GPU only emulates bf16, which is slow: train.precision=fp16 is"),
+        ("bf16", (7, 5), "warning: Some GPU only emulates bf16, which is slow; use train.precision=fp16"),
         ("bf16", (8, 0), ""),
         ("none", (9, 0), "Some GPU computes faster, and in less memory, with train.precision=bf16"),
         ("none", (7, 0), ""),
