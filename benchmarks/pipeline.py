@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ def ours(folder: str) -> dict[str, Make]:
     from ddptrain.config.detection import DetectionAugment, DetectionDataset
     from ddptrain.data.augment.partners import Partners
     from ddptrain.data.formats.build import read
+    from ddptrain.data.packed.build import Talk, provide
     from ddptrain.data.samples.detection import DetectionSamples
     from ddptrain.structures import SampleKey
     from ddptrain.system.memory import keep_memory
@@ -64,17 +66,23 @@ def ours(folder: str) -> dict[str, Make]:
     def keys_of(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros_like(positions), positions * 7919 % len(table)
 
-    def way(mosaic: float, pool: int | None, augmented: bool = True) -> Make:
+    def way(mosaic: float, pool: int | None, augmented: bool = True, packed: bool = False) -> Make:
         augment = DetectionAugment(mosaic=mosaic) if augmented else None
         partners = Partners(keys_of, len(table), float("inf"), pool) if mosaic else None
         samples = DetectionSamples([table], np.ones((1, len(table.names)), bool), SIZE, augment, partners=partners)
+        if packed:
+            (plan,) = samples.plans()
+            talk = Talk(lambda line: None, lambda line: None)
+            samples.use({("images", 0): provide({"packed": plan}, "disk", Path(folder), talk)["packed"]})
         return lambda position: samples[SampleKey(position, 0, position * 7919 % len(table))]
 
     return {
         "mosaic": way(1, None),
         "mosaic, pool 16": way(1, 16),
         "mosaic, pool 64": way(1, 64),
+        "mosaic, data.cache": way(1, None, packed=True),
         "single": way(0, None),
+        "single, data.cache": way(0, None, packed=True),
         "letterbox": way(0, None, augmented=False),
     }
 
@@ -112,14 +120,22 @@ def peer(folder: str) -> dict[str, Make]:
     dataset, cfg = importlib.import_module("ultralytics.data.dataset"), importlib.import_module("ultralytics.cfg")
     importlib.import_module("cv2").setNumThreads(0)
 
-    def way(mosaic: float, augmented: bool = True) -> Make:
+    def way(mosaic: float, augmented: bool = True, cache: str | None = None) -> Make:
         options = cfg.get_cfg(overrides={"mosaic": mosaic})
         about = {"names": {i: str(i) for i in range(8)}, "nc": 8, "channels": 3}
         images = os.path.join(folder, "images", "train")
-        made = dataset.YOLODataset(img_path=images, imgsz=SIZE, augment=augmented, hyp=options, data=about, task="detect")
+        kept = {"cache": cache} if cache else {}
+        made = dataset.YOLODataset(
+            img_path=images, imgsz=SIZE, augment=augmented, hyp=options, data=about, task="detect", **kept
+        )
         return lambda position: made[position * 7919 % len(made)]
 
-    return {"mosaic": way(1), "single": way(0), "letterbox": way(0, augmented=False)}
+    return {
+        "mosaic": way(1),
+        "mosaic, own RAM cache": way(1, cache="ram"),
+        "single": way(0),
+        "letterbox": way(0, augmented=False),
+    }
 
 
 CONTESTANTS: dict[str, Callable[[str], dict[str, Make]]] = {

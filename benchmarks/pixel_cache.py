@@ -29,6 +29,7 @@ from ddptrain.data.samples import base
 from ddptrain.data.samples.detection import DetectionSamples
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.structures import SampleKey
+from ddptrain.system.memory import keep_memory
 
 BLOCK = 12
 
@@ -65,6 +66,7 @@ def main() -> None:
     args = parser.parse_args()
     cv2.setNumThreads(0)
     base.RECENT_BYTES = 0
+    keep_memory()  # as a loader process does
     config = DetectionDataset(name="benchmark", format=args.format, root=args.root, split=args.split)
     table, _ = read(config, "drop")
     first_size = " x ".join(map(str, table.sizes[0].tolist()))
