@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from host_waits import HostWaits, on_fake_gpu, put_on_fake_gpu
 from support import Ranks
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ddptrain import distributed
 from ddptrain.config import EmaConfig, OptimizerConfig, ScheduleConfig
@@ -17,11 +20,12 @@ from ddptrain.config.batch import split_batch
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.distributed import Reduction, World
 from ddptrain.engine import step as step_module
+from ddptrain.engine.arithmetic import device_decides
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step import Stepper
 from ddptrain.optim import build
 from ddptrain.optim.build import build_optimizer
-from ddptrain.optim.ema import Ema
+from ddptrain.optim.ema import Ema, _tensors
 from ddptrain.optim.schedule import Schedule
 from ddptrain.structures import Batch, LossSum
 
@@ -187,6 +191,39 @@ def test_the_device_scales_and_clips_as_the_host_to_the_last_bit(
         ends.append([*model.parameters(), *(s["momentum_buffer"] for s in run.optimizer.state.values())])
     assert len(ends[0]) == 8
     assert all(torch.equal(a, b) for a, b in zip(*ends))
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_what_a_gpu_does_after_the_backward_pass_waits_for_nothing(name: Any, micro_batches: int) -> None:
+    """On fake tensors: sums, scaling, clipping, update and average. Without a driver nothing runs backward, and torch's fused
+    SGD does not run at all."""
+    mode, device = FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda")
+    model = network()
+    average = Ema(model, EmaConfig())
+    for net in (model, average.model):
+        put_on_fake_gpu(net, mode)
+    average._own, average._source = _tensors(average.model), average.model
+    samples = batch(torch.tensor([0.1, 0.2]))
+    on_gpu = replace(samples.map(lambda t: on_fake_gpu(t, mode)), keys=samples.keys)  # keys stay
+    with mode:
+        optimizer = build_optimizer(OptimizerConfig(name=name), model, 4)
+        tree = distributed.TreeSum(0, 1, micro_batches)
+        gradients = distributed.build_gradients(model, ONE, tree)
+        stepper = Stepper(model, loss, optimizer, gradients, tree, 2, device, clip_norm=1.0)
+        assert device_decides(device, "none", optimizer)
+        with HostWaits() as waits:
+            each = loss(model, on_gpu)
+            each.normalizer = each.total.detach()
+            rows = [stepper._sums(on_gpu, each, False) for _ in range(micro_batches)]
+            if micro_batches > 1:
+                rows = [torch.cat([row, *(values - before for values, before in stepper._statistics)]) for row in rows]
+            sums = stepper._add(rows) if micro_batches > 1 else rows[0]
+            numbers = torch.cat([sums, torch.stack(torch._foreach_norm(gradients.all()))[:1]])
+            updated = stepper._update_if_finite(numbers, None)
+            average.update(model, 1, updated)
+        assert updated.device.type == numbers.device.type == "cuda"
+    assert not waits.lines
 
 
 def test_a_step_on_its_way_holds_no_graph() -> None:

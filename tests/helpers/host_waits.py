@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -41,7 +41,10 @@ class HostWaits(TorchDispatchMode):
         self.suppressions += name == "nms"
         out = function(*args, **(kwargs or {}))
         crossed = (
-            isinstance(out, Tensor) and name in ("_to_copy", "copy_") and len({t.device.type for t in [*tensors, out]}) > 1
+            isinstance(out, Tensor)
+            and name in ("_to_copy", "copy_")
+            and len({t.device.type for t in [*tensors, out]}) > 1
+            and not (kwargs or {}).get("non_blocking")  # from and to page-locked memory
         )
         if not self.pause and (name in WAITS or masked or repeated or crossed):
             own = [
@@ -71,6 +74,17 @@ class HostCalls(TorchFunctionMode):
         if sends or name in ("tolist", "cpu", "new_tensor"):
             self.calls[name] += 1
         return function(*args, **(kwargs or {}))
+
+
+def put_on_fake_gpu(model: nn.Module, mode: FakeTensorMode) -> None:
+    """Put fakes in the place of a network's parameters and buffers."""
+    for module in model.modules():
+        values: Any
+        for values in (module._parameters, module._buffers):
+            for name, value in values.items():
+                if value is not None:
+                    moved = on_fake_gpu(value.detach(), mode)
+                    values[name] = nn.Parameter(moved, value.requires_grad) if isinstance(value, nn.Parameter) else moved
 
 
 def on_fake_gpu(value: Any, mode: FakeTensorMode) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from host_waits import HostWaits, on_fake_gpu
+from host_waits import HostWaits, on_fake_gpu, put_on_fake_gpu
 from small_runs import RUNS, write_config
 from support import equal
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -35,6 +35,8 @@ MOSAIC = (
     [
         ("detection", ("loss.size_weights={small: 2}",)),
         ("detection", MOSAIC),
+        ("detection", ("loss.class_weights=balanced", "loss.cls=[1, 2, 3]", "loss.box_loss=nwd", "loss.cls_pw=2")),
+        ("detection", ("loss.cls_loss=varifocal", "loss.box_loss=eiou", "loss.label_smoothing=0.1")),
         ("segmentation", ("loss.class_weights=balanced",)),
         ("classification", ("loss.class_weights=balanced", "loss.name=focal")),
         ("interaction", ()),
@@ -52,11 +54,7 @@ def test_a_loss_waits_for_nothing(tmp_path: Path, task: str, overrides: tuple[st
     equal(asdict(batch), asdict(before))  # a batch may be computed with again: a step is launched anew after one without update
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     on_gpu = fake(batch, mode)
-    for parameters in [m._parameters for m in model.modules()] + [m._buffers for m in model.modules()]:  # type: ignore[list-item]
-        for name, value in parameters.items():
-            if value is not None:
-                moved = on_fake_gpu(value.detach(), mode)
-                parameters[name] = torch.nn.Parameter(moved, value.requires_grad) if value.requires_grad else moved
+    put_on_fake_gpu(model, mode)
     with mode:
         first = built.loss(model, on_gpu)
         assert first.total.device.type == "cuda"
