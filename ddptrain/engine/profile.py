@@ -70,6 +70,8 @@ class Profile:
             self._start_trace()
         elif self._done == WARM + 2 * self._steps:
             self._close_trace()
+        elif self._trace is not None:
+            self._trace.step()
         return found
 
     def close(self) -> tuple[str, Table] | None:
@@ -85,7 +87,8 @@ class Profile:
         kinds = [torch.profiler.ProfilerActivity.CPU]
         if self._device.type == "cuda":
             kinds.append(torch.profiler.ProfilerActivity.CUDA)
-        self._trace = torch.profiler.profile(activities=kinds)
+        # with a schedule, if only to record all, the steps are named, too
+        self._trace = torch.profiler.profile(activities=kinds, schedule=lambda step: torch.profiler.ProfilerAction.RECORD)
         self._trace.start()
 
     def _close_trace(self) -> None:

@@ -39,6 +39,10 @@ def report_start(task: Task, world: World, state: RunState, reporter: RunReporte
         line(hint)
     parameters = sum(p.numel() for p in state.model.parameters())
     line(f"model {config.model.name}: {parameters / 1e6:.2f} M parameters, {len(task.classes)} classes")
+    if config.model.compile:
+        line("the first step compiles the network, which takes a minute or more; without model.compile the bits are others")
+    if config.model.checkpointing:
+        line("the backward pass computes the stages of the backbone again: less memory, and the same bits")
     for setting in settings(state, config.train, config.eval, config.checkpoint):
         line(setting)
     reporter.console.table("what is trained, and how", Table(COLUMNS, groups(state)))

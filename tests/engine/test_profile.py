@@ -56,6 +56,7 @@ def test_a_profile_adds_up_and_changes_no_bits(small_config: Callable[[str], Pat
     trace = json.loads(gzip.decompress((seen / "profile" / "rank0.pt.trace.json.gz").read_bytes()))
     named = [event["name"] for event in trace["traceEvents"] if event.get("cat") == "user_annotation"]
     # two steps of two micro batches
+    assert [name for name in named if name.startswith("ProfilerStep#")] == ["ProfilerStep#0", "ProfilerStep#1"]
     assert [named.count(part) for part in ("transfer", "forward", "loss", "backward")] == [4, 4, 4, 4]
     assert any(event["name"] == "aten::convolution_backward" for event in trace["traceEvents"])
 

@@ -69,6 +69,19 @@ def test_each_network_is_compiled_as_a_whole(
     torch.testing.assert_close(*learned)
 
 
+def test_a_run_may_go_on_compiled(small_config: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    config = small_config("classification")
+    ddptrain.train(config, "train.steps=4", "checkpoint={every_steps: 2, keep_last: 9}")
+    cut_back(tmp_path / "run", tmp_path / "cut", 2)
+    ddptrain.train(config, "name=cut", "train.steps=4", "checkpoint={every_steps: 2}", "model.compile=true", "resume=auto")
+    log = (tmp_path / "cut" / "log.txt").read_text()
+    assert "model.compile: false → true" in log
+    assert "the first step compiles the network" in log
+    whole, cut = (load_checkpoint(last(tmp_path / name)) for name in ("run", "cut"))
+    torch.testing.assert_close(whole.state["model"], cut.state["model"])
+
+
 SSD = "model={name: ssdlite320_mobilenet_v3_large}"
 
 
