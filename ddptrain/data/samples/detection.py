@@ -240,8 +240,9 @@ def _with_depth(image: np.ndarray, depth: np.ndarray | None, channels: int) -> n
 def _boxes(tiles: Sequence[_Tile], size: int, learned: bool) -> dict[str, np.ndarray]:
     boxes, labels, ignored = [], [], []
     for source, matrix in tiles:
-        moved, kept = transform_boxes(source.boxes, matrix, size)
-        regions = transform_boxes(source.ignore_boxes, matrix, size)[0]
+        moved, kept = transform_boxes(np.concatenate([source.boxes, source.ignore_boxes]), matrix, size)
+        moved, regions = np.split(moved, [len(source.boxes)])
+        kept = kept[: len(source.boxes)]
         visible = (regions[:, 2] > regions[:, 0]) & (regions[:, 3] > regions[:, 1])
         boxes.append(moved[kept] if learned else moved)
         labels.append(source.labels[kept] if learned else source.labels)
