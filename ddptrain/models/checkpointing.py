@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ddptrain.errors import UserError
@@ -18,15 +18,15 @@ _RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 """Of torchvision's residual networks, also within its detectors and segmenters."""
 
 
-class _Forgetful(nn.Sequential):
-    """A stage that keeps its input only. Computed again, it draws the same random numbers, and its norms, which have counted
-    the batch before, leave their running statistics alone: gradients and statistics are the same bits."""
+class _Forgetful(nn.Module):
+    """First base of a stage that keeps its input only. Computed again, it draws the same random numbers, and its norms, which
+    have counted the batch before, leave their running statistics alone: gradients and statistics are the same bits."""
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the stage itself."""
         if not (self.training and torch.is_grad_enabled()):
-            return super().forward(x)
-        return checkpoint(super().forward, x, use_reentrant=False, context_fn=self._contexts)
+            return super().forward(*args, **kwargs)
+        return checkpoint(super().forward, *args, use_reentrant=False, context_fn=self._contexts, **kwargs)
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _uncounted(batch_norms(self))
@@ -41,18 +41,22 @@ def checkpoint_stages(model: nn.Module, name: str) -> None:
     stages = list(_stages(model))
     if not stages:
         raise UserError(
-            f"model.checkpointing: {name} has no stages that can be computed again; take yolo with its own backbone, or a "
-            "ResNet, or lower train.micro_batch"
+            f"model.checkpointing: {name} has no stages that can be computed again; take yolo with its own backbone, a "
+            "ResNet or mask2former, or lower train.micro_batch"
         )
     for stage in stages:
-        stage.__class__ = _Forgetful
+        kind = type(stage)
+        stage.__class__ = type(f"Forgetful{kind.__name__}", (_Forgetful, kind), {})
 
 
 def _stages(model: nn.Module) -> Iterator[nn.Module]:
     for name, module in model.named_modules():
         if isinstance(module, CspBackbone):
             yield from module.stages.values()
-        elif name.rpartition(".")[2] in _RESNET_STAGES and type(module) is nn.Sequential:
+        # transformers, whose stages these are, is imported only with the network
+        elif type(module).__name__ == "SwinStage" or (
+            name.rpartition(".")[2] in _RESNET_STAGES and type(module) is nn.Sequential
+        ):
             yield module
 
 
