@@ -37,12 +37,13 @@ from ddptrain.data.formats.build import check, parse
 from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Fault, Faults, OnFault
+from ddptrain.data.tables.images import ImageTable
 from ddptrain.data.tables.masks import MaskTable
 from ddptrain.system import temporary
 from ddptrain.system.files import write_text
 
 _LOOKS: ContextVar[dict[tuple[str, ...], tuple[str, float]] | None] = ContextVar("looks", default=None)
-Table = TypeVar("Table", AnnotationTable, MaskTable)
+Table = TypeVar("Table", AnnotationTable, ImageTable, MaskTable)
 
 KEEP_DAYS = 7
 READ_FROM = {"format", "root", "split", "holdout", "annotations", "images", "exif", "names", "void", "values"}

@@ -10,6 +10,7 @@ import numpy as np
 
 from ddptrain.config.data import HoldoutDataset
 from ddptrain.data.formats.build import check, of_split, whole
+from ddptrain.data.formats.cache import cached
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import ImageCollector
 from ddptrain.data.formats.csv import COLUMNS, csv_files, csv_rows, is_header, required
@@ -61,10 +62,17 @@ class LabelCollector(ImageCollector):
         )
 
 
-def read_labelled(config: HoldoutDataset, on_fault: OnFault = "error") -> tuple[ImageTable, Faults]:
-    """The table of one dataset and the faults that were found in it; raises `UserError` like `formats.build.read`."""
-    faults = Faults()
-    return check(config, READERS[config.format](config, faults), faults, on_fault)
+def read_labelled(config: HoldoutDataset, on_fault: OnFault = "error", folder: Path | None = None) -> tuple[ImageTable, Faults]:
+    """The table of one dataset and the faults that were found in it, through the cache in `folder` unless one file holds all
+    of its images; raises `UserError` like `formats.build.read`."""
+
+    def parse() -> tuple[ImageTable, Faults]:
+        faults = Faults()
+        return READERS[config.format](config, faults), faults
+
+    if config.format == "mnist":
+        return check(config, *parse(), on_fault)
+    return cached(config, on_fault, parse, ImageTable, folder)
 
 
 def read_folder(config: HoldoutDataset, faults: Faults) -> ImageTable:

@@ -13,6 +13,7 @@ are removed when another one is made; the whole folder may be deleted whenever n
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -207,10 +208,7 @@ def _settled(plan: Plan) -> I64:
 
 def _fill(file: int, name: str, plan: Plan, stamps: I64, talk: Talk) -> None:
     """Write a whole file; the last column of the stamps tells afterwards which arrays are in it."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size_of_file(plan))  # a full disk is found out now, not by a process that maps it
-    else:
-        os.ftruncate(file, size_of_file(plan))
+    _reserve(file, size_of_file(plan))
     start, used = body_start(len(plan)), plan.used.nonzero()[0].tolist()
 
     def pack(i: int) -> None:
@@ -232,6 +230,17 @@ def _fill(file: int, name: str, plan: Plan, stamps: I64, talk: Talk) -> None:
                 said, done = now, (first + _CHUNK) / len(used)
                 talk.tell(f"{name}: {done:.0%} packed, some {(now - began) * (1 / done - 1):.0f} s to go")
     _write(file, head_of(plan, stamps), 0)
+
+
+def _reserve(file: int, size: int) -> None:
+    """A full disk is found out now, and not when a part of the work is done."""
+    os.ftruncate(file, size)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as e:
+            if e.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not every file system can
+                raise
 
 
 def _write(file: int, data: bytes, place: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import time
 from pathlib import Path
 
 import cv2
@@ -58,6 +59,33 @@ def test_classes_are_mapped_and_dropped(tmp_path: Path) -> None:
     assert [Path(p).parent.name for p in paths(mapped)] == ["Cat", "Cat", "dog", "dog", "dog"]
     with pytest.raises(UserError, match="its classes Cat, fish are not among"):
         LabelSpace.build(["dog", "cat"], [dataset(tmp_path, format="folder", split="train")], [table])
+
+
+@pytest.mark.parametrize("format", ["folder", "csv"])
+def test_a_dataset_is_read_once_and_again_after_any_change(format: str, tmp_path: Path) -> None:
+    """Also of a file outside the root; its faults are kept."""
+    root, outside = tmp_path / "set", tmp_path / "pictures"
+    for name, count in (("cat", 2), ("dog", 3)):
+        images(root / "train" / name, count)
+        images(outside / name, count)
+    (root / "train" / "cat" / "notes.heic").touch()
+    rows = [f"{name}/{i}.png,{name}\n" for name, count in (("cat", 2), ("dog", 3)) for i in range(count)]
+    (root / "train.csv").write_text("".join(rows))
+    keys = {} if format == "folder" else {"images": str(outside)}
+    config = dataset(root, format=format, split="train", **keys)
+    time.sleep(2.1)  # what was just written is not stored
+    first, faults = read_labelled(config, folder=tmp_path / "cache")
+    again, stored = read_labelled(config.model_copy(update={"name": "e"}), folder=tmp_path / "cache")
+    assert first.digests is not None
+    assert isinstance(again.labels.base, np.memmap)
+    assert (again.name, again.names, paths(again)) == ("e", first.names, paths(first))
+    assert stored.counts == faults.counts
+    for column in ("sizes", "offsets", "labels", "digests"):
+        np.testing.assert_array_equal(getattr(again, column), getattr(first, column))
+    folder = root / "train" if format == "folder" else outside
+    cv2.imwrite(str(folder / "dog" / "0.png"), np.zeros((5, 6, 3), np.uint8))
+    changed, _ = read_labelled(config, folder=tmp_path / "cache")
+    assert [6, 5] in changed.sizes.tolist()
 
 
 @pytest.mark.parametrize("header", ["", "label,filename\n"])

@@ -9,20 +9,26 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from key_probes import digest
 
 from ddptrain.config import load_config, resolve
+from ddptrain.config.data import AugmentConfig
+from ddptrain.data.images.pixels import size_of
 from ddptrain.data.images.read import BadImage, read_image
+from ddptrain.data.loading.loader import Loader
 from ddptrain.data.packed import build
 from ddptrain.data.packed.build import Talk, provide
 from ddptrain.data.packed.plan import Plan
+from ddptrain.data.samples.base import FileList, ImageSamples, to_native
 from ddptrain.data.tables.base import Paths
 from ddptrain.errors import UserError
-from ddptrain.structures import SampleKey
+from ddptrain.structures import Sample, SampleKey
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task
 from ddptrain.tasks.pixels import cache_pixels
@@ -169,6 +175,34 @@ def test_another_process_maps_the_same_file(where: build.Where, paths: list[str]
     received = pickle.loads(sent)
     for i, path in enumerate(paths):
         np.testing.assert_array_equal(received.get(i), read_image(path))
+
+
+def test_workers_of_a_server_map_it_too(small_config: Callable[[str], Path]) -> None:
+    config = load_config(str(small_config("classification")))
+    plain, packed = build_task(config), build_task(config)
+    cache_pixels(packed, "ram", heard())
+    keys = [SampleKey(*map(int, key)) for key in zip(range(8), *plain.sampler.keys(np.arange(8)))]
+    with Loader(packed.train, iter([keys]), 1, False, served=True) as served:
+        (worker,) = served.processes
+        batch = next(served)
+        assert Path(f"/proc/{worker.pid}/maps").read_text().count("memfd:ddptrain-pixels") == 1
+    assert torch.equal(batch.images, plain.train.collate([plain.train[key] for key in keys]).images)
+
+
+def test_samples_of_a_task_of_ones_own_are_packed_as_they_read(paths: list[str], tmp_path: Path) -> None:
+    class Whole(ImageSamples[Any]):
+        def make(self, key: SampleKey, source: np.ndarray) -> Sample:
+            pixels, matrix = self.view(key.position).show(source)
+            return Sample(key, pixels, {}, self.annotated[0], to_native(matrix), size_of(source))
+
+    samples = Whole([FileList.of(paths)], np.ones((1, 1), bool), 32, AugmentConfig(scale=0.0))
+    (plan,) = samples.plans()
+    expected = [samples[SampleKey(i, 0, i)].image for i in range(len(paths))]
+    samples.use({("images", 0): provide({"a": plan}, "ram", tmp_path, heard())["a"]})
+    for path in paths:
+        os.unlink(path)
+    for i, image in enumerate(expected):
+        np.testing.assert_array_equal(samples[SampleKey(i, 0, i)].image, image)
 
 
 def test_an_image_that_cannot_be_read_is_left_to_its_reader(paths: list[str], tmp_path: Path) -> None:
