@@ -170,8 +170,10 @@ def verify(*way: str) -> Callable[[Machine], Found]:
     """A verdict of `ddptrain verify`."""
 
     def check(m: Machine) -> Found:
-        keys = [k for k in m.common if not k.startswith(("output", "eval", "checkpoint", "monitor"))]
-        found = m.child("verify", str(m.config), *keys, *way)
+        keys = [k for k in m.common if not k.startswith(("output", "eval", "checkpoint", "monitor", "train.device"))]
+        # several ranks on one GPU compute on the CPU
+        device = "auto" if "--ranks" in way and m.gpus == 1 else m.device
+        found = m.child("verify", str(m.config), *keys, f"train.device={device}", *way)
         return Found(found["verdict"], found["code"] == 0)
 
     return check
@@ -258,7 +260,7 @@ CHECKS = [
     Check("raise", SOON, lost("raise"), "two"),
     Check("out of memory", SOON, lost("oom"), "two gpus"),
     Check("kill", SOON, lost("kill"), "two"),
-    Check("verify ranks", "holds", verify("--ranks", "1,2"), "two"),
+    Check("verify ranks", "holds", verify("--ranks", "1,2"), "all"),
     Check("sync", "at most 1 a step", synced, "two gpus"),
 ]
 

@@ -111,27 +111,25 @@ def _state(arguments: list[str]) -> dict[str, Any]:
 def waits(*arguments: str) -> int:
     """Train; the waits of the host for the device in a step, by line, without those of the first steps."""
     seen: Counter[str] = Counter()
-    launches = 0
+    calls: Counter[str] = Counter()
 
     def counted(method: Any) -> Any:
         def call(self: Any, *args: Any, **keys: Any) -> Any:
-            nonlocal launches
-            launches += method is launch
+            calls[method.__name__] += 1
             with _counting() as lines:
                 out = method(self, *args, **keys)
-            if launches > WARM:
+            if calls[method.__name__] > WARM:
                 seen.update(lines)
             return out
 
         return call
 
-    launch, read = Stepper.launch, Stepper.read
-    Stepper.launch, Stepper.read = counted(launch), counted(read)  # type: ignore[method-assign]
+    Stepper.launch, Stepper.read = counted(Stepper.launch), counted(Stepper.read)  # type: ignore[method-assign]
     with _deciding(device=True), _readings() as readings:
         code = _stopped(arguments)
     if code or os.environ.get("RANK", "0") != "0":
         return code
-    each = {line: n / (launches - WARM) for line, n in seen.most_common()}
+    each = {line: n / (calls["read"] - WARM) for line, n in seen.most_common()}
     memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_initialized() else 0.0
     last = readings[-1]
     return found(waits=each, images_per_second=last.images_per_second, data_wait=last.data_wait, gb=memory)
@@ -173,15 +171,15 @@ def _counting() -> Iterator[Counter[str]]:
     lines: Counter[str] = Counter()
     if not torch.cuda.is_initialized():
         sys.path.insert(0, str(ROOT / "tests" / "helpers"))
-        from host_waits import HostWaits
+        from host_waits import HostCalls, HostWaits
 
         sums = Stepper._sums
-        with HostWaits() as mode:
+        with HostWaits() as mode, HostCalls() as calls:
 
             def unseen(self: Any, *args: Any) -> Any:
-                mode.pause = True
+                mode.pause = calls.pause = True
                 row = sums(self, *args)
-                mode.pause = False
+                mode.pause = calls.pause = False
                 return row
 
             Stepper._sums = unseen  # type: ignore[method-assign]
@@ -189,7 +187,7 @@ def _counting() -> Iterator[Counter[str]]:
                 yield lines
             finally:
                 Stepper._sums = sums  # type: ignore[method-assign]
-        lines.update(mode.lines)
+        lines.update(mode.lines + calls.calls)
         return
     synchronize = torch.cuda.Event.synchronize
 

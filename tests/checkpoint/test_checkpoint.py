@@ -280,6 +280,19 @@ def test_writer_reuses_its_memory() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_save_stays_on_the_gpu_of_its_rank(tmp_path: Path) -> None:
+    """A fresh thread is on the first one, where it would take memory for its work."""
+    seen: list[int] = []
+    with torch.cuda.device(1):
+        torch.ones(1, device="cuda")
+        writer = CheckpointWriter(tmp_path, 1, None, print)
+        writer._start(lambda: seen.append(torch.cuda.current_device()))
+        writer.wait()
+    assert seen == [1]
+
+
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_copy_of_the_gpu_is_complete_when_it_returns() -> None:
     weight = torch.zeros(50_000_000, device="cuda")

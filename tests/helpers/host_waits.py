@@ -62,16 +62,21 @@ def _is_mask(index: Tensor | None) -> bool:
 
 class HostCalls(TorchFunctionMode):
     """Counts, by name, the calls that read the values of a tensor or send some to one: on tensors of the CPU no operation shows
-    them."""
+    them.
+
+    Attributes:
+        pause: count nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
+        self.pause = False
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.__name__
         sends = name in ("tensor", "as_tensor") and not isinstance(args[0], Tensor)
-        if sends or name in ("tolist", "cpu", "new_tensor"):
+        if not self.pause and (sends or name in ("tolist", "cpu", "new_tensor")):
             self.calls[name] += 1
         return function(*args, **(kwargs or {}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -16,7 +17,7 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
     """The batches on the device. To a GPU each is copied while the one before it is computed with, on a stream of its own."""
     if device.type != "cuda":
         return (batch.to(device) for batch in batches)
-    stream = torch.cuda.Stream(device)
+    stream = _stream(device)
 
     def copied(batch: Batch) -> tuple[Batch, torch.cuda.Event]:
         with torch.cuda.stream(stream):
@@ -30,6 +31,12 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
         return batch
 
     return (arrived(*pair) for pair in one_ahead(copied(batch) for batch in batches))
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """For all copies to a device: torch keeps the memory of each stream for itself."""
+    return torch.cuda.Stream(device)
 
 
 def one_ahead(items: Iterable[T]) -> Iterator[T]:
