@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import cv2
+
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.packed.file import Packed, body_start, head_of, read_stamps, size_of_file
 from ddptrain.data.packed.plan import Plan
@@ -209,6 +211,7 @@ def _settled(plan: Plan) -> I64:
 def _fill(file: int, name: str, plan: Plan, stamps: I64, talk: Talk) -> None:
     """Write a whole file; the last column of the stamps tells afterwards which arrays are in it."""
     _reserve(file, size_of_file(plan))
+    cv2.setNumThreads(0)  # its own threads would wait for those here, and not survive the fork of loader processes
     start, used = body_start(len(plan)), plan.used.nonzero()[0].tolist()
 
     def pack(i: int) -> None:
