@@ -140,8 +140,12 @@ class _Taken(mmap.mmap):
 
     FREE = b"\0"
 
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self._owner = os.getpid()
+
     def __del__(self) -> None:
-        self[:1] = self.FREE
+        if os.getpid() == self._owner:  # and not a process that was forked while the batch was there
+            self[:1] = self.FREE
 
 
 class _Laid(NamedTuple):

@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import time
+import warnings
 from itertools import islice
 
 import numpy as np
@@ -104,6 +105,30 @@ def test_a_place_is_used_again_once_nothing_of_its_batch_is_held() -> None:
     assert places.pack(numbered(5)).start == 0
     places.close()
     assert (second.images == 2).all()
+
+
+def test_a_forked_process_frees_nothing() -> None:
+    places = Places(1)
+    held = [places.pack(numbered(1)).open().batch]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, from Python 3.12 on
+        child = os.fork()
+    if not child:
+        held.clear()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert places.pack(numbered(2)).start != 0
+    assert (held[0].images == 1).all()
+
+
+def test_a_pinned_batch_has_left_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of the trainer copies it into page-locked memory, which only a GPU's driver can grant; here into other memory."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    places = Places(1)
+    batch, why = places.pack(numbered(1)).pin_memory()
+    assert not why
+    assert places.pack(numbered(2)).start == 0
+    assert_equal(batch, numbered(1))
 
 
 def test_a_batch_arrives_as_it_was() -> None:
