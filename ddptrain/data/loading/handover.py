@@ -139,6 +139,7 @@ class _Taken(mmap.mmap):
     """A place of the file in the trainer, of which the first byte says that it is taken; free once no array lies in it."""
 
     FREE = b"\0"
+    _owner = 0  # of one that could not be mapped
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self._owner = os.getpid()

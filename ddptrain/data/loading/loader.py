@@ -144,7 +144,11 @@ class Loader:
             self.close()
             raise RankFailed(str(batch))
         if isinstance(batch, Parcel):
-            batch = batch.open()
+            try:
+                batch = batch.open()
+            except OSError as e:  # each batch that is held is an open file
+                self._end(at_once=True)
+                raise LoaderError(f"a batch cannot be taken from memory ({e.strerror}): {remedy(e)}") from None
         if isinstance(batch, Arrived):
             batch, why = batch
             if why and not self._reported:

@@ -107,6 +107,21 @@ def test_a_place_is_used_again_once_nothing_of_its_batch_is_held() -> None:
     assert (second.images == 2).all()
 
 
+def test_more_batches_are_held_than_files_may_be_open() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held, said = [], r"taken from memory \(Too many open files\): only \d+ files may be open at once"
+    with stream(workers=1) as loader:
+        held.append(next(loader))
+        free = os.dup(0)
+        os.close(free)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free + 20, before[1]))
+            with pytest.raises(LoaderError, match=said):
+                held += islice(loader, 200)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def test_a_forked_process_frees_nothing() -> None:
     places = Places(1)
     held = [places.pack(numbered(1)).open().batch]
@@ -122,7 +137,7 @@ def test_a_forked_process_frees_nothing() -> None:
 
 
 def test_a_pinned_batch_has_left_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread of the trainer copies it into page-locked memory, which only a GPU's driver can grant; here into other memory."""
+    """A thread of the trainer copies it into page-locked memory, which only a GPU's driver can grant; here into other."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
     places = Places(1)
     batch, why = places.pack(numbered(1)).pin_memory()
