@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from host_waits import HostWaits, on_fake_gpu, put_on_fake_gpu
+from host_waits import HostWaits, needs_fakes, on_fake_gpu, put_on_fake_gpu
 from support import Ranks
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -193,6 +193,7 @@ def test_the_device_scales_and_clips_as_the_host_to_the_last_bit(
     assert all(torch.equal(a, b) for a, b in zip(*ends))
 
 
+@needs_fakes
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_what_a_gpu_does_after_the_backward_pass_waits_for_nothing(name: Any, micro_batches: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from host_waits import HostWaits, on_fake_gpu, put_on_fake_gpu
+from host_waits import HostWaits, needs_fakes, on_fake_gpu, put_on_fake_gpu
 from small_runs import RUNS, write_config
 from support import equal
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -30,6 +30,7 @@ MOSAIC = (
 """Ignore regions, and parts of images in which fewer classes are known."""
 
 
+@needs_fakes
 @pytest.mark.parametrize(
     ("task", "overrides"),
     [
