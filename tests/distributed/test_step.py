@@ -18,11 +18,11 @@ from ddptrain import distributed
 from ddptrain.config import EmaConfig, OptimizerConfig, ScheduleConfig
 from ddptrain.config.batch import split_batch
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
-from ddptrain.distributed import Reduction, World
+from ddptrain.distributed import Reduction, Waiting, World
 from ddptrain.engine import step as step_module
 from ddptrain.engine.arithmetic import device_decides
 from ddptrain.engine.state import RunState
-from ddptrain.engine.step import Stepper
+from ddptrain.engine.step import Launched, Stepper
 from ddptrain.optim import build
 from ddptrain.optim.build import build_optimizer
 from ddptrain.optim.ema import Ema, _tensors
@@ -225,6 +225,22 @@ def test_what_a_gpu_does_after_the_backward_pass_waits_for_nothing(name: Any, mi
             average.update(model, 1, updated)
         assert updated.device.type == numbers.device.type == "cuda"
     assert not waits.lines
+
+
+@pytest.mark.parametrize(("device", "ranks", "watched"), [("cuda", 2, True), ("cuda", 1, False), ("cpu", 2, False)])
+def test_a_launch_on_a_gpu_is_a_wait_for_other_ranks(device: str, ranks: int, watched: bool) -> None:
+    """The host stands still in it where the GPU's queue is full of a step that waits for a rank that is gone."""
+    run, seen = state(World(0, ranks, 0, ranks, ONE.device, "torchrun")), []
+    run.stepper.device = torch.device(device)
+
+    def launch(*known: Any) -> Launched:
+        seen.append(Waiting.now)
+        return Launched(torch.zeros(1), [])
+
+    run.stepper.launch = launch  # type: ignore[method-assign]
+    run.launch([])
+    assert Waiting.now is None
+    assert [(w.what, w.on_device) for w in seen if w is not None] == [("the launch of a step", True)] * watched
 
 
 def test_a_step_on_its_way_holds_no_graph() -> None:

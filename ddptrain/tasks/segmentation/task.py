@@ -109,8 +109,8 @@ class SegmentationTask(TableTask):
         """Of each image `cells` and `pixels` of its confusion matrix, its summed `loss`, and a small PNG of its labels as
         `preview`. Classes that the dataset does not label are neither learned nor predicted there."""
         out: list[Prediction] = []
-        for i, logits in enumerate(self.logits(model, batch)):
-            width, height = batch.native_size[i].tolist()
+        sizes = batch.native_size.tolist()
+        for i, (logits, (width, height)) in enumerate(zip(self.logits(model, batch), sizes)):
             truth = batch.targets["native_mask"][i, :height, :width]
             known = known_logits(logits[None], batch.annotated[i : i + 1])
             loss = pixel_cross_entropy(known, truth[None]).each.double().cpu().numpy()
