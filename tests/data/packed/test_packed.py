@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -255,14 +256,16 @@ def in_children(count: int, run: Callable[[], None]) -> list[int]:
 def test_one_of_many_processes_packs_and_the_others_wait(paths: list[str], tmp_path: Path) -> None:
     """In memory, each holds what it found until all have found it."""
     log, said = tmp_path / "read", tmp_path / "said"
+    together = get_context("fork").Barrier(3)
 
     def read(path: str) -> np.ndarray:
         with log.open("a") as file:
             file.write(f"{path}\n")
-        time.sleep(0.05)
+        time.sleep(0.2)  # for the others' few lines up to the lock
         return read_image(path)
 
     def run() -> None:
+        together.wait(60)
         lines = made(paths, "disk", tmp_path, read)
         with said.open("a") as file:
             file.write("".join(f"{line}\n" for line in lines))
