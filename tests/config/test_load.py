@@ -47,10 +47,10 @@ def error(folder: Path, text: str, *overrides: str) -> str:
         ("model: {siez: s}", "model.siez: unknown key; did you mean size?"),
         (
             "model: {name: fcos_resnet50_fpn, size: n}",
-            "model.size: unknown key; known keys: name, pretrained, pretrained_backbone",
+            "model.size: unknown key; known keys: checkpointing, compile, name, pretrained, pretrained_backbone",
         ),
         ("model: {name: fcos_resnet50_fpn, pretraned: true}", "model.pretraned: unknown key; did you mean pretrained?"),
-        ("model: {yolo: 1}", "model.yolo: unknown key; known keys: backbone, fusion, in_channels, name,"),
+        ("model: {yolo: 1}", "model.yolo: unknown key; known keys: backbone, checkpointing, compile, fusion,"),
         ("1: 2", "1: unknown key; known keys: "),
     ],
 )
