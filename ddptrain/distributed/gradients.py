@@ -26,6 +26,7 @@ from ddptrain.errors import UserError
 Reduction = Literal["ordered", "fast"]
 _BUCKET_BYTES = 4 << 20
 _WHAT = "the gradients of a step"
+_NOTHING: AbstractContextManager[Any] = nullcontext()
 
 
 class Gradients(Protocol):
@@ -88,10 +89,10 @@ class PlainGradients:
     def micro_batch(self, number: int) -> AbstractContextManager[Any]:
         if number < self._last and isinstance(self.model, nn.parallel.DistributedDataParallel):
             return self.model.no_sync()
-        return nullcontext()
+        return _NOTHING
 
     def backward(self, total: Tensor, number: int) -> None:
-        with Waiting(_WHAT) if number == self._last and self.divided > 1 else nullcontext():
+        with Waiting(_WHAT) if number == self._last and self.divided > 1 else _NOTHING:
             total.backward()
 
     def reduce(self, number: int) -> None:
@@ -132,13 +133,13 @@ class OrderedGradients:
                 p.register_post_accumulate_grad_hook(partial(self._filled, number))
 
     def micro_batch(self, number: int) -> AbstractContextManager[Any]:
-        return nullcontext()
+        return _NOTHING
 
     def backward(self, total: Tensor, number: int) -> None:
         last = number == self._last
         if last:
             self._missing, self._on_their_way = list(self._sizes), []
-        with Waiting(_WHAT) if last and self._tree.ranks > 1 else nullcontext():
+        with Waiting(_WHAT) if last and self._tree.ranks > 1 else _NOTHING:
             total.backward()
         self._missing = []
 
@@ -146,7 +147,7 @@ class OrderedGradients:
         if number < self._last:
             self._keep(number)
             return
-        with Waiting(_WHAT) if self._tree.ranks > 1 else nullcontext():
+        with Waiting(_WHAT) if self._tree.ranks > 1 else _NOTHING:
             self._finish()
         self._kept = []
 

@@ -88,10 +88,13 @@ def exactness(split: Split, train: TrainConfig, device: torch.device, synced: bo
     return f"{why}; write {' '.join(missing)} for the same on {where}"
 
 
+_NOTHING: AbstractContextManager[Any] = nullcontext()
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """The context of a forward pass at a precision: "none", "bf16" or "fp16"."""
     if precision == "none":
-        return nullcontext()
+        return _NOTHING
     return torch.autocast(device.type, torch.float16 if precision == "fp16" else torch.bfloat16)
 
 

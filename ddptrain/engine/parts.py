@@ -12,9 +12,12 @@ Parts = Callable[[str], AbstractContextManager[Any]]
 """What surrounds a part of a step, by its name."""
 
 
+_NOTHING: AbstractContextManager[Any] = nullcontext()
+
+
 def unnamed(part: str) -> AbstractContextManager[Any]:
     """Nobody looks."""
-    return nullcontext()
+    return _NOTHING
 
 
 class Forward(nn.Module):

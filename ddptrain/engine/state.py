@@ -116,7 +116,7 @@ class RunState:
         """Start the next step, or the one after that which is launched and, as is likely, updates."""
         ahead = after is not None
         self.schedule.apply(self.optimizer, self.step + ahead)
-        with self.stepper.watched("the launch of a step"):
+        with self.stepper.launching:
             launched = self.stepper.launch(batches, self.step + self.skipped + ahead, stop, after)
             if launched.updated is not None and self.ema is not None:
                 with self.stepper.part("update"):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,11 +65,13 @@ class Launched:
 
     Attributes:
         numbers: its sums and the norm of the raw gradient, on the host once `ready`.
+        grads: the raw gradients.
         updated: on the device, a bool; None where the host decides, and reading updates.
     """
 
     numbers: Tensor
     losses: list[LossSum]
+    grads: list[Tensor] = field(default_factory=list)
     updated: Tensor | None = None
     ready: torch.cuda.Event | None = None
 
@@ -87,6 +89,7 @@ class Stepper:
         tree: how everything else is, and which micro batches are this rank's.
         datasets: number of datasets.
         seed: the run's.
+        launching: around a launch and what follows it on the device.
         watch: called before an update with the factor by which the gradients are then multiplied; the host decides then.
         part: around each part of a step.
     """
@@ -113,7 +116,7 @@ class Stepper:
         self._no_flags, self._no_loss = torch.zeros(2, device=self.device), torch.zeros(self.datasets, device=self.device)
         self._one_hot = torch.eye(self.datasets, device=self.device)
         self._gated = device_decides(self.device, self.precision, self.optimizer)
-        self._reading = self.watched("the sums of a step")
+        self._reading, self.launching = self._watched("the sums of a step"), self._watched("the launch of a step")
 
     def __call__(self, batches: Sequence[Batch], number: int, stop: bool = False) -> StepReport:
         """Run one step over this rank's micro batches, and wait for it.
@@ -142,8 +145,9 @@ class Stepper:
         with self.part("update"):
             if self.scaler is not None:
                 self.scaler.unscale_(self.optimizer)
-            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.gradients.all())), keepdim=True)
-            launched = Launched(torch.cat([sums, norm.float()]), losses)
+            grads = self.gradients.all()
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)), keepdim=True)
+            launched = Launched(torch.cat([sums, norm.float()]), losses, grads)
             if self._gated and self.watch is None:
                 launched.updated = self._update_if_finite(launched.numbers, after)
                 if self.device.type == "cuda":
@@ -161,24 +165,22 @@ class Stepper:
         report = self._report(numbers, raw_norm, launched.losses)
         if launched.updated is None:
             with self.part("update"):
-                self._update(report)
+                self._update(report, launched.grads)
         if report.updated or report.overflow:
             # after an overflow, too: a loss scale that fits sums which are not pre-scaled underflows once they are
             self.normalizer = report.normalizer
         return report
 
-    def watched(self, what: str) -> AbstractContextManager[Any]:
-        """Around what waits for kernels of a GPU that wait for other ranks: the reading of a step, and its launch, too, since
-        only so many kernels can be queued."""
-        on_gpu = self.device.type == "cuda" and self.tree.ranks > 1
-        return Waiting(what, on_device=True) if on_gpu else nullcontext()
+    def _watched(self, what: str) -> AbstractContextManager[Any]:
+        """Around what waits for other ranks on a GPU: the reading of a step, and its launch, since queues are finite."""
+        return Waiting(what, on_device=True) if self.device.type == "cuda" and self.tree.ranks > 1 else nullcontext()
 
-    def _update(self, report: StepReport) -> None:
+    def _update(self, report: StepReport, grads: list[Tensor]) -> None:
         if self.watch is not None:
             self.watch(self._factor(report.normalizer))
         if report.updated:
             clip = min(1.0, self.clip_norm / (report.grad_norm + 1e-6)) if self.clip_norm else 1.0
-            torch._foreach_mul_(self.gradients.all(), self._factor(report.normalizer) * clip)
+            torch._foreach_mul_(grads, self._factor(report.normalizer) * clip)
             self.optimizer.step()
         else:
             self._restore()  # a skipped step leaves no trace
@@ -220,7 +222,8 @@ class Stepper:
                 self.gradients.backward(total, number)
             with self.part("reduction"):
                 self.gradients.reduce(number)
-        return replace(loss, total=loss.total.detach())  # without its graph, which would live as long as the next step's
+        loss.total = loss.total.detach()  # without its graph, which would live as long as the next step's
+        return loss
 
     def _restore(self) -> None:
         """Put back the running statistics of the step's start, which every micro batch starts from."""

@@ -232,6 +232,7 @@ def test_a_launch_on_a_gpu_is_a_wait_for_other_ranks(device: str, ranks: int, wa
     """The host stands still in it where the GPU's queue is full of a step that waits for a rank that is gone."""
     run, seen = state(World(0, ranks, 0, ranks, ONE.device, "torchrun")), []
     run.stepper.device = torch.device(device)
+    run.stepper.launching = run.stepper._watched("the launch of a step")
 
     def launch(*known: Any) -> Launched:
         seen.append(Waiting.now)
