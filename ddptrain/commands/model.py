@@ -38,7 +38,7 @@ class Stage(NamedTuple):
 
 
 def describe_model(source: str, overrides: Sequence[str], as_json: bool) -> int:
-    """Print the stages of the network, their sum, and for the package's own detector what its levels see and can say."""
+    """Print the stages of the network, their sum, and for the package's own detector what its levels see and can predict."""
     config = load_config(source, overrides)
     if not config.classes:
         raise UserError("classes: auto: how many there are is read from the datasets; list the classes, or use ddptrain check")
@@ -58,9 +58,9 @@ def describe_model(source: str, overrides: Sequence[str], as_json: bool) -> int:
     for line in Table(["part", "output", "parameters", "GFLOPs"], [list(s) for s in stages]).text().splitlines():
         say(line)
     for level in facts.get("levels", ()):
-        longest = "of any size" if level["longest"] is None else f"of up to {level['longest']} pixels a side"
+        longest = "of any size" if level["longest"] is None else f"up to {level['longest']} pixels long"
         stride, field, points = level["stride"], level["field"], (side // level["stride"]) ** 2
-        say(f"level of stride {stride}: {points} points, each sees {field} pixels a side and says boxes {longest}")
+        say(f"level of stride {stride}: {points} points; each sees a square of {field} pixels and predicts boxes {longest}")
     return 0
 
 

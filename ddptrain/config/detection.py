@@ -1,6 +1,6 @@
 """The config of detection: its datasets, its augmentation, its detectors, their loss and its evaluation."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -108,8 +108,7 @@ class TorchvisionConfig(NetworkSection):
 Models = YoloConfig | TorchvisionConfig
 
 
-NotNegative = Annotated[float, Field(ge=0)]
-Gain = NotNegative | tuple[NotNegative, ...]
+Gain = float | tuple[float, ...]
 BoxLoss = Literal["iou", "giou", "diou", "ciou", "eiou", "nwd"]
 ScoreLoss = Literal["bce", "focal", "quality_focal", "varifocal"]
 
@@ -136,7 +135,7 @@ class LossConfig(NamedSection):
     dfl: Gain = 1.5
     """Gain of the distribution focal loss: a number, or one for each level."""
     box_loss: BoxLoss = "ciou"
-    """The box loss is 1 less this likeness of two boxes: `iou`, `giou`, `diou`, `ciou`, `eiou`, or `nwd`, the normalised
+    """The box loss is 1 minus this similarity of two boxes: `iou`, `giou`, `diou`, `ciou`, `eiou`, or `nwd`, the normalised
     Wasserstein distance, which small boxes that do not overlap can still learn from."""
     nwd_scale: float = Field(default=12.8, gt=0)
     """Pixels of distance at which `nwd` has fallen to 1/e; about the size of the objects."""
@@ -162,6 +161,13 @@ class LossConfig(NamedSection):
     """Exponent of the IoU in the alignment metric."""
     size_weights: SizeWeights = SizeWeights()
     """Weights by size; `ddptrain check` reports what part of the box loss each size gets."""
+
+    @field_validator("box", "cls", "dfl")
+    @classmethod
+    def _gains(cls, value: Gain) -> Gain:
+        if min(value, default=0) < 0 if isinstance(value, tuple) else value < 0:
+            raise ValueError("must be a number ≥ 0, or a list of one for each level")
+        return value
 
 
 class DetectionEval(EvalConfig):

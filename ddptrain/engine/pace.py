@@ -104,7 +104,7 @@ def advice(wait: float, each: dict[str, Seconds], data: DataConfig, cores: int) 
     disk = most == "read" and each[most].wall > 2 * each[most].cpu
     parts = ", ".join(f"{part} {ms.wall:.1f}" for part, ms in each.items())
     total = sum(ms.wall for ms in each.values())
-    why = "most of it waiting for the disk" if disk else f"{most} the most"
+    why = "most of it waiting for the disk" if disk else f"mostly {most}"
     found = f"making a sample takes {total:.1f} ms ({parts}), {why}"
     ways = []
     if disk or data.workers < cores:

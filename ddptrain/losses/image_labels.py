@@ -92,7 +92,7 @@ def class_weights(rule: str | tuple[float, ...], counts: NDArray[np.integer]) ->
     if rule == "none":
         return None
     if rule == "balanced":
-        values = 1.0 / np.maximum(counts, max(1, counts[counts > 0].min()))
+        values = 1.0 / np.maximum(counts, max(1, counts[counts > 0].min(initial=counts.max())))
     else:
         values = np.array(rule, np.float64)
     return torch.from_numpy(values / values[values > 0].min()).float()

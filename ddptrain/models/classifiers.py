@@ -146,7 +146,7 @@ def build_classifier(
     """A network whose forward gives logits `[B, num_classes]` of float images `[B, 3, S, S]` in 0..1.
 
     Raises:
-        UserError: weights that cannot be had or do not fit, or an image size that the network cannot take.
+        UserError: weights that are not available or do not fit, or an image size that the network cannot take.
     """
     return CLASSIFIERS[config.name](config, num_classes, image_size)
 

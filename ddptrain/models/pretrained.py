@@ -1,4 +1,4 @@
-"""torchvision's networks and their published weights: where they are looked for, and the error when they cannot be had."""
+"""torchvision's networks and their published weights: where they are looked for, and the error when they are not available."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Segmenter(Protocol):
         """The network, on the CPU.
 
         Raises:
-            UserError: weights or packages that cannot be had, or weights that do not fit.
+            UserError: weights or packages that are not available, or weights that do not fit.
         """
         ...
 

@@ -149,8 +149,8 @@ class Task(ABC):
         raise UserError(f"predict: {type(self).__name__} has no predict_file; write one")
 
     def example_input(self) -> tuple[Tensor, ...]:
-        """Two samples as the network's `forward` takes them, for `ddptrain export`."""
-        raise UserError(f"export: not for {self.config.task}; use the checkpoint itself, which torch.load reads")
+        """Two samples as the network's `forward` takes them, for `ddptrain export` and `ddptrain model`."""
+        raise UserError(f"{type(self).__name__} has no example_input, which this command needs; write one")
 
     @property
     def view(self) -> View:

@@ -105,7 +105,7 @@ def test_a_run_that_waits_for_data_says_why_once(small_config: Callable[[str], P
     folder = trained(small_config("classification"), "slow", "train.steps=10", "monitor.every_steps=3")
     said = re.findall(r"warning: the run waits for data .*", (folder / "log.txt").read_text())
     assert len(said) == 1
-    assert re.search(r"waits for data \d\d% of the time; making a sample takes .* ms \(.*\), collate the most: ", said[0])
+    assert re.search(r"waits for data \d\d% of the time; making a sample takes .* ms \(.*\), mostly collate: ", said[0])
     assert "raise data.workers (0 now" in said[0]
 
 
@@ -130,6 +130,6 @@ def test_advice_names_what_costs_most_and_what_would_help() -> None:
         "the run waits for data 34% of the time; making a sample takes 7.3 ms (read 0.2, decode 7.0, collate 0.1), decode the "
         "most: raise data.workers (2 now, 16 cores), keep decoded pixels (data.cache=disk) or lower data.image_size"
     )
-    assert advice(0.34, computing, many, 16).endswith("decode the most: lower data.image_size")
+    assert advice(0.34, computing, many, 16).endswith("mostly decode: lower data.image_size")
     waiting = {"read": Seconds(30.0, 0.1), "decode": Seconds(7.0, 6.9)}
     assert advice(0.34, waiting, many, 16).endswith("most of it waiting for the disk: raise data.workers (16 now, 16 cores)")

@@ -64,3 +64,10 @@ def test_class_weights() -> None:
     given = class_weights((0.5, 0.0, 1.0, 2.0), counts)
     assert given is not None
     assert given.tolist() == [1.0, 0.0, 2.0, 4.0]
+
+
+def test_balanced_weights_without_any_sample_are_equal() -> None:
+    """A dataset of empty images is reported by its own check, not by a traceback here."""
+    weights = class_weights("balanced", np.zeros(3, np.int64))
+    assert weights is not None
+    assert weights.tolist() == [1.0, 1.0, 1.0]

@@ -50,7 +50,7 @@ _SAY_S = 10.0
 
 @dataclass(frozen=True)
 class Talk:
-    """How packing speaks and hears.
+    """How packing reports, and how it is stopped.
 
     Attributes:
         tell: takes a line about what is packed.
@@ -231,7 +231,7 @@ def _fill(file: int, name: str, plan: Plan, stamps: I64, talk: Talk) -> None:
             now = time.monotonic()
             if now - said > _SAY_S:
                 said, done = now, (first + _CHUNK) / len(used)
-                talk.tell(f"{name}: {done:.0%} packed, some {(now - began) * (1 / done - 1):.0f} s to go")
+                talk.tell(f"{name}: {done:.0%} packed, about {(now - began) * (1 / done - 1):.0f} s left")
     _write(file, head_of(plan, stamps), 0)
 
 

@@ -180,7 +180,7 @@ def _class_sums(
 
 
 def _box_sums(pred: DensePrediction, pairs: _Pairs, weight: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """1 - likeness of the boxes and distribution focal loss of each image, `[B]`, each pair by its weight `[n]`."""
+    """1 - similarity of the boxes and distribution focal loss of each image, `[B]`, each pair by its weight `[n]`."""
     zero = pred.logits.new_zeros(len(pred.logits))
     point = pairs.row % len(pred.points)
     place, stride = pred.points[point], pred.strides[point]
@@ -190,8 +190,8 @@ def _box_sums(pred: DensePrediction, pairs: _Pairs, weight: Tensor, config: Loss
 
     distances = pred.distances.flatten(0, 1).index_select(0, pairs.row)
     own = pred._replace(distances=distances[None], points=place, strides=stride).boxes()[0]
-    likeness = similarity(own, pairs.box, config.box_loss, config.nwd_scale)
-    box = sums(1 - likeness, _by_level(config.box, pred.strides))
+    alike = similarity(own, pairs.box, config.box_loss, config.nwd_scale)
+    box = sums(1 - alike, _by_level(config.box, pred.strides))
     if pred.distances.shape[-1] == 1:
         return box, zero
     sides = torch.cat([place - pairs.box[:, :2], pairs.box[:, 2:] - place], 1) / stride[:, None]

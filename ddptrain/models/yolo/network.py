@@ -114,7 +114,7 @@ class Yolo(nn.Module):
     """Anchor-free one-stage detector.
 
     Raises:
-        UserError: the torchvision backbone is unknown or unfit, or its weights cannot be had.
+        UserError: the torchvision backbone is unknown or unfit, or its weights are not available.
     """
 
     def __init__(self, config: YoloConfig, num_classes: int, image_size: int = 640) -> None:

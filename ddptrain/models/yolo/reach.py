@@ -1,4 +1,4 @@
-"""What the points of each level of the detector can see, and which boxes they can say."""
+"""What the points of each level of the detector see, and how large a box they can predict."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Level(NamedTuple):
     Attributes:
         stride: pixels between its points.
         field: side of the square of pixels that a score depends on, the receptive field.
-        longest: side in pixels of the largest box that it can say; None for no limit.
+        longest: side in pixels of the largest box that it can predict; None for no limit.
     """
 
     stride: int

@@ -83,7 +83,7 @@ class DetectionTask(TableTask):
         config = self.config
         train, depth = self._with_depth("train")
         if config.loss.class_weights == "balanced":
-            self._build_detector(np.sum([class_counts(s.table) for s in train], 0))
+            self._build_detector(np.sum([class_counts(s.table) for s in train if s.used], 0))
         self.read_truth()
         self._refuse_missing(train)
         self.accept(train, self.val_sets)

@@ -54,7 +54,7 @@ class LogitsTask(TableTask):
         return [{"logits": row} for row in self.logits(model, batch).float().cpu().numpy()]
 
     def _weigh(self, truth: Sequence[np.ndarray]) -> None:
-        """Set the weights of the loss; `truth`: bool `[n, C]` of the training samples of each dataset."""
+        """Set the weights of the loss; `truth`: bool `[n, C]` of the training samples of each dataset that is drawn from."""
         counts = sum((t.sum(0) for t in truth), start=np.zeros(len(self.classes), np.int64))
         total = sum(len(t) for t in truth)
         self._weights = class_weights(self.loss_config.class_weights, counts)

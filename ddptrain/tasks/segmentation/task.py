@@ -66,7 +66,9 @@ class SegmentationTask(TableTask):
         self.train = SegmentationSamples(tables, annotated(train), data.image_size, data.augment, self.config.seed)
         self.val_samples = SegmentationSamples(val_tables, annotated(val), data.image_size, None, native=self.slides)
         if isinstance(self.config.loss, PixelLossConfig):
-            self._weights = class_weights(self.config.loss.class_weights, sum(t.pixels[:, :-1].sum(0) for t in tables))
+            self._weights = class_weights(
+                self.config.loss.class_weights, sum(s.table.pixels[:, :-1].sum(0) for s in train if s.used)
+            )
 
     def notes_on(self, data: DataSet) -> list[str]:
         if not data.table.pixels[:, :-1].any():
