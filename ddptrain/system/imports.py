@@ -15,10 +15,12 @@ def quick_imports(own: bool) -> Iterator[None]:
     Args:
         own: the process is this command's own: nor does Python ever look among what was made up to here.
     """
+    before = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if own:
             gc.freeze()
-        gc.enable()
+        if before:
+            gc.enable()

@@ -127,8 +127,8 @@ def test_advice_names_what_costs_most_and_what_would_help() -> None:
     computing = {"read": Seconds(0.2, 0.1), "decode": Seconds(7.0, 6.9), "collate": Seconds(0.1, 0.1)}
     few, many = (DataConfig.model_construct(workers=n, cache=cache) for n, cache in ((2, "none"), (16, "ram")))
     assert advice(0.34, computing, few, 16) == (
-        "the run waits for data 34% of the time; making a sample takes 7.3 ms (read 0.2, decode 7.0, collate 0.1), decode the "
-        "most: raise data.workers (2 now, 16 cores), keep decoded pixels (data.cache=disk) or lower data.image_size"
+        "the run waits for data 34% of the time; making a sample takes 7.3 ms (read 0.2, decode 7.0, collate 0.1), mostly "
+        "decode: raise data.workers (2 now, 16 cores), keep decoded pixels (data.cache=disk) or lower data.image_size"
     )
     assert advice(0.34, computing, many, 16).endswith("mostly decode: lower data.image_size")
     waiting = {"read": Seconds(30.0, 0.1), "decode": Seconds(7.0, 6.9)}
