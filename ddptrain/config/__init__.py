@@ -9,7 +9,8 @@ from ddptrain.config.classification import (
     SmallResNetConfig,
 )
 from ddptrain.config.data import AugmentConfig, DataConfig, DatasetConfig
-from ddptrain.config.detection import DetectionDataset, DetectionRun, LossConfig, TorchvisionConfig, YoloConfig
+from ddptrain.config.detection import DetectionDataset, DetectionRun, TorchvisionConfig
+from ddptrain.config.detection_loss import LossConfig
 from ddptrain.config.interaction import InteractionConfig, InteractionDataset, InteractionRun, PairsConfig
 from ddptrain.config.labels import ImageLossConfig
 from ddptrain.config.load import load_config, no_line, resolve
@@ -26,6 +27,7 @@ from ddptrain.config.segmentation import (
 )
 from ddptrain.config.slurm import SlurmConfig
 from ddptrain.config.train import CheckpointConfig, EvalConfig, MonitorConfig, TrainConfig
+from ddptrain.config.yolo import YoloConfig
 
 __all__ = [
     "AugmentConfig",

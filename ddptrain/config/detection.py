@@ -1,15 +1,17 @@
-"""The config of detection: its datasets, its augmentation, its detectors, their loss and its evaluation."""
+"""The config of detection: its datasets, its augmentation, its detectors and its evaluation."""
 
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ddptrain.config.data import DATASETS, DataConfig, HoldoutDataset, MixingAugment
-from ddptrain.config.labels import ClassWeights, check_weights
+from ddptrain.config.detection_loss import LossConfig
+from ddptrain.config.labels import check_weights
 from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, Rule, above_0, holdout_rule, only, split_rule
 from ddptrain.config.run import RunConfig
-from ddptrain.config.section import NamedSection, NetworkSection, Section, Switch
+from ddptrain.config.section import NetworkSection, Switch
 from ddptrain.config.train import EvalConfig
+from ddptrain.config.yolo import YoloConfig
 
 FORMATS = ("coco", "yolo", "voc", "visdrone", "visdrone-vid", "uavdt", "uavdt-xml", "auair", "csv")
 TORCHVISION_DETECTORS = (
@@ -61,39 +63,6 @@ class DetectionData(DataConfig):
     learns the unlabelled objects there as background."""
 
 
-class YoloConfig(NetworkSection):
-    """The package's own anchor-free detector."""
-
-    name: Literal["yolo"] = "yolo"
-    """The package's own detector, or a torchvision detector by its torchvision name."""
-    size: Literal["n", "s", "m", "l"] = "n"
-    """Depth and width of backbone, neck and head."""
-    strides: tuple[int, ...] = (8, 16, 32)
-    """Strides of the head's levels, in pixels: [8, 16, 32], [4, 8, 16] or [4, 8, 16, 32] (small objects)."""
-    in_channels: int = Field(default=3, ge=1, le=64)
-    """Channels of the input image: 3 (RGB), 4 (RGB and depth) or 5 (RGB, depth, and whether the depth is known)."""
-    fusion: Literal["early", "add"] = "early"
-    """Where depth comes in: `early`, as channels of the one stem; `add`, through a stem of its own whose output is added."""
-    backbone: str | None = None
-    """A torchvision classification model (`resnet18`, `mobilenet_v3_large`, `convnext_tiny` …) that replaces the own
-    backbone."""
-    pretrained: Switch = False
-    """Start a torchvision backbone from its published weights (from torchvision's cache, or downloaded)."""
-    norm: Literal["batch", "sync", "group", "frozen", "none"] = "batch"
-    """Normalization layers: `batch` over a micro batch, `sync` over all ranks, `group` within one sample, `frozen`
-    constants, `none`."""
-    reg_max: int = Field(default=16, ge=1, le=64)
-    """Bins of the distribution over each box side; 1 predicts the distance itself, without DFL."""
-
-    @field_validator("strides")
-    @classmethod
-    def _strides(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        allowed = ((8, 16, 32), (4, 8, 16), (4, 8, 16, 32))
-        if value not in allowed:
-            raise ValueError("allowed: " + ", ".join(str(list(a)) for a in allowed))
-        return value
-
-
 class TorchvisionConfig(NetworkSection):
     """A detector of torchvision, its classes replaced by the run's."""
 
@@ -106,68 +75,6 @@ class TorchvisionConfig(NetworkSection):
 
 
 Models = YoloConfig | TorchvisionConfig
-
-
-Gain = float | tuple[float, ...]
-BoxLoss = Literal["iou", "giou", "diou", "ciou", "eiou", "nwd"]
-ScoreLoss = Literal["bce", "focal", "quality_focal", "varifocal"]
-
-
-class SizeWeights(Section):
-    """Factors on the box loss and the distribution focal loss of an object, by its size."""
-
-    small: float = Field(default=1.0, ge=0)
-    """Objects below 32² square pixels of the network's input."""
-    medium: float = Field(default=1.0, ge=0)
-    """Objects from 32² to 96² square pixels."""
-    large: float = Field(default=1.0, ge=0)
-    """Objects of 96² square pixels and more."""
-
-
-class LossConfig(NamedSection):
-    """Gains of the detection loss (of the package's own detector; torchvision's detectors bring their own loss)."""
-
-    name: Literal["detection"] = "detection"
-    box: Gain = 7.5
-    """Gain of the box loss: a number, or one for each level of the head, finest first."""
-    cls: Gain = 0.5
-    """Gain of the classification loss: a number, or one for each level."""
-    dfl: Gain = 1.5
-    """Gain of the distribution focal loss: a number, or one for each level."""
-    box_loss: BoxLoss = "ciou"
-    """The box loss is 1 minus this similarity of two boxes: `iou`, `giou`, `diou`, `ciou`, `eiou`, or `nwd`, the normalised
-    Wasserstein distance, which small boxes that do not overlap can still learn from."""
-    nwd_scale: float = Field(default=12.8, gt=0)
-    """Pixels of distance at which `nwd` has fallen to 1/e; about the size of the objects."""
-    cls_loss: ScoreLoss = "bce"
-    """The classification loss: `bce`, binary cross entropy; `focal`, `quality_focal` and `varifocal` give less weight to what
-    is easy."""
-    focal_gamma: float = Field(default=2.0, ge=0)
-    """Exponent of the error in the focal losses."""
-    focal_alpha: float = Field(default=0.25, ge=0, le=1)
-    """Weight of objects in `focal` (background has 1 less it); weight of the background in `varifocal`."""
-    cls_pw: float = Field(default=1.0, gt=0)
-    """Factor on the term of objects in the binary cross entropy (its `pos_weight`); above 1 for more recall."""
-    class_weights: ClassWeights = "none"
-    """Factor on the classification loss of each class: `balanced` for one over its number of training objects, or a number
-    for each; their mean becomes 1."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """At an object's points the target of its class loses half of this part, and the other classes get it."""
-    topk: int = Field(default=10, ge=1, le=100)
-    """Largest number of anchor points that the task-aligned assigner gives to each object."""
-    alpha: float = Field(default=0.5, gt=0)
-    """Exponent of the score in the alignment metric."""
-    beta: float = Field(default=6.0, gt=0)
-    """Exponent of the IoU in the alignment metric."""
-    size_weights: SizeWeights = SizeWeights()
-    """Weights by size; `ddptrain check` reports what part of the box loss each size gets."""
-
-    @field_validator("box", "cls", "dfl")
-    @classmethod
-    def _gains(cls, value: Gain) -> Gain:
-        if min(value, default=0) < 0 if isinstance(value, tuple) else value < 0:
-            raise ValueError("must be a number ≥ 0, or a list of one for each level")
-        return value
 
 
 class DetectionEval(EvalConfig):

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ddptrain.config.detection import BoxLoss
+from ddptrain.config.detection_loss import BoxLoss
 from ddptrain.structures import COCO_AREAS
 
 _EPS = 1e-7

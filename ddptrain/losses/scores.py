@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddptrain.config.detection import ScoreLoss
+from ddptrain.config.detection_loss import ScoreLoss
 
 
 def score_loss(logits: Tensor, target: Tensor, kind: ScoreLoss, gamma: float, alpha: float, positive: float = 1.0) -> Tensor:

@@ -12,8 +12,8 @@ from run_states import state_of
 from torch import Tensor, nn
 from torchvision.models import get_model
 
-from ddptrain.config.detection import YoloConfig
 from ddptrain.config.segmentation import Mask2FormerConfig
+from ddptrain.config.yolo import YoloConfig
 from ddptrain.errors import UserError
 from ddptrain.models.checkpointing import checkpoint_stages
 from ddptrain.models.mask2former.network import build_mask2former

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddptrain.config import DetectionRun, YoloConfig
-from ddptrain.config.detection import SizeWeights
+from ddptrain.config.detection_loss import SizeWeights
 from ddptrain.data.inspect.statistics import EDGES, Sizes, box_sizes
 from ddptrain.reporting.page import Section, histogram
 from ddptrain.tasks.inspection.base import DataSet, Inspection

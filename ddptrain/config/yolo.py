@@ -1,0 +1,40 @@
+"""The config of the package's own detector."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from ddptrain.config.section import NetworkSection, Switch
+
+
+class YoloConfig(NetworkSection):
+    """The package's own anchor-free detector."""
+
+    name: Literal["yolo"] = "yolo"
+    """The package's own detector, or a torchvision detector by its torchvision name."""
+    size: Literal["n", "s", "m", "l"] = "n"
+    """Depth and width of backbone, neck and head."""
+    strides: tuple[int, ...] = (8, 16, 32)
+    """Strides of the head's levels, in pixels: [8, 16, 32], [4, 8, 16] or [4, 8, 16, 32] (small objects)."""
+    in_channels: int = Field(default=3, ge=1, le=64)
+    """Channels of the input image: 3 (RGB), 4 (RGB and depth) or 5 (RGB, depth, and whether the depth is known)."""
+    fusion: Literal["early", "add"] = "early"
+    """Where depth comes in: `early`, as channels of the one stem; `add`, through a stem of its own whose output is added."""
+    backbone: str | None = None
+    """A torchvision classification model (`resnet18`, `mobilenet_v3_large`, `convnext_tiny` …) that replaces the own
+    backbone."""
+    pretrained: Switch = False
+    """Start a torchvision backbone from its published weights (from torchvision's cache, or downloaded)."""
+    norm: Literal["batch", "sync", "group", "frozen", "none"] = "batch"
+    """Normalization layers: `batch` over a micro batch, `sync` over all ranks, `group` within one sample, `frozen`
+    constants, `none`."""
+    reg_max: int = Field(default=16, ge=1, le=64)
+    """Bins of the distribution over each box side; 1 predicts the distance itself, without DFL."""
+
+    @field_validator("strides")
+    @classmethod
+    def _strides(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        allowed = ((8, 16, 32), (4, 8, 16), (4, 8, 16, 32))
+        if value not in allowed:
+            raise ValueError("allowed: " + ", ".join(str(list(a)) for a in allowed))
+        return value
