@@ -6,16 +6,19 @@ from pydantic import Field, field_validator
 
 from ddptrain.config.section import NetworkSection, Switch
 
+STRIDES = (4, 8, 16, 32, 64)
+
 
 class YoloConfig(NetworkSection):
     """The package's own anchor-free detector."""
 
     name: Literal["yolo"] = "yolo"
     """The package's own detector, or a torchvision detector by its torchvision name."""
-    size: Literal["n", "s", "m", "l"] = "n"
+    size: Literal["n", "s", "m", "l", "x"] = "n"
     """Depth and width of backbone, neck and head."""
     strides: tuple[int, ...] = (8, 16, 32)
-    """Strides of the head's levels, in pixels: [8, 16, 32], [4, 8, 16] or [4, 8, 16, 32] (small objects)."""
+    """Strides of the head's levels, in pixels: some of 4, 8, 16, 32, 64 in a row, such as [4, 8, 16] (small objects) or
+    [8, 16, 32, 64] (large images); the backbone ends at the coarsest."""
     in_channels: int = Field(default=3, ge=1, le=64)
     """Channels of the input image: 3 (RGB), 4 (RGB and depth) or 5 (RGB, depth, and whether the depth is known)."""
     fusion: Literal["early", "add"] = "early"
@@ -28,13 +31,15 @@ class YoloConfig(NetworkSection):
     norm: Literal["batch", "sync", "group", "frozen", "none"] = "batch"
     """Normalization layers: `batch` over a micro batch, `sync` over all ranks, `group` within one sample, `frozen`
     constants, `none`."""
+    activation: Literal["silu", "relu", "leaky_relu", "gelu", "hardswish", "mish"] = "silu"
+    """Activation after each convolution of the package's own layers."""
     reg_max: int = Field(default=16, ge=1, le=64)
     """Bins of the distribution over each box side; 1 predicts the distance itself, without DFL."""
 
     @field_validator("strides")
     @classmethod
     def _strides(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        allowed = ((8, 16, 32), (4, 8, 16), (4, 8, 16, 32))
-        if value not in allowed:
-            raise ValueError("allowed: " + ", ".join(str(list(a)) for a in allowed))
+        first = STRIDES.index(value[0]) if value and value[0] in STRIDES else 0
+        if not value or value != STRIDES[first : first + len(value)]:
+            raise ValueError("must be some of 4, 8, 16, 32, 64 in a row, such as [8, 16, 32] or [4, 8, 16, 32]")
         return value

@@ -105,6 +105,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "pretrained": Key(True, probe.network),
         "norm": Key("none", probe.network),
         "reg_max": Key(4, probe.network),
+        "activation": Key("mish", probe.network),
     },
     "TorchvisionConfig": {
         "name": Key("fasterrcnn_mobilenet_v3_large_320_fpn", probe.network),

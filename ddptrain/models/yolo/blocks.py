@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,16 +15,34 @@ BN_MOMENTUM = 0.03
 
 
 class ConvNormAct(nn.Module):
-    """Convolution (padded so that stride 1 keeps the size), norm, SiLU. The bias is on only without a norm."""
+    """Convolution (padded so that stride 1 keeps the size), norm, SiLU (another by `set_activation`). The bias is on only
+    without a norm."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, norm: Norm, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=norm == "none")
         self.norm = NORMS[norm](c_out, BN_EPS, BN_MOMENTUM)
-        self.act = nn.SiLU()  # not in place: autograd would have to copy its input
+        self.act: nn.Module = nn.SiLU()  # not in place: autograd would have to copy its input
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.norm(self.conv(x)))
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.1),
+    "gelu": nn.GELU,
+    "hardswish": nn.Hardswish,
+    "mish": nn.Mish,
+}
+
+
+def set_activation(model: nn.Module, name: str) -> None:
+    """Give every `ConvNormAct` below `model` the activation of this name."""
+    for module in model.modules():
+        if isinstance(module, ConvNormAct):
+            module.act = ACTIVATIONS[name]()
 
 
 class Bottleneck(nn.Module):

@@ -7,11 +7,13 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ddptrain.config import YoloConfig
+from ddptrain.config.yolo import STRIDES
 from ddptrain.models.class_layers import Layout
 from ddptrain.models.torchvision_backbone import TorchvisionBackbone
-from ddptrain.models.yolo.blocks import ConvNormAct, CspStage, Norm, PyramidPool, scale_to_unit_variance
+from ddptrain.models.yolo.blocks import ConvNormAct, CspStage, Norm, PyramidPool, scale_to_unit_variance, set_activation
 from ddptrain.models.yolo.decode import DensePrediction
 from ddptrain.models.yolo.head import DecoupledHead
 
@@ -21,21 +23,27 @@ class Size:
     """Depth and width of one size.
 
     Attributes:
-        widths: channels at strides 2, 4, 8, 16, 32.
-        depths: bottlenecks of the backbone's stages at strides 4, 8, 16, 32.
+        widths: channels at strides 2, 4, 8, 16, 32, 64.
+        depths: bottlenecks of the backbone's stages at strides 4, 8, 16, 32, 64.
         neck_depth: bottlenecks of each stage of the neck.
     """
 
-    widths: tuple[int, int, int, int, int]
-    depths: tuple[int, int, int, int]
+    widths: tuple[int, int, int, int, int, int]
+    depths: tuple[int, int, int, int, int]
     neck_depth: int
+
+    def channels(self, strides: tuple[int, ...]) -> tuple[int, ...]:
+        """Channels at some strides."""
+        widths = dict(zip((2, *STRIDES), self.widths))
+        return tuple(widths[s] for s in strides)
 
 
 SIZES = {
-    "n": Size((16, 32, 64, 128, 256), (1, 2, 2, 1), 1),
-    "s": Size((32, 64, 128, 256, 512), (1, 2, 2, 1), 1),
-    "m": Size((48, 96, 192, 384, 576), (2, 4, 4, 2), 2),
-    "l": Size((64, 128, 256, 512, 512), (3, 6, 6, 3), 3),
+    "n": Size((16, 32, 64, 128, 256, 256), (1, 2, 2, 1, 1), 1),
+    "s": Size((32, 64, 128, 256, 512, 512), (1, 2, 2, 1, 1), 1),
+    "m": Size((48, 96, 192, 384, 576, 576), (2, 4, 4, 2, 2), 2),
+    "l": Size((64, 128, 256, 512, 512, 512), (3, 6, 6, 3, 3), 3),
+    "x": Size((80, 160, 320, 640, 640, 640), (3, 6, 6, 3, 3), 3),
 }
 
 
@@ -49,13 +57,13 @@ class CspBackbone(nn.Module):
         super().__init__()
         size, strides, in_channels, norm = SIZES[config.size], config.strides, config.in_channels, config.norm
         self.strides = strides
-        w = dict(zip((2, 4, 8, 16, 32), size.widths))
-        self.channels = tuple(w[s] for s in strides)
+        w = dict(zip((2, *STRIDES), size.widths))
+        self.channels = size.channels(strides)
         added = max(in_channels - 3, 0) if config.fusion == "add" else 0
         self.stem = ConvNormAct(in_channels - added, w[2], 3, norm, stride=2)
         self.added_stem = ConvNormAct(added, w[2], 3, norm, stride=2) if added else None
         self.stages = nn.ModuleDict()
-        for stride, depth in zip((4, 8, 16, 32), size.depths):
+        for stride, depth in zip(STRIDES, size.depths):
             if stride <= max(strides):
                 layers: list[nn.Module] = [
                     ConvNormAct(w[stride // 2], w[stride], 3, norm, stride=2),
@@ -128,15 +136,20 @@ class Yolo(nn.Module):
             self.backbone = TorchvisionBackbone(
                 config.backbone, strides, config.in_channels, norm, config.pretrained, config.fusion
             )
-        channels = tuple(w for s, w in zip((2, 4, 8, 16, 32), size.widths) if s in strides)
+        channels = size.channels(strides)
         self.neck = PathAggregation(self.backbone.channels, channels, size.neck_depth, norm)
         self.head = DecoupledHead(channels, strides, num_classes, config.reg_max, norm, image_size)
+        set_activation(self, config.activation)
         if norm in ("frozen", "none"):
             scale_to_unit_variance(self, config.in_channels)
         self.head.init_outputs()
 
     def forward(self, images: Tensor) -> DensePrediction:
-        """Images float `[B, in_channels, H, W]` in 0..1, H and W multiples of the coarsest stride."""
+        """Images float `[B, in_channels, H, W]` in 0..1, H and W multiples of 32; for a coarsest stride of 64 they are
+        enlarged by zeros on the right and below where they are no multiples of 64."""
+        beyond = [-side % self.head.strides[-1] for side in images.shape[2:]]
+        if any(beyond):
+            images = F.pad(images, (0, beyond[1], 0, beyond[0]))
         return self.head(self.neck(self.backbone(images)))
 
     def class_layers(self) -> dict[str, Layout]:

@@ -41,7 +41,7 @@ def levels(model: nn.Module, channels: int) -> list[Level]:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         if isinstance(module, ConvNormAct):
-            module.norm, module.act = nn.Identity(), nn.Identity()  # type: ignore[assignment]
+            module.norm, module.act = nn.Identity(), nn.Identity()
         for name, child in module.named_children():
             if isinstance(child, nn.MaxPool2d):
                 setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))

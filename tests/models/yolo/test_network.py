@@ -11,7 +11,7 @@ from ddptrain.models.yolo.decode import DensePrediction, detections
 from ddptrain.models.yolo.loss import detection_loss
 from ddptrain.models.yolo.network import Yolo
 
-STRIDES = [(8, 16, 32), (4, 8, 16), (4, 8, 16, 32)]
+STRIDES = [(8, 16, 32), (4, 8, 16), (4, 8, 16, 32), (8, 16, 32, 64), (8,), (4, 8)]
 
 
 def no_targets(b: int, classes: int) -> dict[str, torch.Tensor]:
@@ -29,8 +29,8 @@ def no_targets(b: int, classes: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("size", ["n", "s"])
 def test_shapes_points_and_strides(size, strides):
     with torch.no_grad():
-        pred = Yolo(YoloConfig(size=size, strides=strides, in_channels=4), 5).eval()(torch.rand(2, 4, 64, 96))
-    total = sum((64 // s) * (96 // s) for s in strides)
+        pred = Yolo(YoloConfig(size=size, strides=strides, in_channels=4), 5).eval()(torch.rand(2, 4, 64, 128))
+    total = sum((64 // s) * (128 // s) for s in strides)
     assert pred.logits.shape == (2, total, 5)
     assert pred.distances.shape == (2, total, 4, 16)
     assert pred.points.shape == (total, 2)
@@ -38,7 +38,7 @@ def test_shapes_points_and_strides(size, strides):
     # the points of each level are the centres of its cells
     for s in strides:
         own = pred.points[pred.strides == s]
-        expected = {(x * s + s / 2, y * s + s / 2) for y in range(64 // s) for x in range(96 // s)}
+        expected = {(x * s + s / 2, y * s + s / 2) for y in range(64 // s) for x in range(128 // s)}
         assert set(map(tuple, own.tolist())) == expected
 
 
@@ -59,7 +59,8 @@ def test_points_belong_to_the_pixels_that_they_name():
 
 
 @pytest.mark.parametrize(
-    ("size", "low", "high"), [("n", 2.4e6, 3.0e6), ("s", 8.5e6, 11.5e6), ("m", 20e6, 28e6), ("l", 36e6, 46e6)]
+    ("size", "low", "high"),
+    [("n", 2.4e6, 3.0e6), ("s", 8.5e6, 11.5e6), ("m", 20e6, 28e6), ("l", 36e6, 46e6), ("x", 58e6, 72e6)],
 )
 def test_parameter_counts(size, low, high):
     with torch.device("meta"):
@@ -121,6 +122,31 @@ def test_norms_are_what_was_asked_for():
     # a checkpoint of one fits into the other
     frozen = Yolo(YoloConfig(norm="frozen"), 2)
     frozen.load_state_dict(Yolo(YoloConfig(), 2).state_dict())
+
+
+def test_a_stride_of_64_takes_images_that_are_multiples_of_32():
+    """They are enlarged on the right and below, so that points and boxes stay where they are."""
+    model = Yolo(YoloConfig(strides=(16, 32, 64)), 2).eval()
+    image = torch.rand(1, 3, 96, 160)
+    with torch.no_grad():
+        pred, padded = model(image), model(nn.functional.pad(image, (0, 32, 0, 32)))
+    assert pred.points.shape == (8 * 12 + 4 * 6 + 2 * 3, 2)
+    assert torch.equal(pred.logits, padded.logits)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("relu", nn.ReLU), ("leaky_relu", nn.LeakyReLU), ("mish", nn.Mish)])
+def test_the_activation_is_what_was_asked_for(name, kind):
+    model = Yolo(YoloConfig(activation=name), 2)
+    assert not any(isinstance(m, nn.SiLU) for m in model.modules())
+    assert sum(isinstance(m, kind) for m in model.modules()) == sum(
+        isinstance(m, nn.Conv2d) and m.bias is None for m in model.modules()
+    )
+
+
+@pytest.mark.parametrize("strides", [[], [8, 32], [16, 8], [2, 4], [64, 128], [8, 8]])
+def test_strides_are_some_in_a_row(strides):
+    with pytest.raises(ValueError, match="in a row"):
+        YoloConfig.model_validate({"strides": tuple(strides)})
 
 
 @pytest.mark.learning
