@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +56,7 @@ class Sample:
         to_native: float32 `[2, 3]`: affine map from pixels of `image` to pixels of the file.
         native_size: (width, height) of the file in pixels.
         replaced: where the drawn image could not be read: which, why, and what takes its place, in one line.
+        weight: factor on its loss.
     """
 
     key: SampleKey
@@ -63,6 +66,7 @@ class Sample:
     to_native: np.ndarray
     native_size: tuple[int, int]
     replaced: str | None = None
+    weight: float = 1.0
 
 
 @dataclass(slots=True)
@@ -79,6 +83,7 @@ class Batch:
             Segmentation: uint8 `[B, H, W]`, see `Sample`; images and masks are padded to the largest.
         to_native: float32 `[B, 2, 3]`, see `Sample`.
         native_size: int64 `[B, 2]`: width, height of the files.
+        weights: float32 `[B]`, see `Sample`; None where all are 1.
         replaced: a line for each image that could not be read, see `Sample`.
         seconds: (wall, CPU) seconds that its making took, by part, where that was measured; else empty.
     """
@@ -89,12 +94,14 @@ class Batch:
     targets: dict[str, Tensor]
     to_native: Tensor
     native_size: Tensor
+    weights: Tensor | None = None
     replaced: tuple[str, ...] = ()
     seconds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def map(self, f: Callable[[Tensor], Any]) -> Batch:
         """The batch with `f` of each of its tensors."""
         own = {name: f(getattr(self, name)) for name in ("images", "keys", "annotated", "to_native", "native_size")}
+        own |= {} if self.weights is None else {"weights": f(self.weights)}
         return replace(self, **own, targets={name: f(value) for name, value in self.targets.items()})
 
     def to(self, device: torch.device) -> Batch:
@@ -132,6 +139,15 @@ class LossSum:
     parts: dict[str, Tensor] = field(default_factory=dict)
     per_sample: Tensor | None = None
     parts_per_sample: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Tensor], normalizer: Tensor, weights: Tensor | None = None) -> LossSum:
+        """The loss of parts `[B]` by name, with a graph; `weights` `[B]` or None: factors on the loss of each sample."""
+        if weights is not None:
+            parts = {name: part * weights for name, part in parts.items()}
+        every = reduce(add, parts.values())
+        each = {name: part.detach() for name, part in parts.items()}
+        return cls(every.sum(), normalizer, {name: part.sum() for name, part in each.items()}, every.detach(), each)
 
     def scaled(self, factor: float) -> LossSum:
         """The same loss, its gradient times a constant; what is logged stays as it is."""

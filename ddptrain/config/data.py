@@ -38,6 +38,9 @@ class DatasetConfig(Section):
     share: float | None = Field(default=None, ge=0)
     """Relative share of the drawn samples, whatever the dataset's size (2 and 1 mean 2:1). Default: its number of
     images. It has no effect in `val`."""
+    loss_weight: float = Field(default=1.0, gt=0, le=1000)
+    """Factor on the loss of its samples; what the loss is divided by stays as it is. A sample that is made of several images
+    (mosaic, mixup, cutmix) has the mean of their factors, in classification by their parts. It has no effect in `val`."""
     rename: dict[str, str] = {}
     """Own class name → class of the run, as in `{Car: car}`; `"*"` stands for all own classes that are not mentioned
     otherwise."""

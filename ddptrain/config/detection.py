@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from ddptrain.config.data import DATASETS, DataConfig, HoldoutDataset, MixingAugment
 from ddptrain.config.detection_loss import LossConfig
 from ddptrain.config.labels import check_weights
-from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, Rule, above_0, holdout_rule, only, split_rule
+from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, SUMMED, Rule, above_0, holdout_rule, only, split_rule
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import NetworkSection, Switch
 from ddptrain.config.train import EvalConfig
@@ -192,6 +192,7 @@ class DetectionRun(RunConfig):
     )
     dataset_rules = (
         SHARE,
+        SUMMED,
         Rule("depth_range depth_invalid", "depth: FOLDER beside it", lambda run, part, d: d.depth is None, "depth"),
         Rule(
             "depth_missing",

@@ -91,8 +91,15 @@ PRETRAINED_BACKBONE = Rule(
     "model.pretrained",
 )
 """Of torchvision's detectors and segmenters; a network without that key has nothing to refuse."""
-SHARE = Rule("share", "data.train (every image of data.val is evaluated)", lambda run, part, d: part == "val")
+SHARE = Rule("share loss_weight", "data.train (every image of data.val is evaluated)", lambda run, part, d: part == "val")
 """Of the datasets of the package's own tasks; a task of the user's own may read any key."""
+SUMMED = Rule(
+    "loss_weight",
+    "model.name=yolo (torchvision's detectors average their loss over the images of a micro batch)",
+    lambda run, part, d: run.model.name != "yolo",
+    "model.name",
+)
+"""Of the datasets of detection."""
 
 
 def split_rule(*formats: str) -> Rule:

@@ -63,11 +63,4 @@ def pixel_loss(outputs: Mapping[str, Tensor], batch: Batch, weights: Tensor | No
         if config.dice:
             terms["dice"] = config.dice * dice(logits, mask) * counts
         parts |= terms if head == "out" else {"aux": gain * sum(terms.values(), start=counts * 0)}
-    return summed(parts, counts)
-
-
-def summed(parts: Mapping[str, Tensor], counts: Tensor) -> LossSum:
-    """The loss of summed terms `[B]` by name, and the count of each image, `[B]`."""
-    every = sum(parts.values(), start=counts * 0)
-    each = {k: v.detach() for k, v in parts.items()}
-    return LossSum(every.sum(), counts.sum(), {k: v.sum() for k, v in each.items()}, every.detach(), each)
+    return LossSum.of(parts, counts.sum(), batch.weights)

@@ -219,6 +219,12 @@ class TableTask(Task):
 PARTS: tuple[Part, ...] = ("train", "val")
 
 
+def loss_weights(sets: Sequence[DataSet]) -> tuple[float, ...]:
+    """The factor on the loss of the samples of each dataset; none where all are 1."""
+    weights = tuple(s.config.loss_weight for s in sets)
+    return weights if any(w != 1 for w in weights) else ()
+
+
 def annotated(sets: Sequence[DataSet]) -> np.ndarray:
     """bool `[datasets, C]`: the classes that each dataset labels."""
     return np.array([s.annotated for s in sets])

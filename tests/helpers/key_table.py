@@ -46,6 +46,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "images": Key("nowhere", probe.samples),
         "names": Key(["one"], probe.samples),
         "share": Key(7, probe.samples),
+        "loss_weight": Key(7, probe.loss),
         "rename": Key({"nobody": 0}, probe.samples),
         "ignore": Key(["nobody"], probe.samples),
         "drop": Key(["nobody"], probe.samples),

@@ -56,7 +56,7 @@ classes: [car, bus, pedestrian]
 data:
   train:
     - {name: skyview, format: visdrone, root: DATA/skyview, split: train, share: 2, drop: ["*"]}
-    - {name: streets, format: voc, root: DATA/streets, split: train, share: 1}
+    - {name: streets, format: voc, root: DATA/streets, split: train, share: 1, loss_weight: 2}
   val:
     - {name: skyview, format: visdrone, root: DATA/skyview, split: val, drop: ["*"]}
     - {name: streets, format: voc, root: DATA/streets, split: val}

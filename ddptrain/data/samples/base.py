@@ -8,7 +8,7 @@ place of an image that cannot be read, the check of its size, the way back to th
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, NamedTuple
 
@@ -93,6 +93,7 @@ class ImageSamples(ABC, Generic[T]):
         image_size: side of the network's input in pixels.
         augment: None for evaluation: nothing is drawn.
         seed: the run's seed; every draw is a function of it and the key's position.
+        weights: the factor on the loss of the samples of each dataset; empty where all are 1.
     """
 
     tables: Sequence[T]
@@ -100,6 +101,7 @@ class ImageSamples(ABC, Generic[T]):
     image_size: int
     augment: AugmentConfig | None
     seed: int = 0
+    weights: Sequence[float] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         # the images of a few samples, which their neighbours may take in, too
@@ -202,6 +204,10 @@ class ImageSamples(ABC, Generic[T]):
         sample.replaced = join_faults([fault, sample.replaced])
         return sample
 
+    def weight(self, *keys: SampleKey) -> float:
+        """The mean factor on the loss of samples with these keys."""
+        return sum(self.weights[key.dataset] for key in keys) / len(keys) if self.weights else 1.0
+
     def load_readable(self, key: SampleKey) -> Loaded:
         """What is read for a key, or what takes its place."""
         try:
@@ -234,6 +240,7 @@ class ImageSamples(ABC, Generic[T]):
             targets={name: torch.from_numpy(value) for name, value in cls.join([s.targets for s in samples]).items()},
             to_native=torch.from_numpy(np.stack([s.to_native for s in samples])),
             native_size=torch.tensor([s.native_size for s in samples], dtype=torch.int64),
+            weights=torch.tensor([s.weight for s in samples]) if any(s.weight != 1 for s in samples) else None,
             replaced=tuple(s.replaced for s in samples if s.replaced is not None),
         )
 

@@ -45,10 +45,12 @@ class ClassificationSamples(ImageSamples[ImageTable]):
     def make(self, key: SampleKey, source: Pixels) -> Sample:
         """The sample of a key from its decoded image."""
         pixels, matrix = self.view(key.position).show(source)
-        targets = {"classes": self._classes(key)}
+        targets, weight = {"classes": self._classes(key)}, self.weight(key)
         if self.augment is not None and self.partners is not None:
-            targets |= self._partner(key, self.augment, self.partners)
-        return Sample(key, pixels, targets, self.annotated[key.dataset], to_native(matrix), source.size)
+            mixed, other = self._partner(key, self.augment, self.partners)
+            targets |= mixed
+            weight += (1 - float(mixed["part"])) * (other - weight)
+        return Sample(key, pixels, targets, self.annotated[key.dataset], to_native(matrix), source.size, weight=weight)
 
     def _classes(self, key: SampleKey) -> np.ndarray:
         table = self.tables[key.dataset]
@@ -56,16 +58,18 @@ class ClassificationSamples(ImageSamples[ImageTable]):
         classes[table.labels[table.rows(key.index)]] = 1
         return classes
 
-    def _partner(self, key: SampleKey, augment: ClassificationAugment, partners: Partners) -> dict[str, np.ndarray]:
-        """The targets about the partner, of the same shapes where nothing is mixed in."""
-        size, part, box = self.image_size, 1.0, np.zeros(4, np.int64)
+    def _partner(
+        self, key: SampleKey, augment: ClassificationAugment, partners: Partners
+    ) -> tuple[dict[str, np.ndarray], float]:
+        """The targets about the partner, of the same shapes where nothing is mixed in, and its factor on the loss."""
+        weight, size, part, box = self.weight(key), self.image_size, 1.0, np.zeros(4, np.int64)
         image, classes = np.zeros((size, size, 3), np.uint8), np.zeros_like(self._classes(key))
         mix = random_mix(augment.mixup, augment.cutmix, augment.mix_alpha, size, rng(self.seed, key.position, "mix"))
         if mix is not None and key.position < partners.until:
             other = partners.draw(key, self.seed, 1)[0]
             try:
                 image, classes = self.view(key.position + PARTNER).show(self.load(other))[0], self._classes(other)
-                part, box = mix
+                (part, box), weight = mix, self.weight(other)
             except BadImage:  # reported when its own turn comes
                 pass
-        return {"partner": image, "partner_classes": classes, "part": np.array(part, np.float32), "box": box}
+        return {"partner": image, "partner_classes": classes, "part": np.array(part, np.float32), "box": box}, weight

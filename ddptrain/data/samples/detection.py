@@ -107,6 +107,7 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
         layers = [sources[i : i + width] for i in range(0, len(sources), width)]
         sample = compose(key, layers, self.image_size, self.augment, self.seed, self.channels)
         sample.replaced = join_faults([other.fault for other in loaded])
+        sample.weight = self.weight(key, *(other.key for other in loaded))
         return cut_border(sample) if self.rectangular else sample
 
     def shapes(self) -> list[np.ndarray]:

@@ -68,7 +68,7 @@ class PairSamples(ImageSamples[PeopleTable]):
             "geometry": geometry(a[None], b[None], size)[0],
             "boxes": boxes,
         }
-        return Sample(key, pixels, targets, self.annotated[key.dataset], back, size)
+        return Sample(key, pixels, targets, self.annotated[key.dataset], back, size, weight=self.weight(key))
 
 
 def crops(image: np.ndarray, boxes: np.ndarray, view: ImageView) -> tuple[np.ndarray, np.ndarray]:

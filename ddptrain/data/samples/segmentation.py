@@ -76,7 +76,7 @@ class SegmentationSamples(ImageSamples[MaskTable]):
             pixels, matrix = self.view(key.position).show(image, place)
             back = to_native(matrix)
             targets = {"mask": warp_nearest(mask, matrix, self.image_size, VOID)}
-        return Sample(key, pixels, targets, self.annotated[key.dataset], back, size, fault)
+        return Sample(key, pixels, targets, self.annotated[key.dataset], back, size, fault, self.weight(key))
 
     @classmethod
     def collate(cls, samples: Sequence[Sample]) -> Batch:

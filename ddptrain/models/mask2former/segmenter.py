@@ -9,7 +9,7 @@ from ddptrain.config import Mask2FormerConfig, MaskLossConfig
 from ddptrain.models.mask2former.loss import mask_sums
 from ddptrain.models.mask2former.network import build_mask2former
 from ddptrain.models.pretrained import Normalised
-from ddptrain.models.segmenter import SegmenterSettings, summed
+from ddptrain.models.segmenter import SegmenterSettings
 from ddptrain.seeding import rng
 from ddptrain.structures import Batch, LossSum
 
@@ -32,4 +32,5 @@ class MaskSegmenter:
             for position in batch.keys[:, 0].tolist()
         ]
         outputs = model(batch.unit_images())
-        return summed(*mask_sums(outputs["classes"], outputs["masks"], mask, batch.annotated, generators, config))
+        parts, counts = mask_sums(outputs["classes"], outputs["masks"], mask, batch.annotated, generators, config)
+        return LossSum.of(parts, counts.sum(), batch.weights)

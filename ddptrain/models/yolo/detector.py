@@ -29,7 +29,8 @@ class YoloDetector:
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         """Summed loss; its normalizer is the sum of the target scores."""
         prediction = model(batch.unit_images())
-        loss = detection_loss(prediction, **batch.targets, **self._weights(batch), config=self._settings.loss)
+        terms = {**batch.targets, **self._weights(batch), "weights": batch.weights}
+        loss = detection_loss(prediction, **terms, config=self._settings.loss)
         # YOLO's scale: the gradient of a step is that of global_batch times the mean loss, which lr and clip_norm are made for
         return loss.scaled(self._settings.global_batch)
 

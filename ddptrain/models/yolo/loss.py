@@ -48,18 +48,13 @@ class _Pairs(NamedTuple):
     target: Tensor
 
 
-def detection_loss(pred: DensePrediction, *, annotated: Tensor, config: LossConfig, **targets: Tensor) -> LossSum:
-    """`detection_terms`, whose targets it takes, as sums over a micro batch; the normalizer is the sum of the scores."""
+def detection_loss(
+    pred: DensePrediction, *, annotated: Tensor, config: LossConfig, weights: Tensor | None = None, **targets: Tensor
+) -> LossSum:
+    """`detection_terms`, whose targets it takes, as sums over a micro batch; the normalizer is the sum of the scores, whatever
+    the `weights` of the images, float32 `[B]`."""
     parts, scores = detection_terms(pred, annotated=annotated, config=config, **targets)
-    every = parts["box"] + parts["cls"] + parts["dfl"]
-    each = {k: v.detach() for k, v in parts.items()}
-    return LossSum(
-        total=every.sum(),
-        normalizer=scores.sum(),
-        parts={k: v.sum() for k, v in each.items()},
-        per_sample=every.detach(),
-        parts_per_sample=each,
-    )
+    return LossSum.of(parts, scores.sum(), weights)
 
 
 def detection_terms(

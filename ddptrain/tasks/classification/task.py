@@ -23,7 +23,7 @@ from ddptrain.tasks.base import FileAnswer, Prediction
 from ddptrain.tasks.classification.view import ClassificationView, titled
 from ddptrain.tasks.inspection.base import DataSet
 from ddptrain.tasks.logits.task import LogitsTask, probabilities
-from ddptrain.tasks.tables import annotated
+from ddptrain.tasks.tables import annotated, loss_weights
 
 
 class ClassificationTask(LogitsTask):
@@ -49,7 +49,9 @@ class ClassificationTask(LogitsTask):
         self.sampler = self._sample(truth)
         partners = self.partners(data.augment, "mixup", "cutmix")
         self.val_truth, self.val_annotated = [t.truth() for t in val_tables], annotated(val)
-        self.train = ClassificationSamples(tables, annotated(train), data.image_size, data.augment, self.config.seed, partners)
+        self.train = ClassificationSamples(
+            tables, annotated(train), data.image_size, data.augment, self.config.seed, partners, weights=loss_weights(train)
+        )
         self.val_samples = ClassificationSamples(val_tables, self.val_annotated, data.image_size, None)
 
     def notes_on(self, data: DataSet) -> list[str]:

@@ -41,7 +41,7 @@ from ddptrain.tasks.detection.view import DetectionView
 from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
 from ddptrain.tasks.inspection.classes import report_classes
 from ddptrain.tasks.stream import build_sampler
-from ddptrain.tasks.tables import TableTask, annotated
+from ddptrain.tasks.tables import TableTask, annotated, loss_weights
 
 
 class DetectionTask(TableTask):
@@ -108,7 +108,8 @@ class DetectionTask(TableTask):
         partners: Partners | None = None,
     ) -> DetectionSamples:
         tables, size, seed = [s.table for s in sets], self.config.data.image_size, self.config.seed
-        return DetectionSamples(tables, annotated(sets), size, augment, seed, partners, depth, self.channels)
+        weights = loss_weights(sets)
+        return DetectionSamples(tables, annotated(sets), size, augment, seed, partners, depth, self.channels, weights=weights)
 
     def _with_depth(self, part: Part) -> tuple[list[DataSet], list[DepthMaps | None]]:
         sets = self.datasets(part)

@@ -26,7 +26,7 @@ from ddptrain.tasks.base import FileAnswer, Prediction
 from ddptrain.tasks.inspection.base import DataSet, Part
 from ddptrain.tasks.interaction.view import InteractionView
 from ddptrain.tasks.logits.task import LogitsTask, probabilities
-from ddptrain.tasks.tables import annotated
+from ddptrain.tasks.tables import annotated, loss_weights
 
 STAGE_1 = ("not interacting", "interacting")
 CHUNK = 64
@@ -66,7 +66,8 @@ class InteractionTask(LogitsTask):
     def _samples(self, sets: Sequence[DataSet], augment: AugmentConfig | None = None) -> PairSamples:
         people, pairs, truth = zip(*((s.own, s.table, self._truth(s.table)) for s in sets))
         known = np.ones((len(sets), 2), bool) if self.stage == 1 else annotated(sets)
-        return PairSamples(people, known, self.config.data.image_size, augment, self.config.seed, pairs=pairs, truth=truth)
+        size, seed, weights = self.config.data.image_size, self.config.seed, loss_weights(sets)
+        return PairSamples(people, known, size, augment, seed, weights=weights, pairs=pairs, truth=truth)
 
     def accept(self, train: Sequence[DataSet], val: Sequence[DataSet]) -> None:
         if self.stage == 2:

@@ -96,8 +96,7 @@ class LogitsTask(TableTask):
         else:
             gamma = loss.gamma if loss.name == "focal" else None
             each, normalizer = cross_entropy(logits, classes, self._weights, loss.label_smoothing, gamma)
-        known = each.detach()
-        return LossSum(each.sum(), normalizer, {loss.name: known.sum()}, known, {loss.name: known})
+        return LossSum.of({loss.name: each}, normalizer, batch.weights)
 
     def metrics(self, predictions: Predictions) -> dict[str, float]:
         """See `metrics.classification`; in all, and of each dataset."""

@@ -31,7 +31,7 @@ from ddptrain.tasks.inspection.base import DataSet, Inspection
 from ddptrain.tasks.segmentation.inspect import mask_warnings, report_pixels, values_text
 from ddptrain.tasks.segmentation.view import SegmentationView, confusion
 from ddptrain.tasks.stream import build_sampler
-from ddptrain.tasks.tables import TableTask, annotated
+from ddptrain.tasks.tables import TableTask, annotated, loss_weights
 
 PREVIEW = 256
 """Longest side in pixels of the label map that travels with a prediction, for pictures only."""
@@ -63,7 +63,9 @@ class SegmentationTask(TableTask):
         self.accept(train, val)
         tables, val_tables = [s.table for s in train], [s.table for s in val]
         self.sampler = build_sampler(self.config, [len(t) for t in tables])
-        self.train = SegmentationSamples(tables, annotated(train), data.image_size, data.augment, self.config.seed)
+        self.train = SegmentationSamples(
+            tables, annotated(train), data.image_size, data.augment, self.config.seed, weights=loss_weights(train)
+        )
         self.val_samples = SegmentationSamples(val_tables, annotated(val), data.image_size, None, native=self.slides)
         if isinstance(self.config.loss, PixelLossConfig):
             self._weights = class_weights(

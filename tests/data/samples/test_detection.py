@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ddptrain.config.detection import DetectionAugment
+from ddptrain.data.augment.partners import Partners
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.samples.detection import DetectionSamples, Source, compose
 from ddptrain.data.tables.base import Paths
@@ -190,3 +191,22 @@ def test_when_nothing_can_be_read_the_run_ends(table: AnnotationTable) -> None:
         Path(table.path(i)).unlink()
     with pytest.raises(UserError, match=r"1\.png: No such file.*6 images in a row"):
         samples(table)[SampleKey(0, 0, 1)]
+
+
+def test_a_sample_of_several_images_has_the_mean_of_their_weights(tmp_path: Path) -> None:
+    tables = [make_table(tmp_path / name, images=2) for name in "ab"]
+    augment = DetectionAugment(mosaic=1)
+    stream = np.array([0, 0, 1, 0, 1, 1, 0, 1])
+    partners = Partners(lambda positions: (stream[positions], positions % 2), len(stream), len(stream))
+    made = DetectionSamples(tables, np.ones((2, 1), bool), 64, augment, 0, partners, weights=(3.0, 1.0))
+    plain = DetectionSamples(tables, np.ones((2, 1), bool), 64, augment, 0, weights=(3.0, 1.0))
+    keys = [SampleKey(i, int(d), i % 2) for i, d in enumerate(stream)]
+    assert [plain[key].weight for key in keys] == [3.0, 3.0, 1.0, 3.0, 1.0, 1.0, 3.0, 1.0]
+    for key in keys:
+        others, _ = partners.draw_tiles(key, 0, 1, 0)
+        assert made[key].weight == sum(3.0 if k.dataset == 0 else 1.0 for k in (key, *others)) / 4
+    batch = plain.collate([plain[key] for key in keys[:3]])
+    assert batch.weights is not None
+    assert batch.weights.tolist() == [3.0, 3.0, 1.0]
+    assert batch.to(torch.device("cpu")).map(lambda t: t[:1]).weights.tolist() == [3.0]
+    assert samples(tables[0]).collate([samples(tables[0])[keys[0]]]).weights is None

@@ -144,3 +144,12 @@ def test_a_perfect_prediction_costs_almost_nothing_and_a_worse_one_more(scenes):
     worse = perfect._replace(distances=perfect.distances * 1.3)
     bad = detection_loss(worse, **targets, config=LossConfig())
     assert bad.total / bad.normalizer > 1
+
+
+def test_the_weight_of_an_image_multiplies_its_loss_and_not_the_normalizer(scenes):
+    pred, targets = scenes.prediction(2, 5), scenes.targets([3, 2], 6)
+    plain = detection_loss(pred, **targets, config=LossConfig())
+    weighted = detection_loss(pred, **targets, config=LossConfig(), weights=torch.tensor([3.0, 1.0]))
+    torch.testing.assert_close(weighted.per_sample, plain.per_sample * torch.tensor([3.0, 1.0]))
+    torch.testing.assert_close(weighted.total.detach(), weighted.per_sample.sum())
+    assert weighted.normalizer == plain.normalizer
