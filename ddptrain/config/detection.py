@@ -25,6 +25,9 @@ TORCHVISION_DETECTORS = (
     "ssdlite320_mobilenet_v3_large",
 )
 
+LEVELS = {"fasterrcnn_resnet50": 5, "fasterrcnn_mobilenet": 3, "retinanet": 5, "ssdlite": 6}
+"""Of torchvision's detectors with anchors, by the beginning of their names: the number of levels that anchors lie on."""
+
 
 class DetectionDataset(HoldoutDataset):
     """One dataset of boxes with classes."""
@@ -72,6 +75,36 @@ class TorchvisionConfig(NetworkSection):
     """Start from torchvision's COCO weights, all but the class layers (from torchvision's cache, or downloaded)."""
     pretrained_backbone: Switch = False
     """Start the backbone from torchvision's ImageNet weights."""
+    anchor_sizes: tuple[float | tuple[float, ...], ...] | None = None
+    """Sides of the anchors in pixels of the network's input, a number or several for each level, finest first: 5 levels of
+    RetinaNet and of Faster R-CNN with ResNet-50, 3 of Faster R-CNN with MobileNet, 6 of SSDlite (a number each). Default:
+    torchvision's own, [32, 64, 128, 256, 512] in Faster R-CNN."""
+    aspect_ratios: tuple[float, ...] | None = None
+    """Heights of the anchors over their widths, of Faster R-CNN and RetinaNet. Default: [0.5, 1, 2]."""
+
+    @model_validator(mode="after")
+    def _anchors(self) -> "TorchvisionConfig":
+        levels = next((n for begin, n in LEVELS.items() if self.name.startswith(begin)), 0)
+        for key in ("anchor_sizes", "aspect_ratios"):
+            if getattr(self, key) is not None and not levels:
+                raise ValueError(f"{key}: {self.name} has no anchors; take it out")
+        if self.aspect_ratios is not None and self.name.startswith("ssdlite"):
+            raise ValueError(f"aspect_ratios: those of {self.name} are 1, 2, 3 and their inverses; take it out")
+        if self.aspect_ratios is not None and not min(self.aspect_ratios, default=0) > 0:
+            raise ValueError("aspect_ratios: must be one or more numbers above 0")
+        if self.anchor_sizes is None:
+            return self
+        if len(self.anchor_sizes) != levels:
+            given = len(self.anchor_sizes)
+            raise ValueError(
+                f"anchor_sizes: {self.name} has {levels} levels, and {given} are given; give a size for each level"
+            )
+        sizes = [size if isinstance(size, tuple) else (size,) for size in self.anchor_sizes]
+        if not min((s for level in sizes for s in level), default=0) > 0 or len({*map(len, sizes)}) > 1:
+            raise ValueError("anchor_sizes: must be numbers above 0, as many for each level, since the levels share a head")
+        if self.name.startswith("ssdlite") and len(sizes[0]) > 1:
+            raise ValueError(f"anchor_sizes: {self.name} takes one number for each level")
+        return self
 
 
 Models = YoloConfig | TorchvisionConfig

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -43,12 +44,20 @@ class TorchvisionNetwork(nn.Module):
     so.
     """
 
-    def __init__(self, config: TorchvisionConfig, num_classes: int, score_threshold: float, max_detections: int) -> None:
+    def __init__(
+        self,
+        config: TorchvisionConfig,
+        num_classes: int,
+        score_threshold: float,
+        max_detections: int,
+        image_size: int = 320,
+    ) -> None:
         """
         Args:
             num_classes: classes of the run; a background class is added where the network has one.
             score_threshold, max_detections: of what is returned in eval mode, per image.
                 The overlap of the suppression stays as torchvision has it for each network.
+            image_size: side of the input, of which SSDlite's anchors are parts.
         """
         super().__init__()
         weights = published(config.name, config.pretrained)
@@ -56,6 +65,7 @@ class TorchvisionNetwork(nn.Module):
         own = published(backbone, config.pretrained_backbone and not config.pretrained)
         self.model: Any = torchvision_model(config.name, weights, weights_backbone=own)
         keep_types(self.model)
+        _set_anchors(self.model, config, image_size)
         self.background = _replace_class_layers(self.model, num_classes)
         self.model.transform = _AsGiven(self.model.transform)
         last = self.model.roi_heads if isinstance(self.model, FasterRCNN) else self.model
@@ -104,7 +114,8 @@ class TorchvisionDetector:
 
     def build(self) -> nn.Module:
         e = self._settings.evaluation
-        return TorchvisionNetwork(self._model, self._settings.num_classes, e.score_threshold, e.max_detections)
+        classes = self._settings.num_classes
+        return TorchvisionNetwork(self._model, classes, e.score_threshold, e.max_detections, self._settings.image_size)
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         """These networks average inside: the unit of the sums is the sample."""
@@ -147,6 +158,40 @@ def _giving_losses(model: nn.Module, batch: Batch) -> Iterator[None]:
             yield
     finally:
         model.eval()
+
+
+def _set_anchors(model: nn.Module, config: TorchvisionConfig, image_size: int) -> None:
+    """Give `model` the anchors that the config asks for. Its layers stay where they still fit: with another number of anchors
+    at a place those that predict them are fresh."""
+    if config.anchor_sizes is None and config.aspect_ratios is None:
+        return
+    owner: Any = model.rpn if isinstance(model, FasterRCNN) else model
+    sizes, old = config.anchor_sizes, owner.anchor_generator
+    if isinstance(model, SSD):
+        scales = [float(size) / image_size for size in sizes or ()]  # type: ignore[arg-type]  # the config has one a level
+        owner.anchor_generator = DefaultBoxGenerator(old.aspect_ratios, scales=[*scales, 1.0])
+        return
+    levels = old.sizes if sizes is None else tuple(s if isinstance(s, tuple) else (s,) for s in sizes)
+    ratios = (config.aspect_ratios or old.aspect_ratios[0],) * len(levels)
+    owner.anchor_generator = AnchorGenerator(levels, ratios)
+    count = owner.anchor_generator.num_anchors_per_location()[0]
+    if count == old.num_anchors_per_location()[0]:
+        return
+    if isinstance(model, FasterRCNN):
+        owner.head.cls_logits = _fresh(owner.head.cls_logits, count)
+        owner.head.bbox_pred = _fresh(owner.head.bbox_pred, 4 * count)
+    else:
+        owner.head.classification_head.num_anchors = count
+        owner.head.regression_head.bbox_reg = _fresh(owner.head.regression_head.bbox_reg, 4 * count)
+
+
+def _fresh(old: nn.Conv2d, channels: int) -> nn.Conv2d:
+    """A layer like `old` with so many output channels, with torchvision's initial values."""
+    kernel, padding = old.kernel_size[0], old.kernel_size[0] // 2
+    new = nn.Conv2d(old.in_channels, channels, kernel, padding=padding)
+    nn.init.normal_(new.weight, std=0.01)
+    nn.init.zeros_(new.bias)  # type: ignore[arg-type]
+    return new
 
 
 def _replace_class_layers(model: nn.Module, num_classes: int) -> bool:

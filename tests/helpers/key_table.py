@@ -112,6 +112,8 @@ KEYS: dict[str, dict[str, Key]] = {
         "name": Key("fasterrcnn_mobilenet_v3_large_320_fpn", probe.network),
         "pretrained": Key(True, probe.network),
         "pretrained_backbone": Key(True, probe.network),
+        "anchor_sizes": Key([16, 32, 64, 128, 192, 256], "tests/models/test_torchvision_detectors.py"),
+        "aspect_ratios": Key([1, 3], "tests/models/test_torchvision_detectors.py"),
     },
     "ClassifierConfig": {
         "name": Key("squeezenet1_1", probe.network),

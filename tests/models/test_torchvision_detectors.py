@@ -83,3 +83,56 @@ def test_weights_that_cannot_be_had(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(UserError, match=r"pretrained weights: .*ssdlite320"):
         TorchvisionNetwork(TorchvisionConfig(name="ssdlite320_mobilenet_v3_large", pretrained=True), 3, 0.01, 5)
+
+
+def test_anchors_have_the_given_sizes_and_ratios():
+    config = TorchvisionConfig(
+        name="fasterrcnn_mobilenet_v3_large_320_fpn", anchor_sizes=(16, 32, 64), aspect_ratios=(1.0, 4.0)
+    )
+    model = TorchvisionNetwork(config, 3, 0.01, 5)
+    cells = model.model.rpn.anchor_generator.cell_anchors
+    # the height is the size times the root of the ratio, the width is the size over it
+    assert cells[0].tolist() == [[-8, -8, 8, 8], [-4, -16, 4, 16]]
+    assert cells[2].tolist() == [[-32, -32, 32, 32], [-16, -64, 16, 64]]
+    assert learns(model)
+    assert model.model.rpn.head.cls_logits.out_channels == 2
+
+
+def test_anchors_of_one_stage():
+    plain = TorchvisionNetwork(TorchvisionConfig(name="retinanet_resnet50_fpn"), 3, 0.01, 5)
+    sizes = tuple((s, 1.5 * s) for s in (8.0, 16.0, 32.0, 64.0, 128.0))
+    model = TorchvisionNetwork(TorchvisionConfig(name="retinanet_resnet50_fpn", anchor_sizes=sizes), 3, 0.01, 5)
+    counts = [m.model.head.regression_head.bbox_reg.out_channels for m in (plain, model)]
+    assert counts == [4 * 9, 4 * 6]  # three ratios of three and of two sizes
+    assert learns(model)
+
+
+def test_anchors_of_ssdlite_are_parts_of_the_input():
+    config = TorchvisionConfig(name="ssdlite320_mobilenet_v3_large", anchor_sizes=(16, 32, 64, 96, 160, 240))
+    model = TorchvisionNetwork(config, 3, 0.01, 5, image_size=320)
+    assert model.model.anchor_generator.scales == [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0]
+    assert learns(model)
+
+
+def learns(model):
+    """One training pass over a small image."""
+    targets = [{"boxes": torch.tensor([[10.0, 10, 50, 40]]), "labels": torch.tensor([2])}] * 2
+    return sum(model.train()(torch.rand(2, 3, 64, 64), targets).values()).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("fcos_resnet50_fpn", {"anchor_sizes": [8]}, "anchor_sizes: fcos_resnet50_fpn has no anchors"),
+        ("fcos_resnet50_fpn", {"aspect_ratios": [1]}, "aspect_ratios: fcos_resnet50_fpn has no anchors"),
+        ("ssdlite320_mobilenet_v3_large", {"aspect_ratios": [1]}, "aspect_ratios: those of ssdlite320_mobilenet_v3_large are"),
+        ("ssdlite320_mobilenet_v3_large", {"anchor_sizes": [[8, 16]] * 6}, "takes one number for each level"),
+        ("retinanet_resnet50_fpn", {"anchor_sizes": [8, 16, 32]}, "has 5 levels, and 3 are given"),
+        ("retinanet_resnet50_fpn", {"anchor_sizes": [[8], [16], [32], [64], [1, 2]]}, "as many for each level"),
+        ("retinanet_resnet50_fpn", {"anchor_sizes": [8, 16, 32, 64, 0]}, "must be numbers above 0"),
+        ("retinanet_resnet50_fpn", {"aspect_ratios": [1, -1]}, "aspect_ratios: must be one or more numbers above 0"),
+    ],
+)
+def test_anchors_that_a_network_cannot_have(name, keys, message):
+    with pytest.raises(ValueError, match=message):
+        TorchvisionConfig(name=name, **keys)
