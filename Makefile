@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest -q --dist worksteal
 # a test that is skipped on its way may leave a file or a socket open
 LEFT_OPEN := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
 
-.PHONY: help demo test-fast test test-learning test-slurm gpu bench-gpu lint bench clean
+.PHONY: help demo test-fast test test-learning test-slurm gpu bench-gpu lint schema docs dist bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -62,8 +62,15 @@ lint: $(BIN)/.dev  ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+schema: $(BIN)/.ready  ## Write configs/schema.json anew, after a change of the config's keys
+	$(BIN)/ddptrain config --schema > configs/schema.json
+
+docs: $(BIN)/.dev  ## Build the documentation site in site/, with every warning an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
+	@echo "site/index.html"
+
 bench: $(BIN)/.dev  ## Run the benchmarks (hours: some train whole runs)
 	for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
 clean:  ## Remove the environment and all caches, not the runs
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build site

@@ -112,7 +112,7 @@ def _key(key: str, fields: Mapping[str, FieldInfo], text: str, path: str, depth:
     value = field.get_default() if not field.is_required() else words[0] if words else _EXAMPLES[key]
     allowed: dict[str, list[str]] = {}
     for task, f in fields.items():
-        allowed.setdefault(_allowed(f, VALUES.get(path + key, {})), []).append(task)
+        allowed.setdefault(allowed_values(f, VALUES.get(path + key, {})), []).append(task)
     kinds = [kind if len(allowed) == 1 else f"{of_tasks(tasks)}: {kind}" for kind, tasks in allowed.items()]
     names = aliases_of(path + key)
     other = f" Another name of it is {names[0]}." if names else ""
@@ -138,7 +138,7 @@ def _comment(text: str, depth: int) -> list[str]:
     return [line.replace(_GLUE, " ") for line in lines]
 
 
-def _allowed(field: FieldInfo, aliases: Mapping[str, str]) -> str:
+def allowed_values(field: FieldInfo, aliases: Mapping[str, str]) -> str:
     """`number, 0 ≤ value < 1`, `n | s | m | l`, `list of text, not empty`."""
     meta = {key: getattr(m, key) for m in field.metadata for key in _LIMITS if getattr(m, key, None) is not None}
     limits = [_LIMITS[key].format(bound(value)) for key, value in meta.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from ddptrain.config.run import RunConfig
 from ddptrain.config.schema import schema
 from ddptrain.config.section import documentation
 from ddptrain.config.tasks import OWN, RUNS, every_run
+from ddptrain.config.text import parse_yaml
 
 SCHEMA: dict[str, Any] = json.loads(json.dumps(schema(), allow_nan=False))
 
@@ -109,3 +111,25 @@ def test_classes_may_be_auto() -> None:
     classes = of_task("detection")["properties"]["classes"]
     assert classes["anyOf"] == [{"const": "auto"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
     assert classes["description"] == documentation(RunConfig, "classes")
+
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def test_the_schema_beside_the_configs_is_this_one() -> None:
+    """For editors."""
+    stored = json.loads((CONFIGS / "schema.json").read_text(encoding="utf-8"))
+    assert stored == SCHEMA, "the keys have changed: `make schema` writes configs/schema.json anew"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: p.relative_to(CONFIGS).as_posix())
+def test_a_config_that_is_shipped_names_the_schema_and_follows_it(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    head, _, place = first.partition("$schema=")
+    assert head == "# yaml-language-server: "
+    assert (path.parent / place).resolve() == CONFIGS / "schema.json"
+    validation = pytest.importorskip("jsonschema", reason="jsonschema is not installed; make test installs it")
+    validator = validation.Draft202012Validator(SCHEMA)
+    data = parse_yaml(path.read_text(encoding="utf-8"), path.name)
+    assert not [error.message for error in validator.iter_errors(data)]
+    assert not validator.is_valid({**data, "trian": {}})
