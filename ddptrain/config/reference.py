@@ -36,8 +36,8 @@ def _section(places: Places, path: str, title: str, text: str, anchor: str) -> I
             below.append((key, inner, about))
         else:
             yield from _key(path, key, fields, about, f"{anchor}." if path else "")
-    for key, inner, about in below:
-        yield from _below(f"{path}{key}", inner, about)
+    for key, sections_below, about in below:
+        yield from _below(f"{path}{key}", sections_below, about)
 
 
 def _below(path: str, inner: Mapping[str, list[type[BaseModel]]], text: str) -> Iterator[str]:
