@@ -174,7 +174,7 @@ def ours(feed: Feed) -> None:
         run_folder.open()
         with StopFlag() as stop, contextlib.ExitStack() as stack:
             reporter = RunReporter(task, world, state, stack)
-            run_steps(Run(task, world, state, run_folder, reporter, stop, lock), feed)
+            run_steps(Run(task, world, state, run_folder, reporter, stop, lock), reporter.pace.batches(feed))
 
 
 def with_accelerate(feed: Feed) -> None:

@@ -54,6 +54,8 @@ NO_DEPTH = tuple(f"data.{part}.{i}.depth_missing=zeros" for part in ("train", "v
 RUNS_TRIED: dict[str, Tried] = {
     "yolo": Tried("detection", (MIXED, NO_SHIP, "eval.score_threshold=0")),
     "yolo's other losses": Tried("detection", ("loss={box_loss: nwd, cls_loss: focal}", NO_SHIP), ("loss",)),
+    "repeated images": Tried("detection", ("data.balance=repeat_factor", "data.balance_threshold=0.8"), ("data.balance",)),
+    "weighted images": Tried("detection", ("data.balance=image_weights", "eval.every_steps=2"), ("data.balance",)),
     "yolo with depth": Tried(
         "detection", ("model={in_channels: 5}", MIXED, NO_SHIP, *NO_DEPTH), ("data.train", "data.val.1.depth", "model")
     ),
@@ -86,6 +88,7 @@ RUNS_TRIED: dict[str, Tried] = {
         name: Tried("classification", (*SGD, f"schedule.name={name}"), RULES)
         for name in ("one_cycle_3", "linear", "multi_step", "constant")
     },
+    "plateau": Tried("classification", (*SGD, "schedule={name: plateau, patience: 3}", "eval.every_steps=1"), RULES),
     "no warm-up": Tried("classification", (*SGD, "schedule.warmup_epochs=0"), RULES),
     "no average": Tried("classification", (*SGD, "ema={enabled: false}"), RULES),
     "yolo's decay": Tried("classification", (*SGD, "optimizer.scale_weight_decay=yolo"), RULES),

@@ -5,7 +5,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ddptrain.config.data import DATASETS, HoldoutDataset, MixingAugment
-from ddptrain.config.labels import ANNOTATED, LOSS_RULES, TORCHVISION_CLASSIFIERS, BalancedData, ImageLossConfig, check_weights
+from ddptrain.config.labels import (
+    ANNOTATED,
+    LOSS_RULES,
+    TORCHVISION_CLASSIFIERS,
+    ClassBalanceData,
+    ImageLossConfig,
+    check_weights,
+)
 from ddptrain.config.rules import SHARE, Rule, above_0, holdout_rule, split_rule
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import NetworkSection, Switch
@@ -26,7 +33,7 @@ class ClassificationAugment(MixingAugment):
     """The second image's part in mixup, and its area in cutmix, are drawn from Beta(mix_alpha, mix_alpha)."""
 
 
-class ClassificationData(BalancedData):
+class ClassificationData(ClassBalanceData):
     train: tuple[ClassificationDataset, ...] = DATASETS
     val: tuple[ClassificationDataset, ...] = DATASETS
     augment: ClassificationAugment = ClassificationAugment()

@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ddptrain.config.data import DATASETS, DataConfig, HoldoutDataset, MixingAugment
+from ddptrain.config.balance import BALANCE_RULES, BoxBalanceData
+from ddptrain.config.data import DATASETS, HoldoutDataset, MixingAugment
 from ddptrain.config.detection_loss import LossConfig
 from ddptrain.config.labels import check_weights
 from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, SUMMED, Rule, above_0, holdout_rule, only, split_rule
@@ -57,7 +58,7 @@ class DetectionAugment(MixingAugment):
     """Probability that four images are put together in one."""
 
 
-class DetectionData(DataConfig):
+class DetectionData(BoxBalanceData):
     train: tuple[DetectionDataset, ...] = DATASETS
     val: tuple[DetectionDataset, ...] = DATASETS
     augment: DetectionAugment = DetectionAugment()
@@ -192,6 +193,7 @@ class DetectionRun(RunConfig):
 
     rules = (
         *RunConfig.rules,
+        *BALANCE_RULES,
         Rule(
             "loss.box loss.cls loss.dfl loss.topk loss.alpha loss.beta loss.size_weights loss.box_loss loss.cls_loss "
             "loss.cls_pw loss.class_weights loss.label_smoothing",

@@ -5,7 +5,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ddptrain.config.data import DATASETS, DatasetConfig
-from ddptrain.config.labels import ANNOTATED, LOSS_RULES, TORCHVISION_CLASSIFIERS, BalancedData, ImageLossConfig, check_weights
+from ddptrain.config.labels import (
+    ANNOTATED,
+    LOSS_RULES,
+    TORCHVISION_CLASSIFIERS,
+    ClassBalanceData,
+    ImageLossConfig,
+    check_weights,
+)
 from ddptrain.config.rules import SHARE, Rule, only
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import NetworkSection, Section, Switch
@@ -45,7 +52,7 @@ class PairsConfig(Section):
     all."""
 
 
-class InteractionData(BalancedData):
+class InteractionData(ClassBalanceData):
     train: tuple[InteractionDataset, ...] = DATASETS
     val: tuple[InteractionDataset, ...] = DATASETS
     pairs: PairsConfig = PairsConfig()

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ddptrain.config.data import DataConfig
+from ddptrain.config.balance import BalancedData
 from ddptrain.config.rules import Rule, only
 from ddptrain.config.section import NamedSection
 
@@ -30,10 +30,8 @@ def check_weights(key: str, weights: ClassWeights, classes: int) -> None:
         raise ValueError(f"loss.{key}: give one number ≥ 0 for each of the {classes} classes, at least one above 0")
 
 
-class BalancedData(DataConfig):
+class ClassBalanceData(BalancedData):
     balance: Literal["none", "oversample", "undersample"] = "none"
-    """Draw all classes equally often, in epochs as long as the largest (`oversample`) or the smallest (`undersample`) class
-    asks for."""
 
 
 class ImageLossConfig(NamedSection):

@@ -37,16 +37,23 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """Learning rate over the steps, as a multiplier of `optimizer.lr`."""
 
-    name: Literal["one_cycle", "one_cycle_3", "linear", "cosine", "constant", "multi_step"] = "one_cycle"
+    name: Literal["one_cycle", "one_cycle_3", "linear", "cosine", "constant", "multi_step", "plateau"] = "one_cycle"
     """The form of the schedule. `one_cycle` and `cosine`: half a cosine from 1 to final; `one_cycle_3`: the three phases of
     torch's OneCycleLR, which warms up by itself (set warmup_epochs to 0); `linear`: from 1 to final; `constant`;
-    `multi_step`."""
+    `multi_step`; `plateau`: lowered each time the task's own metric has stopped getting better."""
     final: float = Field(default=0.01, ge=0, le=1)
     """Multiplier at the end of the run (of `linear`, `cosine` and `one_cycle`)."""
     milestones: tuple[float, ...] = (0.7, 0.9)
     """Fractions of the run after which the rate is multiplied by gamma (of `multi_step`)."""
     gamma: float = Field(default=0.1, gt=0, le=1)
     """Factor at each milestone (of `multi_step`)."""
+    factor: float = Field(default=0.1, gt=0, lt=1)
+    """What the rate is multiplied by each time it is lowered (of `plateau`)."""
+    patience: int = Field(default=10, ge=1)
+    """Number of evaluations without a better value of the task's own metric (AP, accuracy, mIoU, f1) after which the rate is
+    lowered (of `plateau`). One in which it is undefined does not count."""
+    threshold: float = Field(default=1e-4, ge=0, lt=1)
+    """Part of the best value so far by which a value must be above it to be better (of `plateau`)."""
     pct_start: float = Field(default=0.3, gt=0, le=0.5)
     """Fraction of the run in which the rate rises, and in which it falls again (of `one_cycle_3`)."""
     div_factor: float = Field(default=25.0, ge=1)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ddptrain.config import classification, detection, interaction, segmentation
+from ddptrain.config.balance import BoxBalance
 from ddptrain.config.data import DATASETS
 from ddptrain.config.labels import ImageLossConfig
 from ddptrain.config.run import RunConfig
@@ -36,6 +37,7 @@ class OwnData(
     train: tuple[OwnDataset, ...] = DATASETS
     val: tuple[OwnDataset, ...] = DATASETS
     augment: OwnAugment = OwnAugment()
+    balance: BoxBalance | Literal["oversample", "undersample"] = "none"  # type: ignore[assignment]
 
 
 class OwnEval(detection.DetectionEval, segmentation.SegmentationEval):

@@ -60,6 +60,13 @@ RUN_RULES: tuple[Rule, ...] = (
     above_0("optimizer.nominal_batch optimizer.scale_weight_decay", "optimizer", "weight_decay"),
     only("schedule.final", "schedule.name", "linear", "cosine", "one_cycle"),
     only("schedule.milestones schedule.gamma", "schedule.name", "multi_step"),
+    only("schedule.factor schedule.patience schedule.threshold", "schedule.name", "plateau"),
+    Rule(
+        "schedule.factor schedule.patience schedule.threshold",
+        "eval.every_epochs or eval.every_steps (without them the rate is never lowered)",
+        lambda run: run.eval.every_epochs is None and run.eval.every_steps is None,
+        "eval.every_epochs eval.every_steps",
+    ),
     only("schedule.pct_start schedule.div_factor schedule.final_div_factor", "schedule.name", "one_cycle_3"),
     only("schedule.warmup_bias_lr", "optimizer.name", "sgd"),
     only("schedule.warmup_momentum", *WITH_MOMENTUM),

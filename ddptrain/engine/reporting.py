@@ -73,10 +73,11 @@ class RunReporter:
         if self._step_log.faults:
             self.console.line(f"warning: {folder / STEPS}: {counted(self._step_log.faults, 'line')} dropped: not rows of a run")
         stack.callback(self.write_steps)
-        self.ledger = Ledger(task.sampler.mixture.plan())
+        self.ledger = Ledger(task.sampler.mixture.plan(), task.sampler.weighted)
         self._parts: dict[str, float] = {}
         self._steps = self._done = 0
         self._images_per_second = 0.0
+        self._lowered = 0 if state.schedule.plateau is None else state.schedule.plateau.lowered
         self._last: tuple[Evaluation, dict[str, Any]] | None = None
         self.pace = Pace(state, world, task.config.data, self.console, folder, self._section.profile)
         stack.callback(self.pace.close)
@@ -150,6 +151,7 @@ class RunReporter:
         if not self._world.main:
             return
         metrics = evaluation.metrics
+        self._tell_what_follows(state)
         for line in evaluation.warnings():
             self.console.line(f"warning: {line}")
         self._last = evaluation, {"step": state.step, "weights": "best" if better else "last"}
@@ -167,6 +169,17 @@ class RunReporter:
         if self._section.images and self._section.tensorboard:
             self.board.image("eval/truth and prediction", grid(self._pictures(evaluation)), state.step)
         self._try("summary.json", lambda: self._write_summary(state, metrics))
+
+    def _tell_what_follows(self, state: RunState) -> None:
+        """What an evaluation has changed for the next step."""
+        plateau, last = state.schedule.plateau, state.step >= state.steps
+        if plateau is not None and plateau.lowered > self._lowered and not last:
+            self._lowered = plateau.lowered
+            lr = state.schedule.at(state.step).lr
+            why = f"{state.schedule.config.patience} evaluations brought no better {state.monitored[0]} than {plateau.best:.4g}"
+            self.console.line(f"{why}: the learning rate is lowered to {lr:g}")
+        if state.sampler.since == state.position and state.balance is not None and not last:
+            self.console.table("images that show a class, by the AP of this evaluation", state.balance.plan())
 
     def _try(self, name: str, write: Callable[[], None]) -> None:
         """A full disk must not end the training; the next evaluation writes the whole file again."""
@@ -222,5 +235,6 @@ class RunReporter:
                 "images_per_second": self._images_per_second,
                 "mixture": self.ledger.summary(state.samples_by_dataset, by_dataset),
                 "datasets": by_dataset,
+                **({} if state.balance is None else {"classes": state.balance.summary()}),
             },
         )

@@ -50,6 +50,10 @@ def report_start(task: Task, world: World, state: RunState, reporter: RunReporte
         line(note)
     plan = plan_table(reporter.ledger.plan)
     reporter.console.table("mixture", plan)
+    if state.balance is not None:
+        reporter.console.table("images that show a class", state.balance.plan())
+        for remark in state.balance.remarks():
+            line(remark)
     for warning in state.sampler.mixture.warnings():
         line(f"warning: {warning}")
     reporter.board.text("mixture", plan.markdown(), state.step)
@@ -68,6 +72,10 @@ def settings(state: RunState, train: Section, evaluation: Section, checkpoint: S
     yield f"{length} of {state.samples_per_epoch} samples, {per_epoch:.4g} steps each{more}"
     last = schedule.at(state.steps - 1).lr
     rates = f"peak lr {optimizer.lr:g}, schedule {schedule.config.name} to lr {last:g} at the last step"
+    if schedule.plateau is not None:
+        config = schedule.config
+        rule = f"each time {config.patience} evaluations bring no better {state.monitored[0]}"
+        rates = f"lr {optimizer.lr:g}, multiplied by {config.factor:g} {rule} (schedule.name=plateau), {last:g} now"
     yield f"optimizer {optimizer.name}, {rates}"
     if schedule.warmup_steps:
         bias = f", of biases from {schedule.bias_start:g}" if schedule.bias_start else ""

@@ -16,6 +16,7 @@ from ddptrain.checkpoint.weights import load_initial
 from ddptrain.config.batch import Split
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.distributed import World
+from ddptrain.engine.balance import ClassBalance
 from ddptrain.engine.network import as_called, build_network
 from ddptrain.engine.step import Launched, Stepper, StepReport
 from ddptrain.errors import UserError
@@ -23,6 +24,7 @@ from ddptrain.models.norms import SYNC_BATCH_NORMS
 from ddptrain.optim.build import build_optimizer, load_optimizer
 from ddptrain.optim.ema import Ema
 from ddptrain.optim.freeze import freeze
+from ddptrain.optim.plateau import Plateau
 from ddptrain.optim.schedule import Schedule
 from ddptrain.structures import Batch
 from ddptrain.tasks.base import Task
@@ -51,6 +53,7 @@ class RunState:
         replaced: samples that stood in for unreadable ones.
         loss_by_dataset, samples_by_dataset: sums over the run, by dataset; losses of skipped steps are left out.
         parts: sums of the loss parts over the `updates` since the last evaluation, by name.
+        balance: weights and counts of the classes that are drawn, where the task has them.
         recounted: the steps before the checkpoint were counted anew, in batches of another size.
     """
 
@@ -79,6 +82,7 @@ class RunState:
     parts: dict[str, float] = field(default_factory=dict)
     updates: int = 0
     recounted: bool = False
+    balance: ClassBalance | None = None
 
     @property
     def epoch(self) -> float:
@@ -142,6 +146,8 @@ class RunState:
                 self.parts[name] = self.parts.get(name, 0.0) + value
         else:
             self.skipped += 1
+        if self.balance is not None:
+            self.balance.count(self.position, self.split.global_batch)
         self.position += self.split.global_batch
         self.replaced += report.replaced
         self.samples_by_dataset = [a + b for a, b in zip(self.samples_by_dataset, report.samples_by_dataset)]
@@ -170,9 +176,13 @@ class RunState:
             self.ema.load_state_dict(self.model.state_dict())
 
     def judge(self, metrics: Mapping[str, float]) -> list[str]:
-        """Record an evaluation; returns the monitored metrics that are the best so far. An undefined one (nan: the datasets
-        have no truth) is neither better nor worse."""
+        """Record an evaluation, and take what follows from it for the next step; returns the monitored metrics that are the
+        best so far. An undefined one (nan: the datasets have no truth) is neither better nor worse."""
         self.unjudged = False
+        if self.schedule.plateau is not None:
+            self.schedule.plateau.judge(metrics[self.monitored[0]], lower_is_better=self.monitored[0] == "loss")
+        if self.balance is not None:
+            self.balance.judge(metrics, self.position)
         better = [name for name in self.monitored if _is_better(name, metrics[name], self.bests.get(name))]
         self.bests |= {name: metrics[name] for name in better}
         if self.monitored[0] in better:
@@ -180,6 +190,12 @@ class RunState:
         elif not math.isnan(metrics[self.monitored[0]]):
             self.stale += 1
         return better
+
+    @property
+    def _followers(self) -> dict[str, ClassBalance | Plateau]:
+        """What follows the evaluations, by its name in a checkpoint."""
+        parts = {"balance": self.balance, "plateau": self.schedule.plateau}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types and tensors; tensors are the live ones, not copies."""
@@ -195,6 +211,7 @@ class RunState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.stepper.scaler.state_dict() if self.stepper.scaler is not None else None,
             "sampler": self.sampler.fingerprint,
+            **{name: part.state_dict() for name, part in self._followers.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -217,6 +234,9 @@ class RunState:
         for key in ("step", "skipped"):
             setattr(self, key, round(state[key] * state["global_batch"] / self.split.global_batch))
         self.recounted = state["global_batch"] != self.split.global_batch
+        for name, part in self._followers.items():
+            if name in state:
+                part.load_state_dict(state[name])
         self.parts, self.updates = dict(state.get("parts", {})), state.get("updates", 0)
         for key in ("loss_by_dataset", "samples_by_dataset"):
             known = dict(zip(state["datasets"], state[key]))
@@ -259,6 +279,7 @@ def build_state(task: Task, world: World, split: Split) -> RunState:
         frozen=frozen,
         loss_by_dataset=[0.0] * datasets,
         samples_by_dataset=[0.0] * datasets,
+        balance=None if task.balance is None else ClassBalance(task.balance, task.sampler, task.classes),
     )
     state.train_mode()
     return state

@@ -6,9 +6,10 @@ alone says what comes next, so a resumed run goes on where the stopped one was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from ddptrain import distributed
@@ -20,7 +21,7 @@ from ddptrain.data.packed.build import Talk
 from ddptrain.distributed import World
 from ddptrain.engine.arithmetic import arithmetic
 from ddptrain.engine.bad_steps import BadSteps
-from ddptrain.engine.batches import batches_from
+from ddptrain.engine.batches import Supply, batches_from
 from ddptrain.engine.evaluate import evaluate
 from ddptrain.engine.rank_check import check_ranks
 from ddptrain.engine.reporting import RunReporter
@@ -97,24 +98,25 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         reporter = distributed.agree(lambda: RunReporter(task, world, state, stack), "opening the logs")
         distributed.agree(lambda: report_start(task, world, state, reporter), "opening the logs")
         run = Run(task, world, state, folder, reporter, stop, lock)
-        loader = stack.enter_context(batches_from(state, task, world.rank, run.wait, reporter.pace.costs))
+        load = partial(batches_from, state, task, world.rank, run.wait, reporter.pace.costs)
+        batches = stack.enter_context(Supply(state, load, reporter.pace.batches))
         stack.enter_context(distributed.last_word(stop))
         reporter.show_inputs(state)
-        stopped = run_steps(run, loader)
+        stopped = run_steps(run, batches)
         reporter.pace.close()
         if not stopped:
             reporter.report(state.step)
         return folder.finish(stopped, reporter.console.line)
 
 
-def run_steps(run: Run, loader: Iterable[Batch]) -> str:
-    """Step to the end of the run or to a stop; returns the reason of the stop, or an empty string."""
+def run_steps(run: Run, batches: Iterator[Batch]) -> str:
+    """Step over this rank's batches to the end of the run or to a stop; returns the reason of the stop, or an empty string."""
     config, world, state, folder, reporter, stop = run.task.config, run.world, run.state, run.folder, run.reporter, run.stop
     bad_steps = BadSteps(run.task, world, reporter.console.line)
     if state.unjudged:  # the evaluation after this checkpoint did not come to its end
         state.schedule.apply(state.optimizer, max(state.step - 1, 0))  # the rates that the checkpoint was written with
         _judge(run, save=True)
-    for step in _steps(run, reporter.pace.batches(loader)):
+    for step in _steps(run, batches):
         report = step.report
         reporter.after_step(state, report)
         bad_steps.after_step(state, report, step.batches)

@@ -1,4 +1,5 @@
-"""Learning rate and momentum as a function of the step: no state, so that resuming is setting the step.
+"""Learning rate and momentum as a function of the step: no state, so that resuming is setting the step. `plateau` alone has
+one, since it follows the evaluations.
 
 `step` is the number of updates made before this one: 0 at the first update of a run, `steps - 1` at the last.
 """
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from torch.optim import Optimizer
 
 from ddptrain.config import OptimizerConfig, ScheduleConfig
+from ddptrain.optim.plateau import Plateau
 
 
 def _between(start: float, end: float, x: float) -> float:
@@ -64,6 +66,7 @@ SCHEDULES: dict[str, Callable[[ScheduleConfig, int, int], float]] = {
     "one_cycle": one_cycle,
     "one_cycle_3": one_cycle_3,
     "multi_step": multi_step,
+    "plateau": constant,
 }
 
 
@@ -92,6 +95,9 @@ class Schedule:
         steps: length of the run in steps, >= 1.
         steps_per_epoch: steps in an epoch, > 0, for the length of the warm-up; that is capped so that the last step is
             outside it.
+
+    Attributes:
+        plateau: of the schedule of this name, whose rate is multiplied by `factor` each time that it was lowered; else None.
     """
 
     def __init__(self, config: ScheduleConfig, optimizer: OptimizerConfig, steps: int, steps_per_epoch: float) -> None:
@@ -99,6 +105,7 @@ class Schedule:
         self.warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), steps - 1)
         self.bias_start = config.warmup_bias_lr if optimizer.name == "sgd" else 0.0
         self.momentum_start = min(config.warmup_momentum, optimizer.momentum)
+        self.plateau = Plateau(config.patience, config.threshold) if config.name == "plateau" else None
 
     def at(self, step: int) -> Rates:
         """The rates of update `step`; past the end of the run, those of its last step.
@@ -110,6 +117,8 @@ class Schedule:
             raise ValueError(f"step {step}: allowed are steps from 0")
         step = min(step, self.steps - 1)
         lr = self.optimizer.lr * SCHEDULES[self.config.name](self.config, step, self.steps)
+        if self.plateau is not None:
+            lr *= self.config.factor**self.plateau.lowered
         bias_lr, momentum = lr, self.optimizer.momentum
         if step < self.warmup_steps:
             x = step / self.warmup_steps

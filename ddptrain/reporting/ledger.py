@@ -46,10 +46,12 @@ class Ledger:
 
     Args:
         plan: the mixture's plan; its order gives the datasets' numbers.
+        weighted: of each dataset, whether its samples have weights of their own; default: none has.
     """
 
-    def __init__(self, plan: Sequence[PlanRow]) -> None:
+    def __init__(self, plan: Sequence[PlanRow], weighted: Sequence[bool] | None = None) -> None:
         self.plan = list(plan)
+        self._weighted = [False] * len(self.plan) if weighted is None else weighted
         self.losses = [DatasetLoss(math.nan, math.nan)] * len(self.plan)
         self._loss = [0.0] * len(self.plan)
         self._count = [0.0] * len(self.plan)
@@ -92,16 +94,16 @@ class Ledger:
         """Per dataset `share_drawn` (0..1), `passes` and `coverage` (0..1).
 
         Coverage, the fraction of the samples that were seen, follows from the draws: no sample comes again before
-        all came.
+        all came. Where the samples have weights that is not so, and it is nan.
         """
         total = sum(drawn)
         return [
             {
                 "share_drawn": n / total if total else math.nan,
                 "passes": n / row.size if row.size else math.nan,
-                "coverage": min(n / row.size, 1.0) if row.size else math.nan,
+                "coverage": min(n / row.size, 1.0) if row.size and not weighted else math.nan,
             }
-            for row, n in zip(self.plan, drawn)
+            for row, n, weighted in zip(self.plan, drawn, self._weighted)
         ]
 
     def summary(self, drawn: Sequence[float], metrics: Mapping[str, Mapping[str, float]] | None = None) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from torch import Tensor, device, nn
 from ddptrain.config import RunConfig
 from ddptrain.data.images.read import BadImage, read_image
 from ddptrain.data.loading.workers import Samples
+from ddptrain.data.stream.balance import Balance
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.data.tables.contents import Contents
 from ddptrain.errors import UserError
@@ -73,6 +74,7 @@ class Task(ABC):
         notes: lines for the log about what was read.
         contents: what each dataset held when it was read, so that a resumed run notices replaced files.
         sampler: set by `read`: the stream of training samples (datasets, shares, weights).
+        balance: set by `read`: how the samples are weighed by their classes, where the run counts what is drawn; else None.
         train: set by `read`: the training samples.
         val: set by `read`: (name, number of samples) of each validation dataset, in the order of `SampleKey.dataset`.
         val_samples: set by `read`: the validation samples, without augmentation.
@@ -84,6 +86,7 @@ class Task(ABC):
     monitors: Sequence[str] = ("loss",)
     contents: Sequence[Contents] = ()
     sampler: DistributedWeightedSampler
+    balance: Balance | None = None
     train: Samples
     val: Sequence[tuple[str, int]]
     val_samples: Samples

@@ -6,13 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ddptrain.config import RunConfig, TrainConfig
+from ddptrain.config import DatasetConfig, RunConfig, TrainConfig
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.errors import UserError
 
 
 def build_sampler(
-    config: RunConfig, sizes: Sequence[int], sample_weights: Any = None, epoch: int | None = None
+    config: RunConfig,
+    sizes: Sequence[int],
+    sample_weights: Any = None,
+    epoch: int | None = None,
+    shares: Sequence[float] | None = None,
 ) -> DistributedWeightedSampler:
     """The stream over the datasets of `data.train`; positions are cut into ranks by the loader, so this one has rank 0 of 1.
 
@@ -20,15 +24,15 @@ def build_sampler(
         sizes: number of samples of each dataset.
         sample_weights: see `DistributedWeightedSampler`.
         epoch: samples per epoch where the config gives none; default: the sum of the sizes.
+        shares: of the datasets; default: those of the config, where it gives none by the weights or the sizes.
 
     Raises:
         UserError: shares or weights that cannot be drawn.
     """
-    shares = [d.share for d in config.data.train if d.share is not None]
     try:
         return DistributedWeightedSampler(
             sizes,
-            shares or None,
+            shares or shares_of(config.data.train) or None,
             sample_weights=sample_weights,
             samples_per_epoch=config.data.samples_per_epoch or epoch,
             block=config.train.global_batch,
@@ -39,6 +43,11 @@ def build_sampler(
         )
     except ValueError as e:
         raise UserError(f"data.train: {e}") from None
+
+
+def shares_of(datasets: Sequence[DatasetConfig]) -> list[float]:
+    """The shares that a config gives; empty where it gives none."""
+    return [d.share for d in datasets if d.share is not None]
 
 
 def run_length(train: TrainConfig, samples_per_epoch: int) -> int:

@@ -24,7 +24,7 @@ def test_an_old_resolved_config_loads_with_every_value(task: str) -> None:
     assert type(config) is RUNS[task]
     assert resolve(parse_yaml(text, task), stored=True) == config
     old, new = parse_yaml(text, task), parse_yaml(to_yaml(config), task)
-    grown = ("data", "eval", "train", "loss", "optimizer")
+    grown = ("data", "eval", "train", "loss", "optimizer", "schedule")
     assert {key: old[key] for key in new if key not in grown} == {key: value for key, value in new.items() if key not in grown}
     assert all(old[key].items() <= new[key].items() for key in ("train", "loss", "optimizer") if key in old)
     for section in ("data", "eval"):

@@ -146,6 +146,8 @@ def updates(config: RunConfig) -> Any:
     ema = Ema(model, config.ema) if config.ema.enabled else None
     seen: list[Any] = []
     for step in range(STEPS):
+        if schedule.plateau is not None:
+            schedule.plateau.judge(1 - 0.1**step, lower_is_better=False)
         rates = schedule.apply(optimizer, step)
         model(torch.ones(2, 4)).square().sum().backward()
         optimizer.step()

@@ -91,7 +91,12 @@ KEYS: dict[str, dict[str, Key]] = {
         "max_bad_samples": Key(1, "tests/faults/test_run_faults.py"),
     },
     "DetectionData": {"allow_missing_annotations": Key(lambda value: not value, probe.samples)},
-    "BalancedData": {"balance": Key("undersample", probe.samples)},
+    "BalancedData": {"balance": Key(lambda value: "undersample" if value == "none" else "class_balanced", probe.samples)},
+    "BoxBalanceData": {
+        "balance_threshold": Key(0.99, probe.samples),
+        "balance_by": Key("ap", "tests/distributed/test_balance.py"),
+        "balance_over": Key("dataset", probe.samples),
+    },
     "NetworkSection": {
         "compile": Key(True, "tests/models/test_compiling.py"),
         "checkpointing": Key(True, "tests/models/test_checkpointing.py"),
@@ -279,6 +284,9 @@ KEYS: dict[str, dict[str, Key]] = {
         "final": Key(0.2, probe.updates),
         "milestones": Key([0.4, 0.5], probe.updates),
         "gamma": Key(0.5, probe.updates),
+        "factor": Key(0.2, probe.updates),
+        "patience": Key(1, probe.updates),
+        "threshold": Key(0.9, probe.updates),
         "pct_start": Key(0.2, probe.updates),
         "div_factor": Key(5, probe.updates),
         "final_div_factor": Key(3, probe.updates),

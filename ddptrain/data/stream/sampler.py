@@ -42,6 +42,9 @@ class DistributedWeightedSampler(Sampler[int]):
         shuffle: False keeps each dataset in its own order.
         names: of the datasets, for messages and the plan.
 
+    Attributes:
+        since: position from which on the weights of the samples hold, see `reweigh`.
+
     Iterating yields the rest of the current epoch, then the next call the next epoch. An epoch e begins on the first
     position >= `e * samples_per_epoch` that is a multiple of `num_replicas`: every rank has the same number of indices,
     nothing is padded and nothing dropped, and what does not divide goes on into the next epoch. Make
@@ -89,7 +92,7 @@ class DistributedWeightedSampler(Sampler[int]):
         self._offsets = np.concatenate([[0], np.cumsum(self.mixture.sizes)])
         self._pass_keys = [stream_key(seed, f"sampler/pass/{d}") for d in range(len(lengths))]
         self._before: dict[int, I64] = {}
-        self._position = 0
+        self._position = self.since = 0
         self._resumed = False
 
     def keys(self, positions: I64) -> tuple[I64, I64]:
@@ -117,13 +120,15 @@ class DistributedWeightedSampler(Sampler[int]):
         return dataset, index
 
     def _weighted(self, d: int, positions: I64, draw: I64) -> I64:
-        """Samples of dataset d by systematic resampling over the draws that it gets in each epoch."""
+        """Samples of dataset d by systematic resampling over the draws that it gets in each epoch, or in the rest of one."""
         assert self._sample_weights is not None
         index = np.empty_like(draw)
-        epochs = positions // self.mixture.samples_per_epoch
-        for epoch in np.unique(epochs).tolist():
-            here = epochs == epoch
-            first, last = (int(self._drawn(epoch + i)[d]) for i in (0, 1))
+        length = self.mixture.samples_per_epoch
+        # a part of an epoch with weights of its own: from its start, or from where they hold, to its end
+        starts = np.maximum(positions // length * length, np.where(positions >= self.since, self.since, 0))
+        for start in np.unique(starts).tolist():
+            here, epoch = starts == start, start // length
+            first, last = (int(self._drawn(at)[d]) for at in (start, (epoch + 1) * length))
             place = draw[here] - first
             if self.mixture.shuffle:
                 key = subkeys(self._pass_keys[d], np.array([epoch]))
@@ -131,13 +136,24 @@ class DistributedWeightedSampler(Sampler[int]):
             index[here] = self._sample_weights.pick(d, place, last - first, epoch, self._pass_keys[d])
         return index
 
-    def _drawn(self, epoch: int) -> I64:
-        """Draws of each dataset before an epoch; the last few are kept."""
-        if epoch not in self._before:
+    def _drawn(self, position: int) -> I64:
+        """Draws of each dataset before a position; the last few are kept."""
+        if position not in self._before:
             if len(self._before) > 8:
                 self._before.clear()
-            self._before[epoch] = self.mixture.drawn(epoch * self.mixture.samples_per_epoch)
-        return self._before[epoch]
+            self._before[position] = self.mixture.drawn(position)
+        return self._before[position]
+
+    def reweigh(self, sample_weights: Any, since: int) -> None:
+        """Take other weights of the samples from a position on; what stands before it is no longer known.
+
+        Args:
+            sample_weights: as at the start.
+            since: the position, >= 0; the same on every rank.
+        """
+        self._sample_weights = SampleWeights(self.mixture.names, self.mixture.sizes, sample_weights)
+        self._sample_weights.check(self.mixture.weights)
+        self.since = whole("since:", since, 0)
 
     def __iter__(self) -> Iterator[int]:
         at, step, chunk = self._position, self.num_replicas, _FIRST_CHUNK
@@ -206,6 +222,12 @@ class DistributedWeightedSampler(Sampler[int]):
         return self.mixture.plan()
 
     @property
+    def weighted(self) -> list[bool]:
+        """Of each dataset, whether its samples have weights of their own."""
+        weights = self._sample_weights
+        return [weights is not None and weights.has(d) for d in range(len(self.mixture.sizes))]
+
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that differ where the streams of two samplers differ."""
         return digest(sorted(self._parts().items()))
@@ -214,6 +236,8 @@ class DistributedWeightedSampler(Sampler[int]):
         parts = self.mixture.parts()
         if self._sample_weights is not None:
             parts["sample_weights"] = self._sample_weights.digest
+        if self.since:
+            parts["since"] = str(self.since)
         return parts
 
 

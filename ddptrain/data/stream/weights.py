@@ -12,6 +12,7 @@ I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio
 _MASK = (1 << 64) - 1
+_NEVER = 1e-12  # the frequency of a class that only datasets with a share of 0 show
 
 
 class SampleWeights:
@@ -93,7 +94,7 @@ def _per_dataset(given: Any, slices: Sequence[slice], length: int) -> list[Any]:
     return [flat[s] for s in slices]
 
 
-def class_balanced_weights(images: int, image: I64, labels: I64, threshold: float = 1e-3) -> F64:
+def class_balanced_weights(images: int, image: I64, labels: I64, threshold: float = 1e-3, frequency: F64 | None = None) -> F64:
     """Repeat factors by class frequency (Gupta, Dollár and Girshick, "LVIS", CVPR 2019, section 4.1).
 
     A class on the fraction f of the images gets `max(1, sqrt(threshold / f))`, an image the largest of its classes.
@@ -103,6 +104,7 @@ def class_balanced_weights(images: int, image: I64, labels: I64, threshold: floa
         image: int64 `[n]`, image of each box.
         labels: int64 `[n]`, class of each box.
         threshold: frequency below which a class is repeated, above 0.
+        frequency: float64 `[C]`, the fraction f of each class; default: counted in these images.
 
     Returns:
         float64 `[images]`, >= 1; 1 for an image without boxes. The same on every rank.
@@ -111,14 +113,29 @@ def class_balanced_weights(images: int, image: I64, labels: I64, threshold: floa
         raise ValueError(f"threshold: {threshold} is not above 0")
     out = np.ones(images)
     if len(labels):
-        seen = np.unique(np.stack([image, labels]), axis=1)
-        frequency = np.bincount(seen[1]) / images
-        factor = np.sqrt(threshold / np.maximum(frequency, 1 / images))
+        if frequency is None:
+            frequency = np.bincount(np.unique(np.stack([image, labels]), axis=1)[1]) / images
+        factor = np.sqrt(threshold / np.maximum(frequency, _NEVER))
         np.maximum.at(out, image, factor[labels])
     return out
 
 
-def image_weights_from_class_ap(images: int, image: I64, labels: I64, ap: Any) -> F64:
+def class_aware_weights(images: int, image: I64, labels: I64, frequency: F64) -> F64:
+    """Weights with which every class asks for equally many images (class-aware sampling: Shen, Lin and Huang, "Relay
+    Backpropagation", ECCV 2016): an image weighs the sum of `1 / f` over its classes.
+
+    Args:
+        images: number of images.
+        image, labels: int64 `[n]`, image and class of each class that an image shows, once.
+        frequency: float64 `[C]`, the fraction f of the images that show each class.
+
+    Returns:
+        float64 `[images]`, >= 0; 0 for an image that shows none.
+    """
+    return np.bincount(image, 1 / np.maximum(frequency[labels], _NEVER), images).astype(np.float64)
+
+
+def image_weights_from_class_ap(images: int, image: I64, labels: I64, ap: Any, count: Any = None) -> F64:
     """YOLO's image weights: images with many boxes of rare and badly detected classes come more often.
 
     A class c of C with n_c boxes weighs `w_c = C / n_c / sum(1 / n)`, and an image `w_c (1 - ap_c)^2 / C` summed over
@@ -129,6 +146,7 @@ def image_weights_from_class_ap(images: int, image: I64, labels: I64, ap: Any) -
         image: int64 `[n]`, image of each box.
         labels: int64 `[n]`, class of each box, below C.
         ap: float `[C]`, average precision of each class, 0..1; below 0 or nan (no truth to evaluate on) counts as 0.
+        count: float `[C]`, n_c in whatever unit; default: counted in these boxes.
 
     Returns:
         float64 `[images]`, >= 0; 0 for an image without boxes.
@@ -136,8 +154,9 @@ def image_weights_from_class_ap(images: int, image: I64, labels: I64, ap: Any) -
     value = np.clip(np.nan_to_num(np.asarray(ap, np.float64), nan=0.0), 0, 1)
     if len(labels) and int(np.max(labels)) >= len(value):
         raise ValueError(f"ap: {len(value)} values, and a box has class {int(np.max(labels))}")
-    count = np.maximum(np.bincount(labels, minlength=len(value)), 1)
-    weight = (1 / count) / np.sum(1 / count) * (1 - value) ** 2
+    count = np.bincount(labels, minlength=len(value)) if count is None else np.asarray(count, np.float64)
+    rarity = 1 / np.where(count > 0, count, 1)
+    weight = rarity / np.sum(rarity) * (1 - value) ** 2
     return np.bincount(image, weights=weight[labels], minlength=images).astype(np.float64)
 
 

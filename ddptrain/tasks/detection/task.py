@@ -20,6 +20,8 @@ from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.inspect.statistics import class_counts
 from ddptrain.data.samples.detection import DetectionSamples, Source, compose
+from ddptrain.data.stream.balance import Balance, Boxes
+from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.labels import LabelSpace
@@ -40,7 +42,7 @@ from ddptrain.tasks.detection.scores import detections_of, match_all, mean_losse
 from ddptrain.tasks.detection.view import DetectionView
 from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
 from ddptrain.tasks.inspection.classes import report_classes
-from ddptrain.tasks.stream import build_sampler
+from ddptrain.tasks.stream import build_sampler, shares_of
 from ddptrain.tasks.tables import TableTask, annotated, loss_weights
 
 
@@ -89,8 +91,23 @@ class DetectionTask(TableTask):
         self.accept(train, self.val_sets)
         if not self.detector.partial_labels and any((s.table.ignore | s.table.crowd).any() for s in train):
             self.notes.append(f"warning: {config.model.name} learns what is in ignore regions and crowds as background")
-        self.sampler = build_sampler(config, [len(s.table) for s in train])
+        self.sampler = self._sampler([s.table for s in train])
         self.train = self._samples(train, depth, config.data.augment, self.partners(config.data.augment, "mosaic", "mixup"))
+
+    def _sampler(self, tables: Sequence[AnnotationTable]) -> DistributedWeightedSampler:
+        """The stream that `data.balance` asks for; also set `balance`."""
+        data, sizes = self.config.data, [len(t) for t in tables]
+        if data.balance == "none":
+            return build_sampler(self.config, sizes)
+        shares = shares_of(data.train) or [float(n) for n in sizes]
+        boxes = []
+        for table in tables:
+            learned = table.learned()
+            labels = table.labels[learned].astype(np.int64)
+            boxes.append(Boxes(len(table), table.image_of_rows()[learned], labels, len(self.classes)))
+        together, by_ap = data.balance_over == "mixture", data.balance_by == "ap"
+        self.balance = Balance(data.balance, data.balance_threshold, together, shares, boxes, by_ap)
+        return build_sampler(self.config, sizes, self.balance.weights(), shares=shares)
 
     def read_truth(self) -> None:
         """Read the validation datasets alone, which is enough to score predictions that are there already."""
