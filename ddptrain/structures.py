@@ -53,7 +53,8 @@ class Sample:
             Segmentation: `mask` uint8 `[H, W]`, the class of each pixel of `image`; in evaluation `native_mask` of each
             pixel of the file; `VOID` where there is no class.
         annotated: bool `[classes]`: the classes that the sample's dataset labels; elsewhere nothing is known.
-        to_native: float32 `[2, 3]`: affine map from pixels of `image` to pixels of the file.
+        to_native: float32 `[2, 3]`: affine map from pixels of `image` to pixels of the file; nan where there is none, in
+            training images that are seen in perspective.
         native_size: (width, height) of the file in pixels.
         replaced: where the drawn image could not be read: which, why, and what takes its place, in one line.
         weight: factor on its loss.

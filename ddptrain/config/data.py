@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ddptrain.config.section import FileName, Section
 
@@ -82,6 +82,32 @@ class AugmentConfig(Section):
     """The saturation gain is drawn from 1 ± hsv_s."""
     hsv_v: float = Field(default=0.4, ge=0, le=1)
     """The brightness gain is drawn from 1 ± hsv_v."""
+    rot90: float = Field(default=0.0, ge=0, le=1)
+    """Probability of a turn by 90, 180 or 270 degrees, each as likely; 0.75 makes all four directions alike."""
+    perspective: float = Field(default=0.0, ge=0, le=0.4)
+    """The image is seen at an angle: along each axis the scale at its two ends is 1 - k and 1 + k, with k drawn from
+    ± perspective."""
+    grey: float = Field(default=0.0, ge=0, le=1)
+    """Probability that the image loses its colour."""
+    blur: float = Field(default=0.0, ge=0, le=1)
+    """Probability of a Gaussian blur."""
+    blur_sigma: tuple[float, float] = (0.5, 2.0)
+    """Least and greatest standard deviation of the blur, in pixels of the network's input."""
+    jpeg: float = Field(default=0.0, ge=0, le=1)
+    """Probability that the network's input is stored as a JPEG and read again, with what that loses."""
+    jpeg_quality: tuple[int, int] = (30, 90)
+    """Lowest and highest quality of that JPEG, from 1 to 100."""
+    cutout: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a rectangle of 2 to 20 % of the image is hidden by grey. Masks are void there, depth is unknown, and an
+    object of which more than 60 % is hidden becomes an ignore region."""
+
+    @field_validator("blur_sigma", "jpeg_quality")
+    @classmethod
+    def _spans(cls, value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+        least, most = {"blur_sigma": (0.1, 20), "jpeg_quality": (1, 100)}[str(info.field_name)]
+        if not least <= value[0] <= value[1] <= most:
+            raise ValueError(f"must be two numbers from {least} to {most}, the lower one first")
+        return value
 
 
 class MixingAugment(AugmentConfig):

@@ -85,6 +85,8 @@ RUN_RULES: tuple[Rule, ...] = (
         lambda run: run.eval.every_epochs is None and run.eval.every_steps is None,
     ),
     only("slurm.check_command", "slurm.check", True),
+    above_0("data.augment.blur_sigma", "data.augment", "blur"),
+    above_0("data.augment.jpeg_quality", "data.augment", "jpeg"),
     # no pictures is what there is without TensorBoard
     only("monitor.images", "monitor.tensorboard", True)._replace(
         idle=lambda run: not run.monitor.tensorboard and run.monitor.images > 0

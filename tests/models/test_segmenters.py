@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ddptrain.config import Mask2FormerConfig, PixelLossConfig, SegmenterConfig
-from ddptrain.data.augment.geometry import letterbox, warp
+from ddptrain.data.augment.geometry import letterbox
+from ddptrain.data.augment.warp import warp
 from ddptrain.data.samples.base import to_native
 from ddptrain.errors import UserError
 from ddptrain.models.build import SEGMENTERS

@@ -1,4 +1,4 @@
-"""How images are shown to the network: one drawn matrix and one drawn tint, the same for all that is seen together."""
+"""How images are shown to the network: one drawn matrix, tint and so on, the same for all that is seen together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 
 from ddptrain.config.data import AugmentConfig
 from ddptrain.data.augment.color import random_gains, tint
-from ddptrain.data.augment.geometry import Patch, letterbox, random_affine, warp
+from ddptrain.data.augment.effects import Effects, random_cut
+from ddptrain.data.augment.geometry import BORDER, letterbox, random_affine, random_perspective, random_turn
+from ddptrain.data.augment.warp import Patch, warp
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.seeding import rng
 
@@ -18,13 +20,17 @@ class ImageView(NamedTuple):
 
     Attributes:
         size: side of the square that the network sees, in pixels.
-        affine: float64 `[3, 3]` from that square to itself.
+        matrix: float64 `[3, 3]` from that square to itself.
         gains: float64 `[3]`, see `tint`.
+        effects: on the pixels of the whole square.
+        cut: int64 `[4]`, the part of the square that is hidden, or None.
     """
 
     size: int
-    affine: np.ndarray
+    matrix: np.ndarray
     gains: np.ndarray
+    effects: Effects = Effects()
+    cut: np.ndarray | None = None
 
     @classmethod
     def still(cls, size: int) -> ImageView:
@@ -43,13 +49,19 @@ class ImageView(NamedTuple):
         """
         if augment is None:
             return cls.still(size)
-        affine = random_affine(augment, size, rng(seed, position, f"affine{layer}"))
-        return cls(size, affine, random_gains(augment, rng(seed, position, f"hsv{layer}")))
+        matrix = random_affine(augment, size, rng(seed, position, f"affine{layer}"))
+        if augment.rot90:
+            matrix = random_turn(augment.rot90, size, rng(seed, position, f"rot90{layer}")) @ matrix
+        if augment.perspective:
+            matrix = random_perspective(augment.perspective, size, rng(seed, position, f"perspective{layer}")) @ matrix
+        gains = random_gains(augment, rng(seed, position, f"hsv{layer}"))
+        cut = random_cut(augment.cutout, size, rng(seed, position, f"cutout{layer}")) if augment.cutout else None
+        return cls(size, matrix, gains, Effects.draw(augment, seed, position, layer), cut)
 
     def patch(self, image: Pixels, place: np.ndarray) -> Patch:
         """What is seen of an image that `place`, float64 `[3, 3]` from pixels of its file, puts on the square: one warp, then
         the tint."""
-        patch = warp(image, self.affine @ place, self.size)
+        patch = warp(image, self.matrix @ place, self.size)
         return patch._replace(pixels=tint(patch.pixels, self.gains))
 
     def show(self, image: np.ndarray | Pixels, place: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -64,4 +76,11 @@ class ImageView(NamedTuple):
         """
         image = Pixels.of(image)
         patch = self.patch(image, letterbox(image.size, self.size) if place is None else place)
-        return patch.on_square(self.size), patch.matrix
+        return self.covered(self.effects.on(patch.on_square(self.size)), BORDER), patch.matrix
+
+    def covered(self, values: np.ndarray, fill: int) -> np.ndarray:
+        """Values of the square's pixels, `[size, size, …]`, of which those that are hidden become `fill`, in place."""
+        if self.cut is not None:
+            left, top, right, bottom = self.cut
+            values[top:bottom, left:right] = fill
+        return values

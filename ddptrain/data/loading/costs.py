@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
 
-from ddptrain.data.augment import color, geometry
+from ddptrain.data.augment import color, effects, warp
 from ddptrain.data.images import read
 from ddptrain.data.packed.file import Packed
 from ddptrain.data.tables.masks import read_mask
@@ -18,8 +18,8 @@ from ddptrain.system.clock import NO_TIME, Clock, Seconds
 WORK: dict[str, tuple[Callable[..., Any], ...]] = {
     "read": (read.file_bytes, Packed.get),
     "decode": (read.read_image, read.read_levels, read_mask),
-    "warp": (geometry.warp, geometry.warp_nearest, geometry.Patch.onto, geometry.Patch.on_square),
-    "colour": (color.tint,),
+    "warp": (warp.warp, warp.warp_nearest, warp.Patch.onto, warp.Patch.on_square),
+    "colour": (color.tint, effects.Effects.on),
 }
 """The functions that do the work of a part; what they call is theirs, but for functions of another part."""
 COLLATE, REST = "collate", "boxes and draws"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ddptrain.config.data import AugmentConfig, Exif
-from ddptrain.data.augment.geometry import BORDER
+from ddptrain.data.augment.geometry import BORDER, in_perspective
 from ddptrain.data.augment.view import ImageView
 from ddptrain.data.images.headers import read_headers
 from ddptrain.data.images.pixels import Pixels, halvings
@@ -169,7 +169,8 @@ class ImageSamples(ABC, Generic[T]):
         """How often `pixels` halves an image of a file of this size."""
         if self.augment is None:
             return 0
-        return halvings(min(self.image_size / width, self.image_size / height) * (1 + self.augment.scale))
+        enlarged = (1 + self.augment.scale) * (1 + 2 * self.augment.perspective) ** 1.5  # at the nearest corner
+        return halvings(min(self.image_size / width, self.image_size / height) * enlarged)
 
     def plans(self) -> Iterator[Plan]:
         """What of these samples can be packed: here the images, as they are read, but for those that are in memory already."""
@@ -288,6 +289,8 @@ def _read_planned(table: Table | FileList, halved: np.ndarray, image: int) -> np
 
 def to_native(matrix: np.ndarray) -> np.ndarray:
     """Float32 `[2, 3]`: the way back, as `Sample.to_native` has it."""
+    if in_perspective(matrix):
+        return np.full((2, 3), np.nan, np.float32)
     return np.linalg.inv(matrix)[:2].astype(np.float32)
 
 

@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 
 from ddptrain.config.detection import DetectionAugment
-from ddptrain.data.augment.geometry import BORDER, letterbox, transform_boxes, warp_nearest
+from ddptrain.data.augment.geometry import BORDER, letterbox, transform_boxes
 from ddptrain.data.augment.mix import MIXUP_BETA, random_mosaic
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.augment.view import ImageView
+from ddptrain.data.augment.warp import warp_nearest
 from ddptrain.data.formats.depth import DepthMaps
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.packed.plan import Plan

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ddptrain.config.segmentation import SegmentationAugment
-from ddptrain.data.augment.geometry import BORDER, random_window, warp_nearest
+from ddptrain.data.augment.geometry import BORDER, random_window
 from ddptrain.data.augment.view import ImageView
+from ddptrain.data.augment.warp import warp_nearest
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.packed.plan import Plan
@@ -33,7 +34,7 @@ class Labelled(NamedTuple):
 class SegmentationSamples(ImageSamples[MaskTable]):
     """Segmentation samples of a mixture, see `ImageSamples`.
 
-    In training the image is warped to a square and the mask with it, by the nearest pixel, void outside the image. In
+    In training the image is warped to a square and the mask with it, by the nearest pixel, void outside the image and in a cutout. In
     evaluation the image is letterboxed, or with `native` as it is in the file; the mask stays as it is in the file, since
     that is where a prediction is judged. A mask that can no longer be read is void there.
     """
@@ -73,9 +74,10 @@ class SegmentationSamples(ImageSamples[MaskTable]):
         else:
             window = rng(self.seed, key.position, "crop")
             place = random_window(size, self.image_size, window) if self.augment.crop else None
-            pixels, matrix = self.view(key.position).show(image, place)
+            view = self.view(key.position)
+            pixels, matrix = view.show(image, place)
             back = to_native(matrix)
-            targets = {"mask": warp_nearest(mask, matrix, self.image_size, VOID)}
+            targets = {"mask": view.covered(warp_nearest(mask, matrix, self.image_size, VOID), VOID)}
         return Sample(key, pixels, targets, self.annotated[key.dataset], back, size, fault, self.weight(key))
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ddptrain.data.augment.geometry import warp_nearest
+from ddptrain.data.augment.warp import warp_nearest
 from ddptrain.metrics import miou
 from ddptrain.metrics.classification import constant_answer
 from ddptrain.reporting import masks, pictures, report

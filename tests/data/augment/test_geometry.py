@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddptrain.config.data import AugmentConfig
-from ddptrain.data.augment.geometry import BORDER, letterbox, random_affine, transform_boxes, warp
+from ddptrain.data.augment.geometry import BORDER, letterbox, random_affine, transform_boxes
+from ddptrain.data.augment.warp import warp
 
 SIDES = st.integers(1, 3000)
 STILL = AugmentConfig(scale=0, translate=0, hflip=0)

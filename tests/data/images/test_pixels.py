@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddptrain.data.augment.geometry import letterbox, warp
+from ddptrain.data.augment.geometry import letterbox
+from ddptrain.data.augment.warp import warp
 from ddptrain.data.images.pixels import Pixels, halve, halvings
 from ddptrain.data.images.read import read_image
 
