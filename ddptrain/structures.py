@@ -48,8 +48,9 @@ class Sample:
         image: uint8 `[H, W, C]`, RGB (further channels follow, depth first).
         targets: the task's arrays, by name. Detection: `boxes` float32 `[n, 4]` and `ignore_boxes` float32 `[k, 4]` in
             pixels of `image`, `labels` int64 `[n]`; where images of datasets that label different classes are put
-            together, `tiles` float32 `[t, 2, 3]` and `tile_annotated` bool `[t, classes]`: parts of the image (an
-            affine map from its pixels to the unit square) in which only some of the `annotated` classes are known.
+            together, `tiles` float32 `[t, 3, 3]`, `tile_windows` float32 `[t, 4]` and `tile_annotated` bool `[t, classes]`:
+            parts of the image (a map from its pixels to the unit square, and the box in which that counts) in which only
+            some of the `annotated` classes are known.
             Segmentation: `mask` uint8 `[H, W]`, the class of each pixel of `image`; in evaluation `native_mask` of each
             pixel of the file; `VOID` where there is no class.
         annotated: bool `[classes]`: the classes that the sample's dataset labels; elsewhere nothing is known.
@@ -58,6 +59,7 @@ class Sample:
         native_size: (width, height) of the file in pixels.
         replaced: where the drawn image could not be read: which, why, and what takes its place, in one line.
         weight: factor on its loss.
+        pasted: objects that copy-paste has added.
     """
 
     key: SampleKey
@@ -68,6 +70,7 @@ class Sample:
     native_size: tuple[int, int]
     replaced: str | None = None
     weight: float = 1.0
+    pasted: int = 0
 
 
 @dataclass(slots=True)
@@ -80,7 +83,8 @@ class Batch:
         annotated: bool `[B, classes]`.
         targets: the task's tensors, by name. Detection: `boxes` float32 `[N, 4]`, `labels` int64 `[N]`, `image` int64
             `[N]` (each box's row of `images`), `ignore_boxes` float32 `[K, 4]`, `ignore_image` int64 `[K]`, `tiles`
-            float32 `[T, 2, 3]`, `tile_annotated` bool `[T, classes]`, `tile_image` int64 `[T]`.
+            float32 `[T, 3, 3]`, `tile_windows` float32 `[T, 4]`, `tile_annotated` bool `[T, classes]`, `tile_image` int64
+            `[T]`.
             Segmentation: uint8 `[B, H, W]`, see `Sample`; images and masks are padded to the largest.
         to_native: float32 `[B, 2, 3]`, see `Sample`.
         native_size: int64 `[B, 2]`: width, height of the files.

@@ -46,8 +46,8 @@ MASK2FORMER = (
     "model={name: mask2former, embed_dim: 8, depths: [1, 1, 1, 1], heads: [1, 1, 1, 1], hidden: 32, feedforward: 16, "
     "attention_heads: 2, encoder_layers: 1, decoder_layers: 2, queries: 5, window: 2}"
 )
-MIXED = "data.augment={mosaic: 0.5, mixup: 0.5, close_epochs: 0}"
-BLENDED = "data.augment={mixup: 0.5, close_epochs: 0}"
+MIXED = "data.augment={mosaic: 0.5, mixup: 0.5, copy_paste: 0.5, close_epochs: 0}"
+BLENDED = "data.augment={mixup: 0.5, blur: 0.5, jpeg: 0.5, close_epochs: 0}"
 NO_SHIP = "classes=[car, bus, pedestrian, ship]"
 NO_RING = "classes=[disc, square, stripes, ring]"
 NO_DEPTH = tuple(f"data.{part}.{i}.depth_missing=zeros" for part in ("train", "val") for i in (0, 1))

@@ -27,8 +27,6 @@ class ClassificationDataset(HoldoutDataset):
 
 
 class ClassificationAugment(MixingAugment):
-    cutmix: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a box of a second image is pasted in, instead of mixup."""
     mix_alpha: float = Field(default=1.0, gt=0)
     """The second image's part in mixup, and its area in cutmix, are drawn from Beta(mix_alpha, mix_alpha)."""
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ddptrain.config.section import FileName, Section
+from ddptrain.system.printable import listing
 
 Exif = Literal["apply", "ignore"]
 Cache = Literal["none", "ram", "disk"]
@@ -116,11 +117,26 @@ class MixingAugment(AugmentConfig):
 
     mixup: float = Field(default=0.0, ge=0, le=1)
     """Probability that a second image (in detection, perhaps a mosaic) is blended in."""
+    cutmix: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a box of a second image is pasted in, instead of mixup; the two add up to 1 at most. In detection an
+    object of which more than 60 % is hidden becomes an ignore region."""
     close_epochs: float = Field(default=10.0, ge=0)
-    """Number of epochs at the end of the run without mosaic, mixup and cutmix."""
+    """Number of epochs at the end of the run without mosaic, mixup, cutmix and copy_paste."""
     pool: int | None = Field(default=None, ge=8)
     """Mosaic, mixup and cutmix take their other images from the same block of this many samples of the stream, so that none is
     decoded again: fastest where it is the micro batch; null takes them from the whole epoch."""
+
+    @model_validator(mode="after")
+    def _chances(self) -> "MixingAugment":
+        check_chances(mixup=self.mixup, cutmix=self.cutmix)
+        return self
+
+
+def check_chances(**chances: float) -> None:
+    """Refuse probabilities of what excludes each other that add up to more than 1."""
+    if sum(chances.values()) > 1:
+        names, values = listing(list(chances)), " + ".join(f"{value:g}" for value in chances.values())
+        raise ValueError(f"{names}: {values} is more than 1; a sample has only one of them, so lower one")
 
 
 DATASETS: Any = Field(min_length=1)

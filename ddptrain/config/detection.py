@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from ddptrain.config.balance import BALANCE_RULES, BoxBalanceData
-from ddptrain.config.data import DATASETS, HoldoutDataset, MixingAugment
+from ddptrain.config.data import DATASETS, HoldoutDataset, MixingAugment, check_chances
 from ddptrain.config.detection_loss import LossConfig
 from ddptrain.config.labels import check_weights
 from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, SUMMED, Rule, above_0, holdout_rule, only, split_rule
@@ -53,9 +53,33 @@ class DetectionDataset(HoldoutDataset):
         return value
 
 
+MIXING = ("mosaic", "mosaic9", "mixup", "cutmix", "copy_paste")
+"""Keys of `data.augment` that end `close_epochs` before the end of the run; all but the last one take in other images."""
+
+
 class DetectionAugment(MixingAugment):
     mosaic: float = Field(default=0.0, ge=0, le=1)
     """Probability that four images are put together in one."""
+    mosaic9: float = Field(default=0.0, ge=0, le=1)
+    """Probability that nine images are put together, each half as large as in a mosaic of four; with `mosaic` 1 at most."""
+    copy_paste: float = Field(default=0.0, ge=0, le=1)
+    """Probability that some of an image's own small objects (below 32² pixels of the network's input) are pasted once more,
+    box by box, at free places of the image."""
+    copy_paste_objects: int = Field(default=5, ge=1, le=100)
+    """Largest number of objects that are pasted into an image; the number is drawn from 1 to this."""
+
+    @model_validator(mode="after")
+    def _images(self) -> "DetectionAugment":
+        check_chances(mosaic=self.mosaic, mosaic9=self.mosaic9)
+        together = self.together * (2 if self.mixup or self.cutmix else 1)
+        if self.pool is not None and self.pool < together:
+            raise ValueError(f"pool: {self.pool} is too few for a sample of {together} images; must be ≥ {together}, or null")
+        return self
+
+    @property
+    def together(self) -> int:
+        """Images in the largest mosaic that may be drawn, 1 without any."""
+        return 9 if self.mosaic9 else 4 if self.mosaic else 1
 
 
 class DetectionData(BoxBalanceData):
@@ -223,7 +247,9 @@ class DetectionRun(RunConfig):
         only("eval.nms_iou", "eval.nms", "hard"),
         Rule("eval.voc_points eval.voc_iou", "voc among eval.protocols", lambda run: "voc" not in run.eval.protocols),
         Rule("data.allow_missing_annotations", "a detector of torchvision", _yolo, "model.name"),
-        above_0("data.augment.close_epochs data.augment.pool", "data.augment", "mosaic", "mixup"),
+        above_0("data.augment.close_epochs", "data.augment", *MIXING),
+        above_0("data.augment.pool", "data.augment", *MIXING[:-1]),
+        above_0("data.augment.copy_paste_objects", "data.augment", "copy_paste"),
     )
     dataset_rules = (
         SHARE,

@@ -121,8 +121,8 @@ class TableTask(Task):
         """Where augmentations that mix images (keys of `data.augment`) take the others from, with a note on how long they do;
         None where none is asked for."""
         epoch = self.sampler.mixture.samples_per_epoch
-        chances = {kind: getattr(augment, kind) for kind in kinds}
-        if not sum(chances.values()):
+        chances = {kind: chance for kind in kinds if (chance := getattr(augment, kind))}
+        if not chances:
             return None
         train = self.config.train
         end = run_length(train, epoch) * train.global_batch
@@ -132,8 +132,8 @@ class TableTask(Task):
             self.notes.append(f"{text} of the samples in the first {until / epoch:.4g} of {end / epoch:.4g} epochs")
         else:
             self.notes.append(
-                f"warning: {' and '.join(f'no {kind}' for kind in kinds)}: data.augment.close_epochs is as long as the run, "
-                f"{augment.close_epochs:g} epochs of {end / epoch:.4g}; set it lower, or take {' and '.join(kinds)} out"
+                f"warning: {' and '.join(f'no {kind}' for kind in chances)}: data.augment.close_epochs is as long as the run, "
+                f"{augment.close_epochs:g} epochs of {end / epoch:.4g}; set it lower, or take {' and '.join(chances)} out"
             )
         return Partners(self.sampler.keys, epoch, until, augment.pool)
 

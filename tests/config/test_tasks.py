@@ -33,7 +33,7 @@ def test_defaults_follow_the_task() -> None:
         ("classification", "loss.box=7", "loss.box: only for detection, not for classification; take it out"),
         ("classification", "loss.smoothing=0.1", "loss.smoothing: unknown key; did you mean label_smoothing"),
         ("interaction", "data.train.0.holdout=0.1", "data.train.0.holdout: only for detection, classification and seg"),
-        ("detection", "data.augment.cutmix=1", "data.augment.cutmix: only for classification"),
+        ("detection", "data.augment.mix_alpha=2", "data.augment.mix_alpha: only for classification"),
         ("classification", "eval.nms_iou=0.5", "eval.nms_iou: only for detection"),
         (
             "classification",

@@ -68,11 +68,22 @@ KEYS: dict[str, dict[str, Key]] = {
     "AugmentConfig": {
         **{k: Key(0.25, probe.samples) for k in ("scale", "translate", "hflip", "hsv_h", "hsv_s", "hsv_v")},
         **{k: Key(30, probe.samples) for k in ("rotate", "shear")},
-        "vflip": Key(0.7, probe.samples),
+        **{k: Key(0.7, probe.samples) for k in ("vflip", "rot90", "grey", "blur", "jpeg", "cutout")},
+        "perspective": Key(0.2, probe.samples),
+        "blur_sigma": Key([3, 4], probe.samples),
+        "jpeg_quality": Key([10, 20], probe.samples),
     },
-    "MixingAugment": {"mixup": Key(0.7, probe.samples), "close_epochs": Key(200, probe.samples), "pool": Key(8, probe.samples)},
-    "DetectionAugment": {"mosaic": Key(0.7, probe.samples)},
-    "ClassificationAugment": {"cutmix": Key(0.7, probe.samples), "mix_alpha": Key(0.2, probe.samples)},
+    "MixingAugment": {
+        "mixup": Key(0.3, probe.samples),
+        "cutmix": Key(0.4, probe.samples),
+        "close_epochs": Key(200, probe.samples),
+        "pool": Key(18, probe.samples),
+    },
+    "DetectionAugment": {
+        **{k: Key(0.4, probe.samples) for k in ("mosaic", "mosaic9", "copy_paste")},
+        "copy_paste_objects": Key(50, probe.samples),
+    },
+    "ClassificationAugment": {"mix_alpha": Key(0.2, probe.samples)},
     "SegmentationAugment": {"crop": Key(True, probe.samples)},
     "PairsConfig": {
         "distance_multiplier": Key(1.5, probe.samples),

@@ -33,7 +33,8 @@ class Numbers:
         if key.position == self.at:
             self.act()
         nothing = {"boxes": np.zeros((0, 4), np.float32), "labels": np.zeros(0, np.int64)}
-        no_tiles = {"tiles": np.zeros((0, 2, 3), np.float32), "tile_annotated": np.zeros((0, 1), bool)}
+        no_tiles = {"tiles": np.zeros((0, 3, 3), np.float32), "tile_windows": np.zeros((0, 4), np.float32)}
+        no_tiles["tile_annotated"] = np.zeros((0, 1), bool)
         return Sample(
             key=key,
             image=np.full((4, 4, 3), key.position % 256, np.uint8),

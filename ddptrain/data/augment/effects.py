@@ -1,4 +1,4 @@
-"""What cameras and storage do to the pixels of a whole image: no colour, a blur, the losses of JPEG; and a part that is hidden."""
+"""What cameras and storage do to the pixels of an image: no colour, a blur, the losses of JPEG; and a part that is hidden."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Effects(NamedTuple):
             image = cv2.GaussianBlur(image, (0, 0), self.sigma)
         if self.quality:
             stored = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, self.quality))[1]
-            image = cv2.cvtColor(cv2.imdecode(stored, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            image = cv2.cvtColor(np.asarray(cv2.imdecode(stored, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
         return image
 
 

@@ -93,8 +93,8 @@ def random_turn(probability: float, size: int, generator: np.random.Generator) -
 
 
 def random_perspective(most: float, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw how a square is seen at an angle: along each axis the scale at its two ends becomes 1 - k and 1 + k times that at its
-    centre, which stays.
+    """Draw how a square is seen at an angle: along each axis the scale at its two ends becomes 1 - k and 1 + k times that at
+    its centre, which stays.
 
     Args:
         most: k is drawn from ± this, < 0.5, so that all of the square stays in front of the eye.
@@ -115,8 +115,8 @@ def in_perspective(matrix: np.ndarray) -> bool:
 
 
 def outline(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Float64 `[n, 8, 2]`: the corners of boxes `[n, 4]` under `matrix`, in their order around each box, and between two of them
-    the point at which the box is cut off (see `NEAR`); nan for what is cut off, and where nothing is."""
+    """Float64 `[n, 8, 2]`: the corners of boxes `[n, 4]` under `matrix`, in their order around each box, and between two of
+    them the point at which the box is cut off (see `NEAR`); nan for what is cut off, and where nothing is."""
     corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]] @ matrix[:, :2].T + matrix[:, 2]
     beyond = np.roll(corners, -1, 1) - corners
     front = corners[..., 2] > NEAR

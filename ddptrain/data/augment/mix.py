@@ -11,16 +11,20 @@ MIXUP_BETA = 32.0
 
 
 def random_mosaic(native_sizes: Sequence[tuple[int, int]], size: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """Draw the point at which four images meet.
+    """Draw where four or nine images lie beside each other.
 
     Args:
         native_sizes: (width, height) of each image in pixels.
         size: side of the square in pixels.
 
     Returns:
-        Of each image float64 `[3, 3]` that scales it to fit the square and puts one of its corners at the point, so that
-        they lie to its top left, top right, bottom left and bottom right.
+        Of each image float64 `[3, 3]`. Four are scaled to fit the square, and each has a corner at the drawn point in it: they
+        lie to its top left, top right, bottom left and bottom right. Nine are scaled to fit a cell of half the square's side:
+        of 3 x 3 such cells the first image has the middle one, which is drawn within the square, and the others have those
+        around it, row by row.
     """
+    if len(native_sizes) == 9:
+        return _nine(native_sizes, size / 2, generator.uniform(0, size / 2, 2))
     x, y = generator.uniform(0, size, 2).tolist()
     places = []
     for number, (width, height) in enumerate(native_sizes):
@@ -29,6 +33,24 @@ def random_mosaic(native_sizes: Sequence[tuple[int, int]], size: int, generator:
         top = y if number // 2 else y - height * scale
         places.append(scale_and_shift(scale, left, top))
     return places
+
+
+def _nine(native_sizes: Sequence[tuple[int, int]], cell: float, corner: np.ndarray) -> list[np.ndarray]:
+    """`random_mosaic` of nine; `corner`: the top left one of the middle cell. Each image touches that cell's lines."""
+    places = []
+    for number, (width, height) in zip((4, 0, 1, 2, 3, 5, 6, 7, 8), native_sizes):
+        row_column = np.array([number % 3, number // 3])
+        scale = min(cell / width, cell / height)
+        rest = cell - scale * np.array([width, height])
+        left, top = corner + (row_column - 1) * cell + rest * (1 - row_column / 2)
+        places.append(scale_and_shift(scale, left, top))
+    return places
+
+
+def part_box(part: float, centre: np.ndarray, size: int) -> np.ndarray:
+    """Int64 `[4]`: the rectangle about a point, clipped to a square, that would leave this part of the square."""
+    half = size * (1 - part) ** 0.5 / 2
+    return np.concatenate([centre - half, centre + half]).clip(0, size).round().astype(np.int64)
 
 
 def random_mix(
@@ -50,7 +72,6 @@ def random_mix(
     if which >= cutmix + mixup:
         return None
     if which < cutmix:
-        half = size * (1 - part) ** 0.5 / 2
-        box = np.concatenate([centre - half, centre + half]).clip(0, size).round().astype(np.int64)
+        box = part_box(part, centre, size)
         part = 1 - (box[2] - box[0]) * (box[3] - box[1]) / size**2
     return part, box

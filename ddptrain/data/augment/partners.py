@@ -1,9 +1,28 @@
 """Which further images a mosaic, mixup or cutmix takes in: other draws of the same stream, from the same epoch or nearer."""
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
+from ddptrain.config.detection import DetectionAugment
 from ddptrain.seeding import rng
 from ddptrain.structures import KeysOf, SampleKey
+
+
+class Together(NamedTuple):
+    """What is mixed into one sample of detection.
+
+    Attributes:
+        others: the keys of its partners.
+        width: of how many images, with the sample's own, a layer is made: 1, or a mosaic of 4 or 9. There are two layers where
+            a second one is blended in or cut in.
+        second: how that is joined.
+        mixes: whether anything may be mixed at that position.
+    """
+
+    others: list[SampleKey]
+    width: int
+    second: Literal["mixup", "cutmix"]
+    mixes: bool
 
 
 @dataclass(frozen=True)
@@ -35,19 +54,12 @@ class Partners:
         datasets, indices = (column.tolist() for column in self.keys_of(drawn))
         return [SampleKey(key.position, *place) for place in zip(datasets, indices)]
 
-    def draw_tiles(self, key: SampleKey, seed: int, mosaic: float, mixup: float) -> tuple[list[SampleKey], int]:
-        """The partners of a key in detection.
-
-        Args:
-            mosaic, mixup: the probability of each.
-
-        Returns:
-            Their keys, and of how many images, with that of `key` itself, a layer is made: 1, or a mosaic of 4. There are
-            two layers where the second is blended in (mixup).
-        """
-        by_mosaic, by_mixup = rng(seed, key.position, "partners").random(2)
+    def draw_tiles(self, key: SampleKey, seed: int, augment: DetectionAugment) -> Together:
+        """The partners of a key in detection, by the probabilities of mosaic, mosaic9, mixup and cutmix."""
+        by_mosaic, by_second = rng(seed, key.position, "partners").random(2)
         if key.position >= self.until:
-            return [], 1
-        width = 4 if by_mosaic < mosaic else 1
-        count = width * (2 if by_mixup < mixup else 1) - 1
-        return self.draw(key, seed, count) if count else [], width
+            return Together([], 1, "mixup", mixes=False)
+        width = 4 if by_mosaic < augment.mosaic else 9 if by_mosaic < augment.mosaic + augment.mosaic9 else 1
+        count = width * (2 if by_second < augment.mixup + augment.cutmix else 1) - 1
+        second: Literal["mixup", "cutmix"] = "mixup" if by_second < augment.mixup else "cutmix"
+        return Together(self.draw(key, seed, count) if count else [], width, second, mixes=True)

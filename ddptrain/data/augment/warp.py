@@ -63,8 +63,9 @@ def warp(image: np.ndarray | Pixels, matrix: np.ndarray, size: int) -> Patch:
     flicker. So the image is first halved by exact 2 x 2 means (OpenCV's fastest resize) until the remaining factor is
     between 0.5 and 1; in perspective, where it is largest.
 
-    The edges of an image that is neither sheared nor turned, but by a multiple of 90 degrees, and of the part of it that the square shows, are moved to whole
-    pixels, by half a pixel at most. Then they are sharp, and the warp is a plain resize of that part, some three times as fast.
+    The edges of an image that is neither sheared nor turned, but by a multiple of 90 degrees, and of the part of it that the
+    square shows, are moved to whole pixels, by half a pixel at most. Then they are sharp, and the warp is a plain resize of
+    that part, some three times as fast.
 
     Args:
         image: uint8 `[H, W, C]`, C <= 4.

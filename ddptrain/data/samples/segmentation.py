@@ -34,9 +34,9 @@ class Labelled(NamedTuple):
 class SegmentationSamples(ImageSamples[MaskTable]):
     """Segmentation samples of a mixture, see `ImageSamples`.
 
-    In training the image is warped to a square and the mask with it, by the nearest pixel, void outside the image and in a cutout. In
-    evaluation the image is letterboxed, or with `native` as it is in the file; the mask stays as it is in the file, since
-    that is where a prediction is judged. A mask that can no longer be read is void there.
+    In training the image is warped to a square and the mask with it, by the nearest pixel, void outside the image and in a
+    cutout. In evaluation the image is letterboxed, or with `native` as it is in the file; the mask stays as it is in the file,
+    since that is where a prediction is judged. A mask that can no longer be read is void there.
     """
 
     augment: SegmentationAugment | None

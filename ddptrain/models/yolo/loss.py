@@ -69,6 +69,7 @@ def detection_terms(
     config: LossConfig,
     class_weights: Tensor | None = None,
     tiles: Tensor | None = None,
+    tile_windows: Tensor | None = None,
     tile_annotated: Tensor | None = None,
     tile_image: Tensor | None = None,
 ) -> DetectionTerms:
@@ -84,8 +85,9 @@ def detection_terms(
         annotated: bool `[B, C]`.
         config: gains, kinds of losses, and the assigner's settings.
         class_weights: float32 `[C]`: factors on the loss of the scores of each class; None for 1.
-        tiles, tile_annotated, tile_image: parts of images in which fewer classes are annotated, float32 `[T, 2, 3]` (from
-            pixels to the unit square that is the part), bool `[T, C]`, int64 `[T]`.
+        tiles, tile_windows, tile_annotated, tile_image: parts of images in which fewer classes are annotated, float32
+            `[T, 3, 3]` (from pixels to the unit square that is the part), float32 `[T, 4]` (beyond which it is not shown), bool
+            `[T, C]`, int64 `[T]`.
     """
     with torch.autocast(pred.logits.device.type, enabled=False):
         pred = pred._replace(logits=pred.logits.float(), distances=pred.distances.float())
@@ -96,8 +98,15 @@ def detection_terms(
             taken = torch.zeros_like(pred.logits[..., 0]).view(-1)
             taken.index_add_(0, got.points.flatten(), got.assigned.flatten().float())
             keep = ~in_ignore_regions(decoded, ignore_boxes, ignore_image) | (taken.view(decoded.shape[:2]) > 0)
-        if tiles is not None and tile_annotated is not None and tile_image is not None and len(tiles):
-            annotated = _known_at_points(pred.points, annotated, tiles, tile_annotated, tile_image)
+        if (
+            tiles is not None
+            and tile_windows is not None
+            and tile_annotated is not None
+            and tile_image is not None
+            and len(tiles)
+        ):
+            inside = _in_tiles(pred.points, tiles, tile_windows)
+            annotated = _known_at_points(annotated, inside, tile_annotated, tile_image)
         k = got.points.shape[1]
         image, labels, truth = (t.repeat_interleave(k, 0) for t in (image, labels, boxes))
         pairs = _Pairs(got.points.flatten(), image, labels, truth, got.target.flatten())
@@ -118,10 +127,17 @@ def _by_level(gain: float | tuple[float, ...], strides: Tensor) -> Tensor | None
     return sum((g * (level == i) for i, g in enumerate(gain)), start=torch.zeros_like(strides))
 
 
-def _known_at_points(points: Tensor, annotated: Tensor, tiles: Tensor, tile_annotated: Tensor, tile_image: Tensor) -> Tensor:
-    """bool `[B, A, C]`: `annotated` `[B, C]` of the image, less what a tile around the point `[A, 2]` does not know."""
-    place = tiles[:, :, :2] @ points.T + tiles[:, :, 2:]
+def _in_tiles(points: Tensor, tiles: Tensor, windows: Tensor) -> Tensor:
+    """bool `[T, A]`: which of the points `[A, 2]` lie in each tile and its window."""
+    place = tiles[:, :2, :2] @ points.T + tiles[:, :2, 2:]
+    place = place / (tiles[:, 2:, :2] @ points.T + tiles[:, 2:, 2:])
     inside = ((place >= 0) & (place <= 1)).all(1)
+    return inside & ((points >= windows[:, None, :2]) & (points < windows[:, None, 2:])).all(2)
+
+
+def _known_at_points(annotated: Tensor, inside: Tensor, tile_annotated: Tensor, tile_image: Tensor) -> Tensor:
+    """bool `[B, A, C]`: `annotated` `[B, C]` of the image, less what the tiles around a point (`inside` `[T, A]`) do not
+    know."""
     lacking = (inside[:, :, None] & ~tile_annotated[:, None]).to(torch.uint8)
     unknown = lacking.new_zeros(len(annotated), *lacking.shape[1:]).index_add_(0, tile_image, lacking)
     return annotated[:, None] & (unknown == 0)

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.config import DetectionRun
-from ddptrain.config.detection import DetectionAugment
+from ddptrain.config.detection import MIXING, DetectionAugment
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.depth import DepthMaps, depth_of_file, find_depth
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.inspect.statistics import class_counts
-from ddptrain.data.samples.detection import DetectionSamples, Source, compose
+from ddptrain.data.samples.compose import Source, compose
+from ddptrain.data.samples.detection import DetectionSamples
 from ddptrain.data.stream.balance import Balance, Boxes
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.data.tables.boxes import AnnotationTable
@@ -92,7 +93,8 @@ class DetectionTask(TableTask):
         if not self.detector.partial_labels and any((s.table.ignore | s.table.crowd).any() for s in train):
             self.notes.append(f"warning: {config.model.name} learns what is in ignore regions and crowds as background")
         self.sampler = self._sampler([s.table for s in train])
-        self.train = self._samples(train, depth, config.data.augment, self.partners(config.data.augment, "mosaic", "mixup"))
+        refuse_few(config.data.augment, sum(len(s.table) for s in train if s.used))
+        self.train = self._samples(train, depth, config.data.augment, self.partners(config.data.augment, *MIXING))
 
     def _sampler(self, tables: Sequence[AnnotationTable]) -> DistributedWeightedSampler:
         """The stream that `data.balance` asks for; also set `balance`."""
@@ -258,6 +260,16 @@ class DetectionTask(TableTask):
         report_classes(sets, self.classes, np.array([class_counts(s.table) for s in sets]), self.unit, out)
         out.warnings += self.warnings(sets)
         report_sizes(self.config, sets, out)
+
+
+def refuse_few(augment: DetectionAugment, images: int) -> None:
+    """Raise `UserError` where a mosaic would show an image more than once."""
+    if images < augment.together:
+        name = "mosaic9" if augment.mosaic9 else "mosaic"
+        raise UserError(
+            f"data.augment.{name}: puts {augment.together} images together, and data.train has {counted(images, 'image')}; add "
+            f"images, or set data.augment.{name}=0"
+        )
 
 
 def to_native(boxes: Tensor, matrix: Tensor, size: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 from ddptrain.config.detection import DetectionAugment
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.images.pixels import Pixels
-from ddptrain.data.samples.detection import Source, compose
+from ddptrain.data.samples.compose import Source, compose
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.structures import Sample, SampleKey
 
@@ -77,8 +77,8 @@ def test_tiles_say_where_each_image_lies(turn: float) -> None:
         assert out.targets["tile_annotated"].tolist() == [[True, False]] * 3
         wrong = 0
         for number, m in enumerate(out.targets["tiles"], start=1):
-            u = m[0, 0] * xs + m[0, 1] * ys + m[0, 2]
-            v = m[1, 0] * xs + m[1, 1] * ys + m[1, 2]
+            u, v, w = np.einsum("ij,jyx->iyx", m, np.stack([xs, ys, np.ones_like(xs)]))
+            u, v = u / w, v / w
             inside = (u >= 0) & (u <= 1) & (v >= 0) & (v <= 1)
             shown = np.abs(out.image.astype(int) - COLOURS[number]).max(-1) < 60
             wrong += int((inside != shown).sum())
@@ -89,7 +89,7 @@ def test_tiles_say_where_each_image_lies(turn: float) -> None:
 def test_images_that_label_the_same_need_no_tiles() -> None:
     out = mosaic(3, [source(i, annotated=(True, False)) for i in range(4)])
     assert out.annotated.tolist() == [True, False]
-    assert out.targets["tiles"].shape == (0, 2, 3)
+    assert out.targets["tiles"].shape == (0, 3, 3)
     assert out.targets["tile_annotated"].shape == (0, 2)
 
 
@@ -109,6 +109,7 @@ def test_mixup_keeps_the_first_image_where_it_is_and_all_boxes() -> None:
     assert 70 < red < 200
 
 
+HALF, MOSAIC = DetectionAugment(mosaic=0.5, mixup=0.5), DetectionAugment(mosaic=1)
 SAMPLER = DistributedWeightedSampler([1000, 50], [3, 1], samples_per_epoch=400, num_replicas=1, rank=0, seed=3)
 
 
@@ -118,16 +119,17 @@ def test_partners_are_a_formula_and_keep_the_shares() -> None:
     kinds: dict[tuple[int, ...], int] = {}
     for position in range(1000):
         key = SampleKey(position, 0, 7)
-        others, width = partners.draw_tiles(key, 4, mosaic=0.5, mixup=0.5)
-        assert (others, width) == partners.draw_tiles(key, 4, mosaic=0.5, mixup=0.5)
-        kind = (1 + len(others), width)
+        together = partners.draw_tiles(key, 4, HALF)
+        assert together == partners.draw_tiles(key, 4, HALF)
+        others = together.others
+        kind = (1 + len(others), together.width)
         kinds[kind] = kinds.get(kind, 0) + 1
         drawn += others
     assert kinds.keys() == {(1, 1), (4, 4), (2, 1), (8, 4)}
     assert all(0.2 < n / 1000 < 0.3 for n in kinds.values())
     assert abs(np.mean([k.dataset for k in drawn]) - 0.25) < 0.02
     assert len({k.index for k in drawn if k.dataset == 0}) > 700
-    assert partners.draw_tiles(SampleKey(9, 0, 1), 5, 1, 0) != partners.draw_tiles(SampleKey(9, 0, 1), 6, 1, 0)
+    assert partners.draw_tiles(SampleKey(9, 0, 1), 5, MOSAIC) != partners.draw_tiles(SampleKey(9, 0, 1), 6, MOSAIC)
 
 
 def test_partners_from_a_pool_are_neighbours_and_different() -> None:
@@ -150,6 +152,7 @@ def test_partners_from_a_pool_are_neighbours_and_different() -> None:
 
 def test_the_last_epochs_are_without() -> None:
     partners = Partners(SAMPLER.keys, 400, until=800)
-    others, width = partners.draw_tiles(SampleKey(799, 0, 1), 0, mosaic=1, mixup=0)
-    assert (len(others), width) == (3, 4)
-    assert partners.draw_tiles(SampleKey(800, 0, 1), 0, mosaic=1, mixup=0) == ([], 1)
+    last = partners.draw_tiles(SampleKey(799, 0, 1), 0, MOSAIC)
+    assert (len(last.others), last.width, last.mixes) == (3, 4, True)
+    after = partners.draw_tiles(SampleKey(800, 0, 1), 0, MOSAIC)
+    assert (after.others, after.width, after.mixes) == ([], 1, False)

@@ -12,7 +12,8 @@ import torch
 from ddptrain.config.detection import DetectionAugment
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.images.pixels import Pixels
-from ddptrain.data.samples.detection import DetectionSamples, Source, compose
+from ddptrain.data.samples.compose import Source, compose
+from ddptrain.data.samples.detection import DetectionSamples
 from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.errors import UserError

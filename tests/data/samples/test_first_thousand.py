@@ -18,10 +18,15 @@ from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task
 from ddptrain.tasks.pixels import cache_pixels
 
+EVERY = "rotate: 9, rot90: 0.5, perspective: 0.2, grey: 0.3, blur: 0.3, jpeg: 0.3, cutout: 0.5"
 MIXED = {
     "detection": ("data.augment={mosaic: 0.5, mixup: 0.5, rotate: 9, close_epochs: 0}",),
+    "detection, all of them": (
+        f"data.augment={{{EVERY}, mosaic: 0.3, mosaic9: 0.3, mixup: 0.3, cutmix: 0.3, copy_paste: 0.7, close_epochs: 0}}",
+        "data.image_size=32",
+    ),
     "classification": (),  # mixes in its small run
-    "segmentation": ("data.augment={rotate: 9}",),
+    "segmentation": (f"data.augment={{{EVERY}}}",),
     "interaction": (),
 }
 GLOBAL, MICRO = 24, 4
@@ -63,7 +68,7 @@ def digests(task: Task, made: Made) -> list[str]:
 
 @pytest.mark.parametrize("name", MIXED)
 def test_the_first_thousand_samples(name: str, small_config: Callable[[str], Path]) -> None:
-    config = load_config(str(small_config(name)), [*MIXED[name], f"train.steps={2 * GLOBAL * STEPS // 12}"])
+    config = load_config(str(small_config(name.partition(",")[0])), [*MIXED[name], f"train.steps={2 * GLOBAL * STEPS // 12}"])
     plain = build_task(config)
     expected = digests(plain, ONE)
     assert len(set(expected)) == STEPS * GLOBAL // MICRO

@@ -17,12 +17,16 @@ SIDE = 128.0
 
 def tile(x1: float, y1: float, x2: float, y2: float) -> Tensor:
     """The map from pixels to the unit square of an upright rectangle."""
-    return torch.tensor([[1 / (x2 - x1), 0, -x1 / (x2 - x1)], [0, 1 / (y2 - y1), -y1 / (y2 - y1)]])
+    return torch.tensor([[1 / (x2 - x1), 0, -x1 / (x2 - x1)], [0, 1 / (y2 - y1), -y1 / (y2 - y1)], [0, 0, 1]])
 
 
-def with_tiles(targets: dict[str, Tensor], tiles: list[Tensor], rows: list[list[bool]], image: list[int]) -> dict[str, Tensor]:
+def with_tiles(
+    targets: dict[str, Tensor], tiles: list[Tensor], rows: list[list[bool]], image: list[int], windows: Tensor | None = None
+) -> dict[str, Tensor]:
+    whole = torch.tensor([[0, 0, SIDE, SIDE]]).repeat(len(tiles), 1)
     return targets | {
         "tiles": torch.stack(tiles),
+        "tile_windows": whole if windows is None else windows,
         "tile_annotated": torch.tensor(rows),
         "tile_image": torch.tensor(image),
     }
@@ -49,6 +53,25 @@ def test_no_gradient_for_a_class_that_the_tile_does_not_label(scenes: Any) -> No
     torch.testing.assert_close(grad[~unknown], full[~unknown])
 
 
+def test_a_tile_counts_only_in_its_window_and_in_perspective_where_it_lies(scenes: Any) -> None:
+    pred, targets = scenes.prediction(2, seed=0), scenes.targets([20, 20], seed=1)
+    # (x, y) is seen at (x, y) / (1 + x / SIDE)
+    seen = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1 / SIDE, 0, 1]])
+    whole = tile(0, 0, SIDE, SIDE)
+    windows = torch.tensor([[0, 0, SIDE, SIDE], [SIDE / 4, 0, SIDE / 2, SIDE]])
+    rows = [[True, False, True, True], [False, True, True, True]]
+    grad = gradient(pred, with_tiles(targets, [whole @ torch.linalg.inv(seen), whole], rows, [0, 1], windows))
+    x, y = pred.points.T
+    back = torch.stack([x, y], 1) / (1 - x / SIDE)[:, None]
+    inside = (x < SIDE) & (back <= SIDE).all(1)
+    assert 20 < inside.sum() < len(x) / 2
+    assert (grad[0, inside, 1] == 0).all()
+    assert (grad[0, ~inside, 1] != 0).all()
+    shown = (x >= SIDE / 4) & (x < SIDE / 2)
+    assert (grad[1, shown, 0] == 0).all()
+    assert (grad[1, ~shown, 0] != 0).all()
+
+
 def test_a_tile_over_the_whole_image_is_the_row_of_the_image(scenes: Any) -> None:
     pred, targets = scenes.prediction(2, seed=2), scenes.targets([9, 9], seed=3)
     row = [True, False, True, False]
@@ -69,7 +92,7 @@ def test_where_tiles_lie_on_each_other_only_what_all_label_is_known(scenes: Any)
 def test_a_turned_tile(scenes: Any) -> None:
     """A square on its corner: inside are the points near the centre by the sum of distances."""
     pred, targets = scenes.prediction(1, seed=6), scenes.targets([9], seed=7)
-    turned = torch.tensor([[1.0, 1.0, -SIDE / 2], [1.0, -1.0, SIDE / 2]]) / SIDE
+    turned = torch.tensor([[1.0, 1.0, -SIDE / 2], [1.0, -1.0, SIDE / 2], [0, 0, SIDE]]) / SIDE
     grad = gradient(pred, with_tiles(targets, [turned], [[False, True, True, True]], [0]))
     inside = (pred.points - SIDE / 2).abs().sum(1) <= SIDE / 2
     assert 50 < inside.sum() < len(inside) - 50

@@ -16,7 +16,8 @@ from ddptrain.config import load_config
 from ddptrain.config.detection import DetectionEval
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.loading.batches import eval_loader
-from ddptrain.data.samples.detection import DetectionSamples, Source, compose, cut_border, rectangles
+from ddptrain.data.samples.compose import Source, compose
+from ddptrain.data.samples.detection import DetectionSamples, cut_border, rectangles
 from ddptrain.models.test_time import detect, looks
 from ddptrain.structures import Batch, Detections, SampleKey
 from ddptrain.tasks.build import build_task
