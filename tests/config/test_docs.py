@@ -42,7 +42,7 @@ def test_the_description_is_readable(described: str) -> None:
     assert not [line for line in described.splitlines() if line != line.rstrip()]
     for words in (
         "[integer, ≥ 32, a multiple of 32]",
-        "[n | s | m | l]",
+        "[n | s | m | l | x]",
         "[number or null, > 0]",
         *TORCHVISION_DETECTORS,
     ):

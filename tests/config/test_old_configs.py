@@ -24,9 +24,9 @@ def test_an_old_resolved_config_loads_with_every_value(task: str) -> None:
     assert type(config) is RUNS[task]
     assert resolve(parse_yaml(text, task), stored=True) == config
     old, new = parse_yaml(text, task), parse_yaml(to_yaml(config), task)
-    grown = ("data", "eval", "train", "loss", "optimizer", "schedule")
+    grown = ("data", "eval", "train", "model", "loss", "optimizer", "schedule")
     assert {key: old[key] for key in new if key not in grown} == {key: value for key, value in new.items() if key not in grown}
-    assert all(old[key].items() <= new[key].items() for key in ("train", "loss", "optimizer") if key in old)
+    assert all(old[key].items() <= new[key].items() for key in ("train", "model", "loss", "optimizer") if key in old)
     for section in ("data", "eval"):
         plain = {k: v for k, v in new[section].items() if isinstance(v, (int, float, str)) and k in old[section]}
         assert plain.items() <= old[section].items()
