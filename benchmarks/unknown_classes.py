@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from ddptrain.config import YoloConfig, resolve
 from ddptrain.models.build import DETECTORS
 from ddptrain.models.detector import DetectorSettings
-from ddptrain.models.yolo.decode import DensePrediction
 from ddptrain.models.yolo.detector import YoloDetector
 from ddptrain.models.yolo.loss import detection_loss
+from ddptrain.models.yolo.prediction import DensePrediction
 from ddptrain.structures import Batch, LossSum
 from ddptrain.tasks.detection.task import DetectionTask
 

@@ -56,6 +56,7 @@ RUNS_TRIED: dict[str, Tried] = {
     "yolo's other losses": Tried("detection", ("loss={box_loss: nwd, cls_loss: focal}", NO_SHIP), ("loss",)),
     "repeated images": Tried("detection", ("data.balance=repeat_factor", "data.balance_threshold=0.8"), ("data.balance",)),
     "weighted images": Tried("detection", ("data.balance=image_weights", "eval.every_steps=2"), ("data.balance",)),
+    "yolo's other assigner": Tried("detection", ("loss={assigner: simota}", NO_SHIP), ("loss.assign",)),
     "yolo with depth": Tried(
         "detection", ("model={in_channels: 5}", MIXED, NO_SHIP, *NO_DEPTH), ("data.train", "data.val.1.depth", "model")
     ),

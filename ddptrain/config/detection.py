@@ -220,13 +220,20 @@ class DetectionRun(RunConfig):
         *BALANCE_RULES,
         Rule(
             "loss.box loss.cls loss.dfl loss.topk loss.alpha loss.beta loss.size_weights loss.box_loss loss.cls_loss "
-            "loss.cls_pw loss.class_weights loss.label_smoothing",
+            "loss.cls_pw loss.class_weights loss.label_smoothing loss.assigner loss.assign_by loss.every_object",
             "model.name=yolo (torchvision's detectors bring their own loss)",
             _torchvision,
             "model.name",
         ),
         Rule("loss.dfl", "model.reg_max above 1", lambda run: _yolo(run) and run.model.reg_max == 1, "model.reg_max"),
-        only("loss.nwd_scale", "loss.box_loss", "nwd"),
+        Rule(
+            "loss.nwd_scale",
+            "loss.box_loss=nwd or loss.assign_by=nwd",
+            lambda run: "nwd" not in (run.loss.box_loss, run.loss.assign_by),
+            "loss.box_loss loss.assign_by",
+        ),
+        only("loss.alpha loss.beta", "loss.assigner", "task_aligned"),
+        only("loss.topk loss.assign_by", "loss.assigner", "task_aligned", "simota"),
         only("loss.focal_gamma", "loss.cls_loss", "focal", "quality_focal", "varifocal"),
         only("loss.focal_alpha", "loss.cls_loss", "focal", "varifocal"),
         Rule("model.pretrained", "model.backbone", lambda run: _yolo(run) and run.model.backbone is None),

@@ -5,10 +5,11 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from ddptrain.config.labels import ClassWeights
-from ddptrain.config.section import NamedSection, Section
+from ddptrain.config.section import NamedSection, Section, Switch
 
 Gain = float | tuple[float, ...]
 BoxLoss = Literal["iou", "giou", "diou", "ciou", "eiou", "nwd"]
+Assigner = Literal["task_aligned", "simota", "rule"]
 ScoreLoss = Literal["bce", "focal", "quality_focal", "varifocal"]
 
 
@@ -37,7 +38,7 @@ class LossConfig(NamedSection):
     """The box loss is 1 minus this similarity of two boxes: `iou`, `giou`, `diou`, `ciou`, `eiou`, or `nwd`, the normalised
     Wasserstein distance, which small boxes that do not overlap can still learn from."""
     nwd_scale: float = Field(default=12.8, gt=0)
-    """Pixels of distance at which `nwd` has fallen to 1/e; about the size of the objects."""
+    """Pixels of distance at which `nwd` has fallen to 1/e, in loss and assignment; about the size of the objects."""
     cls_loss: ScoreLoss = "bce"
     """The classification loss: `bce`, binary cross entropy; `focal`, `quality_focal` and `varifocal` give less weight to what
     is easy."""
@@ -52,12 +53,20 @@ class LossConfig(NamedSection):
     for each; their mean becomes 1."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """At an object's points the target of its class loses half of this part, and the other classes get it."""
+    assigner: Assigner = "task_aligned"
+    """Which points learn an object: `task_aligned`, the best by score and IoU (TOOD); `simota`, as many as their IoUs sum up
+    to, of the lowest cost (YOLOX); `rule`, those near its centre on the level of its size (FCOS)."""
+    assign_by: Literal["iou", "nwd"] = "iou"
+    """How the assigners compare a predicted box with an object: `iou`, or `nwd`, which is above 0 also where they do not
+    overlap."""
+    every_object: Switch = False
+    """Give an object that the assigner leaves without a point the nearest one that is free."""
     topk: int = Field(default=10, ge=1, le=100)
-    """Largest number of anchor points that the task-aligned assigner gives to each object."""
+    """Largest number of points that the task-aligned assigner and SimOTA give to each object."""
     alpha: float = Field(default=0.5, gt=0)
-    """Exponent of the score in the alignment metric."""
+    """Exponent of the score in the metric of the task-aligned assigner."""
     beta: float = Field(default=6.0, gt=0)
-    """Exponent of the IoU in the alignment metric."""
+    """Exponent of the IoU in the metric of the task-aligned assigner."""
     size_weights: SizeWeights = SizeWeights()
     """Weights by size; `ddptrain check` reports what part of the box loss each size gets."""
 

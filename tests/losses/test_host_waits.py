@@ -38,6 +38,8 @@ MOSAIC = (
         ("detection", MOSAIC),
         ("detection", ("loss.class_weights=balanced", "loss.cls=[1, 2, 3]", "loss.box_loss=nwd", "loss.cls_pw=2")),
         ("detection", ("loss.cls_loss=varifocal", "loss.box_loss=eiou", "loss.label_smoothing=0.1")),
+        ("detection", ("loss.assigner=simota", "loss.assign_by=nwd")),
+        ("detection", ("loss.assigner=rule",)),
         ("segmentation", ("loss.class_weights=balanced",)),
         ("classification", ("loss.class_weights=balanced", "loss.name=focal")),
         ("interaction", ()),

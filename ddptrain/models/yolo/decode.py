@@ -1,15 +1,15 @@
-"""What the dense head predicts, and its detections: threshold, class-wise non-maximum suppression, the best max_detections."""
+"""From the prediction of a dense head to detections: threshold, class-wise non-maximum suppression, the best max_detections."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ddptrain.config.detection import DetectionEval
 from ddptrain.models.suppression import suppress
+from ddptrain.models.yolo.prediction import Prediction
 from ddptrain.structures import Detections
 
 Candidates = tuple[Tensor, Tensor, Tensor]
@@ -18,38 +18,8 @@ MAX_CANDIDATES = 30_000
 """(box, class) pairs of one image that enter the suppression at most, the best ones."""
 
 
-class DensePrediction(NamedTuple):
-    """The prediction of an anchor-free dense head for A anchor points of each image.
-
-    Attributes:
-        logits: `[B, A, classes]`, before the sigmoid.
-        distances: `[B, A, 4, bins]`: logits of the distribution over the distance, in strides, from the anchor point to
-            the left, top, right and bottom side (Generalized Focal Loss, arXiv 2006.04388); `bins == 1` means that the
-            single value is the distance itself.
-        points: float32 `[A, 2]`: anchor points (x, y) in input pixels.
-        strides: float32 `[A]`: stride of the level of each point, in input pixels.
-    """
-
-    logits: Tensor
-    distances: Tensor
-    points: Tensor
-    strides: Tensor
-
-    def boxes(self) -> Tensor:
-        """Boxes `[B, A, 4]` in input pixels, float32 also under autocast: expectation of each distribution around its point."""
-        d = self.distances.float()
-        bins = d.shape[-1]
-        if bins > 1:
-            with torch.autocast(d.device.type, enabled=False):
-                d = d.softmax(-1) @ torch.arange(bins, device=d.device, dtype=d.dtype)
-        else:
-            d = d[..., 0]
-        d = d * self.strides[:, None]
-        return torch.cat([self.points - d[..., :2], self.points + d[..., 2:]], -1)
-
-
 @torch.no_grad()
-def detections(pred: DensePrediction, settings: DetectionEval) -> list[Detections]:
+def detections(pred: Prediction, settings: DetectionEval) -> list[Detections]:
     """The detections of each image, best first, boxes in input pixels.
 
     A point may report several classes. Ties keep the order of (point, class), so that the result is a function of
@@ -62,7 +32,7 @@ def detections(pred: DensePrediction, settings: DetectionEval) -> list[Detection
     Returns:
         B items.
     """
-    scores, boxes = pred.logits.float().sigmoid(), pred.boxes()
+    scores, boxes = pred.scores(), pred.boxes()
     together = _together if scores.is_cuda else _each
     return [suppress(box, score, label, settings) for box, score, label in together(scores, boxes, settings.score_threshold)]
 

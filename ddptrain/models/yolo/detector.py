@@ -8,9 +8,10 @@ from torch import nn
 
 from ddptrain.config import YoloConfig
 from ddptrain.models.detector import DetectorSettings, Judged
-from ddptrain.models.yolo.decode import DensePrediction, detections
+from ddptrain.models.yolo.decode import detections
 from ddptrain.models.yolo.loss import detection_loss, detection_terms
 from ddptrain.models.yolo.network import Yolo
+from ddptrain.models.yolo.prediction import DensePrediction
 from ddptrain.structures import Batch, Detections, LossSum
 
 

@@ -1,4 +1,4 @@
-"""The loss of the dense detector: task-aligned targets, a loss of the scores, one of the boxes, and distribution focal."""
+"""The loss of the dense detector: targets by an assigner, a loss of the scores, one of the boxes, and distribution focal."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from ddptrain.config import LossConfig
 from ddptrain.losses.boxes import by_size, similarity
 from ddptrain.losses.scores import background_loss, change_of_loss
-from ddptrain.models.yolo.assign import assign, in_ignore_regions
-from ddptrain.models.yolo.decode import DensePrediction
+from ddptrain.models.yolo.assign.base import Objects, in_ignore_regions
+from ddptrain.models.yolo.assign.choose import assign
+from ddptrain.models.yolo.prediction import DensePrediction
 from ddptrain.structures import LossSum
 
 
@@ -21,15 +22,15 @@ class DetectionTerms(NamedTuple):
 
     Attributes:
         parts: `box`, `cls` and `dfl`, gains included, float32 `[B]`.
-        scores: target scores of the k points of each object, float32 `[N, k]`.
+        weights: of the k points of each object, float32 `[N, k]`.
     """
 
     parts: dict[str, Tensor]
-    scores: Tensor
+    weights: Tensor
 
     def normalizers(self, image: Tensor) -> Tensor:
-        """float32 `[B]`: the target scores of each image; `image` int64 `[N]` is the row of each object."""
-        return self.parts["cls"].new_zeros(len(self.parts["cls"])).index_add(0, image, self.scores.sum(1))
+        """float32 `[B]`: the weights of each image; `image` int64 `[N]` is the row of each object."""
+        return self.parts["cls"].new_zeros(len(self.parts["cls"])).index_add(0, image, self.weights.sum(1))
 
 
 class _Pairs(NamedTuple):
@@ -38,7 +39,7 @@ class _Pairs(NamedTuple):
     Attributes:
         row: int64 `[n]`: the point's row in `[B * A]`.
         image, label, box: of the object, int64 `[n]`, int64 `[n]`, float32 `[n, 4]`.
-        target: float32 `[n]`: target score of the object's class at the point, 0 where the point is not the object's.
+        target, weight: float32 `[n]`, see `Assignment`: 0 where the point is not the object's.
     """
 
     row: Tensor
@@ -46,15 +47,16 @@ class _Pairs(NamedTuple):
     label: Tensor
     box: Tensor
     target: Tensor
+    weight: Tensor
 
 
 def detection_loss(
     pred: DensePrediction, *, annotated: Tensor, config: LossConfig, weights: Tensor | None = None, **targets: Tensor
 ) -> LossSum:
-    """`detection_terms`, whose targets it takes, as sums over a micro batch; the normalizer is the sum of the scores, whatever
-    the `weights` of the images, float32 `[B]`."""
-    parts, scores = detection_terms(pred, annotated=annotated, config=config, **targets)
-    return LossSum.of(parts, scores.sum(), weights)
+    """`detection_terms`, whose targets it takes, as sums over a micro batch; the normalizer is the sum of the points'
+    weights, whatever the `weights` of the images, float32 `[B]`."""
+    parts, of_points = detection_terms(pred, annotated=annotated, config=config, **targets)
+    return LossSum.of(parts, of_points.sum(), weights)
 
 
 def detection_terms(
@@ -90,9 +92,9 @@ def detection_terms(
             `[T, C]`, int64 `[T]`.
     """
     with torch.autocast(pred.logits.device.type, enabled=False):
-        pred = pred._replace(logits=pred.logits.float(), distances=pred.distances.float())
+        pred = pred.float()
         decoded = pred.boxes().detach()
-        got = assign(pred, decoded, boxes, labels, image, topk=config.topk, alpha=config.alpha, beta=config.beta)
+        got = assign(pred, decoded, Objects(boxes, labels, image), annotated, config)
         keep = None
         if len(ignore_boxes):
             taken = torch.zeros_like(pred.logits[..., 0]).view(-1)
@@ -109,14 +111,14 @@ def detection_terms(
             annotated = _known_at_points(annotated, inside, tile_annotated, tile_image)
         k = got.points.shape[1]
         image, labels, truth = (t.repeat_interleave(k, 0) for t in (image, labels, boxes))
-        pairs = _Pairs(got.points.flatten(), image, labels, truth, got.target.flatten())
-        weight, gains = pairs.target, config.size_weights
+        weight, gains = got.weight.flatten(), config.size_weights
         if not gains.small == gains.medium == gains.large == 1:
             weight = weight * by_size(truth, gains.small, gains.medium, gains.large)
-        box, dfl = _box_sums(pred, pairs, weight, config)
+        pairs = _Pairs(got.points.flatten(), image, labels, truth, got.target.flatten(), weight)
+        box, dfl = _box_sums(pred, pairs, config)
         cls = _class_sums(pred, pairs, annotated, keep, config, class_weights)
     parts = {"box": box, "cls": cls, "dfl": dfl}
-    return DetectionTerms({k: v if isinstance(g := getattr(config, k), tuple) else g * v for k, v in parts.items()}, got.target)
+    return DetectionTerms({k: v if isinstance(g := getattr(config, k), tuple) else g * v for k, v in parts.items()}, got.weight)
 
 
 def _by_level(gain: float | tuple[float, ...], strides: Tensor) -> Tensor | None:
@@ -190,23 +192,21 @@ def _class_sums(
     return sums + logits.new_zeros(len(logits)).index_add(0, pairs.image, change)
 
 
-def _box_sums(pred: DensePrediction, pairs: _Pairs, weight: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """1 - similarity of the boxes and distribution focal loss of each image, `[B]`, each pair by its weight `[n]`."""
+def _box_sums(pred: DensePrediction, pairs: _Pairs, config: LossConfig) -> tuple[Tensor, Tensor]:
+    """1 - similarity of the boxes and distribution focal loss of each image, `[B]`, each pair by its weight."""
     zero = pred.logits.new_zeros(len(pred.logits))
-    point = pairs.row % len(pred.points)
-    place, stride = pred.points[point], pred.strides[point]
+    point, weight = pairs.row % len(pred.points), pairs.weight
 
     def sums(loss: Tensor, levels: Tensor | None) -> Tensor:
         return zero.index_add(0, pairs.image, loss * (weight if levels is None else weight * levels[point]))
 
-    distances = pred.distances.flatten(0, 1).index_select(0, pairs.row)
-    own = pred._replace(distances=distances[None], points=place, strides=stride).boxes()[0]
-    alike = similarity(own, pairs.box, config.box_loss, config.nwd_scale)
+    own = pred.at(pairs.row)
+    alike = similarity(own.boxes()[0], pairs.box, config.box_loss, config.nwd_scale)
     box = sums(1 - alike, _by_level(config.box, pred.strides))
     if pred.distances.shape[-1] == 1:
         return box, zero
-    sides = torch.cat([place - pairs.box[:, :2], pairs.box[:, 2:] - place], 1) / stride[:, None]
-    return box, sums(distribution_focal(distances, sides), _by_level(config.dfl, pred.strides))
+    sides = torch.cat([own.points - pairs.box[:, :2], pairs.box[:, 2:] - own.points], 1) / own.strides[:, None]
+    return box, sums(distribution_focal(own.distances[0], sides), _by_level(config.dfl, pred.strides))
 
 
 def distribution_focal(logits: Tensor, value: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from ddptrain.config.yolo import STRIDES
 from ddptrain.models.class_layers import Layout
 from ddptrain.models.torchvision_backbone import TorchvisionBackbone
 from ddptrain.models.yolo.blocks import ConvNormAct, CspStage, Norm, PyramidPool, scale_to_unit_variance, set_activation
-from ddptrain.models.yolo.decode import DensePrediction
-from ddptrain.models.yolo.head import DecoupledHead
+from ddptrain.models.yolo.heads.anchor_free import DecoupledHead
+from ddptrain.models.yolo.prediction import DensePrediction
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddptrain.models.yolo.decode import DensePrediction
+from ddptrain.models.yolo.prediction import DensePrediction
 
 
 class Scenes:

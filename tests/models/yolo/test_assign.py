@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from ddptrain.losses.boxes import iou
-from ddptrain.models.yolo import assign as assignment
-from ddptrain.models.yolo.assign import assign, in_ignore_regions
+from ddptrain.models.yolo.assign import base
+from ddptrain.models.yolo.assign.base import Objects, in_ignore_regions
+from ddptrain.models.yolo.assign.task_aligned import task_aligned
 
 SETTINGS = {"topk": 10, "alpha": 0.5, "beta": 6.0}
 
@@ -13,7 +14,8 @@ SETTINGS = {"topk": 10, "alpha": 0.5, "beta": 6.0}
 def run(pred, targets, **settings):
     with torch.no_grad():
         decoded = pred.boxes()
-    return assign(pred, decoded, targets["boxes"], targets["labels"], targets["image"], **{**SETTINGS, **settings}), decoded
+    objects = Objects(targets["boxes"], targets["labels"], targets["image"])
+    return task_aligned(pred, decoded, objects, iou, **{**SETTINGS, **settings}), decoded
 
 
 def test_no_point_has_two_objects_and_targets_are_scores(scenes):
@@ -87,7 +89,7 @@ def test_chunks_change_nothing(scenes, monkeypatch):
     targets["ignore_boxes"][0] = torch.tensor([0.0, 0, 128, 90])
     whole, decoded = run(pred, targets)
     regions = in_ignore_regions(decoded, targets["ignore_boxes"], targets["ignore_image"])
-    monkeypatch.setattr(assignment, "_PAIRS", 1000)
+    monkeypatch.setattr(base, "PAIRS", 1000)
     parts, _ = run(pred, targets)
     assert torch.equal(whole.target, parts.target)
     assert torch.equal(whole.points[whole.assigned], parts.points[parts.assigned])

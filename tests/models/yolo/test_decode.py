@@ -8,7 +8,8 @@ from torchvision.ops import batched_nms, box_iou
 from ddptrain.config.detection import DetectionEval
 from ddptrain.models.suppression import nms_by_class
 from ddptrain.models.yolo import decode
-from ddptrain.models.yolo.decode import DensePrediction, detections
+from ddptrain.models.yolo.decode import detections
+from ddptrain.models.yolo.prediction import DensePrediction
 
 
 def random_prediction(b: int = 3, a: int = 200, classes: int = 4, seed: int = 0) -> DensePrediction:

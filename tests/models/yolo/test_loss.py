@@ -5,9 +5,10 @@ import torch
 from torch.nn import functional as F
 
 from ddptrain.config import LossConfig
-from ddptrain.models.yolo.assign import assign, in_ignore_regions
-from ddptrain.models.yolo.decode import DensePrediction
+from ddptrain.models.yolo.assign.base import Objects, in_ignore_regions
+from ddptrain.models.yolo.assign.choose import assign
 from ddptrain.models.yolo.loss import detection_loss, distribution_focal
+from ddptrain.models.yolo.prediction import DensePrediction
 
 
 def gradients(pred, targets, config=None):
@@ -19,9 +20,8 @@ def test_classification_is_binary_cross_entropy_with_the_assigned_targets(scenes
     pred, targets = scenes.prediction(2, seed=0), scenes.targets([6, 9], seed=1)
     config = LossConfig(box=0, dfl=0, cls=1)
     loss, (grad, _) = gradients(pred, targets, config)
-    got = assign(
-        pred, pred.boxes().detach(), targets["boxes"], targets["labels"], targets["image"], topk=10, alpha=0.5, beta=6.0
-    )
+    objects = Objects(targets["boxes"], targets["labels"], targets["image"])
+    got = assign(pred, pred.boxes().detach(), objects, targets["annotated"], config)
     dense = torch.zeros(2 * pred.logits.shape[1], 4)
     for points, scores, label in zip(got.points, got.target, targets["labels"]):
         dense[points, label] += scores
@@ -82,7 +82,8 @@ def test_points_in_ignore_regions_get_no_gradient_unless_assigned(scenes):
     targets["ignore_image"] = torch.tensor([0])
     _, (grad, _) = gradients(pred, targets)
     decoded = pred.boxes().detach()
-    got = assign(pred, decoded, targets["boxes"], targets["labels"], targets["image"], topk=10, alpha=0.5, beta=6.0)
+    objects = Objects(targets["boxes"], targets["labels"], targets["image"])
+    got = assign(pred, decoded, objects, targets["annotated"], LossConfig())
     inside = in_ignore_regions(decoded, targets["ignore_boxes"], targets["ignore_image"])
     taken = torch.zeros_like(inside).view(-1)
     taken[got.points[got.assigned]] = True

@@ -7,9 +7,10 @@ from torch import nn
 from ddptrain.config import LossConfig, YoloConfig
 from ddptrain.config.detection import DetectionEval
 from ddptrain.models.norms import NORMS
-from ddptrain.models.yolo.decode import DensePrediction, detections
+from ddptrain.models.yolo.decode import detections
 from ddptrain.models.yolo.loss import detection_loss
 from ddptrain.models.yolo.network import Yolo
+from ddptrain.models.yolo.prediction import DensePrediction
 
 STRIDES = [(8, 16, 32), (4, 8, 16), (4, 8, 16, 32), (8, 16, 32, 64), (8,), (4, 8)]
 

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from ddptrain.models.norms import Norm
 from ddptrain.models.yolo.blocks import ConvNormAct
-from ddptrain.models.yolo.decode import DensePrediction
+from ddptrain.models.yolo.prediction import PRIOR, DensePrediction
 
-_START = 3.0  # distance of the first boxes' sides from their anchor points, in strides
+_START = PRIOR / 2  # distance of the first boxes' sides from their anchor points, in strides
 _OBJECTS = 5.0  # objects of one image that the first scores expect
 
 
