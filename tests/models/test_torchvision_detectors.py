@@ -1,5 +1,7 @@
 """torchvision's detectors: one training and one evaluation pass each, no download."""
 
+import json
+
 import pytest
 import torch
 
@@ -135,4 +137,4 @@ def learns(model):
 )
 def test_anchors_that_a_network_cannot_have(name, keys, message):
     with pytest.raises(ValueError, match=message):
-        TorchvisionConfig(name=name, **keys)
+        TorchvisionConfig.model_validate_json(json.dumps({"name": name, **keys}))
