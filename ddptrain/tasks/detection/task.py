@@ -38,6 +38,7 @@ from ddptrain.reporting import pictures
 from ddptrain.structures import Batch, Detections, LossSum, SampleKey
 from ddptrain.system.printable import counted
 from ddptrain.tasks.base import FileAnswer, Prediction, Predictions
+from ddptrain.tasks.detection.advice import report_advice
 from ddptrain.tasks.detection.inspect import report_sizes
 from ddptrain.tasks.detection.scores import detections_of, match_all, mean_losses, score, truth_of
 from ddptrain.tasks.detection.view import DetectionView
@@ -260,6 +261,7 @@ class DetectionTask(TableTask):
         report_classes(sets, self.classes, np.array([class_counts(s.table) for s in sets]), self.unit, out)
         out.warnings += self.warnings(sets)
         report_sizes(self.config, sets, out)
+        report_advice(self.config, sets, out)
 
 
 def refuse_few(augment: DetectionAugment, images: int) -> None:

@@ -1,0 +1,202 @@
+"""What `check` advises about the input of the detector: its size, whole images or tiles, its levels, and what each costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ddptrain.config import DetectionRun, YoloConfig
+from ddptrain.data.tables.base import F64
+from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.models.yolo.cost import Cost, cost_of_a_pixel
+from ddptrain.reporting.page import Section
+from ddptrain.structures import STRIDE
+from ddptrain.tasks.inspection.base import DataSet, Inspection
+
+TINY, FEW = 8, 0.1
+"""Pixels below which a box is hardly found, and the part of the boxes that may be."""
+MANY = 0.25
+"""Part of the boxes below two points of the finest level from which on a finer one is advised."""
+OVERLAP = 0.2
+"""Of neighbouring tiles, as a part of their side."""
+FACTORS, SCALES = (1.0, 1.5, 2.0, 3.0), (0.5, 1.0)
+"""Sizes of the input that are looked at, as factors of `data.image_size`; scales of images that are cut into tiles."""
+
+
+class Drawn(NamedTuple):
+    """The boxes that are learned, each as often as the mixture draws it.
+
+    Attributes:
+        side: float64 `[n]`: root of a box's area in pixels of its file.
+        longest: float64 `[n]`: the longer side of its image.
+        weight: float64 `[n]`, sum 1.
+    """
+
+    side: F64
+    longest: F64
+    weight: F64
+
+
+class Choice(NamedTuple):
+    """A way to show images to the network.
+
+    Attributes:
+        size: side of the input in pixels.
+        sides: float64 `[n]`: of the boxes in its pixels.
+        windows: inputs that an image makes.
+        cost: of a pixel.
+        scale: of an image that is cut into tiles; None for whole images.
+        strides: other levels than those of the config; None for these.
+    """
+
+    size: int
+    sides: F64
+    windows: float
+    cost: Cost
+    scale: float | None = None
+    strides: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        what = f"whole, {self.size} px" if self.scale is None else f"tiles of {self.size} px, scale {self.scale:g}"
+        return what if self.strides is None else f"{what}, model.strides={list(self.strides)}"
+
+    def operations(self) -> float:
+        """1e9 of the forward pass of an input."""
+        return self.cost.operations * self.size**2 / 1e9
+
+    def memory(self, halved: bool) -> float:
+        """MiB of activations of an input."""
+        return self.cost.bytes * self.size**2 / (2 if halved else 1) / 2**20
+
+
+def drawn_boxes(tables: Sequence[AnnotationTable], shares: Sequence[float]) -> Drawn:
+    """The boxes of training datasets with their shares of the draws."""
+    parts = []
+    for table, share in zip(tables, shares):
+        kept = table.learned()
+        boxes = table.boxes[kept].astype(np.float64)
+        longest = table.sizes.max(1).astype(np.float64)[table.image_of_rows()[kept]]
+        side = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))
+        parts.append((side, longest, np.full(len(boxes), share / max(len(table), 1))))
+    side, longest, weight = (np.concatenate(column) for column in zip(*parts))
+    return Drawn(side, longest, weight / max(weight.sum(), 1e-12))
+
+
+def windows_of(sizes: np.ndarray, tile: int, scale: float) -> float:
+    """Mean number of tiles of images of some sizes `[N, 2]`, seen at a scale."""
+    step = tile * (1 - OVERLAP)
+    counts = 1 + np.ceil(np.maximum(sizes * scale - tile, 0) / step)
+    return float(counts.prod(1).mean())
+
+
+def choices(drawn: Drawn, sizes: np.ndarray, image_size: int, cost: Cost) -> list[Choice]:
+    """Whole images, from the present size on up to that of the largest file, and tiles of the present size.
+
+    Args:
+        sizes: int `[N, 2]`: of the images.
+    """
+    largest = int(sizes.max())
+    wanted = {image_size, *(int(-(-image_size * f // STRIDE)) * STRIDE for f in FACTORS)}
+    out = []
+    for size in sorted(s for s in wanted if s == image_size or s < largest + STRIDE):
+        out.append(Choice(size, drawn.side * size / drawn.longest, 1.0, cost))
+    for scale in SCALES:
+        if largest * scale > image_size:
+            out.append(Choice(image_size, drawn.side * scale, windows_of(sizes, image_size, scale), cost, scale))
+    return out
+
+
+def report_advice(config: DetectionRun, sets: Sequence[DataSet], out: Inspection) -> None:
+    """A section and facts for a run of the package's own detector; nothing where no box is learned."""
+    used = [s for s in sets if s.part == "train" and s.used]
+    if not isinstance(config.model, YoloConfig) or not sum(int(s.table.learned().sum()) for s in used):
+        return
+    shares = [len(s.table) if s.config.share is None else s.config.share for s in used]
+    drawn = drawn_boxes([s.table for s in used], shares)
+    model, size, halved = config.model, config.data.image_size, config.train.precision != "none"
+    cost = cost_of_a_pixel(model, len(config.classes))
+    offered = choices(drawn, np.concatenate([s.table.sizes for s in used]), size, cost)
+    now = offered[0]
+    if model.backbone is None and model.strides[0] == 8:
+        finer = (4, *model.strides)
+        cost = cost_of_a_pixel(model.model_copy(update={"strides": finer}), len(config.classes))
+        offered.append(now._replace(cost=cost, strides=finer))
+    section = Section("Sizes of the input and what they cost")
+    section.columns = ("input", "median box", "below 8 px", "below 16 px", "inputs", "GFLOPs of one", "to now", "activations")
+    section.rows = [_row(c, now, drawn, halved) for c in offered]
+    section.lines = advise(offered, drawn, model.strides[0])
+    out.sections.append(section)
+    out.facts["advice"] = {"lines": section.lines, "choices": [_facts(c, drawn, halved) for c in offered]}
+
+
+def _row(choice: Choice, now: Choice, drawn: Drawn, halved: bool) -> list[object]:
+    small = [f"{100 * below(choice, drawn, px):.0f} %" for px in (TINY, 2 * TINY)]
+    operations = [f"{choice.operations():.1f}", f"{choice.operations() / now.operations():.2f}"]
+    middle = f"{median(choice.sides, drawn.weight):.1f} px"
+    return [choice.name, middle, *small, f"{choice.windows:.1f}", *operations, f"{choice.memory(halved):.0f} MB"]
+
+
+def _facts(choice: Choice, drawn: Drawn, halved: bool) -> dict[str, object]:
+    return {
+        "image_size": choice.size,
+        "tile_scale": choice.scale,
+        "strides": choice.strides,
+        "median": median(choice.sides, drawn.weight),
+        "below_8px": below(choice, drawn, TINY),
+        "below_16px": below(choice, drawn, 2 * TINY),
+        "inputs_per_image": choice.windows,
+        "gflops": choice.operations(),
+        "activation_mb": choice.memory(halved),
+    }
+
+
+def advise(offered: Sequence[Choice], drawn: Drawn, finest: int) -> list[str]:
+    """Sentences on the size, the tiles and the levels that the boxes ask for.
+
+    Args:
+        offered: see `choices`, and one with other levels; the first is that of the config.
+        finest: stride of its finest level.
+    """
+    now, whole = offered[0], [c for c in offered if c.scale is None and c.strides is None]
+    chosen = next((c for c in whole if below(c, drawn, TINY) <= FEW), whole[-1])
+    present = f"{100 * below(now, drawn, TINY):.0f} %"
+    if chosen is now:
+        lines = [f"{present} of the boxes are below {TINY} px at data.image_size={now.size}; no larger input is needed."]
+    else:
+        times = chosen.operations() / now.operations()
+        lines = [
+            f"data.image_size={chosen.size} leaves {100 * below(chosen, drawn, TINY):.0f} % of the boxes below {TINY} px "
+            f"({present} now), for {times:.1f} times the operations and activations of a sample."
+        ]
+        tiles = [c for c in offered if c.scale is not None]
+        tile = next((c for c in tiles if below(c, drawn, TINY) <= FEW), tiles[-1] if tiles else None)
+        if tile is not None:
+            lines.append(
+                f"Tiles of {tile.size} px at scale {tile.scale:g} leave {100 * below(tile, drawn, TINY):.0f} %, and a sample "
+                f"costs what it costs now; an image makes {tile.windows:.1f} of them, in an evaluation, too."
+            )
+    fine = next((c for c in offered if c.strides is not None), None)
+    tight = below(chosen, drawn, 2 * finest)
+    if fine is not None and tight > MANY:
+        operations, memory = fine.operations() / now.operations(), fine.cost.bytes / now.cost.bytes
+        lines.append(
+            f"model.strides={list(fine.strides or ())}: {100 * tight:.0f} % of the boxes are below {2 * finest} px at "
+            f"data.image_size={chosen.size}, two points of the finest level; it takes {operations:.1f} times the operations "
+            f"and {memory:.1f} times the activations."
+        )
+    return lines
+
+
+def below(choice: Choice, drawn: Drawn, pixels: int) -> float:
+    """Part of the drawn boxes that are smaller."""
+    return float(drawn.weight[choice.sides < pixels].sum())
+
+
+def median(values: F64, weight: F64) -> float:
+    """Weighted median."""
+    order = np.argsort(values)
+    return float(values[order][np.searchsorted(weight[order].cumsum(), 0.5 * weight.sum())])

@@ -1,0 +1,71 @@
+"""What `check` says about the size of the input, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ddptrain.config import YoloConfig
+from ddptrain.models.yolo.cost import Cost, cost_of_a_pixel
+from ddptrain.tasks.detection.advice import Choice, Drawn, advise, below, choices, median, windows_of
+
+SIZES = np.array([[2000, 1000]])
+COST = Cost(1000.0, 400.0)
+
+
+def drawn(*sides: float) -> Drawn:
+    """Boxes on an image of 2000 pixels, all as often."""
+    n = len(sides)
+    return Drawn(np.array(sides, float), np.full(n, 2000.0), np.full(n, 1 / n))
+
+
+def test_windows_of_an_image() -> None:
+    # a step of 512: 1 + ceil((2000 - 640) / 512) = 4 across, 1 + ceil(360 / 512) = 2 down
+    assert windows_of(SIZES, 640, 1.0) == 8
+    # at half the scale 1000 x 500: 1 + ceil(360 / 512) = 2 across, 1 down
+    assert windows_of(SIZES, 640, 0.5) == 2
+
+
+def test_choices_are_sizes_up_to_that_of_the_files_and_tiles() -> None:
+    found = choices(drawn(16, 64), SIZES, 640, COST)
+    assert [(c.size, c.scale) for c in found] == [(640, None), (960, None), (1280, None), (1920, None), (640, 0.5), (640, 1.0)]
+    assert found[0].sides.tolist() == [16 * 640 / 2000, 64 * 640 / 2000]
+    assert found[4].sides.tolist() == [8, 32]
+    assert found[2].operations() == 1000 * 1280**2 / 1e9
+    assert found[2].memory(halved=True) == 200 * 1280**2 / 2**20
+    assert [c.size for c in choices(drawn(64), np.array([[400, 300]]), 640, COST)] == [640]
+
+
+def test_the_smallest_size_that_shows_nearly_all_is_advised() -> None:
+    boxes = drawn(16, 64)
+    lines = advise(choices(boxes, SIZES, 640, COST), boxes, 8)
+    # 16 pixels become 5.1 at 640, 7.7 at 960 and 10.2 at 1280
+    assert lines[0].startswith("data.image_size=1280 leaves 0 % of the boxes below 8 px (50 % now), for 4.0 times")
+    assert lines[1].startswith("Tiles of 640 px at scale 0.5 leave 0 %")
+    assert "makes 2.0 of them" in lines[1]
+    assert advise(choices(drawn(64), SIZES, 640, COST), drawn(64), 8) == [
+        "0 % of the boxes are below 8 px at data.image_size=640; no larger input is needed."
+    ]
+
+
+def test_finer_levels_are_advised_where_boxes_have_too_few_points() -> None:
+    boxes = drawn(30, 30, 64)
+    offered = choices(boxes, SIZES, 640, COST)
+    offered.append(offered[0]._replace(cost=Cost(1500.0, 800.0), strides=(4, 8, 16, 32)))
+    lines = advise(offered, boxes, 8)
+    assert lines[-1].startswith("model.strides=[4, 8, 16, 32]: 67 % of the boxes are below 16 px at data.image_size=640")
+    assert lines[-1].endswith("1.5 times the operations and 2.0 times the activations.")
+
+
+def test_boxes_count_as_often_as_they_are_drawn() -> None:
+    weighted = Drawn(np.array([4.0, 20.0, 40.0]), np.full(3, 640.0), np.array([0.6, 0.2, 0.2]))
+    choice = Choice(640, weighted.side, 1.0, COST)
+    assert below(choice, weighted, 8) == pytest.approx(0.6)
+    assert median(weighted.side, weighted.weight) == 4.0
+
+
+def test_the_cost_of_a_pixel_is_that_of_the_network() -> None:
+    plain, fine = (cost_of_a_pixel(YoloConfig(strides=s), 3) for s in ((8, 16, 32), (4, 8, 16, 32)))
+    assert plain.operations * 320**2 / 1e9 == pytest.approx(1.705, abs=0.001)  # what `ddptrain model` says of BCCD's config
+    assert fine.operations > 1.1 * plain.operations
+    assert fine.bytes > plain.bytes > 100
