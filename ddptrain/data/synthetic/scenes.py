@@ -16,8 +16,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from ddptrain.data.formats.sequences import UAVDT_NAMES
 from ddptrain.data.formats.visdrone import NAMES
-from ddptrain.data.formats.write import Writer, write_visdrone, write_voc
+from ddptrain.data.formats.write import Writer, write_uavdt, write_visdrone, write_voc
 from ddptrain.data.tables.base import Paths, to_offsets
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.seeding import rng
@@ -164,6 +165,17 @@ def write_streets(root: Path, split: str, numbers: Sequence[int], seed: int) -> 
         for scene in scenes.values()
     ]
     _write(write_voc, root, split, scenes, names, rows)
+
+
+def write_flights(root: Path, split: str, numbers: Sequence[int], seed: int) -> None:
+    """Scenes in UAVDT's layout, the frames of one sequence of the split's name: cars and buses are labelled, and crowds are
+    marked as ignore regions."""
+    scenes, names = {n: make_scene(seed, n, crowds=True) for n in numbers}, UAVDT_NAMES
+    rows = [
+        [(names.index(c), *box) for c, *box in scene.objects if c in names] + [(-1, *box) for box in scene.crowds]
+        for scene in scenes.values()
+    ]
+    _write(write_uavdt, root, split, scenes, names, rows)
 
 
 def write_demo(folder: Path, images: int = 160, seed: int = 0) -> None:
