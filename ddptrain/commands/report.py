@@ -1,58 +1,89 @@
-"""`ddptrain report`: figures and text about the best weights of a run."""
+"""`ddptrain report`: figures, text and the page about the best weights of a run, or a page of several runs side by side."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ddptrain import distributed
+from ddptrain.checkpoint.files import checkpoints_in
 from ddptrain.checkpoint.load import load_checkpoint
-from ddptrain.commands.evaluate import evaluate_checkpoint
+from ddptrain.commands.evaluate import evaluate_checkpoint, weights_name
 from ddptrain.errors import UserError
 from ddptrain.metrics.outcome import FILE, read_outcome
 from ddptrain.reporting.history import History
+from ddptrain.reporting.run_page.findings import write_findings
+from ddptrain.reporting.run_page.single import write_page
 from ddptrain.system.printable import say, warn
+from ddptrain.system.status import read_status
 from ddptrain.tasks.build import build_task
+from ddptrain.tasks.findings import findings_of
 
 
 def report_run(run: Path, overrides: Sequence[str], out: Path | None) -> int:
-    """Write the task's report on a run to `out`, by default `report` in the run folder.
+    """Write the task's report on a run and its page to `out`, by default `report` in the run folder.
 
     It is made from what the last evaluation has left, if that was of these weights and data and is enough for the task; else
-    the run is evaluated as by `evaluate_run`. Raises `UserError` where the package for figures is not installed.
+    the run is evaluated as by `evaluate_run`. Of a run that is still going on, only the page is written, without evaluating.
     """
-    try:
-        if not overrides and _report_kept(run, out):
-            return 0
-        checkpoint, task, evaluation, world = evaluate_checkpoint(run, overrides)
-        if not world.main:
-            return 0
-        folder = run if run.is_dir() else checkpoint.path.parents[1]
-        task.view.report(out or folder / "report", evaluation.predictions, _history(folder))
-    except ImportError as e:
-        raise UserError(f"report: {e.name} is not installed; pip install 'ddptrain[report]'") from None
-    say(f"report on {checkpoint.path} in {out or folder / 'report'}")
+    if run.is_dir() and not overrides and _goes_on(run):
+        page = write_page(run, out)
+        say(f"{page}, without an evaluation of its own: the run is going on, or was killed; ddptrain eval {run} evaluates it")
+        return 0
+    folder = run if run.is_dir() else run.resolve().parents[1]
+    place = out or folder / "report"
+    if overrides or (source := _report_kept(run, folder, place)) is None:
+        source = _report_evaluated(run, folder, overrides, place)
+    if source:
+        write_page(folder, place)
+        say(f"report on {source}")
     return 0
 
 
-def _report_kept(run: Path, out: Path | None) -> bool:
-    """Write the report from the kept outcome of these weights; False where there is none, or it is not enough."""
+def _goes_on(run: Path) -> bool:
+    """Whether a run is still being trained, as far as its folder tells, or has no weights yet."""
+    status = read_status(run)
+    return status is not None and (status.state == "running" or not list(checkpoints_in(run / "checkpoints")))
+
+
+def _report_evaluated(run: Path, folder: Path, overrides: Sequence[str], place: Path) -> str:
+    """Evaluate a run, and write the report; what to say of it, empty on ranks that write nothing."""
+    checkpoint, task, evaluation, world = evaluate_checkpoint(run, overrides)
+    if not world.main:
+        return ""
+    about = {"step": checkpoint.step, "weights": weights_name(run, checkpoint)}
+    outcome = task.outcome(evaluation.predictions, evaluation.metrics, about)
+    write_findings(place, findings_of(task.view, evaluation.predictions, outcome, evaluation.metrics, about))
+    _draw(lambda: task.view.report(place, evaluation.predictions, _history(folder)))
+    return f"{checkpoint.path} in {place}"
+
+
+def _report_kept(run: Path, folder: Path, place: Path) -> str | None:
+    """Write the report from the kept outcome of these weights; None where there is none, or it is not enough."""
     checkpoint = load_checkpoint(run, best=True)
-    folder = run if run.is_dir() else checkpoint.path.parents[1]
     try:
         outcome = read_outcome(folder)
     except UserError:
-        return False
+        return None
     if outcome.about.get("step") != checkpoint.step:
-        return False
+        return None
     if not distributed.discover(checkpoint.config.train.device).main:
+        return ""
+    view = build_task(checkpoint.config).view
+    if not _draw(lambda: view.report_outcome(place, outcome, _history(folder))):
+        return None
+    write_findings(place, findings_of(view, (), outcome, outcome.metrics, outcome.about))
+    return f"{checkpoint.path} in {place}, from {folder / FILE}"
+
+
+def _draw(draw: Callable[[], bool | None]) -> bool:
+    """What `draw` returns; True where it got as far as the figures, for which a package is not installed."""
+    try:
+        return bool(draw())
+    except ImportError as e:
+        warn(f"report: only the page was written, {e.name} is not installed; pip install 'ddptrain[report]' for all figures")
         return True
-    place = out or folder / "report"
-    if not build_task(checkpoint.config).view.report_outcome(place, outcome, _history(folder)):
-        return False
-    say(f"report on {checkpoint.path} in {place}, from {folder / FILE}")
-    return True
 
 
 def _history(folder: Path) -> Mapping[str, Sequence[float]]:

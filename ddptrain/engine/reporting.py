@@ -22,6 +22,8 @@ from ddptrain.reporting.console import Console
 from ddptrain.reporting.history import History, history_of, write_summary
 from ddptrain.reporting.ledger import Ledger
 from ddptrain.reporting.pictures import grid, load
+from ddptrain.reporting.run_page.findings import write_findings
+from ddptrain.reporting.run_page.single import write_page
 from ddptrain.reporting.steps import NAME as STEPS
 from ddptrain.reporting.steps import StepLog
 from ddptrain.reporting.table import Table
@@ -29,6 +31,7 @@ from ddptrain.reporting.tensorboard import Board, TensorBoard
 from ddptrain.structures import SampleKey
 from ddptrain.system.printable import counted
 from ddptrain.tasks.base import Task
+from ddptrain.tasks.findings import findings_of
 
 
 def is_early(step: int) -> bool:
@@ -181,7 +184,7 @@ class RunReporter:
         if state.sampler.since == state.position and state.balance is not None and not last:
             self.console.table("images that show a class, by the AP of this evaluation", state.balance.plan())
 
-    def _try(self, name: str, write: Callable[[], None]) -> None:
+    def _try(self, name: str, write: Callable[[], object]) -> None:
         """A full disk must not end the training; the next evaluation writes the whole file again."""
         try:
             write()
@@ -197,13 +200,22 @@ class RunReporter:
         outcome = self._task.outcome(evaluation.predictions, evaluation.metrics, about)
         if outcome is not None:
             self._try(FILE, lambda: write_outcome(self._folder / FILE, outcome))
+        found = findings_of(self._task.view, evaluation.predictions, outcome, evaluation.metrics, about)
+        self._try("report", lambda: write_findings(folder, found))
         try:
             self._try("report", lambda: self._task.view.report(folder, evaluation.predictions, self._history.table))
         except ImportError as e:
-            self.console.line(f"no report/: {e.name} is not installed; pip install 'ddptrain[report]'")
+            self.console.line(
+                f"report/ has only the page: {e.name} is not installed; pip install 'ddptrain[report]' for all figures"
+            )
         if self._section.tensorboard:
             for path in sorted(p for p in folder.glob("*") if p.suffix in (".png", ".jpg")):
                 self.board.image(f"report/{path.stem}", load(path), step)
+
+    def write_page(self) -> None:
+        """When the run has ended: its page, of all that is in its folder now."""
+        if self._world.main:
+            self._try("report/report.html", lambda: write_page(self._folder))
 
     def _pictures(self, evaluation: Evaluation) -> list[np.ndarray]:
         keys = [SampleKey(0, number, index) for number, shard in enumerate(evaluation.predictions) for index in sorted(shard)]

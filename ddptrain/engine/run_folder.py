@@ -30,6 +30,7 @@ from ddptrain.engine.resume import (
     take_over,
     takes_group_norms,
 )
+from ddptrain.engine.starts import note_start
 from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
 from ddptrain.reporting.history import amend_summary
@@ -141,6 +142,7 @@ class RunFolder:
             for link, (source, step) in self._carried.items():
                 carry(self._checkpoints, link, source, step)
             write_text(folder / "config.yaml", to_yaml(self._config))
+            note_start(folder, self._world, self._state.step, self._record)
             self._status("running")
         except OSError as e:
             raise UserError(f"{folder}: cannot be written ({e.strerror}); set output to another folder") from None

@@ -106,7 +106,10 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         reporter.pace.close()
         if not stopped:
             reporter.report(state.step)
-        return folder.finish(stopped, reporter.console.line)
+        code = folder.finish(stopped, reporter.console.line)
+        if not stopped:
+            reporter.write_page()
+        return code
 
 
 def run_steps(run: Run, batches: Iterator[Batch]) -> str:

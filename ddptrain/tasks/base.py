@@ -18,6 +18,7 @@ from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.data.tables.contents import Contents
 from ddptrain.errors import UserError
 from ddptrain.metrics.outcome import Outcome
+from ddptrain.reporting.run_page.parts import Section
 from ddptrain.structures import Batch, LossSum, Sample
 from ddptrain.tasks.inspection.base import Inspection
 
@@ -55,6 +56,16 @@ class View:
         Raises:
             ImportError: a package for figures is not installed.
         """
+
+    def sections(self, predictions: Predictions, outcome: Outcome | None) -> Sequence[Section]:
+        """What the page of a run says of its evaluation beside its metrics: curves, tables, pictures that `report` writes; here
+        nothing.
+
+        Args:
+            outcome: what is kept of the evaluation, if the task keeps anything; where that is enough for `report_outcome`,
+                there may be no predictions.
+        """
+        return ()
 
     def report_outcome(self, folder: Path, outcome: Outcome, history: Mapping[str, Sequence[float]]) -> bool:
         """The same from what was kept of an evaluation; here that is not enough: False."""

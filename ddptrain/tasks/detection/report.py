@@ -53,10 +53,11 @@ class DetectionReport:
 
     def write(self, folder: Path) -> None:
         """Write figures, galleries and the list of suspected labels. Raises `ImportError` without the package for figures."""
-        self.write_curves(folder)
-        self.write_breakdown(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         self.write_galleries(folder)
         write_text(folder / "suspected_labels.csv", self.suspects_csv())
+        self.write_curves(folder)
+        self.write_breakdown(folder)
 
     def write_curves(self, folder: Path) -> None:
         """Figures over the confidence, the confusion matrix, calibration and the costs of errors."""

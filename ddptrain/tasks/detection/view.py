@@ -10,10 +10,12 @@ import numpy as np
 
 from ddptrain.metrics.outcome import BoxOutcome, Outcome
 from ddptrain.reporting import pictures, report
+from ddptrain.reporting.run_page.parts import Section
 from ddptrain.reporting.table import Table
 from ddptrain.structures import Sample, SampleKey
 from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.detection.report import DetectionReport
+from ddptrain.tasks.detection.sections import detection_sections
 from ddptrain.tasks.intervals import intervals_of
 from ddptrain.tasks.view import TableView
 
@@ -60,6 +62,21 @@ class DetectionView(TableView):
             rows.append(["mean of datasets", None, metrics.get("AP_datasets"), *[None] * (len(keys) - 1)])
         return ["dataset", "images", *keys], rows
 
+    def sections(self, predictions: Predictions, outcome: Outcome | None) -> Sequence[Section]:
+        """All that `DetectionReport` says."""
+        assert isinstance(outcome, BoxOutcome)
+        return detection_sections(self._found(outcome))
+
+    def _found(self, outcome: BoxOutcome) -> DetectionReport:
+        first = np.searchsorted(outcome.dataset, np.arange(len(outcome.datasets)))
+        samples: Any = self.task.val_samples
+
+        def read(image: int) -> np.ndarray:
+            number = int(outcome.dataset[image])
+            return np.asarray(samples.read(SampleKey(0, number, image - int(first[number]))))
+
+        return DetectionReport(outcome, read)
+
     def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:
         """The curves of training, and all that `DetectionReport` says."""
         outcome = self.task.outcome(predictions, self.task.metrics(predictions), {})
@@ -72,15 +89,8 @@ class DetectionView(TableView):
         if now is None or (list(now.images), now.truth()) != (list(outcome.images), outcome.truth()):
             return False
         assert isinstance(outcome, BoxOutcome)
+        self._found(outcome).write(folder)
         report.training_curves(folder / "training_curves.png", history, self.task.monitors)
-        first = np.searchsorted(outcome.dataset, np.arange(len(outcome.datasets)))
-        samples: Any = self.task.val_samples
-
-        def read(image: int) -> np.ndarray:
-            number = int(outcome.dataset[image])
-            return np.asarray(samples.read(SampleKey(0, number, image - int(first[number]))))
-
-        DetectionReport(outcome, read).write(folder)
         report.text(
             folder / "evaluation_report.txt",
             [Table(*self.summary(outcome.metrics)), intervals_of(outcome)],

@@ -10,15 +10,20 @@ import numpy as np
 
 from ddptrain.metrics import classification as metric
 from ddptrain.metrics.curves import calibration
+from ddptrain.metrics.outcome import Outcome
 from ddptrain.reporting import curves as figures
-from ddptrain.reporting import report
+from ddptrain.reporting import pictures, report
+from ddptrain.reporting.run_page.parts import Section
 from ddptrain.reporting.table import Table
 from ddptrain.structures import Sample
 from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.intervals import intervals_of
+from ddptrain.tasks.logits.sections import SHOWN, WORST, contradictions, logits_sections
 from ddptrain.tasks.logits.task import LogitsTask, probabilities, stacked
 from ddptrain.tasks.view import TableView
 
+SHEET = 1300
+"""Width of a sheet of pictures in pixels."""
 COLLAPSED = 0.97
 """Part of the samples with the same answer from which on a classifier counts as collapsed."""
 
@@ -53,9 +58,24 @@ class LogitsView(TableView):
             f"{metrics['accuracy']:.1%} is that class's share, its balanced accuracy is {metrics['balanced_accuracy']:.1%}"
         ]
 
+    def sections(self, predictions: Predictions, outcome: Outcome | None) -> Sequence[Section]:
+        """Curves, confusion, and where model and labels disagree."""
+        assert outcome is not None
+        return logits_sections(self.task, predictions, self.names(outcome))
+
+    def _save_worst(self, folder: Path, predictions: Predictions) -> None:
+        """Pictures of the samples about which model and label disagree most; of none, an old picture goes."""
+        keys = [c.key for c in contradictions(self.task, predictions)[:SHOWN]]
+        drawn = [self.picture(self.task.val_samples[k], predictions[k.dataset][k.index]) for k in keys]
+        if drawn:
+            pictures.save(folder / WORST, pictures.grid(drawn, columns=min(len(drawn), max(1, SHEET // drawn[0].shape[1]))))
+        else:
+            (folder / WORST).unlink(missing_ok=True)
+
     def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:
         """Curves, confusion matrix, distributions of probabilities, precision over recall, and all numbers as text."""
         task = self.task
+        self._save_worst(folder, predictions)
         truth = np.concatenate(task.val_truth)
         p = probabilities(np.concatenate([stacked(of_dataset) for of_dataset in predictions]), task.several)
         report.training_curves(folder / "training_curves.png", history, list(dict.fromkeys(task.monitors)))

@@ -11,11 +11,14 @@ import numpy as np
 from ddptrain.data.augment.warp import warp_nearest
 from ddptrain.metrics import miou
 from ddptrain.metrics.classification import constant_answer
+from ddptrain.metrics.outcome import Outcome
 from ddptrain.reporting import masks, pictures, report
+from ddptrain.reporting.run_page.parts import Section
 from ddptrain.reporting.table import Table
 from ddptrain.structures import VOID, Sample, SampleKey
 from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.intervals import intervals_of
+from ddptrain.tasks.segmentation.sections import segmentation_sections
 from ddptrain.tasks.view import TableView
 
 COLLAPSED = 0.9
@@ -63,21 +66,36 @@ class SegmentationView(TableView):
             f"{metrics['pixel_accuracy']:.1%} is that class's share, its mIoU is {metrics['mIoU']:.1%}"
         ]
 
-    def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:
-        """Curves, confusion matrix, IoU by class, the worst and the best images, and all numbers as text."""
-        matrix = confusion([p for of_dataset in predictions for p in of_dataset.values()], len(self.classes))
-        report.training_curves(folder / "training_curves.png", history, self.task.monitors)
-        report.confusion(folder / "confusion_matrix.png", matrix, self.classes, percent=True)
-        report.class_iou(folder / "class_iou.png", miou.intersection_over_union(matrix), self.classes)
+    def sections(self, predictions: Predictions, outcome: Outcome | None) -> Sequence[Section]:
+        """What is taken for what, and the worst images."""
+        assert outcome is not None
+        name = self.names(outcome)
+        ranked = [(outcome.datasets[key.dataset], name(key), value) for key, value in self._ranked(predictions).items()]
+        return segmentation_sections(self._matrix(predictions), ranked, self.classes)
+
+    def _matrix(self, predictions: Predictions) -> np.ndarray:
+        return confusion([p for of_dataset in predictions for p in of_dataset.values()], len(self.classes))
+
+    def _ranked(self, predictions: Predictions) -> dict[SampleKey, float]:
+        """The mean IoU of each image that has one, the lowest first."""
         of_image = {
             SampleKey(0, number, index): miou.score(confusion([p], len(self.classes)), self.classes)["mIoU"]
             for number, of_dataset in enumerate(predictions)
             for index, p in of_dataset.items()
         }
         order = sorted((k for k, v in of_image.items() if not np.isnan(v)), key=lambda k: (of_image[k], k))
+        return {key: of_image[key] for key in order}
+
+    def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:
+        """Curves, confusion matrix, IoU by class, the worst and the best images, and all numbers as text."""
+        order = list(self._ranked(predictions))
         for name, keys in (("worst", order[:WORST]), ("best", order[::-1][:WORST])):
             drawn = [self.picture(self.task.val_samples[k], predictions[k.dataset][k.index]) for k in keys]
             pictures.save(folder / f"{name}_images.jpg", pictures.grid(drawn, columns=2))
+        matrix = self._matrix(predictions)
+        report.training_curves(folder / "training_curves.png", history, self.task.monitors)
+        report.confusion(folder / "confusion_matrix.png", matrix, self.classes, percent=True)
+        report.class_iou(folder / "class_iou.png", miou.intersection_over_union(matrix), self.classes)
         metrics = self.task.metrics(predictions)
         outcome = self.task.outcome(predictions, metrics, {})
         tables = [Table(*self.summary(metrics)), *([] if outcome is None else [intervals_of(outcome)])]

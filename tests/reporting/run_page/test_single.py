@@ -1,0 +1,114 @@
+"""The page of a run says what its folder holds, needs nothing else, and lets no name act as HTML."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from written_run import EVIL, FILE, SET, write_run
+
+from ddptrain.errors import UserError
+from ddptrain.reporting.run_page.single import write_page
+
+VOID = ("meta", "img", "br", "hr", "link", "input")
+
+
+class Reader(HTMLParser):
+    """Elements, headings, the text and the addresses of a page; fails where an element is closed that is not open."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "action", "data", "srcset")]
+        assert not [name for name, _ in attrs if name.startswith("on")]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+def test_names_of_the_data_are_text_and_nothing_is_loaded(tmp_path: Path) -> None:
+    path = write_page(write_run(tmp_path / "run"))
+    html = path.read_text()
+    page = Reader(html)
+    assert page.tags.count("script") == 1
+    assert page.tags.count("img") == 1
+    assert all(address.startswith(("#", "data:image/jpeg;base64,")) for address in page.addresses)
+    assert html.count("&lt;script&gt;document.title=&quot;owned&quot;&lt;/script&gt;") >= 8
+    assert EVIL in page.text
+    assert FILE in page.text
+    assert SET in page.text
+    assert "default-src 'none'" in html
+    assert path.stat().st_size < 5e6
+
+
+def test_it_says_what_the_folder_holds(tmp_path: Path) -> None:
+    text = Reader(write_page(write_run(tmp_path / "run")).read_text()).text
+    for words in (
+        "finished", "step 8 of 8", "95 %: 0.410 – 0.590", "0.500 – 0.700",  # status, intervals in all and of a class
+        "1 warning", "samples drawn", "a step takes 10.0 ms", "4711", "c0ffee", "optimizer.lr",
+        "git checkout c0ffee", "ddptrain train", "--nproc 2", "torch==2.9", "best AP at step",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "image_size: " not in text  # what is not in the file is the default, and does not differ
+
+
+def test_a_picture_that_is_large_gets_smaller(tmp_path: Path) -> None:
+    """1300 x 900 pixels of noise take 2 MB."""
+    run = write_run(tmp_path / "run")
+    assert (run / "report" / "worst.jpg").stat().st_size > 1e6
+    assert write_page(run).stat().st_size < 0.8e6
+
+
+def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    for name in (
+        "summary.json",
+        "history.csv",
+        "steps.csv",
+        "log.txt",
+        "starts.jsonl",
+        "status.json",
+        "report/evaluation.json",
+    ):
+        (run / name).unlink()
+    text = Reader(write_page(run).read_text()).text
+    assert "There was no evaluation yet." in text
+    assert "what differs from the defaults" in text
+
+
+def test_files_that_are_cut_off_and_a_config_of_another_version(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    for name in ("summary.json", "starts.jsonl", "report/evaluation.json", "status.json"):
+        (run / name).write_text((run / name).read_text()[:-20])
+    (run / "steps.csv").write_text("step,position,updated,loss,gradient_norm,normalizer\n1,0,1,cut,1,1\n2,1,1,3,1,1\n")
+    (run / "config.yaml").write_text("key_of_tomorrow: 1\n")
+    text = Reader(write_page(run).read_text()).text
+    assert "config.yaml: key_of_tomorrow: unknown key" in text
+    assert re.search(r"AP\s+0\.500", text)
+
+
+def test_what_is_not_a_run_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no config\.yaml in it; name a run folder"):
+        write_page(tmp_path)
