@@ -107,6 +107,7 @@ class TableTask(Task):
         """The datasets of `data.train` or `data.val`, with their notes and contents."""
         sets = [self._dataset(part, i, self.config.data.on_fault) for i in range(len(self._configs(part)))]
         self.notes += [line for s in sets for line in self.notes_on(s)]
+        self.notes += [f"{s.title}: its loss counts {w:g} times" for s, w in zip(sets, loss_weights(sets)) if w != 1]
         self.contents = [*self.contents, *(Contents(part, s.own) for s in sets)]
         return sets
 

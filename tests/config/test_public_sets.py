@@ -106,3 +106,21 @@ def test_visdrone_on_real_files(data_root: Path, tmp_path: Path) -> None:
     own = f"{{name: visdrone, format: visdrone, root: {data_root / 'visdrone_native'}, split: train}}"
     found = run("visdrone", tmp_path, [], *YOLO, f"data.train=[{own}, {vehicles}]", f"data.val=[{own}]")
     assert found["visdrone/AP"] is not None
+
+
+def test_uavdt_on_real_annotations(data_root: Path, tmp_path: Path) -> None:
+    """The first frames of its sequences, whose annotations are real and whose pixels are grey."""
+    root = tmp_path / "UAVDT"
+    root.mkdir()
+    (root / "GT").symlink_to(data_root / "uavdt_gt" / "GT", target_is_directory=True)
+    for split, sequences in (("train", ("M0207", "M0208")), ("test", ("M0301",))):
+        (root / f"{split}.txt").write_text("".join(f"{s}\n" for s in sequences))
+        for sequence in sequences:
+            (root / "UAV-benchmark-M" / sequence).mkdir(parents=True)
+            for frame in (1, 2, 3):
+                file = root / "UAV-benchmark-M" / sequence / f"img{frame:06d}.jpg"
+                cv2.imwrite(str(file), np.full((540, 1024, 3), 128, np.uint8))
+    native = data_root / "visdrone_native"
+    roots = [("train.0", native), ("train.1", root), ("val.0", native), ("val.1", root)]
+    found = run("visdrone_uavdt", tmp_path, roots, *YOLO, "data.val.0.split=train")
+    assert found["uavdt/AP70"] is not None
