@@ -30,6 +30,11 @@ $(BIN)/.dev: $(BIN)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
+# the same with what builds distributions
+$(BIN)/.dist: $(BIN)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dist]'
+	@touch $@
+
 demo: $(BIN)/.ready  ## Make two small datasets, train them jointly on 2 processes, evaluate, draw predictions
 	@$(BIN)/python -m ddptrain.data.synthetic $(DEMO)
 	@rm -rf runs/demo
@@ -68,6 +73,9 @@ schema: $(BIN)/.ready  ## Write configs/schema.json anew, after a change of the 
 docs: $(BIN)/.dev  ## Build the documentation site in site/, with every warning an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
 	@echo "site/index.html"
+
+dist: $(BIN)/.dist  ## Build wheel and source distribution, check them, train two steps with the wheel alone (ARGS=--download)
+	$(BIN)/python -m tools.dist $(ARGS)
 
 bench: $(BIN)/.dev  ## Run the benchmarks (hours: some train whole runs)
 	for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
