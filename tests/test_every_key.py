@@ -60,6 +60,8 @@ RUNS_TRIED: dict[str, Tried] = {
     "yolo with depth": Tried(
         "detection", ("model={in_channels: 5}", MIXED, NO_SHIP, *NO_DEPTH), ("data.train", "data.val.1.depth", "model")
     ),
+    "tiles": Tried("detection", (NO_SHIP, "data.train.1.tiles={size: 80}"), ("data.train.1.tiles",)),
+    "tiles of masks": Tried("segmentation", ("data.train.0.tiles={size: 40}",), ("data.train.0.tiles",)),
     "torchvision detector": Tried(
         "detection",
         ("model={name: ssdlite320_mobilenet_v3_large}", "data.allow_missing_annotations=true", MIXED, NO_SHIP),
@@ -127,7 +129,7 @@ def test_every_key_has_a_line() -> None:
     names: dict[str, set[str]] = {}
     for section in (s for run in every_run().values() for s in sections(run)):
         for key, field in section.model_fields.items():
-            if not sections_in(field.annotation) or key == "resume":
+            if not sections_in(field.annotation) or key in ("resume", "tiles"):
                 names.setdefault(owner(section, key), set()).add(key)
     for section in names.keys() | KEYS.keys():
         known, listed = names.get(section, set()), set(KEYS.get(section, ()))

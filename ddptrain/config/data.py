@@ -38,7 +38,7 @@ class DatasetConfig(Section):
     numbers stand in their place. Where the dataset or its format knows its classes, only those names are accepted."""
     share: float | None = Field(default=None, ge=0)
     """Relative share of the drawn samples, whatever the dataset's size (2 and 1 mean 2:1). Default: its number of
-    images. It has no effect in `val`."""
+    images, or of tiles. It has no effect in `val`."""
     loss_weight: float = Field(default=1.0, gt=0, le=1000)
     """Factor on the loss of its samples; what the loss is divided by stays as it is. A sample that is made of several images
     (mosaic, mixup, cutmix) has the mean of their factors, in classification by their parts. It has no effect in `val`."""
@@ -152,7 +152,7 @@ class DataConfig(Section):
     image_size: int = Field(default=640, ge=32, multiple_of=32)
     """Side of the square network input, in pixels; images are letterboxed to it."""
     samples_per_epoch: int | None = Field(default=None, ge=1)
-    """Number of samples that are drawn per epoch. Default: the number of training images."""
+    """Number of samples that are drawn per epoch. Default: the number of training images and tiles."""
     workers: int = Field(default=2, ge=0, le=256)
     """Number of loader processes per rank; 0 loads in the training process. The samples do not depend on it."""
     cache: Cache = "none"

@@ -8,9 +8,10 @@ from ddptrain.config.balance import BALANCE_RULES, BoxBalanceData
 from ddptrain.config.data import DATASETS, HoldoutDataset, MixingAugment, check_chances
 from ddptrain.config.detection_loss import LossConfig
 from ddptrain.config.labels import check_weights
-from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, SUMMED, Rule, above_0, holdout_rule, only, split_rule
+from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, SUMMED, Rule, above_0, holdout_rule, only, split_rule, tiles_rule
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import NetworkSection, Switch
+from ddptrain.config.tiles import TrainTiles
 from ddptrain.config.train import EvalConfig
 from ddptrain.config.yolo import YoloConfig
 
@@ -34,6 +35,8 @@ class DetectionDataset(HoldoutDataset):
     """One dataset of boxes with classes."""
 
     format: Literal[FORMATS]  # type: ignore[valid-type]
+    tiles: TrainTiles | None = None
+    """Cut the images, and with them their masks, into tiles, which are samples of their own (in `train`)."""
     depth: str | None = None
     """Folder of depth maps, relative to `root`: 8- or 16-bit files (PNG, TIFF) with the images' names, for a model with
     `in_channels` 4 (depth) or 5 (depth, and whether it is known)."""
@@ -261,6 +264,7 @@ class DetectionRun(RunConfig):
     dataset_rules = (
         SHARE,
         SUMMED,
+        tiles_rule("eval.tiles"),
         Rule("depth_range depth_invalid", "depth: FOLDER beside it", lambda run, part, d: d.depth is None, "depth"),
         Rule(
             "depth_missing",

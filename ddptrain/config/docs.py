@@ -90,17 +90,17 @@ def _branches(
     choice = any(len(sections) > 1 for sections in inner.values())
     chosen = {task: sections[0] for task, sections in inner.items() if not choice or task == next(iter(inner))}
     if not field.is_required() and field.get_default() is None:
-        lines.append(f"{pad}{key}: null")
-        others = {section: [""] for section in chosen.values()}
-    else:
-        lines += [f"{pad}{key}:", *_section(chosen, f"{path}{key}.", depth + 1)]
-        others = {}
-        for task, sections in inner.items():
-            for section in sections:
-                if section not in chosen.values() and task != OWN:
-                    others.setdefault(section, []).append(task)
+        body = [f"{pad}{key}:", *_section(chosen, f"{path}{key}.", depth + 1)]
+        lines += [f"{pad}{key}: null", *_comment(f"Or: {next(iter(chosen.values())).__doc__}", depth)]
+        return [*lines, *(f"{pad}# {line[len(pad) :]}" for line in body)]
+    lines += [f"{pad}{key}:", *_section(chosen, f"{path}{key}.", depth + 1)]
+    others: dict[type[BaseModel], list[str]] = {}
+    for task, sections in inner.items():
+        for section in sections:
+            if section not in chosen.values() and task != OWN:
+                others.setdefault(section, []).append(task)
     for section, tasks in others.items():
-        lines += _comment(f"Or{f', for {of_tasks(tasks)}' if any(tasks) else ''}: {section.__doc__}", depth)
+        lines += _comment(f"Or, for {of_tasks(tasks)}: {section.__doc__}", depth)
         body = _section(dict.fromkeys(tasks, section), f"{path}{key}.", 1)
         lines += [f"{pad}# {line}" for line in (f"{key}:", *body)]
     return lines

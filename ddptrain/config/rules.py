@@ -111,6 +111,12 @@ SUMMED = Rule(
 """Of the datasets of detection."""
 
 
+def tiles_rule(instead: str) -> Rule:
+    """Of the tiles of a dataset; `instead`: what evaluation has in their place."""
+    user = f"data.train (in evaluation {instead} cuts the images)"
+    return Rule("tiles", user, lambda run, part, d: part == "val")
+
+
 def split_rule(*formats: str) -> Rule:
     """Of a dataset that says where both its images and its annotations are, in formats whose split has no other part."""
     return Rule(

@@ -6,9 +6,10 @@ from pydantic import Field, model_validator
 
 from ddptrain.config.data import DATASETS, AugmentConfig, DataConfig, HoldoutDataset
 from ddptrain.config.labels import ClassWeights, check_weights
-from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, Rule, holdout_rule, only, split_rule
+from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, Rule, holdout_rule, only, split_rule, tiles_rule
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import NamedSection, NetworkSection, Switch
+from ddptrain.config.tiles import WindowsConfig
 from ddptrain.config.train import EvalConfig
 
 FORMATS = ("masks", "camvid", "ade20k")
@@ -31,6 +32,8 @@ class SegmentationDataset(HoldoutDataset):
     values: dict[Annotated[int, Field(ge=0, lt=6656)], Annotated[int, Field(ge=0)] | None] = {}
     """Value in the masks → class number in `names`, counted from 0, or null for void, as in `{255: 1}`. A class that is
     listed here keeps no other value; all others stay as they are."""
+    tiles: WindowsConfig | None = None
+    """Cut the images, and with them their masks, into tiles, which are samples of their own (in `train`)."""
 
 
 class SegmentationAugment(AugmentConfig):
@@ -210,4 +213,4 @@ class SegmentationRun(RunConfig):
         PRETRAINED_BACKBONE,
         only("eval.overlap", "eval.window", "slide"),
     )
-    dataset_rules = (SHARE, holdout_rule("camvid", "ade20k"), split_rule(*FORMATS))
+    dataset_rules = (SHARE, tiles_rule("eval.window=slide"), holdout_rule("camvid", "ade20k"), split_rule(*FORMATS))

@@ -8,13 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def window_starts(length: int, size: int, overlap: float) -> list[int]:
-    """Where windows of `size` begin along a side, so that they cover it; the last one ends where the side ends."""
-    if length <= size:
-        return [0]
-    step = max(1, round(size * (1 - overlap)))
-    return [*range(0, length - size, step), length - size]
+from ddptrain.data.tables.windows import window_starts
 
 
 def slide(model: nn.Module, image: Tensor, size: int, overlap: float, batch: int, border: float) -> Tensor:

@@ -7,7 +7,8 @@ from typing import Any
 from ddptrain.data.formats.cache import cache_folder
 from ddptrain.data.packed.build import Talk, Where, provide
 from ddptrain.data.packed.file import size_of_file
-from ddptrain.data.samples.base import IMAGES, ImageSamples
+from ddptrain.data.samples.base import ImageSamples
+from ddptrain.data.samples.plans import IMAGES
 from ddptrain.errors import UserError
 from ddptrain.system.printable import counted
 from ddptrain.tasks.base import Task

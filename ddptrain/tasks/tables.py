@@ -20,6 +20,7 @@ from ddptrain.data.samples.base import ImageSamples
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.labels import LabelSpace, classes_of
+from ddptrain.data.tables.windows import Tiles
 from ddptrain.errors import UserError
 from ddptrain.reporting.page import Section, details
 from ddptrain.system.printable import counted
@@ -117,6 +118,22 @@ class TableTask(Task):
         sets = [*train, *val]
         refuse_no_truth(self.config.train.patience, sets, self.unit)
         self.notes += [f"warning: {line}" for line in self.warnings(sets)]
+
+    def tiles(self, sets: Sequence[DataSet], cut: Callable[[Any, Any, int], Tiles]) -> list[Tiles | None]:
+        """The tiles of training datasets, with notes on them; None for those that are not cut.
+
+        Args:
+            cut: makes them from a table, the config and `data.image_size`.
+        """
+        out: list[Tiles | None] = []
+        for s in sets:
+            config = s.config.tiles
+            tiles = None if config is None else cut(s.table, config, self.config.data.image_size)
+            if tiles is not None:
+                self.notes += [f"{s.title}: {line}" for line in tiles.notes]
+                self.notes += [f"warning: {s.title}: {line}" for line in tiles.warnings]
+            out.append(tiles)
+        return out
 
     def partners(self, augment: MixingAugment, *kinds: str) -> Partners | None:
         """Where augmentations that mix images (keys of `data.augment`) take the others from, with a note on how long they do;

@@ -70,7 +70,7 @@ def test_every_key_is_documented(described: str) -> None:
 
 def test_every_key_names_its_tasks(described: str) -> None:
     """Those that are not for all; what is not for detection is a comment."""
-    for key, tasks in (("overlap", "segmentation"), ("mixup", "detection and classification"), ("pairs", "interaction")):
+    for key, tasks in (("crop", "segmentation"), ("mixup", "detection and classification"), ("pairs", "interaction")):
         lines = described.splitlines()
         at = next(i for i, line in enumerate(lines) if line.lstrip(" #").startswith(f"{key}:"))
         assert f"Only for {tasks}: " in flat("\n".join(lines[at - 4 : at]))

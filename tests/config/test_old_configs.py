@@ -32,7 +32,7 @@ def test_an_old_resolved_config_loads_with_every_value(task: str) -> None:
         assert plain.items() <= old[section].items()
     old_set, new_set = old["data"]["train"][0], new["data"]["train"][0]
     assert {key: old_set[key] for key in new_set if key in old_set}.items() <= new_set.items()
-    assert new_set.keys() - old_set.keys() <= {"loss_weight"}
+    assert new_set.keys() - old_set.keys() <= {"loss_weight", "tiles"}
 
 
 def test_only_the_default_of_another_task_is_left_out() -> None:

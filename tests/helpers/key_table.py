@@ -54,13 +54,22 @@ KEYS: dict[str, dict[str, Key]] = {
         "exif": Key("ignore", "tests/data/images/test_orientation.py"),
     },
     "DetectionDataset": {
+        "tiles": Key({"size": 80}, probe.samples),
         "depth": Key("depth", probe.samples),
         "depth_range": Key([0, 9], probe.samples),
         "depth_invalid": Key([1], probe.samples),
         "depth_missing": Key(lambda value: "zeros" if value == "error" else "error", probe.samples),
     },
+    "WindowsConfig": {
+        "size": Key(48, probe.samples),
+        "overlap": Key(0.5, probe.samples),
+        "scales": Key([1, 0.5], probe.samples),
+    },
+    "BoxWindows": {"keep": Key(0.9, probe.samples)},
+    "TrainTiles": {"empty": Key(0.6, probe.samples)},
     "HoldoutDataset": {"holdout": Key(0.5, "tests/data/formats/test_holdout.py")},
     "SegmentationDataset": {
+        "tiles": Key({"size": 40}, probe.samples),
         "void": Key(2, probe.samples),
         "values": Key({2: 1}, "tests/data/formats/test_masks.py"),
     },

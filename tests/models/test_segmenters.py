@@ -16,10 +16,11 @@ from ddptrain.config import Mask2FormerConfig, PixelLossConfig, SegmenterConfig
 from ddptrain.data.augment.geometry import letterbox
 from ddptrain.data.augment.warp import warp
 from ddptrain.data.samples.base import to_native
+from ddptrain.data.tables.windows import window_starts
 from ddptrain.errors import UserError
 from ddptrain.models.build import SEGMENTERS
 from ddptrain.models.segmenter import SegmenterSettings
-from ddptrain.models.windows import native_logits, slide, window_starts
+from ddptrain.models.windows import native_logits, slide
 
 TINY = Mask2FormerConfig(
     embed_dim=8, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), window=4, drop_path=0.0, hidden=32, feedforward=32,

@@ -7,9 +7,8 @@ place of an image that cannot be read, the check of its size, the way back to th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Generic, NamedTuple
 
 import numpy as np
@@ -20,16 +19,16 @@ from ddptrain.data.augment.geometry import BORDER, in_perspective
 from ddptrain.data.augment.view import ImageView
 from ddptrain.data.images.headers import read_headers
 from ddptrain.data.images.pixels import Pixels, halvings
-from ddptrain.data.images.read import BadImage, ImageCache, read_image
+from ddptrain.data.images.read import BadImage, ImageCache
 from ddptrain.data.packed.file import Packed
 from ddptrain.data.packed.plan import Plan
-from ddptrain.data.tables.base import Paths, T, Table
+from ddptrain.data.samples.plans import IMAGES, plan_images, read_sized
+from ddptrain.data.tables.base import T
+from ddptrain.data.tables.windows import Tiles
 from ddptrain.errors import UserError
 from ddptrain.structures import Batch, Sample, SampleKey
 from ddptrain.system.printable import counted
 
-IMAGES = "images"
-"""`Plan.kind` of images."""
 RECENT_BYTES = 128 << 20
 """Decoded images that each loader process keeps."""
 MAX_TRIES = 100
@@ -94,6 +93,7 @@ class ImageSamples(ABC, Generic[T]):
         augment: None for evaluation: nothing is drawn.
         seed: the run's seed; every draw is a function of it and the key's position.
         weights: the factor on the loss of the samples of each dataset; empty where all are 1.
+        tiles: the tiles of each dataset, None where a sample is a whole image.
     """
 
     tables: Sequence[T]
@@ -102,6 +102,7 @@ class ImageSamples(ABC, Generic[T]):
     augment: AugmentConfig | None
     seed: int = 0
     weights: Sequence[float] = field(default=(), kw_only=True)
+    tiles: Sequence[Tiles | None] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         # the images of a few samples, which their neighbours may take in, too
@@ -127,12 +128,25 @@ class ImageSamples(ABC, Generic[T]):
         return read_sized(self.tables[key.dataset], file) if packed is None else packed
 
     def file_of(self, key: SampleKey) -> int:
-        """The image of a sample; here the sample's own number."""
-        return key.index
+        """The image of a sample: that of its tile, or here the sample's own number."""
+        tiles = self.tiles_of(key.dataset)
+        return key.index if tiles is None else int(tiles.image[tiles.tile(key.index, key.position, self.seed)])
+
+    def window(self, key: SampleKey) -> tuple[int, int, int, int] | None:
+        """The part of its image that a sample shows, (x1, y1, x2, y2) in pixels of the file; None for all of it."""
+        tiles = self.tiles_of(key.dataset)
+        if tiles is None:
+            return None
+        x1, y1, x2, y2 = tiles.windows[tiles.tile(key.index, key.position, self.seed)].tolist()
+        return x1, y1, x2, y2
+
+    def tiles_of(self, dataset: int) -> Tiles | None:
+        """The tiles of a dataset, None where a sample is a whole image."""
+        return self.tiles[dataset] if self.tiles else None
 
     def size(self, dataset: int) -> int:
-        """Number of samples of one dataset; here one for each image."""
-        return len(self.tables[dataset])
+        """Number of samples of one dataset; here one for each image, or for each tile that a pass draws."""
+        return len(self.tiles_of(dataset) or self.tables[dataset])
 
     def source(self, key: SampleKey) -> str:
         """Path of the image that a sample is made of."""
@@ -150,12 +164,13 @@ class ImageSamples(ABC, Generic[T]):
         return np.full((height, width, 3), BORDER, np.uint8)
 
     def pixels(self, key: SampleKey, grey: bool) -> Pixels:
-        """Like `image`; in training decoded at the smallest size, halved and halved again, that no draw would enlarge."""
+        """Like `image`; in training decoded at the smallest size, halved and halved again, that no draw would enlarge. Of tiles
+        the whole image, not halved."""
         if grey or self.augment is None:
             return Pixels.of(self.image(key, grey))
         table, file = self.tables[key.dataset], self.file_of(key)
         width, height = table.sizes[file].tolist()
-        halved = self.halved(width, height)
+        halved = self.halved(key.dataset, width, height)
         values = self.packed(IMAGES, key.dataset, file, halved)
         if values is None:
             values = self._recent.get(table.path(file), lambda _: read_sized(table, file, halved))
@@ -165,9 +180,9 @@ class ImageSamples(ABC, Generic[T]):
         """Whether `load` takes its image by `pixels`, and not whole."""
         return False
 
-    def halved(self, width: int, height: int) -> int:
+    def halved(self, dataset: int, width: int, height: int) -> int:
         """How often `pixels` halves an image of a file of this size."""
-        if self.augment is None:
+        if self.augment is None or self.tiles_of(dataset) is not None:
             return 0
         enlarged = (1 + self.augment.scale) * (1 + 2 * self.augment.perspective) ** 1.5  # at the nearest corner
         return halvings(min(self.image_size / width, self.image_size / height) * enlarged)
@@ -177,8 +192,9 @@ class ImageSamples(ABC, Generic[T]):
         for dataset, table in enumerate(self.tables):
             if len(table.paths):
                 sizes, which = np.unique(table.sizes, axis=0, return_inverse=True)
-                halve = self.halved if self.takes_pixels() else lambda width, height: 0
-                halved = np.array([halve(*size) for size in sizes.tolist()], np.uint8)[which.reshape(-1)]
+                takes = self.takes_pixels()
+                times = [self.halved(dataset, *size) if takes else 0 for size in sizes.tolist()]
+                halved = np.array(times, np.uint8)[which.reshape(-1)]
                 yield plan_images(table, dataset, halved, self.needs(dataset))
 
     def needs(self, dataset: int) -> np.ndarray:
@@ -217,15 +233,18 @@ class ImageSamples(ABC, Generic[T]):
             why = str(e)
         if self.augment is None:
             return Loaded(key, self.load(key, grey=True), f"{why}; a grey image takes its place")
-        size = self.size(key.dataset)
-        tries = min(size, MAX_TRIES)
-        for step in range(1, tries):
+        size, bad = self.size(key.dataset), {self.file_of(key)}
+        for step in range(1, size):
             other = key._replace(index=(key.index + step) % size)
+            if self.file_of(other) in bad:  # several samples may be of one image
+                continue
             try:
                 return Loaded(other, self.load(other), f"{why}; {self.source(other)} takes its place")
             except BadImage:
-                continue
-        raise UserError(f"{why}; {counted(tries, 'image')} in a row cannot be read: check that their disk is still mounted")
+                bad.add(self.file_of(other))
+                if len(bad) >= MAX_TRIES:
+                    break
+        raise UserError(f"{why}; {counted(len(bad), 'image')} in a row cannot be read: check that their disk is still mounted")
 
     @classmethod
     def collate(cls, samples: Sequence[Sample]) -> Batch:
@@ -249,42 +268,6 @@ class ImageSamples(ABC, Generic[T]):
     def join(targets: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """The targets of a batch from those of its samples; here each is stacked."""
         return {name: np.stack([t[name] for t in targets]) for name in targets[0]}
-
-
-def read_sized(table: Table | FileList, image: int, halved: int = 0) -> np.ndarray:
-    """Decode an image, uint8 `[H, W, 3]` RGB, halved (see `Pixels`); raises `BadImage`, also where its size has changed."""
-    path, (width, height), step = table.path(image), table.sizes[image].tolist(), 2**halved
-    pixels = read_image(path, table.exif, halved)
-    if pixels.shape[:2] != (-(-height // step), -(-width // step)):
-        now = f"{pixels.shape[1] * step} x {pixels.shape[0] * step} pixels"
-        raise BadImage(f"{path}: {now}, but {width} x {height} when the dataset was read")
-    return pixels
-
-
-def plan_images(table: Table | FileList, dataset: int, halved: np.ndarray, used: np.ndarray) -> Plan:
-    """The plan of the images of a dataset, each halved so often, uint8 `[N]`."""
-    paths = table.paths if isinstance(table.paths, Paths) else Paths.pack(table.paths)
-    step = 2 ** halved.astype(np.int64)[:, None]
-    shapes = np.insert(-(-table.sizes[:, ::-1].astype(np.int64) // step), 2, 3, axis=1)
-    read = partial(_read_planned, table, halved)
-    return Plan(IMAGES, dataset, paths, shapes, halved, used, read, (table.exif,))
-
-
-def plan_levels(
-    kind: str,
-    dataset: int,
-    paths: Paths,
-    sizes: np.ndarray,
-    used: np.ndarray,
-    read: Callable[[int], np.ndarray],
-    about: Sequence[Any],
-) -> Plan:
-    """The plan of what has one value a pixel, in the size of images, int `[N, 2]`."""
-    return Plan(kind, dataset, paths, sizes[:, ::-1].astype(np.int64), np.zeros(len(sizes), np.uint8), used, read, about)
-
-
-def _read_planned(table: Table | FileList, halved: np.ndarray, image: int) -> np.ndarray:
-    return read_sized(table, image, int(halved[image]))
 
 
 def to_native(matrix: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from ddptrain.data.augment.view import ImageView
 from ddptrain.data.augment.warp import warp_nearest
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.samples.base import to_native
+from ddptrain.data.tables.windows import Cutter
 from ddptrain.seeding import rng
 from ddptrain.structures import Sample, SampleKey
 
@@ -34,6 +35,8 @@ class Source(NamedTuple):
         annotated: bool `[classes]`: the classes that its dataset labels.
         depth: uint8 `[H, W]` in the size of the file, 0 where nothing is known; None where the model takes none.
         pasted: how many of the objects, the last ones, copy-paste has added.
+        window: of a part of an image, which then counts as a file of its own, its corner and the size of the whole file:
+            (x, y, width, height).
     """
 
     image: Pixels
@@ -43,11 +46,29 @@ class Source(NamedTuple):
     annotated: np.ndarray
     depth: np.ndarray | None = None
     pasted: int = 0
+    window: tuple[int, int, int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
         return self.image.size
+
+    def cut(self, window: tuple[int, int, int, int], cutter: Cutter) -> Source:
+        """The part of a whole image in a window, with the objects of which enough is inside. Of the others, and of ignore
+        regions, what is inside is an ignore region."""
+        x1, y1, x2, y2 = window
+        corner = np.array([x1, y1, x1, y1], np.float32)
+        own, ignored = (cutter.parts(boxes, np.array(window)) for boxes in (self.boxes, self.ignore_boxes))
+        cut = np.concatenate([own.boxes[own.inside & ~own.learned], ignored.boxes[ignored.inside]])
+        return Source(
+            Pixels.of(self.image.values[y1:y2, x1:x2]),
+            own.boxes[own.learned].astype(np.float32) - corner,
+            self.labels[own.learned],
+            cut.astype(np.float32) - corner,
+            self.annotated,
+            None if self.depth is None else self.depth[y1:y2, x1:x2],
+            window=(x1, y1, *self.size),
+        )
 
 
 class _Tile(NamedTuple):
@@ -112,14 +133,17 @@ def compose(
     image, depth, tiles = whole
     view = views[0]
     annotated, unknown = _known(tiles, size)
+    source, back = tiles[0].source, to_native(tiles[0].matrix)
+    if source.window is not None:
+        back[:, 2] += source.window[:2]
     found, pasted = _boxes(tiles, size, view.cut, learned=augment is not None)
     return Sample(
         key=key,
         image=_with_depth(view.covered(image, BORDER), None if depth is None else view.covered(depth, 0), channels),
         targets=found | unknown,
         annotated=annotated,
-        to_native=to_native(tiles[0].matrix),
-        native_size=tiles[0].source.size,
+        to_native=back,
+        native_size=source.size if source.window is None else source.window[2:],
         pasted=pasted,
     )
 

@@ -10,9 +10,10 @@ from ddptrain.config.detection import DetectionAugment
 from ddptrain.data.augment.partners import Partners, Together
 from ddptrain.data.formats.depth import DepthMaps
 from ddptrain.data.packed.plan import Plan
-from ddptrain.data.samples.base import ImageSamples, join_faults, plan_levels
+from ddptrain.data.samples.base import ImageSamples, join_faults
 from ddptrain.data.samples.compose import Source, compose
 from ddptrain.data.samples.paste import paste_small
+from ddptrain.data.samples.plans import plan_levels
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.seeding import rng
 from ddptrain.structures import STRIDE, Sample, SampleKey
@@ -40,13 +41,15 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
 
     def load(self, key: SampleKey, grey: bool = False) -> Source:
         """The image, its rows of the table, and its depth, of which nothing is known with `grey`."""
-        table, image, depth = self.tables[key.dataset], self.pixels(key, grey), None
+        table, image, depth, file = self.tables[key.dataset], self.pixels(key, grey), None, self.file_of(key)
         if self.channels > 3:
-            depth = np.zeros(image.size[::-1], np.uint8) if grey else self.depth_of(key.dataset, key.index, image.size)
-        rows = table.rows(key.index)
+            depth = np.zeros(image.size[::-1], np.uint8) if grey else self.depth_of(key.dataset, file, image.size)
+        rows = table.rows(file)
         out = table.ignore[rows] | table.crowd[rows]
         boxes, labels = table.boxes[rows], table.labels[rows]
-        return Source(image, boxes[~out], labels[~out], boxes[out], self.annotated[key.dataset], depth)
+        source = Source(image, boxes[~out], labels[~out], boxes[out], self.annotated[key.dataset], depth)
+        window, tiles = self.window(key), self.tiles_of(key.dataset)
+        return source if window is None or tiles is None else source.cut(window, tiles.cutter)
 
     def depth_of(self, dataset: int, image: int, size: tuple[int, int]) -> np.ndarray:
         """The depth of an image of this size, see `Source`; of which nothing is known where it has no map."""

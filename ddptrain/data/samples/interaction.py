@@ -8,7 +8,8 @@ import numpy as np
 from ddptrain.data.augment.view import ImageView
 from ddptrain.data.images.pixels import size_of
 from ddptrain.data.images.read import ImageCache
-from ddptrain.data.samples.base import IMAGES, ImageSamples, read_sized, to_native
+from ddptrain.data.samples.base import ImageSamples, to_native
+from ddptrain.data.samples.plans import IMAGES, read_sized
 from ddptrain.data.tables.pairs import PairTable, cut, geometry, turn_to, union
 from ddptrain.data.tables.people import PeopleTable
 from ddptrain.structures import Sample, SampleKey

@@ -13,7 +13,8 @@ from ddptrain.data.augment.warp import warp_nearest
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.packed.plan import Plan
-from ddptrain.data.samples.base import ImageSamples, plan_levels, to_native
+from ddptrain.data.samples.base import ImageSamples, to_native
+from ddptrain.data.samples.plans import plan_levels
 from ddptrain.data.tables.masks import MaskTable
 from ddptrain.seeding import rng
 from ddptrain.structures import VOID, Batch, Sample, SampleKey
@@ -44,10 +45,12 @@ class SegmentationSamples(ImageSamples[MaskTable]):
 
     def load(self, key: SampleKey, grey: bool = False) -> Labelled:
         """The image and its mask."""
-        image = self.pixels(key, grey) if self.takes_pixels() else Pixels.of(self.image(key, grey))
+        by_pixels = self.takes_pixels() or self.tiles_of(key.dataset) is not None
+        image = self.pixels(key, grey) if by_pixels else Pixels.of(self.image(key, grey))
+        file = self.file_of(key)
         try:
-            mask = self.packed(MASKS, key.dataset, key.index)
-            return Labelled(image, self.tables[key.dataset].labels(key.index) if mask is None else mask)
+            mask = self.packed(MASKS, key.dataset, file)
+            return Labelled(image, self.tables[key.dataset].labels(file) if mask is None else mask)
         except BadImage as e:
             if self.augment is not None:
                 raise
@@ -67,17 +70,22 @@ class SegmentationSamples(ImageSamples[MaskTable]):
     def make(self, key: SampleKey, source: Labelled) -> Sample:
         """The sample of a key from its image and mask."""
         image, mask, fault = source
-        size = image.size
+        size, part = image.size, self.window(key)
+        if part is not None:
+            x1, y1, x2, y2 = part
+            image, mask = Pixels.of(image.values[y1:y2, x1:x2]), mask[y1:y2, x1:x2]
         if self.augment is None:
             pixels, back = eval_view(image.values, self.image_size, self.native)
             targets = {"native_mask": mask}
         else:
             window = rng(self.seed, key.position, "crop")
-            place = random_window(size, self.image_size, window) if self.augment.crop else None
+            place = random_window(image.size, self.image_size, window) if self.augment.crop else None
             view = self.view(key.position)
             pixels, matrix = view.show(image, place)
             back = to_native(matrix)
             targets = {"mask": view.covered(warp_nearest(mask, matrix, self.image_size, VOID), VOID)}
+        if part is not None:
+            back[:, 2] += part[:2]
         return Sample(key, pixels, targets, self.annotated[key.dataset], back, size, fault, self.weight(key))
 
     @classmethod

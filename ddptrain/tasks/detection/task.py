@@ -26,6 +26,7 @@ from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.labels import LabelSpace
+from ddptrain.data.tables.windows import Tiles, cut_boxes
 from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import class_weights
 from ddptrain.metrics.arrays import DetectionArrays
@@ -93,21 +94,25 @@ class DetectionTask(TableTask):
         self.accept(train, self.val_sets)
         if not self.detector.partial_labels and any((s.table.ignore | s.table.crowd).any() for s in train):
             self.notes.append(f"warning: {config.model.name} learns what is in ignore regions and crowds as background")
-        self.sampler = self._sampler([s.table for s in train])
-        refuse_few(config.data.augment, sum(len(s.table) for s in train if s.used))
-        self.train = self._samples(train, depth, config.data.augment, self.partners(config.data.augment, *MIXING))
+        tiles = self.tiles(train, cut_boxes)
+        self.sampler = self._sampler([s.table for s in train], tiles)
+        refuse_few(config.data.augment, sum(len(t or s.table) for t, s in zip(tiles, train) if s.used))
+        partners = self.partners(config.data.augment, *MIXING)
+        self.train = self._samples(train, depth, config.data.augment, partners, tiles)
 
-    def _sampler(self, tables: Sequence[AnnotationTable]) -> DistributedWeightedSampler:
+    def _sampler(self, tables: Sequence[AnnotationTable], tiles: Sequence[Tiles | None]) -> DistributedWeightedSampler:
         """The stream that `data.balance` asks for; also set `balance`."""
-        data, sizes = self.config.data, [len(t) for t in tables]
+        data, sizes = self.config.data, [len(cut or t) for cut, t in zip(tiles, tables)]
         if data.balance == "none":
             return build_sampler(self.config, sizes)
         shares = shares_of(data.train) or [float(n) for n in sizes]
         boxes = []
-        for table in tables:
-            learned = table.learned()
-            labels = table.labels[learned].astype(np.int64)
-            boxes.append(Boxes(len(table), table.image_of_rows()[learned], labels, len(self.classes)))
+        for table, cut, size in zip(tables, tiles, sizes):
+            rows = np.flatnonzero(table.learned())
+            owner = table.image_of_rows()[rows]
+            if cut is not None:
+                owner, rows = cut.learned(table)
+            boxes.append(Boxes(size, owner, table.labels[rows].astype(np.int64), len(self.classes)))
         together, by_ap = data.balance_over == "mixture", data.balance_by == "ap"
         self.balance = Balance(data.balance, data.balance_threshold, together, shares, boxes, by_ap)
         return build_sampler(self.config, sizes, self.balance.weights(), shares=shares)
@@ -126,10 +131,13 @@ class DetectionTask(TableTask):
         depth: Sequence[DepthMaps | None],
         augment: DetectionAugment | None = None,
         partners: Partners | None = None,
+        tiles: Sequence[Tiles | None] = (),
     ) -> DetectionSamples:
         tables, size, seed = [s.table for s in sets], self.config.data.image_size, self.config.seed
-        weights = loss_weights(sets)
-        return DetectionSamples(tables, annotated(sets), size, augment, seed, partners, depth, self.channels, weights=weights)
+        known, weights = annotated(sets), loss_weights(sets)
+        return DetectionSamples(
+            tables, known, size, augment, seed, partners, depth, self.channels, weights=weights, tiles=tiles
+        )
 
     def _with_depth(self, part: Part) -> tuple[list[DataSet], list[DepthMaps | None]]:
         sets = self.datasets(part)

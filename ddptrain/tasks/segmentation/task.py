@@ -16,6 +16,7 @@ from ddptrain.config.batch import evaluated_at_once
 from ddptrain.data.augment.geometry import BORDER
 from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.samples.segmentation import SegmentationSamples, eval_view
+from ddptrain.data.tables.windows import cut_images
 from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import class_weights
 from ddptrain.losses.pixels import known_logits, pixel_cross_entropy
@@ -62,10 +63,10 @@ class SegmentationTask(TableTask):
         train, val = self.datasets("train"), self.datasets("val")
         self.accept(train, val)
         tables, val_tables = [s.table for s in train], [s.table for s in val]
-        self.sampler = build_sampler(self.config, [len(t) for t in tables])
-        self.train = SegmentationSamples(
-            tables, annotated(train), data.image_size, data.augment, self.config.seed, weights=loss_weights(train)
-        )
+        tiles = self.tiles(train, cut_images)
+        self.sampler = build_sampler(self.config, [len(t or s.table) for t, s in zip(tiles, train)])
+        size, seed, weights = data.image_size, self.config.seed, loss_weights(train)
+        self.train = SegmentationSamples(tables, annotated(train), size, data.augment, seed, weights=weights, tiles=tiles)
         self.val_samples = SegmentationSamples(val_tables, annotated(val), data.image_size, None, native=self.slides)
         if isinstance(self.config.loss, PixelLossConfig):
             self._weights = class_weights(
