@@ -116,11 +116,16 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Write the report of a run's best weights."""
+    """Write the report of a run's best weights, or the page of several runs."""
+    words = [*args.runs, *args.overrides]
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    runs = [Path(word) for word in words if word not in overrides]
+    if len(runs) != 1 and overrides:
+        raise UserError(f"report: {overrides[0]}: {len(runs)} runs cannot be changed; name one run, or leave the change out")
     with quick_imports(args.last):
-        from ddptrain.commands.report import report_run
+        from ddptrain.commands.report import report_run, report_runs
 
-    return report_run(args.folder, args.overrides, args.out)
+    return report_run(runs[0], overrides, args.out) if len(runs) == 1 else report_runs(runs, args.out)
 
 
 def export(args: argparse.Namespace) -> int:

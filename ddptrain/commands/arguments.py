@@ -46,8 +46,11 @@ def _add_runs(commands: Any) -> None:
 
     add_eval(commands)
 
-    p = commands.add_parser("report", help="write figures and text about a run's best weights (extra [report])")
-    _add_run(p, overrides=True)
+    p = commands.add_parser("report", help="write the page of a run, and figures (extra [report]); or the page of several runs")
+    p.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run folder, or a checkpoint in it; several are compared with the first"
+    )
+    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the run's config, for one run")
     p.add_argument("--out", type=Path, help="folder of the report (default: RUN/report)")
     p.set_defaults(run="report")
 

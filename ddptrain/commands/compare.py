@@ -39,7 +39,7 @@ def compare_runs(runs: Sequence[Path], against: Sequence[Path], metric: str | No
     first, second = (list(against), list(runs)) if against else ([runs[0]], [runs[1]])
     names = _side(first), _side(second)
     sides = [_read(side) for side in (first, second)]
-    metric, result = _compare(sides[0], sides[1], metric, seed)
+    metric, result = compare_sides(sides[0], sides[1], metric, seed)
     verdict = in_words(result, metric, *names)
     if as_json:
         print(json.dumps(_plain(result, metric, verdict), indent=1))
@@ -66,7 +66,7 @@ def compare_sweep(folder: Path, metric: str | None = None, seed: int = 0) -> lis
     lines = []
     for name, runs in others:
         try:
-            used, result = _compare(_read(base), _read(runs), metric, seed)
+            used, result = compare_sides(_read(base), _read(runs), metric, seed)
         except UserError as e:
             lines.append(f"{name} against {first}: not compared: {e}")
         else:
@@ -82,7 +82,7 @@ def _read(paths: Sequence[Path]) -> list[Outcome]:
     return [read_outcome(path) for path in paths]
 
 
-def _compare(first: Sequence[Outcome], second: Sequence[Outcome], metric: str | None, seed: int) -> tuple[str, Comparison]:
+def compare_sides(first: Sequence[Outcome], second: Sequence[Outcome], metric: str | None, seed: int) -> tuple[str, Comparison]:
     """The metric and the comparison; raises `UserError` where the runs or the metric cannot be compared."""
     base = first[0]
     for other in [*first[1:], *second]:

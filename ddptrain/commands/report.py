@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ddptrain import distributed
 from ddptrain.checkpoint.files import checkpoints_in
 from ddptrain.checkpoint.load import load_checkpoint
+from ddptrain.commands.compare import compare_sides
 from ddptrain.commands.evaluate import evaluate_checkpoint, weights_name
 from ddptrain.errors import UserError
+from ddptrain.metrics.compare import in_words
 from ddptrain.metrics.outcome import FILE, read_outcome
 from ddptrain.reporting.history import History
 from ddptrain.reporting.run_page.findings import write_findings
+from ddptrain.reporting.run_page.folder import read_run
+from ddptrain.reporting.run_page.several import Verdict, write_comparison
+from ddptrain.reporting.run_page.shared import headlines
 from ddptrain.reporting.run_page.single import write_page
-from ddptrain.system.printable import say, warn
+from ddptrain.system.printable import first_few, say, warn
 from ddptrain.system.status import read_status
 from ddptrain.tasks.build import build_task
 from ddptrain.tasks.findings import findings_of
@@ -39,6 +44,34 @@ def report_run(run: Path, overrides: Sequence[str], out: Path | None) -> int:
         write_page(folder, place)
         say(f"report on {source}")
     return 0
+
+
+def report_runs(runs: Sequence[Path], out: Path | None) -> int:
+    """Write the page of several runs side by side to `out`, by default to `report` in the first one's folder."""
+    facts = [read_run(run) for run in runs]
+    names = [run.folder.resolve().name for run in facts]
+    if len(set(names)) < len(names):
+        names = [str(run) for run in runs]
+    if len(set(names)) < len(names):
+        raise UserError(f"report: {first_few(names)}: a run is given twice; give each once")
+    metrics = [h.name for h in headlines(facts[0])]
+    verdicts = [v for run, name in zip(runs[1:], names[1:]) for v in _verdicts(runs[0], run, names[0], name, metrics)]
+    say(f"{write_comparison(out or facts[0].report, dict(zip(names, facts)), verdicts)}")
+    return 0
+
+
+def _verdicts(first: Path, second: Path, first_name: str, second_name: str, metrics: Sequence[str]) -> Iterator[Verdict]:
+    """What `ddptrain compare` says of two runs: of the first metric in words, of all in numbers."""
+    for number, metric in enumerate(metrics):
+        try:
+            _, c = compare_sides([read_outcome(first)], [read_outcome(second)], metric, seed=0)
+        except UserError as e:
+            if not number:
+                why = [f"{second_name} was not compared with {first_name}: {e}"]
+                yield Verdict(second_name, metric, "", None, None, None, why)
+        else:
+            words = () if number else in_words(c, metric, first_name, second_name)
+            yield Verdict(second_name, metric, c.verdict, c.difference, c.low, c.high, words)
 
 
 def _goes_on(run: Path) -> bool:

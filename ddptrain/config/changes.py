@@ -28,7 +28,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], apart: Collection[st
     olds, news = dict(flat(old)), dict(flat(new))
     for key in [*news, *(k for k in olds if k not in news)]:
         same = key in olds and key in news and olds[key] == news[key]
-        if not same and not _within(key, apart):
+        if not same and not within(key, apart):
             yield f"{key}: {_shown(olds, key)} → {_shown(news, key)}"
 
 
@@ -37,7 +37,7 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     learned = [
         (key, value)
         for key, value in flat(config)
-        if not _within(key, (*NOT_LEARNED, *RECORDED)) and not (key.startswith("data.train.") and key.endswith(".root"))
+        if not within(key, (*NOT_LEARNED, *RECORDED)) and not (key.startswith("data.train.") and key.endswith(".root"))
     ]
     return hashlib.sha256(json.dumps(sorted(learned, key=lambda item: item[0])).encode()).hexdigest()[:16]
 
@@ -54,7 +54,8 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _within(key: str, sections: Collection[str]) -> bool:
+def within(key: str, sections: Collection[str]) -> bool:
+    """Whether a key is one of these keys or inside one of these sections."""
     return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 

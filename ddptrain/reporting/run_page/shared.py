@@ -37,6 +37,11 @@ def span(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{low:.3f} – {high:.3f}"
 
 
+def signed(low: float | None, high: float | None) -> str:
+    """The interval of a difference as text."""
+    return "" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
+
+
 def interval(run: RunFacts, name: str) -> tuple[float | None, float | None]:
     """The ends of a metric's interval."""
     low, high = run.findings.intervals.get(name, (None, None)) if run.findings is not None else (None, None)
