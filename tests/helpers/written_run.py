@@ -51,8 +51,16 @@ def write_run(folder: Path, lr: float = 0.01, ap: float = 0.5) -> Path:
         "host": "node1",
         "command": "ddptrain train x",
     }
-    start |= {"folder": "/home/me", "launcher": "torchrun", "record": record, "slurm": {"SLURM_JOB_ID": "4711"}}
+    start |= {
+        "folder": "/home/me",
+        "launcher": "torchrun",
+        "record": record,
+        "slurm": {"SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "node[1-3]"},
+    }
     (folder / "starts.jsonl").write_text(json.dumps(start) + "\n")
+    (folder / "jobs" / "run-1").mkdir(parents=True)
+    (folder / "jobs" / "run-1" / "job.json").write_text(json.dumps({"slurm": {"nodes": 3, "gpus_per_node": 8}}))
+    (folder / "jobs" / "run-1" / "id").write_text("4712\n")
     sections = [
         Section("errors", "Errors", [
             Chart("precision over recall", "recall", "precision", [Line(EVIL, [0, 0.5, 1], [1, 0.8, 0.2])]),

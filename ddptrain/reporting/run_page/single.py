@@ -32,6 +32,8 @@ MIXTURE = {
 """Columns of the mixture in summary.json, and what they are called."""
 SETTINGS = ("precision", "tf32", "micro_batch", "reduction", "deterministic")
 """Entries of the record that the config has chosen."""
+BALANCE = {"name": "class", "images": "images", "drawn": "images drawn", "drawn_by_ap": "AP by which they are drawn"}
+"""The same of its classes, where `data.balance` draws some more often."""
 _PROGRESS = re.compile(r"  step (\d+)/\d+  .*  ([\d.]+) img/s  data (\d+)%")
 
 
@@ -122,11 +124,17 @@ def _results(run: RunFacts) -> str:
 
 
 def _mixture(run: RunFacts) -> str:
-    rows: list[Mapping[str, Any]] = run.summary.get("mixture") or []
-    columns = [key for key in MIXTURE if any(key in row for row in rows)]
-    names = [MIXTURE[key] for key in columns]
-    table = Numbers(names, [[row.get(key) for key in columns] for row in rows], bars=("share drawn", "part seen"))
-    return html.numbers(table)
+    parts = _named(run.summary.get("mixture"), MIXTURE, "") + _named(
+        run.summary.get("classes"), BALANCE, "images that show a class"
+    )
+    return "\n".join(html.numbers(table) for table in parts)
+
+
+def _named(rows: Any, names: Mapping[str, str], title: str) -> list[Numbers]:
+    """A table of what summary.json lists, its columns by the names that they have there; none where it lists nothing."""
+    columns = [key for key in names if any(key in row for row in rows or ())]
+    cells = [[row.get(key) for key in columns] for row in rows or ()]
+    return [Numbers([names[key] for key in columns], cells, title, bars=("share drawn", "part seen"))] if cells else []
 
 
 def _time(run: RunFacts) -> str:
@@ -163,7 +171,8 @@ def _machine(run: RunFacts) -> str:
     memory = f"{last['memory_gb']:g} GB" if "memory_gb" in last else ""
     gpu = f"{last['gpu']}, {last['gpu_memory_gb']:g} GB, CUDA {last.get('cuda')}" if "gpu" in last else ""
     slurm = last.get("slurm", {})
-    job = ", ".join(str(slurm[k]) for k in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_JOB_PARTITION") if k in slurm)
+    words = {"SLURM_JOB_ID": "", "SLURM_JOB_NODELIST": " on ", "SLURM_JOB_PARTITION": ", partition "}
+    job = "".join(f"{word}{slurm[key]}" for key, word in words.items() if key in slurm)
     values = {
         "ddptrain": record.get("code"), "git commit": record.get("commit"), "Python": last.get("python"),
         **{name: record.get(name) for name in ("torch", "torchvision", "numpy", "opencv")},

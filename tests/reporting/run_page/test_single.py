@@ -67,7 +67,7 @@ def test_it_says_what_the_folder_holds(tmp_path: Path) -> None:
     text = Reader(write_page(write_run(tmp_path / "run")).read_text()).text
     for words in (
         "finished", "step 8 of 8", "95 %: 0.410 – 0.590", "0.500 – 0.700",  # status, intervals in all and of a class
-        "1 warning", "samples drawn", "a step takes 10.0 ms", "4711", "c0ffee", "optimizer.lr",
+        "1 warning", "samples drawn", "a step takes 10.0 ms", "4711 on node[1-3]", "4712", "c0ffee", "optimizer.lr",
         "git checkout c0ffee", "ddptrain train", "--nproc 2", "torch==2.9", "best AP at step",
     ):  # fmt: skip
         assert words in text, words
