@@ -90,6 +90,7 @@ class Batch:
         native_size: int64 `[B, 2]`: width, height of the files.
         weights: float32 `[B]`, see `Sample`; None where all are 1.
         replaced: a line for each image that could not be read, see `Sample`.
+        pasted: of each sample, see there; empty where there are none.
         seconds: (wall, CPU) seconds that its making took, by part, where that was measured; else empty.
     """
 
@@ -101,6 +102,7 @@ class Batch:
     native_size: Tensor
     weights: Tensor | None = None
     replaced: tuple[str, ...] = ()
+    pasted: tuple[int, ...] = ()
     seconds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def map(self, f: Callable[[Tensor], Any]) -> Batch:

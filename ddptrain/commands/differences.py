@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddptrain.errors import RunFailed
 
-COUNTS = ("step", "skipped", "position", "samples_by_dataset")
+COUNTS = ("step", "skipped", "position", "samples_by_dataset", "pasted_by_dataset")
 SMALLEST = 5e-324
 """The difference of tensors whose bits differ and whose values do not, such as 0.0 and -0.0."""
 

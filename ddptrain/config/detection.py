@@ -5,9 +5,11 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from ddptrain.config.balance import BALANCE_RULES, BoxBalanceData
-from ddptrain.config.data import DATASETS, HoldoutDataset, MixingAugment, check_chances
+from ddptrain.config.data import DATASETS, HoldoutDataset
+from ddptrain.config.detection_augment import MIXING, DetectionAugment
 from ddptrain.config.detection_loss import LossConfig
 from ddptrain.config.labels import check_weights
+from ddptrain.config.multi_scale import input_sides
 from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, SUMMED, Rule, above_0, holdout_rule, only, split_rule, tiles_rule
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import NetworkSection, Switch
@@ -54,35 +56,6 @@ class DetectionDataset(HoldoutDataset):
         if value is not None and value[0] == value[1]:
             raise ValueError("the two ends must differ")
         return value
-
-
-MIXING = ("mosaic", "mosaic9", "mixup", "cutmix", "copy_paste")
-"""Keys of `data.augment` that end `close_epochs` before the end of the run; all but the last one take in other images."""
-
-
-class DetectionAugment(MixingAugment):
-    mosaic: float = Field(default=0.0, ge=0, le=1)
-    """Probability that four images are put together in one."""
-    mosaic9: float = Field(default=0.0, ge=0, le=1)
-    """Probability that nine images are put together, each half as large as in a mosaic of four; with `mosaic` 1 at most."""
-    copy_paste: float = Field(default=0.0, ge=0, le=1)
-    """Probability that some of an image's own small objects (below 32² pixels of the network's input) are pasted once more,
-    box by box, at free places of the image."""
-    copy_paste_objects: int = Field(default=5, ge=1, le=100)
-    """Largest number of objects that are pasted into an image; the number is drawn from 1 to this."""
-
-    @model_validator(mode="after")
-    def _images(self) -> "DetectionAugment":
-        check_chances(mosaic=self.mosaic, mosaic9=self.mosaic9)
-        together = self.together * (2 if self.mixup or self.cutmix else 1)
-        if self.pool is not None and self.pool < together:
-            raise ValueError(f"pool: {self.pool} is too few for a sample of {together} images; must be ≥ {together}, or null")
-        return self
-
-    @property
-    def together(self) -> int:
-        """Images in the largest mosaic that may be drawn, 1 without any."""
-        return 9 if self.mosaic9 else 4 if self.mosaic else 1
 
 
 class DetectionData(BoxBalanceData):
@@ -218,6 +191,18 @@ class DetectionRun(RunConfig):
                 )
         return self
 
+    @property
+    def sides(self) -> range:
+        """Sides of the network's input in training, in pixels: data.image_size alone, or those that multi-scale draws from."""
+        stride = max(self.model.strides) if isinstance(self.model, YoloConfig) else 1
+        return input_sides(self.data.augment.multi_scale, self.data.image_size, stride)
+
+    @model_validator(mode="after")
+    def _sides_fit(self) -> "DetectionRun":
+        if isinstance(self.model, YoloConfig):
+            _ = self.sides
+        return self
+
     rules = (
         *RunConfig.rules,
         *BALANCE_RULES,
@@ -257,6 +242,12 @@ class DetectionRun(RunConfig):
         only("eval.nms_iou", "eval.nms", "hard"),
         Rule("eval.voc_points eval.voc_iou", "voc among eval.protocols", lambda run: "voc" not in run.eval.protocols),
         Rule("data.allow_missing_annotations", "a detector of torchvision", _yolo, "model.name"),
+        Rule(
+            "data.augment.multi_scale",
+            "model.name=yolo (torchvision's detectors resize their input themselves)",
+            _torchvision,
+            "model.name",
+        ),
         above_0("data.augment.close_epochs", "data.augment", *MIXING),
         above_0("data.augment.pool", "data.augment", *MIXING[:-1]),
         above_0("data.augment.copy_paste_objects", "data.augment", "copy_paste"),

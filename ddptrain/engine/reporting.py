@@ -130,7 +130,7 @@ class RunReporter:
                 "speed/images_per_second": reading.images_per_second,
                 "speed/data_wait": reading.data_wait,
             }
-            | self.ledger.scalars(state.samples_by_dataset, self.ledger.read()),
+            | self.ledger.scalars(state.samples_by_dataset, self.ledger.read(), state.pasted_by_dataset),
             state.step,
         )
         self._parts, self._steps = {}, 0
@@ -245,7 +245,7 @@ class RunReporter:
                 "skipped_steps": state.skipped,
                 "replaced_samples": state.replaced,
                 "images_per_second": self._images_per_second,
-                "mixture": self.ledger.summary(state.samples_by_dataset, by_dataset),
+                "mixture": self.ledger.summary(state.samples_by_dataset, by_dataset, state.pasted_by_dataset),
                 "datasets": by_dataset,
                 **({} if state.balance is None else {"classes": state.balance.summary()}),
             },

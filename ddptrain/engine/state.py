@@ -17,9 +17,9 @@ from ddptrain.config.batch import Split
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.distributed import World
 from ddptrain.engine.balance import ClassBalance
+from ddptrain.engine.monitored import is_better, monitored
 from ddptrain.engine.network import as_called, build_network
 from ddptrain.engine.step import Launched, Stepper, StepReport
-from ddptrain.errors import UserError
 from ddptrain.models.norms import SYNC_BATCH_NORMS
 from ddptrain.optim.build import build_optimizer, load_optimizer
 from ddptrain.optim.ema import Ema
@@ -31,7 +31,8 @@ from ddptrain.tasks.base import Task
 from ddptrain.tasks.stream import run_length
 
 COUNTERS = ("step", "skipped", "position", "bests", "stale", "unjudged", "replaced")
-SUMS = ("loss_by_dataset", "samples_by_dataset", "parts", "updates")
+BY_DATASET = ("loss_by_dataset", "samples_by_dataset", "pasted_by_dataset")
+SUMS = (*BY_DATASET, "parts", "updates")
 """Members of a state that a checkpoint holds under their names."""
 
 
@@ -51,7 +52,8 @@ class RunState:
         frozen: parts of the model that stay in eval mode.
         notes: lines for the log about the start of the run.
         replaced: samples that stood in for unreadable ones.
-        loss_by_dataset, samples_by_dataset: sums over the run, by dataset; losses of skipped steps are left out.
+        loss_by_dataset, samples_by_dataset, pasted_by_dataset: sums over the run, by dataset; losses of skipped steps are left
+            out. Pasted are the objects that copy-paste has added.
         parts: sums of the loss parts over the `updates` since the last evaluation, by name.
         balance: weights and counts of the classes that are drawn, where the task has them.
         recounted: the steps before the checkpoint were counted anew, in batches of another size.
@@ -79,6 +81,7 @@ class RunState:
     replaced: int = 0
     loss_by_dataset: list[float] = field(default_factory=list)
     samples_by_dataset: list[float] = field(default_factory=list)
+    pasted_by_dataset: list[float] = field(default_factory=list)
     parts: dict[str, float] = field(default_factory=dict)
     updates: int = 0
     recounted: bool = False
@@ -151,6 +154,7 @@ class RunState:
         self.position += self.split.global_batch
         self.replaced += report.replaced
         self.samples_by_dataset = [a + b for a, b in zip(self.samples_by_dataset, report.samples_by_dataset)]
+        self.pasted_by_dataset = [a + b for a, b in zip(self.pasted_by_dataset, report.pasted_by_dataset)]
 
     def take_losses(self) -> dict[str, float]:
         """The training loss, a mean over the updates since the last call: `loss`, and its parts by name."""
@@ -183,7 +187,7 @@ class RunState:
             self.schedule.plateau.judge(metrics[self.monitored[0]], lower_is_better=self.monitored[0] == "loss")
         if self.balance is not None:
             self.balance.judge(metrics, self.position)
-        better = [name for name in self.monitored if _is_better(name, metrics[name], self.bests.get(name))]
+        better = [name for name in self.monitored if is_better(name, metrics[name], self.bests.get(name))]
         self.bests |= {name: metrics[name] for name in better}
         if self.monitored[0] in better:
             self.stale = 0
@@ -238,8 +242,8 @@ class RunState:
             if name in state:
                 part.load_state_dict(state[name])
         self.parts, self.updates = dict(state.get("parts", {})), state.get("updates", 0)
-        for key in ("loss_by_dataset", "samples_by_dataset"):
-            known = dict(zip(state["datasets"], state[key]))
+        for key in BY_DATASET:
+            known = dict(zip(state["datasets"], state.get(key, ())))  # older checkpoints know no pasted objects
             setattr(self, key, [known.get(name, 0.0) for name in self.sampler.mixture.names])
 
 
@@ -262,8 +266,9 @@ def build_state(task: Task, world: World, split: Split) -> RunState:
     gradients = distributed.build_gradients(as_called(model, config.model), world, tree, config.train.reduction, overlap)
     train = config.train
     stepper = Stepper(
-        model, task.loss, optimizer, gradients, tree, datasets, world.device, config.seed, train.clip_norm, train.precision
-    )
+        model, task.loss, optimizer, gradients, tree, datasets, world.device, config.seed, train.clip_norm, train.precision,
+        at_step=task.at_step,
+    )  # fmt: skip
     state = RunState(
         model=model,
         stepper=stepper,
@@ -275,23 +280,12 @@ def build_state(task: Task, world: World, split: Split) -> RunState:
         steps=steps,
         samples_per_epoch=samples_per_epoch,
         patience=config.train.patience,
-        monitored=_monitored(config.checkpoint.monitor, task.monitors),
+        monitored=monitored(config.checkpoint.monitor, task.monitors),
         frozen=frozen,
         loss_by_dataset=[0.0] * datasets,
         samples_by_dataset=[0.0] * datasets,
+        pasted_by_dataset=[0.0] * datasets,
         balance=None if task.balance is None else ClassBalance(task.balance, task.sampler, task.classes),
     )
     state.train_mode()
     return state
-
-
-def _monitored(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    unknown = [name for name in asked if name not in known]
-    if unknown:
-        raise UserError(f"checkpoint.monitor: no metric {unknown[0]!r}; there are {', '.join(known)}")
-    return tuple(dict.fromkeys((known[0], *asked)))
-
-
-def _is_better(name: str, value: float, best: float | None) -> bool:
-    """Lower is better for `loss`, higher for all others; what is not finite never is."""
-    return math.isfinite(value) and (best is None or (value < best if name == "loss" else value > best))

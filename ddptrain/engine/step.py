@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ddptrain.distributed import Gradients, TreeSum, Waiting
 from ddptrain.engine.arithmetic import autocast, device_decides
 from ddptrain.engine.parts import Forward, Parts, unnamed
+from ddptrain.engine.running_statistics import running_statistics
 from ddptrain.seeding import seed_torch
 from ddptrain.structures import Batch, LossSum
 
@@ -42,6 +43,7 @@ class StepReport:
         parts: the loss parts, divided by the normalizer.
         loss_by_dataset: each dataset's own part of the summed loss, `[D]`.
         samples_by_dataset: samples of each dataset in the step, `[D]`.
+        pasted_by_dataset: objects that copy-paste has added to them, `[D]`.
         replaced: samples that stood in for unreadable ones.
         stop: some rank was asked to stop.
         losses: of this rank's micro batches if the step was skipped, else empty.
@@ -54,6 +56,7 @@ class StepReport:
     parts: dict[str, float]
     loss_by_dataset: list[float]
     samples_by_dataset: list[float]
+    pasted_by_dataset: list[float]
     replaced: int
     stop: bool
     losses: list[LossSum]
@@ -90,6 +93,7 @@ class Stepper:
         datasets: number of datasets.
         seed: the run's.
         launching: around a launch and what follows it on the device.
+        at_step: a micro batch as the step with a number sees it, see `Task.at_step`.
         watch: called before an update with the factor by which the gradients are then multiplied; the host decides then.
         part: around each part of a step.
     """
@@ -108,12 +112,14 @@ class Stepper:
     scaler: torch.amp.GradScaler | None = None
     watch: Callable[[float], None] | None = None
     part: Parts = unnamed
+    at_step: Callable[[Batch, int], Batch] = lambda batch, number: batch
 
     def __post_init__(self) -> None:
         if self.precision == "fp16":
             self.scaler = torch.amp.GradScaler(self.device.type)
-        self._statistics = _running_statistics(self.model)
-        self._no_flags, self._no_loss = torch.zeros(2, device=self.device), torch.zeros(self.datasets, device=self.device)
+        self._statistics = running_statistics(self.model)
+        self._no_loss = torch.zeros(self.datasets, device=self.device)
+        self._no_flags = torch.zeros(2 + self.datasets, device=self.device)
         self._one_hot = torch.eye(self.datasets, device=self.device)
         self._gated = device_decides(self.device, self.precision, self.optimizer)
         self._reading, self.launching = self._watched("the sums of a step"), self._watched("the launch of a step")
@@ -122,7 +128,7 @@ class Stepper:
         """Run one step over this rank's micro batches, and wait for it.
 
         Args:
-            number: steps before this one, skipped ones included, for the random numbers in the network.
+            number: steps before this one, skipped ones included, for the random numbers in the network, and `at_step`.
             stop: this rank's wish to stop after it.
         """
         return self.read(self.launch(batches, number, stop))
@@ -136,7 +142,7 @@ class Stepper:
             if i:
                 self._restore()
             seed_torch(self.seed, number, self.tree.first + i)
-            losses.append(self._forward_and_backward(batch, i))
+            losses.append(self._forward_and_backward(self.at_step(batch, number), i))
             rows.append(self._sums(batch, losses[-1], stop))
             if self.tree.micro_batches > 1:
                 rows[-1] = torch.cat([rows[-1], *(values - before for values, before in self._statistics)])
@@ -238,9 +244,12 @@ class Stepper:
         return self.gradients.divided / (normalizer * self._prescale())
 
     def _sums(self, batch: Batch, loss: LossSum, stop: bool) -> Tensor:
-        """What a step sums, of a micro batch, float32 `[1 + P + 2 D + 2]`: normalizer and parts of the loss, loss by dataset (0
-        where the task has none per sample), samples by dataset, wishes to stop and replaced samples."""
-        flags = (float(stop), float(len(batch.replaced)))
+        """What a step sums, of a micro batch, float32 `[1 + P + 3 D + 2]`: normalizer and parts of the loss, loss by dataset (0
+        where the task has none per sample), samples by dataset, wishes to stop, replaced samples, pasted objects by dataset."""
+        pasted = [0.0] * self.datasets
+        for dataset, count in zip(batch.keys[:, 1].tolist() if batch.pasted else (), batch.pasted):
+            pasted[dataset] += count
+        flags = (float(stop), float(len(batch.replaced)), *pasted)
         if self.device.type == "cpu":  # by numpy: a call of torch takes microseconds
             datasets, each = batch.keys.numpy()[:, 1], loss.per_sample
             by_dataset = self._no_loss if each is None else np.bincount(datasets, each.float().numpy(), self.datasets)
@@ -266,8 +275,8 @@ class Stepper:
 
     def _report(self, sums: list[float], raw_norm: float, losses: list[LossSum]) -> StepReport:
         normalizer = max(sums[0], 1.0)
-        *parts_and_datasets, stop, replaced = sums[1:]
         first, second = -2 * self.datasets, -self.datasets
+        *parts_and_datasets, stop, replaced = sums[1:second]
         grad_norm = raw_norm * self._factor(normalizer)
         finite_loss = math.isfinite(sum(sums))
         updated = finite_loss and math.isfinite(grad_norm)
@@ -279,22 +288,8 @@ class Stepper:
             parts={name: part / normalizer for name, part in zip(losses[0].parts, parts_and_datasets)},
             loss_by_dataset=parts_and_datasets[first:second],
             samples_by_dataset=parts_and_datasets[second:],
+            pasted_by_dataset=sums[second:],
             replaced=int(replaced),
             stop=stop > 0,
             losses=[] if updated else losses,
         )
-
-
-def _running_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """The buffers that a forward pass in training mode writes into, those of a kind as parts of one array, which they become;
-    each with room for a copy."""
-    norms = [m for m in model.modules() if getattr(m, "track_running_stats", False)]
-    buffers = [b for m in norms for b in m.buffers(recurse=False)]
-    arrays = []
-    for kind in dict.fromkeys(b.dtype for b in buffers):
-        group = [b for b in buffers if b.dtype == kind]
-        array = torch.cat([b.flatten() for b in group])
-        for b, part in zip(group, array.split([b.numel() for b in group])):
-            b.data = part.view_as(b)
-        arrays.append((array, array.clone()))
-    return arrays

@@ -52,7 +52,7 @@ def _at(detector: Detector, model: nn.Module, batch: Batch, look: Look) -> Seque
     sides = [max(STRIDE, round(side * look.scale / STRIDE) * STRIDE) for side in (height, width)]
     images = batch.images
     if sides != [height, width]:
-        images = _resized(images, sides)
+        images = resized(images, sides)
     if look.mirrored:
         images = images.flip(-1)
     detections = detector.detect(model, replace(batch, images=images))
@@ -60,7 +60,7 @@ def _at(detector: Detector, model: nn.Module, batch: Batch, look: Look) -> Seque
     return [replace(d, boxes=_back(d.boxes, sides[1] if look.mirrored else None) * factor) for d in detections]
 
 
-def _resized(images: Tensor, sides: Sequence[int]) -> Tensor:
+def resized(images: Tensor, sides: Sequence[int]) -> Tensor:
     """uint8 `[B, C, H, W]` at other sides; depth, which is unknown where it is 0, takes the nearest pixel."""
     shrink = sides[0] < images.shape[2] or sides[1] < images.shape[3]
     colours = nn.functional.interpolate(images[:, :3].float(), size=list(sides), mode="bilinear", antialias=shrink)

@@ -76,19 +76,21 @@ class Ledger:
         self._loss, self._count = [0.0] * len(self.plan), [0.0] * len(self.plan)
         return window
 
-    def scalars(self, drawn: Sequence[float], window: Sequence[DatasetLoss]) -> dict[str, float]:
-        """Curves for TensorBoard: `mixture_share/<name>`, `…_passes`, `…_coverage`, `…_loss`, `…_loss_share`.
+    def scalars(self, drawn: Sequence[float], window: Sequence[DatasetLoss], pasted: Sequence[float] = ()) -> dict[str, float]:
+        """Curves for TensorBoard: `mixture_share/<name>`, `…_passes`, `…_coverage`, `…_loss`, `…_loss_share`, and `…_pasted`
+        where there are any.
 
         Args:
             drawn: draws of each dataset since the start of the run, over all ranks.
             window: what `read` returned.
+            pasted: objects that copy-paste has added to those draws.
         """
         out: dict[str, float] = {}
         for row, counts, loss in zip(self.plan, self.achieved(drawn), window):
             out |= {f"mixture_{key}/{row.name}": value for key, value in counts.items()}
             out[f"mixture_loss/{row.name}"] = loss.per_image
             out[f"mixture_loss_share/{row.name}"] = loss.share
-        return out
+        return out | ({f"mixture_pasted/{row.name}": n for row, n in zip(self.plan, pasted)} if any(pasted) else {})
 
     def achieved(self, drawn: Sequence[float]) -> list[dict[str, float]]:
         """Per dataset `share_drawn` (0..1), `passes` and `coverage` (0..1).
@@ -106,14 +108,21 @@ class Ledger:
             for row, n, weighted in zip(self.plan, drawn, self._weighted)
         ]
 
-    def summary(self, drawn: Sequence[float], metrics: Mapping[str, Mapping[str, float]] | None = None) -> list[dict[str, Any]]:
+    def summary(
+        self,
+        drawn: Sequence[float],
+        metrics: Mapping[str, Mapping[str, float]] | None = None,
+        pasted: Sequence[float] = (),
+    ) -> list[dict[str, Any]]:
         """The rows of `mixture` in `summary.json`.
 
         Args:
             drawn: as in `scalars`.
             metrics: by dataset name, what an evaluation measured on the dataset of that name (`AP` …), where there
                 is one.
+            pasted: as in `scalars`; `pasted` in the rows, where there are any.
         """
+        added = [{"pasted": int(n)} for n in pasted] if any(pasted) else [{}] * len(self.plan)
         return [
             {
                 "name": row.name,
@@ -123,7 +132,8 @@ class Ledger:
                 **counts,
                 "loss": loss.per_image,
                 "loss_share": loss.share,
+                **more,
                 **(metrics or {}).get(row.name, {}),
             }
-            for row, n, counts, loss in zip(self.plan, drawn, self.achieved(drawn), self.losses)
+            for row, n, counts, loss, more in zip(self.plan, drawn, self.achieved(drawn), self.losses, added)
         ]

@@ -124,6 +124,15 @@ class Task(ABC):
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         """Summed loss of a micro batch; must call `model` itself, which may be wrapped in DDP."""
 
+    def at_step(self, batch: Batch, number: int) -> Batch:
+        """A micro batch of training as a step sees it, on its device, before the loss: a function of both, so that it is the
+        same for any split and after a resume; here as it is.
+
+        Args:
+            number: steps before this one, skipped ones included.
+        """
+        return batch
+
     @abstractmethod
     def predict(self, model: nn.Module, batch: Batch) -> Sequence[Prediction]:
         """One prediction per sample of the batch, in coordinates of the file."""

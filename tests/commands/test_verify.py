@@ -91,6 +91,7 @@ def state() -> dict[str, Any]:
     weights = {"a.weight": torch.tensor([1.0, -4.0]), "n": torch.tensor(3)}
     moments = {0: {"exp_avg": torch.tensor([1e-6, 2e-6]), "step": torch.tensor(2.0)}}
     counts = {"step": 2, "skipped": 0, "position": 24, "samples_by_dataset": [16.0, 8.0]}
+    counts["pasted_by_dataset"] = [0.0, 0.0]
     return {"model": weights, "ema": None, "optimizer": {"state": moments}, **counts}
 
 

@@ -10,7 +10,7 @@ from run_states import state_of
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step import StepReport
 
-UPDATED = StepReport(True, False, 1.0, 1.0, {}, [2.0, 1.0], [8.0, 4.0], 0, False, [])
+UPDATED = StepReport(True, False, 1.0, 1.0, {}, [2.0, 1.0], [8.0, 4.0], [3.0, 5.0], 0, False, [])
 
 
 def after(state: RunState, steps: int) -> RunState:
@@ -56,3 +56,4 @@ def test_sums_by_dataset_follow_the_names(config: Path) -> None:
     new.load_state_dict(old.state_dict())
     assert new.samples_by_dataset == [8.0, 0.0]
     assert new.loss_by_dataset == [2.0, 0.0]
+    assert new.pasted_by_dataset == [10.0, 0.0]

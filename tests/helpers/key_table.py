@@ -91,6 +91,7 @@ KEYS: dict[str, dict[str, Key]] = {
     "DetectionAugment": {
         **{k: Key(0.4, probe.samples) for k in ("mosaic", "mosaic9", "copy_paste")},
         "copy_paste_objects": Key(50, probe.samples),
+        "multi_scale": Key([32, 128], probe.loss),
     },
     "ClassificationAugment": {"mix_alpha": Key(0.2, probe.samples)},
     "SegmentationAugment": {"crop": Key(True, probe.samples)},

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ddptrain.config.detection import DetectionAugment
+from ddptrain.config.detection_augment import DetectionAugment
+from ddptrain.errors import UserError
 from ddptrain.seeding import rng
 from ddptrain.structures import KeysOf, SampleKey
+from ddptrain.system.printable import counted
 
 
 class Together(NamedTuple):
@@ -63,3 +65,13 @@ class Partners:
         count = width * (2 if by_second < augment.mixup + augment.cutmix else 1) - 1
         second: Literal["mixup", "cutmix"] = "mixup" if by_second < augment.mixup else "cutmix"
         return Together(self.draw(key, seed, count) if count else [], width, second, mixes=True)
+
+
+def refuse_few(augment: DetectionAugment, images: int) -> None:
+    """Raise `UserError` where a mosaic would show an image more than once."""
+    if images < augment.together:
+        name = "mosaic9" if augment.mosaic9 else "mosaic"
+        raise UserError(
+            f"data.augment.{name}: puts {augment.together} images together, and data.train has {counted(images, 'image')}; add "
+            f"images, or set data.augment.{name}=0"
+        )

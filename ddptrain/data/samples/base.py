@@ -262,6 +262,7 @@ class ImageSamples(ABC, Generic[T]):
             native_size=torch.tensor([s.native_size for s in samples], dtype=torch.int64),
             weights=torch.tensor([s.weight for s in samples]) if any(s.weight != 1 for s in samples) else None,
             replaced=tuple(s.replaced for s in samples if s.replaced is not None),
+            pasted=tuple(s.pasted for s in samples) if any(s.pasted for s in samples) else (),
         )
 
     @staticmethod

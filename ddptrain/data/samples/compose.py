@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 
-from ddptrain.config.detection import DetectionAugment
+from ddptrain.config.detection_augment import DetectionAugment
 from ddptrain.data.augment.effects import COVERED
 from ddptrain.data.augment.geometry import BORDER, covered, letterbox, transform_boxes
 from ddptrain.data.augment.mix import MIXUP_BETA, part_box, random_mosaic

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from ddptrain.config.detection import DetectionAugment
+from ddptrain.config.detection_augment import DetectionAugment
 from ddptrain.data.augment.partners import Partners, Together
 from ddptrain.data.formats.depth import DepthMaps
 from ddptrain.data.packed.plan import Plan

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ddptrain.config import DetectionRun
-from ddptrain.config.detection import MIXING, DetectionAugment
-from ddptrain.data.augment.partners import Partners
+from ddptrain.config.detection_augment import MIXING, DetectionAugment
+from ddptrain.data.augment.partners import Partners, refuse_few
 from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.depth import DepthMaps, depth_of_file, find_depth
 from ddptrain.data.images.pixels import Pixels
@@ -41,6 +41,7 @@ from ddptrain.system.printable import counted
 from ddptrain.tasks.base import FileAnswer, Prediction, Predictions
 from ddptrain.tasks.detection.advice import report_advice
 from ddptrain.tasks.detection.inspect import report_sizes
+from ddptrain.tasks.detection.scale import resize, side_of_step
 from ddptrain.tasks.detection.scores import detections_of, match_all, mean_losses, score, truth_of
 from ddptrain.tasks.detection.view import DetectionView
 from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
@@ -54,6 +55,7 @@ class DetectionTask(TableTask):
 
     Attributes:
         val_sets: the validation datasets.
+        sides: of the network's input in training, in pixels, one of which each step has.
     """
 
     config: DetectionRun
@@ -67,6 +69,7 @@ class DetectionTask(TableTask):
 
     def __init__(self, config: DetectionRun) -> None:
         super().__init__(config)
+        self.sides = config.sides
         self._build_detector(np.ones(len(config.classes), np.int64))
         self.channels = self.detector.channels
 
@@ -99,6 +102,9 @@ class DetectionTask(TableTask):
         refuse_few(config.data.augment, sum(len(t or s.table) for t, s in zip(tiles, train) if s.used))
         partners = self.partners(config.data.augment, *MIXING)
         self.train = self._samples(train, depth, config.data.augment, partners, tiles)
+        if len(self.sides) > 1:
+            low, high = self.sides[0], self.sides[-1]
+            self.notes.append(f"multi-scale: steps of {low} to {high} pixels; the largest take the most memory")
 
     def _sampler(self, tables: Sequence[AnnotationTable], tiles: Sequence[Tiles | None]) -> DistributedWeightedSampler:
         """The stream that `data.balance` asks for; also set `balance`."""
@@ -186,6 +192,9 @@ class DetectionTask(TableTask):
     def build_model(self) -> nn.Module:
         return self.detector.build()
 
+    def at_step(self, batch: Batch, number: int) -> Batch:
+        return resize(batch, side_of_step(self.sides, self.config.seed, number))
+
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         return self.detector.loss(model, batch)
 
@@ -270,16 +279,6 @@ class DetectionTask(TableTask):
         out.warnings += self.warnings(sets)
         report_sizes(self.config, sets, out)
         report_advice(self.config, sets, out)
-
-
-def refuse_few(augment: DetectionAugment, images: int) -> None:
-    """Raise `UserError` where a mosaic would show an image more than once."""
-    if images < augment.together:
-        name = "mosaic9" if augment.mosaic9 else "mosaic"
-        raise UserError(
-            f"data.augment.{name}: puts {augment.together} images together, and data.train has {counted(images, 'image')}; add "
-            f"images, or set data.augment.{name}=0"
-        )
 
 
 def to_native(boxes: Tensor, matrix: Tensor, size: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddptrain.config.detection import DetectionAugment
+from ddptrain.config.detection_augment import DetectionAugment
 from ddptrain.data.augment.effects import COVERED, random_cut
 from ddptrain.data.augment.geometry import (
     BORDER,

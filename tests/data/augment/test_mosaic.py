@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ddptrain.config.detection import DetectionAugment
+from ddptrain.config.detection_augment import DetectionAugment
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.samples.compose import Source, compose

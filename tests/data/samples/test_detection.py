@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddptrain.config.detection import DetectionAugment
+from ddptrain.config.detection_augment import DetectionAugment
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.samples.compose import Source, compose
