@@ -58,9 +58,9 @@ class Trained(NamedTuple):
 
 def train_own(config: Mapping[str, Any], overrides: Sequence[str], folder: Path) -> Trained:
     """Train a config of this package in `folder`, the run folder."""
-    done = folder / "trained.json"
+    done, asked = folder / "trained.json", {"config": dict(config), "overrides": list(overrides)}
     if done.exists():
-        return _read(done)
+        return _read(done, asked)
     file, partial = folder.with_suffix(".yaml"), folder.with_suffix(".json")
     folder.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(dict(config)))
@@ -81,8 +81,8 @@ def train_own(config: Mapping[str, Any], overrides: Sequence[str], folder: Path)
     note(cpu)
     last = _history(folder)[-1]
     metrics = {k: float(v) for k, v in last.items() if v and k.startswith(("AP", "AR", "class/"))}
-    _write(done, Trained(metrics, started["cpu"], started["curve"]))
-    return _read(done)
+    _write(done, Trained(metrics, started["cpu"], started["curve"]), asked)
+    return _read(done, asked)
 
 
 def train_peer(python: str, data: Path, images: Path, run: DetectionRun, seed: int, truth: Path, folder: Path) -> Trained:
@@ -96,16 +96,16 @@ def train_peer(python: str, data: Path, images: Path, run: DetectionRun, seed: i
         run: gives the size of images, the epochs and the batch.
         truth: config whose `data.val` is the truth.
     """
-    done = folder / "trained.json"
-    if done.exists():
-        return _read(done)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     options = {
         "model": "yolo11n.yaml", "data": data, "imgsz": run.data.image_size, "epochs": int(run.train.epochs),
         "batch": run.train.global_batch, "seed": seed, "project": folder, "name": "run", "pretrained": False, "val": False,
         "plots": False, "workers": 0, "device": "cpu", "exist_ok": True,
     }  # fmt: skip
+    done, asked = folder / "trained.json", {k: str(v) for k, v in options.items()}
+    if done.exists():
+        return _read(done, asked)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     program = str(Path(python).with_name("yolo"))
     cpu = _cpu_of([program, "detect", "train", *(f"{k}={v}" for k, v in options.items())], folder / "log.txt")
     predictions, scores = folder / "predictions.json", folder / "scores.json"
@@ -115,8 +115,8 @@ def train_peer(python: str, data: Path, images: Path, run: DetectionRun, seed: i
     score = ["eval", "--predictions", str(predictions), "--truth", str(truth), "--json", str(scores)]
     _cpu_of([sys.executable, "-m", "ddptrain", *score], folder / "eval.txt")
     metrics = json.loads(scores.read_text())
-    _write(done, Trained(metrics, cpu, [(run.train.epochs, cpu, metrics["AP"])]))
-    return _read(done)
+    _write(done, Trained(metrics, cpu, [(run.train.epochs, cpu, metrics["AP"])]), asked)
+    return _read(done, asked)
 
 
 def all_of(trainings: Iterable[Callable[[], None]], jobs: int) -> None:
@@ -161,10 +161,13 @@ def _history(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _write(path: Path, trained: Trained) -> None:
-    path.write_text(json.dumps(trained._asdict()))
+def _write(path: Path, trained: Trained, asked: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps({"asked": asked, **trained._asdict()}))
 
 
-def _read(path: Path) -> Trained:
+def _read(path: Path, asked: Mapping[str, Any]) -> Trained:
+    """What was trained; ends the benchmark where it was something else than is asked for now."""
     content = json.loads(path.read_text())
+    if content["asked"] != json.loads(json.dumps(asked)):
+        sys.exit(f"{path.parent} was trained with other settings; remove it, or give another --out")
     return Trained(content["metrics"], content["cpu"], [tuple(row) for row in content["curve"]])
