@@ -35,10 +35,19 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Fill in what is generated; links to files of the repository that are no pages become their text."""
-    text = LINK.sub(_on_site, markdown.replace("](../", "](", markdown.count("](../") if "/" not in page.file.src_uri else 0))
+def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
+    """Fill in what is generated. A link that shows the name of a page's file shows its title, one to another file its text."""
+    text = LINK.sub(_on_site, markdown if "/" in page.file.src_uri else markdown.replace("](../", "]("))
+    titles = dict(_titles(config["nav"]))
+    text = re.sub(r"\[(?:docs/)?([\w/]+\.md)\](?=\()", lambda link: f"[{titles.get(link[1], link[1])}]", text)
     return re.sub(r"^<!-- generated: (\w+) -->$", lambda match: LISTS[match[1]](), text, flags=re.MULTILINE)
+
+
+def _titles(nav: list[Any]) -> Iterator[tuple[str, str]]:
+    """Each page of the navigation with its title there."""
+    for item in nav:
+        for title, inside in item.items():
+            yield from _titles(inside) if isinstance(inside, list) else [(inside, title)]
 
 
 LINK = re.compile(r"\[([^\]\n]+)\]\(([\w./-]+)\)")
@@ -54,6 +63,11 @@ def _on_site(link: re.Match[str]) -> str:
         if (ROOT / target).exists() and not target.startswith("docs/") and not (ROOT / "docs" / target).exists()
         else link[0]
     )
+
+
+def keys() -> str:
+    """Every key of the config; pages that a text names are links."""
+    return re.sub(r"docs/([\w\\]+)\.md", lambda page: f"[{page[0]}]({page[1]}.md)".replace("\\", ""), reference())
 
 
 def commands() -> str:
@@ -73,12 +87,8 @@ def python() -> str:
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     imports = re.findall(r"^from (ddptrain[\w.]*) import ([\w, ]+)", page.split("## Parts")[1], re.MULTILINE)
     parts = [_defined(module, name.strip()) for module, found in imports for name in found.split(",")]
-    lines = ["### The package"]
-    for name in whole:
-        options = "members: false" if name.endswith(".RunConfig") else "heading_level: 4"
-        lines.append(f"::: {name}\n    options: {{{options}}}\n")
-    lines += ["### Parts", *(f"::: {name}\n    options: {{heading_level: 4}}\n" for name in parts)]
-    return "\n".join(lines)
+    lines = [f"::: {name}" + ("\n    options: {members: false}\n" * name.endswith(".RunConfig")) for name in whole + parts]
+    return "\n\n".join(lines)
 
 
 def _defined(module: str, name: str) -> str:
@@ -127,5 +137,5 @@ def _template(node: ast.expr) -> str:
     return "…"
 
 
-LISTS = {"keys": reference, "commands": commands, "python": python, "messages": messages}
+LISTS = {"keys": keys, "commands": commands, "python": python, "messages": messages}
 """By the name in the comment of a page."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import re
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ PRESENT = pytest.mark.parametrize("page", [page for page in PAGES if page.name !
 def test_links_lead_to_files(page: Path) -> None:
     missing = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / link).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_addresses_elsewhere_are_whole(page: Path) -> None:
+    for address in re.findall(r"https?:[^\s)>`\"]*", page.read_text(encoding="utf-8")):
+        parts = urllib.parse.urlsplit(address)
+        assert re.fullmatch(r"[\w-]+(\.[\w-]+)+", parts.hostname or ""), address
+        assert parts.scheme == "https", address
 
 
 @PRESENT
