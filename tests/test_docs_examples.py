@@ -3,6 +3,8 @@ need neither a cluster nor several processes are run, on a run of two steps. Pag
 
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.util
 import itertools
 import os
@@ -189,3 +191,13 @@ def make(world: Path, name: str) -> None:
     if name == "demo" and not (world / "runs" / name).exists():
         make(world, "demo-data")
         assert main(["train", "configs/demo.yaml", *SMALL, *ONE_STEP]) == 0
+
+
+@pytest.mark.parametrize(("page", "block"), list(blocks("python")))
+def test_a_block_of_python_imports_what_exists(page: str, block: str) -> None:
+    """That the blocks run is tested beside what they show."""
+    for node in ast.walk(ast.parse(block, page)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ddptrain"):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                assert hasattr(module, alias.name) or importlib.util.find_spec(f"{node.module}.{alias.name}"), alias.name
