@@ -75,10 +75,11 @@ def train(args: argparse.Namespace) -> int:
     from ddptrain.system.terminal import outlive_terminal
 
     outlive_terminal()
+    check = ["--dry-run"] if args.dry_run else ["--overfit", str(args.overfit)] if args.overfit else []
     if args.nproc is not None:
         from launch.torchrun import run as launch
 
-        return launch(args.config, args.overrides, nproc=args.nproc)
+        return launch(args.config, args.overrides, nproc=args.nproc, check=check)
     from ddptrain.config import load_config
     from ddptrain.config.moved import check_moved
     from ddptrain.engine.stop import StopFlag, watch_launcher
@@ -90,8 +91,11 @@ def train(args: argparse.Namespace) -> int:
         check_moved(Path(args.config), run_config)
         with quick_imports(args.last):
             from ddptrain.engine.trainer import train as train_run
+        if not check:
+            return train_run(run_config, stop, notes)
+        from ddptrain.commands.trial import dry_run, overfit
 
-        return train_run(run_config, stop, notes)
+        return dry_run(run_config, stop, notes) if args.dry_run else overfit(run_config, args.overfit, stop, notes)
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -158,6 +162,22 @@ def replay(args: argparse.Namespace) -> int:
         from ddptrain.commands.replay import replay_run
 
     return replay_run(args.folder, args.step, args.out, args.images)
+
+
+def lr_find(args: argparse.Namespace) -> int:
+    """Propose a learning rate: 0, or 1 where none was found."""
+    with quick_imports(args.last):
+        from ddptrain.commands.lr_find import find_rate
+
+    return find_rate(args.config, args.overrides, args.steps, args.low, args.high, args.out)
+
+
+def diagnose(args: argparse.Namespace) -> int:
+    """Say why a loss does not fall: 0 where nothing is wrong with an update, 1 where something is."""
+    with quick_imports(args.last):
+        from ddptrain.commands.diagnose import diagnose as diagnose_source
+
+    return diagnose_source(args.source, args.overrides)
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -228,6 +248,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
         verify,
         diff,
         replay,
+        lr_find,
+        diagnose,
         predict,
         check,
         model,

@@ -23,6 +23,7 @@ def run(
     rdzv_id: str = "ddptrain",
     max_restarts: int = 0,
     grace_s: float = 300.0,
+    check: Sequence[str] = (),
 ) -> int:
     """Train with `nproc` ranks on this machine; with `nnodes` > 1, start the same command on each machine.
 
@@ -32,6 +33,7 @@ def run(
         rdzv_id: name of the rendezvous, for several runs on the same machines.
         max_restarts: restarts of all ranks, from the newest checkpoint, after one was lost.
         grace_s: seconds for the save after a stop signal.
+        check: option of a check that leaves no run folder.
 
     Returns:
         0 finished, 75 stopped by a signal with a saved checkpoint, 1 failed, 2 a user's mistake.
@@ -43,7 +45,7 @@ def run(
     check_moved(Path(config_path), config)
     split_batch(config.train.global_batch, config.train.micro_batch, max(nnodes * nproc, 1))
     code = start(
-        ["train", str(config_path), *overrides],
+        ["train", str(config_path), *overrides, *check],
         nproc,
         nnodes=nnodes,
         rdzv=rdzv,
@@ -51,7 +53,7 @@ def run(
         max_restarts=max_restarts,
         grace_s=grace_s,
     )
-    if code or (nnodes > 1 and not config.folder.exists()):  # a machine that does not share the run folder
+    if code or check or (nnodes > 1 and not config.folder.exists()):  # a machine that does not share the run folder
         return code
     return outcome(config.folder)
 

@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ddptrain {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_runs(commands)
+    _add_aids(commands)
     _add_comparisons(commands)
     _add_data(commands)
     add_commands(commands, compare_sweep)
@@ -42,6 +43,13 @@ def _add_runs(commands: Any) -> None:
     p = commands.add_parser("train", help="train a run, or resume one (resume=auto)")
     _add_config(p)
     p.add_argument("--nproc", type=positive, metavar="N", help="start N ranks on this machine through torchrun")
+    checks = p.add_mutually_exclusive_group()
+    checks.add_argument(
+        "--dry-run", action="store_true", help="a check: two steps, one evaluation and one checkpoint, and nothing is kept"
+    )
+    checks.add_argument(
+        "--overfit", type=positive, metavar="N", help="a check: learn N training images by heart; nothing is kept"
+    )
     p.set_defaults(run="train")
 
     add_eval(commands)
@@ -69,6 +77,22 @@ def _add_runs(commands: Any) -> None:
     p.add_argument("--format", choices=formats, default=formats[0], help="default safetensors")
     p.add_argument("--out", type=Path, help="the file (default: RUN/<name>.<format>)")
     p.set_defaults(run="export")
+
+
+def _add_aids(commands: Any) -> None:
+    """Commands that help to find out how to train."""
+    p = commands.add_parser("lr-find", help="find a learning rate by a range test, with a picture (extra [report])")
+    _add_config(p)
+    p.add_argument("--steps", type=int, default=100, metavar="N", help="steps over which the rate rises (default 100)")
+    p.add_argument("--low", type=float, default=1e-6, help="rate of the first step (default 1e-6)")
+    p.add_argument("--high", type=float, default=1.0, help="rate of the last step (default 1)")
+    p.add_argument("--out", type=Path, default=Path("lr-find.png"), help="picture to write (default lr-find.png)")
+    p.set_defaults(run="lr_find")
+
+    p = commands.add_parser("diagnose", help="why a loss does not fall, from a few updates on one batch")
+    p.add_argument("source", type=Path, metavar="RUN|CONFIG", help="YAML config, run folder, or a checkpoint")
+    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    p.set_defaults(run="diagnose")
 
 
 def _add_comparisons(commands: Any) -> None:

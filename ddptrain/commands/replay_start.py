@@ -9,6 +9,7 @@ from pathlib import Path
 from ddptrain.checkpoint.files import checkpoints_in, step_of
 from ddptrain.checkpoint.load import Checkpoint, load_checkpoint
 from ddptrain.config import RunConfig, resolve
+from ddptrain.config.batch import MicroBatch
 from ddptrain.config.text import parse_yaml
 from ddptrain.errors import UserError
 from ddptrain.reporting.steps import read_steps
@@ -34,7 +35,7 @@ class ReplayStart:
     config: RunConfig
 
     @property
-    def micro_batch(self) -> int | None:
+    def micro_batch(self) -> MicroBatch:
         """Samples that were forwarded at once; None for a number that was chosen and is nowhere recorded."""
         known = None if self.known is None else self.known.state.get("micro_batch")
         return known or self.config.train.micro_batch

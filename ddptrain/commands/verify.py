@@ -26,7 +26,7 @@ from ddptrain.checkpoint.load import Checkpoint
 from ddptrain.commands.differences import Difference, largest_difference
 from ddptrain.commands.short_runs import ShortRuns
 from ddptrain.config import RunConfig
-from ddptrain.config.batch import split_batch
+from ddptrain.config.batch import MicroBatch, split_batch
 from ddptrain.errors import UserError
 from ddptrain.models.norms import SYNC_BATCH_NORMS, batch_norms
 from ddptrain.system import temporary
@@ -112,7 +112,7 @@ def _ranks(runs: ShortRuns, ranks: Sequence[int]) -> int:
     return code
 
 
-def common_micro_batch(batch: int, micro: int | None, ranks: Sequence[int]) -> int:
+def common_micro_batch(batch: int, micro: MicroBatch, ranks: Sequence[int]) -> int:
     """`train.micro_batch`, or where it is not given the largest usual one of which each number of ranks takes whole ones;
     raises `UserError` where the global batch does not divide over them."""
     largest = min(split_batch(batch, micro, n).micro_batch for n in ranks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ddptrain.errors import UserError
 
@@ -25,16 +26,21 @@ class Split:
         return self.accumulation * self.world_size
 
 
-def split_batch(global_batch: int, micro_batch: int | None, world_size: int) -> Split:
+MicroBatch = int | Literal["auto"] | None
+"""The values of `train.micro_batch`."""
+
+
+def split_batch(global_batch: int, micro_batch: MicroBatch, world_size: int) -> Split:
     """The split of `train.global_batch` over a number of ranks.
 
     Args:
-        micro_batch: `train.micro_batch`, one of the whole global batch where it is larger. None: the fewest equal ones of at
-            most `AT_ONCE` samples on each rank.
+        micro_batch: `train.micro_batch`, one of the whole global batch where it is larger. None, or `auto` before it is
+            replaced by a number: the fewest equal ones of at most `AT_ONCE` samples on each rank.
 
     Raises:
         UserError: the global batch, or its micro batches, do not divide over the ranks; names the nearest numbers that do.
     """
+    micro_batch = None if micro_batch == "auto" else micro_batch
     per_rank, rest = divmod(global_batch, world_size)
     fixed = None if micro_batch is None else min(micro_batch, global_batch)
     if rest or per_rank == 0:
@@ -65,9 +71,9 @@ def split_batch(global_batch: int, micro_batch: int | None, world_size: int) -> 
     return Split(global_batch, fixed, per_rank // fixed, world_size)
 
 
-def evaluated_at_once(batch: int | None, micro_batch: int | None) -> int:
+def evaluated_at_once(batch: int | None, micro_batch: MicroBatch) -> int:
     """Samples that an evaluation forwards at once, on any number of ranks: `eval.batch`, else `train.micro_batch`."""
-    return batch or micro_batch or AT_ONCE
+    return batch or (micro_batch if isinstance(micro_batch, int) else AT_ONCE)
 
 
 def _either(numbers: list[int]) -> str:

@@ -151,6 +151,9 @@ class DataConfig(Section):
     """The datasets on which the run is evaluated, each on its own and all together."""
     image_size: int = Field(default=640, ge=32, multiple_of=32)
     """Side of the square network input, in pixels; images are letterboxed to it."""
+    overfit: int | None = Field(default=None, ge=1)
+    """A check, for `ddptrain train --overfit N`: learn only so many of the training images, by the shares of their datasets,
+    and evaluate on the same ones instead of data.val (detection and classification)."""
     samples_per_epoch: int | None = Field(default=None, ge=1)
     """Number of samples that are drawn per epoch. Default: the number of training images and tiles."""
     workers: int = Field(default=2, ge=0, le=256)

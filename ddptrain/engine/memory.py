@@ -13,7 +13,7 @@ from ddptrain.engine.network import build_network
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.base import Task
 
-_OPTIMIZER_COPIES = {"sgd": 1, "adam": 2, "adamw": 2, "adagrad": 1, "rmsprop": 2}
+OPTIMIZER_COPIES = {"sgd": 1, "adam": 2, "adamw": 2, "adagrad": 1, "rmsprop": 2}
 
 
 class Memory(NamedTuple):
@@ -38,7 +38,7 @@ def estimate(task: Task) -> Memory:
     torch.manual_seed(config.seed)
     model = build_network(task)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    copies = 2 + _OPTIMIZER_COPIES[config.optimizer.name] + int(config.ema.enabled)
+    copies = 2 + OPTIMIZER_COPIES[config.optimizer.name] + int(config.ema.enabled)
     keys = task.sampler.keys(torch.arange(2).numpy())
     batch = task.train.collate([task.train[SampleKey(i, int(d), int(n))] for i, (d, n) in enumerate(zip(*keys))])
     held = {p.untyped_storage().data_ptr() for p in model.parameters()}

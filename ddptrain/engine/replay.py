@@ -44,7 +44,7 @@ def replay(task: Task, state: RunState, step: int, most: int) -> Iterator[Attemp
         most: attempts at most.
     """
     split, device = state.split, next(state.model.parameters()).device
-    watch = _Watch(state)
+    watch = Watch(state)
     with batches_from(state, task) as loader:
         batches = iter(loader)
         while state.step < step and most:
@@ -59,7 +59,7 @@ def replay(task: Task, state: RunState, step: int, most: int) -> Iterator[Attemp
                 yield Attempt(position, report, micro, watch.losses, watch.gradients)
 
 
-class _Watch:
+class Watch:
     """Keeps what a step forgets: the loss of each micro batch, and the norms of the gradients."""
 
     def __init__(self, state: RunState) -> None:

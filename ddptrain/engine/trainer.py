@@ -23,6 +23,7 @@ from ddptrain.engine.arithmetic import arithmetic
 from ddptrain.engine.bad_steps import BadSteps
 from ddptrain.engine.batches import Supply, batches_from
 from ddptrain.engine.evaluate import evaluate
+from ddptrain.engine.micro_batch import choose_micro_batch
 from ddptrain.engine.rank_check import check_ranks
 from ddptrain.engine.reporting import RunReporter
 from ddptrain.engine.run_folder import RunFolder
@@ -84,7 +85,10 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         stop.on_leave.append(lambda why: lock.release())
         distributed.agree(lambda: lock.acquire() if world.main else None, "the lock of the run folder")
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
-        config = task.config  # which lists the classes, where they were auto
+        if config.train.micro_batch == "auto":
+            choose_micro_batch(task, world)
+            split = split_batch(config.train.global_batch, task.config.train.micro_batch, world.size)
+        config = task.config  # which has what was auto
         if (where := config.data.cache) != "none":
             waits = say if world.local_rank == 0 else lambda line: None
             talk = Talk(say, waits, lambda: stop.signal)

@@ -17,6 +17,7 @@ from ddptrain.config.data import MixingAugment
 from ddptrain.data.augment.partners import Partners
 from ddptrain.data.formats.build import check
 from ddptrain.data.samples.base import ImageSamples
+from ddptrain.data.tables.base import RowTable
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.labels import LabelSpace, classes_of
@@ -28,7 +29,7 @@ from ddptrain.tasks.base import Task, View
 from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
 from ddptrain.tasks.inspection.classes import class_warnings, refuse_no_truth, report_classes
 from ddptrain.tasks.inspection.twins import report_duplicates
-from ddptrain.tasks.stream import run_length
+from ddptrain.tasks.stream import run_length, shares_of
 
 SHOWN_FAULTS = 50
 
@@ -105,8 +106,13 @@ class TableTask(Task):
         return class_warnings(self.config.classes, sets, self.unit, self.masked)
 
     def datasets(self, part: Part) -> list[DataSet]:
-        """The datasets of `data.train` or `data.val`, with their notes and contents."""
-        sets = [self._dataset(part, i, self.config.data.on_fault) for i in range(len(self._configs(part)))]
+        """The datasets of `data.train` or `data.val`, with their notes and contents; with `data.overfit` both are the same few
+        training images."""
+        images = self.config.data.overfit
+        source = part if images is None else "train"
+        sets = [self._dataset(source, i, self.config.data.on_fault) for i in range(len(self._configs(source)))]
+        if images is not None:
+            sets = few_images(sets, images, part)
         self.notes += [line for s in sets for line in self.notes_on(s)]
         self.notes += [f"{s.title}: its loss counts {w:g} times" for s, w in zip(sets, loss_weights(sets)) if w != 1]
         self.contents = [*self.contents, *(Contents(part, s.own) for s in sets)]
@@ -232,6 +238,42 @@ class TableTask(Task):
         space = LabelSpace.build(self.config.classes, [d], [own])
         table, left_out = self.apply(space, own, part)
         return DataSet(part, number, d, table, space.annotated[0], own, faults, left_out)
+
+
+def few_images(sets: Sequence[DataSet], images: int, part: Part) -> list[DataSet]:
+    """Training datasets with so many of their images, divided by their shares (at least one of each that is drawn), in the
+    place of those of a part; what is never drawn is not evaluated.
+
+    Raises:
+        UserError: there are fewer, or the samples are not whole images.
+    """
+    if not all(isinstance(s.table, RowTable) for s in sets):
+        raise UserError("data.overfit: is for detection and classification; take it out")
+    drawn = [s for s in sets if s.config.share != 0]
+    shares = shares_of([s.config for s in drawn]) or [float(len(s.table)) for s in drawn]
+    counts = divide(images, shares)
+    for s, count in zip(drawn, counts):
+        if count > len(s.table):
+            raise UserError(f"data.overfit: {images} takes {count} images of {s.config.name}, which has {len(s.table)}")
+    few = {s.number: count for s, count in zip(drawn, counts)}
+    return [
+        s._replace(part=part, table=_spread(s.table, few.get(s.number))) for s in sets if s.number in few or part == "train"
+    ]
+
+
+def _spread(table: RowTable, count: int | None) -> RowTable:
+    """A table with so many of its images, evenly spread; None for all."""
+    if count is None:
+        return table
+    keep = np.zeros(len(table), bool)
+    keep[np.arange(count) * len(table) // count] = True
+    return table.keep_images(keep)
+
+
+def divide(total: int, shares: Sequence[float]) -> list[int]:
+    """Whole numbers of at least 1 in about the ratio of some shares, that sum to `total` where it is large enough."""
+    ends = [round(total * sum(shares[: i + 1]) / sum(shares)) for i in range(len(shares))]
+    return [max(1, end - begin) for begin, end in zip([0, *ends], ends)]
 
 
 PARTS: tuple[Part, ...] = ("train", "val")

@@ -105,6 +105,7 @@ KEYS: dict[str, dict[str, Key]] = {
     },
     "DataConfig": {
         "image_size": Key(96, probe.samples),
+        "overfit": Key(3, probe.samples),
         "samples_per_epoch": Key(7, probe.samples),
         "workers": Key(1, "tests/data/loading/test_loader.py"),
         "cache": Key("ram", "tests/data/packed/test_packed.py"),

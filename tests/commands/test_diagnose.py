@@ -1,0 +1,63 @@
+"""`ddptrain diagnose` names a planted cause, with its number, and finds nothing in a run that learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import command_line, train
+
+RUN = ("train.micro_batch=6", "schedule={name: constant, warmup_epochs: 1}")
+
+
+def diagnosed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = command_line(["diagnose", *arguments])
+    out, err = capsys.readouterr()
+    return code, out + err
+
+
+def test_a_run_that_learns_is_left_alone(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    code, text = diagnosed(capsys, str(config), *RUN)
+    assert code == 0, text
+    assert "Nothing is wrong with an update" in text
+    assert "gradient of each part of the loss alone: box" in text
+    assert sorted(tmp_path.rglob("*")) == before
+    again = diagnosed(capsys, str(config), *RUN)
+    assert again == (code, text)
+
+
+PLANTED = {
+    "lr 1e-9": (("optimizer.lr=1.0e-9",), "The learning rate is far too small: an update at lr 1e-09 changes the weights by"),
+    "lr 100": (("optimizer.lr=100",), "The learning rate is much too large: an update at lr 100 changes the weights by"),
+    "most is frozen": (("freeze=[backbone, neck]",), "of the network are not trained; look at freeze"),
+    "a part without a gain": (("loss.box=1.0e-9",), "The part box of the loss makes"),
+    "a gradient that is clipped away": (("train.clip_norm=0.001",), "of which train.clip_norm=0.001 leaves"),
+}
+
+
+@pytest.mark.parametrize("cause", PLANTED)
+def test_a_planted_cause_is_found(config: Path, capsys: pytest.CaptureFixture[str], cause: str) -> None:
+    keys, sentence = PLANTED[cause]
+    code, text = diagnosed(capsys, str(config), *RUN, *keys)
+    assert code == 1, text
+    assert sentence in text
+
+
+def test_what_cannot_even_start_is_said_in_one_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = diagnosed(capsys, str(config), *RUN, "freeze=[backbone, neck, head]")
+    assert (code, len(text.strip().splitlines())) == (2, 1)
+    assert "no trainable parameter" in text
+    everything = "[pedestrian, people, bicycle, car, van, truck, tricycle, awning-tricycle, bus, motor]"
+    drops = [f"data.train.0.drop={everything}", "data.train.1.drop=[car, bus]", "data.train.0.annotated=all"]
+    code, text = diagnosed(capsys, str(config), *RUN, *drops, "data.train.1.annotated=all")
+    assert (code, len(text.strip().splitlines())) == (2, 1)
+    assert "no box" in text
+
+
+def test_the_next_steps_of_a_run(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(1, config, "train.steps=10", *RUN, "optimizer.lr=1.0e-9")
+    code, text = diagnosed(capsys, str(tmp_path / "run"))
+    assert code == 1
+    assert "over 10 steps of the run: loss" in text
+    assert "The learning rate is far too small" in text
