@@ -93,9 +93,10 @@ def train(args: argparse.Namespace) -> int:
             from ddptrain.engine.trainer import train as train_run
         if not check:
             return train_run(run_config, stop, notes)
-        from ddptrain.commands.trial import dry_run, overfit
+        from ddptrain.commands.trial import Trial
 
-        return dry_run(run_config, stop, notes) if args.dry_run else overfit(run_config, args.overfit, stop, notes)
+        trial = Trial(run_config, stop, notes)
+        return trial.dry_run() if args.dry_run else trial.overfit(args.overfit)
 
 
 def evaluate(args: argparse.Namespace) -> int:

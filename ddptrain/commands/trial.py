@@ -6,9 +6,11 @@ Both train as `ddptrain train` does, on the same ranks, in a run folder of their
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,70 +39,86 @@ STILL = ("scale", "translate", "hflip", "hsv_h", "hsv_s", "hsv_v")
 """The augmentations that are on by default."""
 
 
-def dry_run(config: RunConfig, stop: StopFlag, notes: Sequence[str]) -> int:
-    """Make two steps, one evaluation and one checkpoint; returns the exit status, and raises what the run would raise."""
-    mixed = any(getattr(config.data.augment, kind, 0) for kind in ("mosaic", "mixup", "cutmix"))
-    keys = (f"train.steps={DRY_STEPS}", *(["data.augment.close_epochs=0"] if mixed else []))
-    with _trial(config, "dry-run", keys) as (trial, main):
-        status = train(trial, stop, notes)
-        if status != FINISHED or not main:
-            return status
-        summary = _summary(trial.folder)
-        step_s = config.train.global_batch / summary["images_per_second"]
-        steps = run_length(config.train, round(summary["samples"] / summary["epoch"]))
-        size = sum(path.stat().st_size for path in (trial.folder / "checkpoints").glob("step_*.pt")) / 1e6
-        say(
-            f"dry run: {counted(DRY_STEPS, 'step')}, an evaluation and a checkpoint of {size:.0f} MB: all worked, nothing is "
-            f"kept; {step_s:.3g} s a step, {in_use(distributed.discover(config.train.device).device)}; the "
-            f"{counted(steps, 'step')} of the run take about {duration(steps * step_s)}, without evaluations"
-        )
-    return status
+@dataclass(frozen=True)
+class Trial:
+    """Short training of a config that leaves nothing.
 
+    Attributes:
+        notes: lines about the config for the start of the log.
+    """
 
-def overfit(config: RunConfig, images: int, stop: StopFlag, notes: Sequence[str]) -> int:
-    """Learn some of the training images by heart, without augmentation, and evaluate on the same ones; returns the exit status,
-    1 where they were not learned."""
-    keys = (
-        f"data.overfit={images}", f"data.augment={{{', '.join(f'{key}: 0' for key in STILL)}}}", "data.samples_per_epoch=null",
-        f"train.steps={OVERFIT_STEPS}", "monitor.tensorboard=false", "monitor.images=0",
-    )  # fmt: skip
-    with _trial(config, "overfit", keys) as (trial, main):
-        if main:
-            say(f"a check, not a training: {counted(images, 'training image')} without augmentation, evaluated on themselves")
-        status = train(trial, stop, notes)
-        if status != FINISHED or not main:
-            return status
-        summary, rows = _summary(trial.folder), list(read_steps(trial.folder))
-        name = next(iter(summary))
-        first, last = (_parts(row) for row in (rows[0], rows[-1]))
-        learned = summary[name] is not None and summary[name] >= GOOD
-        say(
-            f"overfit check: {name} {summary[name]:.3f} on its own {counted(images, 'image')}, loss {first} at the first step, "
-            f"{last} at the last: " + ("they were learned by heart" if learned else f"they were NOT learned ({name} < {GOOD})")
-        )
-        if not learned:
-            say("look for the cause with `ddptrain diagnose`, and at the images and boxes with `ddptrain check`")
-        return FINISHED if learned else FAILED
+    config: RunConfig
+    stop: StopFlag
+    notes: Sequence[str]
 
+    def dry_run(self) -> int:
+        """Make two steps, one evaluation and one checkpoint; returns the exit status, and raises what the run would raise."""
+        train_section = self.config.train
+        mixed = any(getattr(self.config.data.augment, kind, 0) for kind in ("mosaic", "mixup", "cutmix"))
+        keys = (f"train.steps={DRY_STEPS}", *(["data.augment.close_epochs=0"] if mixed else []))
+        with self._config("dry-run", keys) as (config, main):
+            status = train(config, self.stop, self.notes)
+            if status != FINISHED or not main:
+                return status
+            summary = _summary(config.folder)
+            step_s = train_section.global_batch / summary["images_per_second"]
+            steps = run_length(train_section, round(summary["samples"] / summary["epoch"]))
+            size = sum(path.stat().st_size for path in (config.folder / "checkpoints").glob("step_*.pt")) / 1e6
+            memory = in_use(distributed.discover(train_section.device).device)
+            say(
+                f"dry run: {counted(DRY_STEPS, 'step')}, an evaluation and a checkpoint of {size:.0f} MB: all worked, nothing "
+                f"is kept; {step_s:.3g} s a step, {memory}; the {counted(steps, 'step')} of the run take about "
+                f"{duration(steps * step_s)}, without evaluations"
+            )
+        return status
 
-@contextmanager
-def _trial(config: RunConfig, kind: str, keys: Sequence[str]) -> Iterator[tuple[RunConfig, bool]]:
-    """The config of a trial, and whether this process is rank 0, which removes its folder before (what a killed trial has left)
-    and after it."""
-    name = f"name={config.name[:180]}.{kind}"
-    trial = resolve(config.model_dump(mode="json"), [*ALONE, name, *keys], tell=no_line)
-    main = distributed.discover(config.train.device).main
-    made = [path for path in (trial.folder, *trial.folder.parents) if not path.exists()]
-    if main and not _is_alive(trial.folder):
-        shutil.rmtree(trial.folder, ignore_errors=True)
-    try:
-        yield trial, main
-    finally:
-        if main and not _is_alive(trial.folder):
-            shutil.rmtree(trial.folder, ignore_errors=True)
-            for folder in made[1:]:
-                with suppress(OSError):  # not empty
-                    folder.rmdir()
+    def overfit(self, images: int) -> int:
+        """Learn some of the training images by heart, without augmentation, and evaluate on the same ones; returns the exit
+        status, 1 where they were not learned."""
+        keys = (
+            f"data.overfit={images}", f"data.augment={{{', '.join(f'{key}: 0' for key in STILL)}}}",
+            "data.samples_per_epoch=null", f"train.steps={OVERFIT_STEPS}", "monitor.tensorboard=false", "monitor.images=0",
+        )  # fmt: skip
+        with self._config("overfit", keys) as (config, main):
+            if main:
+                say(f"a check, no training: {counted(images, 'training image')} without augmentation, evaluated on themselves")
+            status = train(config, self.stop, self.notes)
+            if status != FINISHED or not main:
+                return status
+            summary, rows = _summary(config.folder), list(read_steps(config.folder))
+            name = next(iter(summary))
+            value = math.nan if summary[name] is None else summary[name]
+            verdict = "learned by heart" if value >= GOOD else f"NOT learned ({name} < {GOOD})"
+            say(
+                f"overfit check: {name} {value:.3f} on its own {counted(images, 'image')}, loss {_parts(rows[0])} at the first "
+                f"step, {_parts(rows[-1])} at the last: {verdict}"
+            )
+            if value >= GOOD:
+                return FINISHED
+            say(
+                f"{_worst(summary, name)}objects of few pixels come last, since an object's weight grows with the IoU of its "
+                "box; for other causes, ddptrain diagnose and ddptrain check"
+            )
+            return FAILED
+
+    @contextmanager
+    def _config(self, kind: str, keys: Sequence[str]) -> Iterator[tuple[RunConfig, bool]]:
+        """The config of a trial, and whether this process is rank 0, which removes its folder before (what a killed trial has
+        left) and after it."""
+        name = f"name={self.config.name[:180]}.{kind}"
+        config = resolve(self.config.model_dump(mode="json"), [*ALONE, name, *keys], tell=no_line)
+        folder, main = config.folder, distributed.discover(config.train.device).main
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        if main and not _is_alive(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield config, main
+        finally:
+            if main and not _is_alive(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                for parent in made[1:]:
+                    with suppress(OSError):  # not empty
+                        parent.rmdir()
 
 
 def _is_alive(folder: Path) -> bool:
@@ -117,3 +135,10 @@ def _parts(row: dict[str, str]) -> str:
     """`9.27 (box 3.1, cls 4.2, dfl 1.97)` of a row of steps.csv."""
     parts = ", ".join(f"{name} {float(row[name]):.3g}" for name in list(row)[4:-2])
     return f"{float(row['loss']):.3g} ({parts})"
+
+
+def _worst(summary: Mapping[str, Any], name: str) -> str:
+    """The classes with the lowest values of a metric, where there are several; else nothing."""
+    values = {key.split("/")[1]: v for key, v in summary.items() if key.startswith("class/") and key.endswith(f"/{name}")}
+    low = sorted((v, label) for label, v in values.items() if v is not None and v < GOOD)
+    return f"{name} of {', '.join(f'{label} {v:.2f}' for v, label in low[:5])}; " if low and len(values) > 1 else ""

@@ -154,3 +154,24 @@ def test_a_stop_is_heeded_a_step_later_and_nothing_is_lost(
     _trained(config, "part", monkeypatch, True, *keys, "resume=auto")
     digests = [load_checkpoint(folder / "checkpoints" / "last.pt").digest for folder in (whole, part)]
     assert digests[0] == digests[1]
+
+
+def test_what_follows_an_evaluation_is_never_stale(
+    small_config: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The step after an evaluation has the lowered rate and the images of the new weights, though steps are launched ahead."""
+    overrides = (
+        "train.micro_batch=6", "optimizer={name: adamw, lr: 0.001}", "train.steps=9", "eval.every_steps=3", "data.workers=1",
+        "schedule={name: plateau, patience: 1, factor: 0.5, threshold: 0.99, warmup_epochs: 0}", "eval.score_threshold=0.01",
+        "data.balance=image_weights", "data.balance_by=ap", "ema.enabled=false",
+    )  # fmt: skip
+    config = small_config("detection")
+    (plain, none), (gated, ahead) = (_trained(config, n, monkeypatch, n == "gated", *overrides) for n in ("plain", "gated"))
+    assert (none, ahead >= 4) == (0, True)
+    assert (plain / "steps.csv").read_text() == (gated / "steps.csv").read_text()
+    one, other = (load_checkpoint(folder / "checkpoints" / "last.pt").state for folder in (plain, gated))
+    assert one["digest"] == other["digest"]
+    assert one["plateau"] == other["plateau"]
+    assert one["balance"] == other["balance"]
+    assert one["plateau"]["lowered"] >= 1
+    assert one["balance"]["since"] == 9 * 12
