@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ddptrain.config import DetectionRun, YoloConfig
+from ddptrain.config.tiles import WindowsConfig
 from ddptrain.data.tables.base import F64
 from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.windows import Cutter
 from ddptrain.models.yolo.cost import Cost, cost_of_a_pixel
 from ddptrain.reporting.page import Section
 from ddptrain.structures import STRIDE
@@ -19,8 +21,6 @@ TINY, FEW = 8, 0.1
 """Pixels below which a box is hardly found, and the part of the boxes that may be."""
 MANY = 0.25
 """Part of the boxes below two points of the finest level from which on a finer one is advised."""
-OVERLAP = 0.2
-"""Of neighbouring tiles, as a part of their side."""
 FACTORS, SCALES = (1.0, 1.5, 2.0, 3.0), (0.5, 1.0)
 """Sizes of the input that are looked at, as factors of `data.image_size`; scales of images that are cut into tiles."""
 
@@ -86,11 +86,11 @@ def drawn_boxes(tables: Sequence[AnnotationTable], shares: Sequence[float]) -> D
     return Drawn(side, longest, weight / max(weight.sum(), 1e-12))
 
 
-def windows_of(sizes: np.ndarray, tile: int, scale: float) -> float:
-    """Mean number of tiles of images of some sizes `[N, 2]`, seen at a scale."""
-    step = tile * (1 - OVERLAP)
-    counts = 1 + np.ceil(np.maximum(sizes * scale - tile, 0) / step)
-    return float(counts.prod(1).mean())
+def tiles_of(sizes: np.ndarray, tile: int, scale: float) -> float:
+    """Mean number of tiles of images of some sizes, int `[N, 2]`, seen at a scale."""
+    cutter = Cutter.of(WindowsConfig(scales=(scale,)), tile)
+    shapes, counts = np.unique(sizes, axis=0, return_counts=True)
+    return float(np.average([len(cutter.windows(*shape)) for shape in shapes.tolist()], weights=counts))
 
 
 def choices(drawn: Drawn, sizes: np.ndarray, image_size: int, cost: Cost) -> list[Choice]:
@@ -106,7 +106,7 @@ def choices(drawn: Drawn, sizes: np.ndarray, image_size: int, cost: Cost) -> lis
         out.append(Choice(size, drawn.side * size / drawn.longest, 1.0, cost))
     for scale in SCALES:
         if largest * scale > image_size:
-            out.append(Choice(image_size, drawn.side * scale, windows_of(sizes, image_size, scale), cost, scale))
+            out.append(Choice(image_size, drawn.side * scale, tiles_of(sizes, image_size, scale), cost, scale))
     return out
 
 
@@ -169,15 +169,16 @@ def advise(offered: Sequence[Choice], drawn: Drawn, finest: int) -> list[str]:
     else:
         times = chosen.operations() / now.operations()
         lines = [
-            f"data.image_size={chosen.size} leaves {100 * below(chosen, drawn, TINY):.0f} % of the boxes below {TINY} px "
-            f"({present} now), for {times:.1f} times the operations and activations of a sample."
+            f"data.image_size={chosen.size} leaves {100 * below(chosen, drawn, TINY):.0f} % of the boxes of whole images below "
+            f"{TINY} px ({present} at {now.size}), for {times:.1f} times the operations and activations of a sample."
         ]
         tiles = [c for c in offered if c.scale is not None]
         tile = next((c for c in tiles if below(c, drawn, TINY) <= FEW), tiles[-1] if tiles else None)
         if tile is not None:
+            rest = f"{100 * below(tile, drawn, TINY):.0f} %"
             lines.append(
-                f"Tiles of {tile.size} px at scale {tile.scale:g} leave {100 * below(tile, drawn, TINY):.0f} %, and a sample "
-                f"costs what it costs now; an image makes {tile.windows:.1f} of them, in an evaluation, too."
+                f"Tiles of {tile.size} px (tiles: {{scales: [{tile.scale:g}]}} of a dataset) leave {rest}, and a sample "
+                f"costs the same; an image makes {tile.windows:.1f} of them, in an evaluation, too."
             )
     fine = next((c for c in offered if c.strides is not None), None)
     tight = below(chosen, drawn, 2 * finest)

@@ -7,7 +7,7 @@ import pytest
 
 from ddptrain.config import YoloConfig
 from ddptrain.models.yolo.cost import Cost, cost_of_a_pixel
-from ddptrain.tasks.detection.advice import Choice, Drawn, advise, below, choices, median, windows_of
+from ddptrain.tasks.detection.advice import Choice, Drawn, advise, below, choices, median, tiles_of
 
 SIZES = np.array([[2000, 1000]])
 COST = Cost(1000.0, 400.0)
@@ -19,11 +19,11 @@ def drawn(*sides: float) -> Drawn:
     return Drawn(np.array(sides, float), np.full(n, 2000.0), np.full(n, 1 / n))
 
 
-def test_windows_of_an_image() -> None:
+def test_tiles_of_an_image() -> None:
     # a step of 512: 1 + ceil((2000 - 640) / 512) = 4 across, 1 + ceil(360 / 512) = 2 down
-    assert windows_of(SIZES, 640, 1.0) == 8
+    assert tiles_of(SIZES, 640, 1.0) == 8
     # at half the scale 1000 x 500: 1 + ceil(360 / 512) = 2 across, 1 down
-    assert windows_of(SIZES, 640, 0.5) == 2
+    assert tiles_of(SIZES, 640, 0.5) == 2
 
 
 def test_choices_are_sizes_up_to_that_of_the_files_and_tiles() -> None:
@@ -40,8 +40,9 @@ def test_the_smallest_size_that_shows_nearly_all_is_advised() -> None:
     boxes = drawn(16, 64)
     lines = advise(choices(boxes, SIZES, 640, COST), boxes, 8)
     # 16 pixels become 5.1 at 640, 7.7 at 960 and 10.2 at 1280
-    assert lines[0].startswith("data.image_size=1280 leaves 0 % of the boxes below 8 px (50 % now), for 4.0 times")
-    assert lines[1].startswith("Tiles of 640 px at scale 0.5 leave 0 %")
+    assert lines[0].startswith("data.image_size=1280 leaves 0 % of the boxes of whole images below 8 px (50 % at 640)")
+    assert "4.0 times the operations and activations" in lines[0]
+    assert lines[1].startswith("Tiles of 640 px (tiles: {scales: [0.5]} of a dataset) leave 0 %")
     assert "makes 2.0 of them" in lines[1]
     assert advise(choices(drawn(64), SIZES, 640, COST), drawn(64), 8) == [
         "0 % of the boxes are below 8 px at data.image_size=640; no larger input is needed."
