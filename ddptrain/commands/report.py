@@ -20,6 +20,8 @@ from ddptrain.reporting.run_page.folder import read_run
 from ddptrain.reporting.run_page.several import Verdict, write_comparison
 from ddptrain.reporting.run_page.shared import headlines
 from ddptrain.reporting.run_page.single import write_page
+from ddptrain.system.lock import NAME as LOCK
+from ddptrain.system.owner import is_held
 from ddptrain.system.printable import first_few, say, warn
 from ddptrain.system.status import read_status
 from ddptrain.tasks.build import build_task
@@ -32,9 +34,8 @@ def report_run(run: Path, overrides: Sequence[str], out: Path | None) -> int:
     It is made from what the last evaluation has left, if that was of these weights and data and is enough for the task; else
     the run is evaluated as by `evaluate_run`. Of a run that is still going on, only the page is written, without evaluating.
     """
-    if run.is_dir() and not overrides and _goes_on(run):
-        page = write_page(run, out)
-        say(f"{page}, without an evaluation of its own: the run is going on, or was killed; ddptrain eval {run} evaluates it")
+    if run.is_dir() and not overrides and (why := _no_evaluation(run)):
+        say(f"{write_page(run, out)}, without an evaluation of its own: {why}")
         return 0
     folder = run if run.is_dir() else run.resolve().parents[1]
     place = out or folder / "report"
@@ -74,10 +75,12 @@ def _verdicts(first: Path, second: Path, first_name: str, second_name: str, metr
             yield Verdict(second_name, metric, c.verdict, c.difference, c.low, c.high, words)
 
 
-def _goes_on(run: Path) -> bool:
-    """Whether a run is still being trained, as far as its folder tells, or has no weights yet."""
-    status = read_status(run)
-    return status is not None and (status.state == "running" or not list(checkpoints_in(run / "checkpoints")))
+def _no_evaluation(run: Path) -> str:
+    """Why a run is not evaluated for its page; empty where it is."""
+    if is_held(run / LOCK):
+        return f"the run is going on; ddptrain eval {run} evaluates it"
+    begun = read_status(run) is not None and not checkpoints_in(run / "checkpoints")
+    return "the run has no checkpoint yet" if begun else ""
 
 
 def _report_evaluated(run: Path, folder: Path, overrides: Sequence[str], place: Path) -> str:

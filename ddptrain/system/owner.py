@@ -54,6 +54,15 @@ def read_owner(path: Path) -> Owner | None:
         return Owner("", None)
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process that is alive, as far as can be seen from here at one look, holds a lock."""
+    owner = read_owner(path)
+    if owner is None:
+        return False
+    alive = owner.process.alive() if owner.process else None
+    return time.time() - modified(path) < STALE_S if alive is None else alive
+
+
 class OwnerWatch:
     """Another process's lock, looked at again and again.
 

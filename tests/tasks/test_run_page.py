@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from ddptrain.cli import main
 from ddptrain.reporting.run_page.findings import read_findings
+from ddptrain.system.lock import RunLock
 
 SECTIONS = {
     "detection": ("Sizes and crowding", "Precision, recall and confidence", "Confusion", "Errors", "Suspected labels"),
@@ -58,15 +60,24 @@ def test_a_run_that_goes_on_is_not_evaluated(
     assert main(["train", str(config), "eval.every_steps=3"]) == 0
     status = json.loads((run / "status.json").read_text())
     (run / "status.json").write_text(json.dumps(status | {"state": "running"}))
+    (run / "report" / "evaluation.json").unlink()
+    page = run / "report" / "report.html"
 
     def refuse(*_: Any) -> None:
         raise AssertionError("evaluated")
 
     monkeypatch.setattr("ddptrain.commands.report.evaluate_checkpoint", refuse)
     capsys.readouterr()
-    assert main(["report", str(run), "--out", str(run / "now")]) == 0
-    assert "without an evaluation of its own" in capsys.readouterr().out
-    assert "Of the last evaluation." in (run / "now" / "report.html").read_text()
+    with RunLock(run, print) as lock:
+        lock.acquire()
+        assert main(["report", str(run)]) == 0
+    assert "without an evaluation of its own: the run is going on" in capsys.readouterr().out
+    assert "Of the last evaluation." in page.read_text()
+    assert '<span class="state running">' in page.read_text()
+    shutil.rmtree(run / "checkpoints")
+    assert main(["report", str(run), "--out", str(run / "later")]) == 0
+    assert "the run has no checkpoint yet" in capsys.readouterr().out
+    assert '<span class="state killed">' in (run / "later" / "report.html").read_text()
 
 
 def test_every_start_is_noted(small_config: Callable[[str], Path]) -> None:

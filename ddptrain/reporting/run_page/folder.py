@@ -16,6 +16,8 @@ from ddptrain.errors import UserError
 from ddptrain.reporting.history import History
 from ddptrain.reporting.run_page.findings import Findings, read_findings
 from ddptrain.reporting.steps import read_steps
+from ddptrain.system.lock import NAME as LOCK
+from ddptrain.system.owner import is_held
 from ddptrain.system.status import Status, read_status
 
 STARTS = "starts.jsonl"
@@ -30,6 +32,7 @@ class RunFacts:
         folder: of the run.
         report: of its report: pictures and `evaluation.json`.
         text: config.yaml as it is; empty where there is none.
+        state: that of the status; `killed` where the status says `running`, but nobody trains here; empty without a status.
         config: the same, checked; None where this version does not know its keys, and `fault` says which.
         history: columns of history.csv.
         steps: steps.csv: `step`, `loss`, the parts of the loss and `gradient_norm` by name, of the steps that were made.
@@ -45,6 +48,7 @@ class RunFacts:
     config: RunConfig | None
     fault: str
     status: Status | None
+    state: str
     summary: Mapping[str, Any]
     history: Mapping[str, Sequence[float]]
     steps: Mapping[str, Sequence[float]]
@@ -92,10 +96,13 @@ def read_run(folder: Path, report: Path | None = None) -> RunFacts:
         status = read_status(folder)
     except UserError:
         status = None
+    state: str = "" if status is None else status.state
+    if state == "running" and not is_held(folder / LOCK):
+        state = "killed"
     history = History(folder / "history.csv", 2**62).table
     starts = [start for line in _text(folder / STARTS).splitlines() if (start := _json(line))]
     return RunFacts(
-        folder, report, text, config, fault, status, _json(_text(folder / "summary.json")), history, _steps(folder),
+        folder, report, text, config, fault, status, state, _json(_text(folder / "summary.json")), history, _steps(folder),
         read_findings(report), starts, _jobs(folder), _text(folder / "log.txt").splitlines(),
         _text(folder / "profile" / "steps.txt"),
     )  # fmt: skip

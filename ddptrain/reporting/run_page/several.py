@@ -68,8 +68,7 @@ def _results(runs: Mapping[str, RunFacts], verdicts: Sequence[Verdict]) -> str:
     metrics = [h.name for h in shared.headlines(next(iter(runs.values())))]
     rows = []
     for name, run in runs.items():
-        state = run.status.state if run.status else ""
-        row: list[Any] = [name, state, run.status.step if run.status else None]
+        row: list[Any] = [name, run.state, run.status.step if run.status else None]
         for metric in metrics:
             row += [run.metrics.get(metric), shared.span(*shared.interval(run, metric))]
         rows.append([*row, shared.best_step(run, metrics[0]) if metrics else None, run.summary.get("images_per_second")])

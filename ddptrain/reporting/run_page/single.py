@@ -80,7 +80,7 @@ def _head(run: RunFacts) -> str:
     if "epoch" in summary:
         parts.append(f"{summary['epoch']:.4g} epochs")
     parts.append(f"written {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC")
-    state = "" if status is None else f'<span class="state {escape(status.state)}">{escape(status.state)}</span>'
+    state = f'<span class="state {run.state}">{run.state}</span>' if run.state else ""
     reason = "" if status is None or not status.reason else html.paragraph(status.reason, "warning")
     lost = [line[21:] for line in run.log if line[21:].startswith("warning:")]
     warned = list(dict.fromkeys(text.removeprefix("warning: ") for text in lost))
