@@ -120,7 +120,7 @@ def curves(run: RunFacts) -> list[Chart]:
     charts.append(Chart("learning rate", STEP, "rate per step", _columns(run, {"lr": "learning rate"})))
     norm = [means("norm before clipping", steps["step"], steps["gradient_norm"])] if steps.get("gradient_norm") else []
     charts.append(Chart("gradient", STEP, "norm", _some(norm)))
-    return [chart for chart in charts if chart.lines]
+    return [chart for chart in charts if any(len(each.x) > 1 for each in chart.lines)]
 
 
 def curves_of(runs: Mapping[str, RunFacts]) -> list[Chart]:
@@ -134,7 +134,7 @@ def curves_of(runs: Mapping[str, RunFacts]) -> list[Chart]:
         found = [line(name, r.history["step"], r.history[column]) for name, r in runs.items() if column in r.history]
         title = {"loss": "validation loss", "lr": "learning rate"}.get(column, column)
         charts.append(_metric_chart(title, _some(found)) if column in main else Chart(title, STEP, title, _some(found)))
-    return [chart for chart in charts if chart.lines]
+    return [chart for chart in charts if any(len(each.x) > 1 for each in chart.lines)]
 
 
 def _metric_chart(title: str, lines: Sequence[Line]) -> Chart:

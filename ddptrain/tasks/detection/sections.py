@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ddptrain.metrics import curves, suspects
-from ddptrain.reporting.run_page.parts import Bars, Chart, Line, Matrix, Numbers, Part, Picture, Section, Text, line
+from ddptrain.reporting.run_page.parts import Bars, Chart, Matrix, Numbers, Part, Picture, Section, Text, line
+from ddptrain.reporting.run_page.svg import COLOURS
 from ddptrain.tasks.detection.report import DetectionReport
 from ddptrain.tasks.parts import calibration_bars
 from ddptrain.tasks.parts import series as as_lists
@@ -64,7 +65,8 @@ def _bars(title: str, points: Mapping[str, curves.Point]) -> Bars:
 
 def _confidence(found: DetectionReport) -> Iterator[Part]:
     names = found.outcome.classes
-    order = sorted((k for k, c in enumerate(found.curves) if c.truths), key=lambda k: -found.curves[k].truths)[:DRAWN]
+    known = [k for k, c in enumerate(found.curves) if c.truths]
+    order = sorted(sorted(known, key=lambda k: -found.curves[k].truths)[:DRAWN])
     mean, best = found.mean, found.threshold
     if mean is None:
         return
@@ -76,8 +78,10 @@ def _confidence(found: DetectionReport) -> Iterator[Part]:
     yield Chart("precision over recall", "recall", "precision", recalled, x_range=(0, 1), y_range=(0, 1.02))
     at = {k: found.curves[k].at(curves.GRID) for k in order}
     for title, key in (("precision", "precision"), ("recall", "recall"), ("F1", "f1")):
-        lines: list[Line] = [line("mean", curves.GRID, getattr(mean, key))]
-        lines += [line(names[k], curves.GRID, getattr(at[k], key), points=150) for k in order]
+        of_classes = [line(names[k], curves.GRID, getattr(at[k], key), points=150) for k in order]
+        of_all = line("mean", curves.GRID, getattr(mean, key))
+        # a class has its colour in all charts; of many only the mean has one
+        lines = [*of_classes, of_all] if len(of_classes) < COLOURS else [of_all, *of_classes]
         marks = [(best, f"mean {title} {np.interp(best, curves.GRID, getattr(mean, key)):.3f} at confidence {best:.2f}")]
         yield Chart(title, "confidence", title, lines, marks, (0, 1), (0, 1.02))
     m = found.matches

@@ -69,7 +69,7 @@ def logits_sections(task: LogitsTask, predictions: Predictions, name: Callable[[
 
 
 def _confidence(task: LogitsTask, p: np.ndarray, truth: np.ndarray) -> Iterator[Part]:
-    order = [int(k) for k in np.argsort(-truth.sum(0), kind="stable")[:DRAWN] if truth[:, k].any()]
+    order = sorted(int(k) for k in np.argsort(-truth.sum(0), kind="stable")[:DRAWN] if truth[:, k].any())
     found = {k: metric.precision_recall(p[:, k], truth[:, k]) for k in order}
     if len(task.classes) > DRAWN:
         yield Text(f"The {DRAWN} classes with the most {task.noun} are drawn.")
