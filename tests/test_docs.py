@@ -21,7 +21,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 PATH = re.compile(rf"(?<![\w./~-])(?:{'|'.join(FOLDERS)})/[\w/.-]*\w|\b[\w/-]+/\w+\.py\b")
 MODULE = re.compile(r"\bddptrain(?:\.\w+)+")
 TARGET = re.compile(r"`make ([a-z-]+)|^make ([a-z-]+)", re.MULTILINE)
-COMMAND = re.compile(r"(?:`|^|srun |[0-9] )ddptrain ([a-z]+)", re.MULTILINE)
+COMMAND = re.compile(r"(?:`|^|srun |[0-9] )ddptrain ([a-z]+(?:-[a-z]+)*)", re.MULTILINE)
 PRESENT = pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
 """Pages about what is, not what was."""
 
