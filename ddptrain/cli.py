@@ -79,7 +79,7 @@ def train(args: argparse.Namespace) -> int:
     if args.nproc is not None:
         from launch.torchrun import run as launch
 
-        return launch(args.config, args.overrides, nproc=args.nproc, check=check)
+        return launch(args.config, [*args.overrides, *args.level], nproc=args.nproc, check=check)
     from ddptrain.config import load_config
     from ddptrain.config.moved import check_moved
     from ddptrain.engine.stop import StopFlag, watch_launcher
@@ -87,7 +87,7 @@ def train(args: argparse.Namespace) -> int:
     with StopFlag(last=args.last) as stop:
         watch_launcher(stop)
         notes: list[str] = []
-        run_config = load_config(args.config, args.overrides, tell=notes.append)
+        run_config = load_config(args.config, [*args.overrides, *args.level], tell=notes.append)
         check_moved(Path(args.config), run_config)
         with quick_imports(args.last):
             from ddptrain.engine.trainer import train as train_run
@@ -198,6 +198,20 @@ def check(args: argparse.Namespace) -> int:
     return check_run(load_config(args.config, args.overrides), args.config, args.out, args.json, args.images)
 
 
+def runs(args: argparse.Namespace) -> int:
+    """List runs."""
+    from ddptrain.commands.runs import list_runs
+
+    return list_runs(args.folder, args.sort, args.json)
+
+
+def completion(args: argparse.Namespace) -> int:
+    """Print a script for a shell."""
+    from ddptrain.commands.completion import print_completion
+
+    return print_completion(args.shell)
+
+
 def model(args: argparse.Namespace) -> int:
     """Print the network of a config in numbers."""
     from ddptrain.commands.model import describe_model
@@ -253,6 +267,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
         diagnose,
         predict,
         check,
+        runs,
+        completion,
         model,
         pack,
         depth,

@@ -60,6 +60,7 @@ def add_commands(commands: Any, compare: Callable[[Path], Sequence[str]]) -> Non
     p.add_argument("--rdzv", metavar="HOST:PORT", help="a port of one of the machines, where all meet")
     p.add_argument("--rdzv-id", default="ddptrain", help="name of the rendezvous (default ddptrain)")
     p.add_argument("--max-restarts", type=int, default=0, help="restarts of all ranks after one was lost (default 0)")
+    add_level(p)
     p.set_defaults(run=launch)
 
     p = commands.add_parser("submit", help="queue a run on Slurm")
@@ -106,6 +107,16 @@ def _add_config(p: argparse.ArgumentParser) -> None:
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, such as train.epochs=10")
 
 
+def add_level(p: argparse.ArgumentParser) -> None:
+    """`-q` and `-v`, as overrides, which reach every rank."""
+    for names, value, text in (
+        (("-q", "--quiet"), "quiet", "print only warnings and the last line"),
+        (("-v", "--verbose"), "verbose", "print a line for every step, too"),
+    ):
+        override = f"monitor.console={value}"
+        p.add_argument(*names, dest="level", action="store_const", const=[override], default=[], help=text)
+
+
 def _add_slurm(p: argparse.ArgumentParser) -> None:
     group = p.add_argument_group("Slurm (defaults: the config's slurm section, then ~/.config/ddptrain/slurm.yaml)")
     for name, (kind, text) in SLURM_OPTIONS.items():
@@ -148,7 +159,7 @@ def launch(args: argparse.Namespace) -> int:
     from launch.torchrun import run
 
     given = {"nnodes": args.nnodes, "rdzv": args.rdzv, "rdzv_id": args.rdzv_id, "max_restarts": args.max_restarts}
-    return run(args.config, args.overrides, args.nproc, **given)
+    return run(args.config, [*args.overrides, *args.level], args.nproc, **given)
 
 
 def submit(args: argparse.Namespace) -> int:

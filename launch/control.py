@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ddptrain.errors import UserError
-from ddptrain.system.printable import printable
+from ddptrain.system.printable import age, printable
 from ddptrain.system.status import read_status
 from launch import batch, cluster, job, logs
 from launch.job import Job
@@ -50,7 +50,7 @@ def _row(mine: Job) -> tuple[str, ...]:
         slurm.state if slurm else "unknown",
         str(starts),
         slurm.nodes if slurm else "",
-        _age(time.time() - (mine.path / "job.json").stat().st_mtime),
+        age(time.time() - (mine.path / "job.json").stat().st_mtime),
         reason or (slurm.reason if slurm else ""),
     )
 
@@ -70,13 +70,6 @@ def _last_error(mine: Job) -> str:
     """The last mistake reported in the job's log; empty where there is none."""
     errors = [line for line in _last(mine.path / "log.txt", 200) if "ddptrain: error: " in line]
     return errors[-1].partition("ddptrain: error: ")[2] if errors else ""
-
-
-def _age(seconds: float) -> str:
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def show_logs(number: str, *, rank: int | None = None, follow: bool = False, lines: int = 40) -> int:

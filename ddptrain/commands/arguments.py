@@ -8,7 +8,7 @@ from typing import Any
 
 from ddptrain.commands.eval_arguments import add_eval
 from ddptrain.version import __version__
-from launch.cli import add_commands, numbers, positive
+from launch.cli import add_commands, add_level, numbers, positive
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_aids(commands)
     _add_comparisons(commands)
     _add_data(commands)
+    _add_looks(commands)
     add_commands(commands, compare_sweep)
     return parser
 
@@ -43,6 +44,7 @@ def _add_runs(commands: Any) -> None:
     p = commands.add_parser("train", help="train a run, or resume one (resume=auto)")
     _add_config(p)
     p.add_argument("--nproc", type=positive, metavar="N", help="start N ranks on this machine through torchrun")
+    add_level(p)
     checks = p.add_mutually_exclusive_group()
     checks.add_argument(
         "--dry-run", action="store_true", help="a check: two steps, one evaluation and one checkpoint, and nothing is kept"
@@ -127,6 +129,19 @@ def _add_comparisons(commands: Any) -> None:
         way.add_argument(f"--{name}", dest="way", action="store_const", const=name, help=text)
     p.add_argument("--steps", type=int, metavar="N", help="steps of each run (default 4, with --split 2)")
     p.set_defaults(run="verify")
+
+
+def _add_looks(commands: Any) -> None:
+    """Commands that look at what is there."""
+    p = commands.add_parser("runs", help="list the runs below a folder: state, step, best metric, age, job")
+    p.add_argument("folder", nargs="?", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    p.add_argument("--sort", choices=("age", "name", "state", "step", "best", "job"), default="age", help="default age")
+    p.add_argument("--json", action="store_true", help="print the list as JSON")
+    p.set_defaults(run="runs")
+
+    p = commands.add_parser("completion", help="print a script with which a shell completes commands, options and keys")
+    p.add_argument("shell", choices=("bash", "zsh", "fish"), help='use it by: eval "$(ddptrain completion bash)"')
+    p.set_defaults(run="completion")
 
 
 def _add_data(commands: Any) -> None:

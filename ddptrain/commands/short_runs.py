@@ -43,7 +43,7 @@ class ShortRuns:
             "train.patience=null",
             f"checkpoint.every_steps={max(1, steps // 2)}",
             "checkpoint.keep_last=3",
-            "monitor.tensorboard=false",
+            "monitor.trackers=[]",
             "monitor.images=0",
             "train.tf32=false",
         ]

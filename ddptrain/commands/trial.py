@@ -77,7 +77,7 @@ class Trial:
         status, 1 where they were not learned."""
         keys = (
             f"data.overfit={images}", f"data.augment={{{', '.join(f'{key}: 0' for key in STILL)}}}",
-            "data.samples_per_epoch=null", f"train.steps={OVERFIT_STEPS}", "monitor.tensorboard=false", "monitor.images=0",
+            "data.samples_per_epoch=null", f"train.steps={OVERFIT_STEPS}", "monitor.trackers=[]", "monitor.images=0",
         )  # fmt: skip
         with self._config("overfit", keys) as (config, main):
             if main:

@@ -18,6 +18,15 @@ VALUES: Mapping[str, Mapping[str, str]] = {
 }
 """By the dotted key, the canonical value of each alias."""
 
+SWITCHES: Mapping[str, tuple[str, str]] = {"monitor.tensorboard": ("trackers", "tensorboard")}
+"""By a dotted alias that is true or false: a list of the same section, and the entry that it puts in, or takes out."""
+_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def concerned_key(key: str) -> str:
+    """The canonical key that a dotted key, or an alias, sets."""
+    return f"{key.rpartition('.')[0]}.{SWITCHES[key][0]}" if key in SWITCHES else canonical_key(key)
+
 
 def canonical_key(key: str) -> str:
     """A dotted key, its canonical name for an alias."""
@@ -33,7 +42,7 @@ def spell_out(data: Any) -> Any:
     """A config with canonical keys and values in the place of aliases; changes `data`.
 
     Raises:
-        ValueError: a key is given by two names.
+        ValueError: a key is given by two names, or a switch is not true or false.
     """
     for alias, key in KEYS.items():
         *path, last = alias.split(".")
@@ -42,6 +51,20 @@ def spell_out(data: Any) -> Any:
             if key in section:
                 raise ValueError(f"{alias}: another name of {canonical_key(alias)}, which is given, too; take one of them out")
             section[key] = section.pop(last)
+    for alias, (key, entry) in SWITCHES.items():
+        *path, last = alias.split(".")
+        section = _section(data, path)
+        if last in section:
+            given = section.pop(last)
+            value = _WORDS.get(str(given).lower())
+            if value is None:
+                raise ValueError(f"{alias}: must be true or false, not {given!r}")
+            entries = section.get(key, [entry])
+            if isinstance(entries, list):
+                section[key] = [
+                    *(e for e in entries if value or e != entry),
+                    *([entry] if value and entry not in entries else []),
+                ]
     for name, canonical in VALUES.items():
         *path, last = name.split(".")
         section = _section(data, path)

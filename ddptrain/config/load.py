@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ddptrain.config.aliases import canonical_key, spell_out
+from ddptrain.config.aliases import canonical_key, concerned_key, spell_out
 from ddptrain.config.explain import explain
 from ddptrain.config.places import without_defaults_of_others
 from ddptrain.config.run import RunConfig
@@ -91,7 +91,7 @@ def resolve(
         _spelled_out(data, f"override {override!r}")
     data = _spelled_out(_expand(data, environ, source, ""), source)
     config = _validated(data, source)
-    given = [canonical_key(override.partition("=")[0]) for override in overrides]
+    given = [concerned_key(override.partition("=")[0]) for override in overrides]
     refused, left_out = split_unused(unused(config), given)
     if stored:
         refused, left_out = [key for key in refused if touches(given, key.key)], []

@@ -87,9 +87,12 @@ RUN_RULES: tuple[Rule, ...] = (
     only("slurm.check_command", "slurm.check", True),
     above_0("data.augment.blur_sigma", "data.augment", "blur"),
     above_0("data.augment.jpeg_quality", "data.augment", "jpeg"),
-    # no pictures is what there is without TensorBoard
-    only("monitor.images", "monitor.tensorboard", True)._replace(
-        idle=lambda run: not run.monitor.tensorboard and run.monitor.images > 0
+    # no pictures is what there is without a tracker
+    Rule(
+        "monitor.images",
+        "monitor.trackers",
+        lambda run: not run.monitor.trackers and run.monitor.images > 0,
+        "monitor.trackers",
     ),
 )
 """Of what the engine reads, whatever the task."""

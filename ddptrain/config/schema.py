@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from ddptrain.config.aliases import KEYS, VALUES, canonical_key
+from ddptrain.config.aliases import KEYS, SWITCHES, VALUES, canonical_key, concerned_key
 from ddptrain.config.own import PATTERN
 from ddptrain.config.places import keys_of
 from ddptrain.config.tasks import RUNS, every_run
@@ -52,6 +52,9 @@ def _add_aliases(definitions: dict[str, Any]) -> None:
             keys[last] = keys[key] | {"description": f"Another name of {key}."}
             either = definitions[name].setdefault("not", {"anyOf": []})
             either["anyOf"].append({"required": [key, last]})
+    for alias, (key, entry) in SWITCHES.items():
+        for keys in places(concerned_key(alias)).values():
+            keys[alias.rpartition(".")[2]] = {"type": "boolean", "description": f"Puts {entry} into {key}, or takes it out."}
     for key, values in VALUES.items():
         for keys in places(key).values():
             keys[key.rpartition(".")[2]]["enum"] += values

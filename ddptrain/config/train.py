@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ddptrain.config.section import Section, Switch
 
@@ -84,10 +84,22 @@ class MonitorConfig(Section):
 
     every_steps: int = Field(default=50, ge=1)
     """Steps between two lines of losses, rates and times in the log, which also holds steps 1, 2, 5, 10, 20 … of a start."""
-    tensorboard: Switch = True
-    """Write TensorBoard event files below the run folder."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Where the run can be watched: `tensorboard` (event files below the run folder), `wandb` (Weights & Biases, also offline),
+    `mlflow` (a server, or files beside the run folder); several are fine, [] for none."""
     images: int = Field(default=8, ge=0, le=64)
-    """Number of training images, and of predictions beside the truth, that TensorBoard shows; 0 for none."""
+    """Number of training images, and of predictions beside the truth, that the trackers show; 0 for none."""
+    console: Literal["quiet", "normal", "verbose"] = "normal"
+    """What is printed; the log always has the lines of `normal`. `quiet` (`ddptrain train -q`): warnings and the last line;
+    `verbose` (`-v`): a line for every step, too."""
     profile: int = Field(default=0, ge=0, le=1000)
     """Steps of which the log tells how long each part takes, and as many after them that are traced, for Perfetto or
     TensorBoard; both in the folder `profile` of the run. The bits of the run stay the same. 0 for none."""
+
+    @field_validator("trackers")
+    @classmethod
+    def _each_once(cls, trackers: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for i, name in enumerate(trackers) if name in trackers[:i]]
+        if twice:
+            raise ValueError(f"{twice[0]} is listed twice; take one of them out")
+        return trackers

@@ -16,7 +16,7 @@ from ddptrain import distributed
 from ddptrain.data.loading.workers import Samples
 from ddptrain.distributed import World
 from ddptrain.engine.state import RunState
-from ddptrain.engine.step import StepReport
+from ddptrain.engine.step_report import StepReport
 from ddptrain.errors import RunFailed
 from ddptrain.structures import Batch, SampleKey
 from ddptrain.tasks.base import Task

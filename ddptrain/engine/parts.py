@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from time import perf_counter
 from typing import Any
 
 from torch import nn
@@ -18,6 +19,19 @@ _NOTHING: AbstractContextManager[Any] = nullcontext()
 def unnamed(part: str) -> AbstractContextManager[Any]:
     """Nobody looks."""
     return _NOTHING
+
+
+class Stopwatch:
+    """Adds up the seconds in all blocks that it is around."""
+
+    def __init__(self) -> None:
+        self.seconds = self._since = 0.0
+
+    def __enter__(self) -> None:
+        self._since = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += perf_counter() - self._since
 
 
 class Forward(nn.Module):

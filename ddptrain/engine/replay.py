@@ -10,7 +10,7 @@ from torch import nn
 
 from ddptrain.engine.batches import batches_from
 from ddptrain.engine.state import RunState
-from ddptrain.engine.step import StepReport
+from ddptrain.engine.step_report import StepReport
 from ddptrain.structures import Batch, LossSum
 from ddptrain.tasks.base import Task
 

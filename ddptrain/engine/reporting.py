@@ -1,4 +1,4 @@
-"""The reports of a run: called by name from the loop, it hands numbers to console, TensorBoard, history and summary."""
+"""The reports of a run: called by name from the loop, it hands numbers to console, trackers, history and summary."""
 
 from __future__ import annotations
 
@@ -11,23 +11,31 @@ from typing import Any
 
 import numpy as np
 
+from ddptrain import distributed
+from ddptrain.config.docs import to_yaml
 from ddptrain.distributed import World
 from ddptrain.engine.evaluate import Evaluation
 from ddptrain.engine.memory import in_use
+from ddptrain.engine.norms import Norms
 from ddptrain.engine.pace import Pace
+from ddptrain.engine.ranks import RankUsage, of_all
+from ddptrain.engine.scalars import flat, train_scalars, val_scalars
 from ddptrain.engine.state import RunState
-from ddptrain.engine.step import StepReport
+from ddptrain.engine.step_report import StepReport
 from ddptrain.metrics.outcome import FILE, write_outcome
 from ddptrain.reporting.console import Console
 from ddptrain.reporting.history import History, history_of, write_summary
 from ddptrain.reporting.ledger import Ledger
+from ddptrain.reporting.metrics_log import NAME as METRICS
+from ddptrain.reporting.metrics_log import TRAIN, VAL, MetricsLog
 from ddptrain.reporting.pictures import grid, load
 from ddptrain.reporting.run_page.findings import write_findings
 from ddptrain.reporting.run_page.single import write_page
 from ddptrain.reporting.steps import NAME as STEPS
 from ddptrain.reporting.steps import StepLog
 from ddptrain.reporting.table import Table
-from ddptrain.reporting.tensorboard import Board, TensorBoard
+from ddptrain.reporting.trackers.base import Tracker
+from ddptrain.reporting.trackers.build import build_trackers
 from ddptrain.structures import SampleKey
 from ddptrain.system.printable import counted
 from ddptrain.tasks.base import Task
@@ -45,7 +53,7 @@ class RunReporter:
     Attributes:
         pace: clock of the loop, of this rank.
         console: for lines and tables.
-        board: TensorBoard.
+        tracker: those of `monitor.trackers`.
         ledger: the mixture's.
     """
 
@@ -61,11 +69,18 @@ class RunReporter:
                 total_steps=state.steps,
                 steps_per_epoch=state.samples_per_epoch / state.split.global_batch,
                 stream=sys.stdout if world.main else None,
+                level=self._section.console,
             )
         )
-        enabled = world.main and self._section.tensorboard
-        self.board = TensorBoard(folder / "tensorboard", resumed, self.console.line) if enabled else Board()
-        stack.callback(self.board.close)
+        self._metrics = MetricsLog(folder / METRICS if world.main else None, resumed, state.unjudged)
+        self._try(METRICS, self._metrics.settle)
+        self._finished, names, say = False, self._section.trackers, self.console.line
+        self._pictures_wanted = self._section.images if world.main and names else 0
+        self.tracker = build_trackers(names, folder, resumed, state.unjudged, say) if world.main else Tracker()
+        stack.callback(lambda: self.tracker.close(self._finished))
+        self._settings = flat(task.config.model_dump(mode="json"))
+        self.tracker.hparams(self._settings, {}, state.step)
+        self.tracker.text("config", f"```yaml\n{to_yaml(task.config)}```", state.step)
         other = None if resume is None or resume.source == "auto" else history_of(Path(resume.source))
         recount = (state.position, state.split.global_batch) if state.recounted else None
         self._history = History(folder / "history.csv" if world.main else None, resumed, other, recount)
@@ -84,6 +99,9 @@ class RunReporter:
         self._last: tuple[Evaluation, dict[str, Any]] | None = None
         self.pace = Pace(state, world, task.config.data, self.console, folder, self._section.profile)
         stack.callback(self.pace.close)
+        self._usage = RankUsage(world.device, world.size)
+        if world.main:
+            state.norms = Norms(state.model, self._section.every_steps, state.steps)
 
     def after_step(self, state: RunState, report: StepReport) -> None:
         """Count a step; every `monitor.every_steps` report on the steps since the last report. The first steps of a process
@@ -94,7 +112,7 @@ class RunReporter:
         if not report.updated:
             return
         self.ledger.add(report.loss_by_dataset, report.samples_by_dataset)
-        self.console.step(state.step)
+        self.console.step(state.step, report.parts, report.grad_norm)
         self._steps += 1
         self._done += 1
         for name, value in report.parts.items():
@@ -117,23 +135,17 @@ class RunReporter:
         if not first:
             self.pace.tell(reading)
         self.write_steps()
-        rates = state.schedule.at(state.step - 1)
-        self.board.scalars(
-            {f"loss/{name}": value for name, value in parts.items()}
-            | {f"lr/{g['name']}": rates.of(g["name"]) for g in state.optimizer.param_groups}
-            | {
-                "loss/total": sum(parts.values()),
-                "train/gradient_norm": report.grad_norm,
-                "train/normalizer": report.normalizer,
-                "train/skipped_steps": float(state.skipped),
-                "train/replaced_samples": float(state.replaced),
-                "speed/images_per_second": reading.images_per_second,
-                "speed/data_wait": reading.data_wait,
-            }
-            | self.ledger.scalars(state.samples_by_dataset, self.ledger.read(), state.pasted_by_dataset),
-            state.step,
-        )
+        usage = self._usage.read(reading, state.stepper.waited.seconds)
+        every_rank = distributed.gather_to_main(usage, "gathering what the ranks say of themselves")
+        if self._world.main:
+            values = train_scalars(state, report, parts, reading, self.ledger) | of_all(every_rank)
+            self._record(TRAIN, state.step, values)
         self._parts, self._steps = {}, 0
+
+    def _record(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """To metrics.jsonl and the trackers."""
+        self._try(METRICS, lambda: self._metrics.append(kind, step, values))
+        self.tracker.scalars(values, step)
 
     def write_steps(self) -> None:
         """Bring steps.csv up to the present step: before each checkpoint, so that none knows more steps than the file."""
@@ -141,12 +153,11 @@ class RunReporter:
 
     def show_inputs(self, state: RunState) -> None:
         """A grid of the next training images as the network sees them, with their targets."""
-        count = self._section.images
-        if not (count and self._world.main and self._section.tensorboard):
+        if not self._pictures_wanted:
             return
-        positions = np.arange(state.position, state.position + count)
+        positions = np.arange(state.position, state.position + self._pictures_wanted)
         keys = [SampleKey(*map(int, key)) for key in zip(positions, *state.sampler.keys(positions))]
-        self.board.image("train/input", grid([self._task.view.picture(self._task.train[k]) for k in keys]), state.step)
+        self.tracker.image("train/input", grid([self._task.view.picture(self._task.train[k]) for k in keys]), state.step)
 
     def after_evaluation(self, state: RunState, evaluation: Evaluation, better: bool) -> None:
         """A row in history.csv, a table, curves, and predictions beside truth."""
@@ -168,9 +179,15 @@ class RunReporter:
         row = {"step": state.step, "epoch": round(state.epoch, 4), "samples": state.position}
         row |= {"lr": float(state.optimizer.param_groups[0]["lr"]), **trained, **metrics}
         self._try("history.csv", lambda: self._history.append(row))
-        self.board.scalars({f"eval/{name}": value for name, value in metrics.items()}, state.step)
-        if self._section.images and self._section.tensorboard:
-            self.board.image("eval/truth and prediction", grid(self._pictures(evaluation)), state.step)
+        self._record(VAL, state.step, val_scalars(metrics))
+        if self._section.trackers:
+            watched = self._task.view.watched(evaluation.predictions, metrics)
+            for name, counts in watched.curves.items():
+                self.tracker.pr_curve(f"val/precision over recall/{name}", counts, state.step)
+            for name, picture in watched.pictures.items() if self._pictures_wanted else ():
+                self.tracker.image(f"val/{name}", picture, state.step)
+        if self._pictures_wanted:
+            self.tracker.image("val/truth and prediction", grid(self._pictures(evaluation)), state.step)
         self._try("summary.json", lambda: self._write_summary(state, metrics))
 
     def _tell_what_follows(self, state: RunState) -> None:
@@ -193,7 +210,7 @@ class RunReporter:
 
     def report(self, step: int) -> None:
         """At the end of a run: what is kept of the last evaluation, and the task's report on it, in `report/` of the run folder
-        and, its pictures, on the board."""
+        and, its pictures, at the trackers."""
         if self._last is None:
             return
         (evaluation, about), folder = self._last, self._folder / "report"
@@ -208,9 +225,11 @@ class RunReporter:
             self.console.line(
                 f"report/ has only the page: {e.name} is not installed; pip install 'ddptrain[report]' for all figures"
             )
-        if self._section.tensorboard:
-            for path in sorted(p for p in folder.glob("*") if p.suffix in (".png", ".jpg")):
-                self.board.image(f"report/{path.stem}", load(path), step)
+        for path in sorted(p for p in folder.glob("*") if p.suffix in (".png", ".jpg")) if self._section.trackers else ():
+            self.tracker.image(f"val/report/{path.stem}", load(path), step)
+        final = val_scalars({name: evaluation.metrics[name] for name in self._task.monitors if name in evaluation.metrics})
+        self.tracker.hparams(self._settings, final, step)
+        self._finished = True
 
     def write_page(self) -> None:
         """When the run has ended: its page, of all that is in its folder now."""
@@ -219,7 +238,7 @@ class RunReporter:
 
     def _pictures(self, evaluation: Evaluation) -> list[np.ndarray]:
         keys = [SampleKey(0, number, index) for number, shard in enumerate(evaluation.predictions) for index in sorted(shard)]
-        count = self._section.images
+        count = self._pictures_wanted
         chosen = keys[:: max(1, len(keys) // count)][:count]  # spread over all datasets
         return [self._task.view.picture(self._task.val_samples[k], evaluation.predictions[k.dataset][k.index]) for k in chosen]
 
@@ -236,7 +255,9 @@ class RunReporter:
             self._folder / "summary.json",
             {
                 **flat,
+                "monitor": state.monitored[0],
                 "best": state.best,
+                "best_step": self._history.step_of(state.monitored[0], state.best),
                 "step": state.step,
                 "steps": state.steps,
                 "reason": state.early_end,

@@ -25,7 +25,7 @@ COLUMNS = ("parameters", "tensors", "values", "peak lr", "decay")
 
 
 def report_start(task: Task, world: World, state: RunState, reporter: RunReporter) -> None:
-    """Write the start of the log; the mixture also to TensorBoard."""
+    """Write the start of the log; the mixture also to the trackers."""
     config, line, split = task.config, reporter.console.line, state.split
     start = f"from step {state.step}" if state.step else "from the start"
     line(f"ddptrain {__version__}  run {config.folder}  seed {config.seed}  {start} to step {state.steps}")
@@ -56,7 +56,7 @@ def report_start(task: Task, world: World, state: RunState, reporter: RunReporte
             line(remark)
     for warning in state.sampler.mixture.warnings():
         line(f"warning: {warning}")
-    reporter.board.text("mixture", plan.markdown(), state.step)
+    reporter.tracker.text("mixture", plan.markdown(), state.step)
 
 
 def settings(state: RunState, train: Section, evaluation: Section, checkpoint: Section) -> Iterator[str]:

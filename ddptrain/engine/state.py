@@ -19,7 +19,9 @@ from ddptrain.distributed import World
 from ddptrain.engine.balance import ClassBalance
 from ddptrain.engine.monitored import is_better, monitored
 from ddptrain.engine.network import as_called, build_network
-from ddptrain.engine.step import Launched, Stepper, StepReport
+from ddptrain.engine.norms import Norms
+from ddptrain.engine.step import Stepper
+from ddptrain.engine.step_report import Launched, StepReport
 from ddptrain.models.norms import SYNC_BATCH_NORMS
 from ddptrain.optim.build import build_optimizer, load_optimizer
 from ddptrain.optim.ema import Ema
@@ -57,6 +59,7 @@ class RunState:
         parts: sums of the loss parts over the `updates` since the last evaluation, by name.
         balance: weights and counts of the classes that are drawn, where the task has them.
         recounted: the steps before the checkpoint were counted anew, in batches of another size.
+        norms: which steps are measured; None for none.
     """
 
     model: nn.Module
@@ -86,6 +89,7 @@ class RunState:
     updates: int = 0
     recounted: bool = False
     balance: ClassBalance | None = None
+    norms: Norms | None = None
 
     @property
     def epoch(self) -> float:
@@ -123,11 +127,14 @@ class RunState:
         """Start the next step, or the one after that which is launched and, as is likely, updates."""
         ahead = after is not None
         self.schedule.apply(self.optimizer, self.step + ahead)
+        measurement = None if self.norms is None else self.norms.measurement(self.step + ahead + 1)
         with self.stepper.launching:
-            launched = self.stepper.launch(batches, self.step + self.skipped + ahead, stop, after)
+            launched = self.stepper.launch(batches, self.step + self.skipped + ahead, stop, after, measurement)
             if launched.updated is not None and self.ema is not None:
                 with self.stepper.part("update"):
                     self.ema.update(self.model, self.step + ahead + 1, launched.updated)
+            if launched.updated is not None and measurement is not None:
+                measurement.after(self.ema, launched.ready)
         return launched
 
     def settle(self, launched: Launched) -> StepReport:
@@ -136,6 +143,8 @@ class RunState:
         if report.updated and self.ema is not None and launched.updated is None:
             with self.stepper.part("update"):
                 self.ema.update(self.model, self.step + 1)
+        if report.updated and launched.measurement is not None:
+            report.norms = launched.measurement.read(report.grad_norm, self.ema)
         self.count(report)
         return report
 

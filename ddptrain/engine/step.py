@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,60 +23,14 @@ from torch import Tensor, nn
 
 from ddptrain.distributed import Gradients, TreeSum, Waiting
 from ddptrain.engine.arithmetic import autocast, device_decides
-from ddptrain.engine.parts import Forward, Parts, unnamed
+from ddptrain.engine.norms import Measurement
+from ddptrain.engine.parts import Forward, Parts, Stopwatch, unnamed
 from ddptrain.engine.running_statistics import running_statistics
+from ddptrain.engine.step_report import Launched, StepReport
 from ddptrain.seeding import seed_torch
 from ddptrain.structures import Batch, LossSum
 
 Loss = Callable[[nn.Module, Batch], LossSum]
-
-
-@dataclass(slots=True)
-class StepReport:
-    """The outcome of a step, in host numbers that are the same on every rank.
-
-    Attributes:
-        updated: False when the step was skipped.
-        overflow: the step was skipped because fp16 overflowed; the next one is scaled down and likely fits.
-        normalizer: the whole step's.
-        grad_norm: of the normalised gradient, before clipping.
-        parts: the loss parts, divided by the normalizer.
-        loss_by_dataset: each dataset's own part of the summed loss, `[D]`.
-        samples_by_dataset: samples of each dataset in the step, `[D]`.
-        pasted_by_dataset: objects that copy-paste has added to them, `[D]`.
-        replaced: samples that stood in for unreadable ones.
-        stop: some rank was asked to stop.
-        losses: of this rank's micro batches if the step was skipped, else empty.
-    """
-
-    updated: bool
-    overflow: bool
-    normalizer: float
-    grad_norm: float
-    parts: dict[str, float]
-    loss_by_dataset: list[float]
-    samples_by_dataset: list[float]
-    pasted_by_dataset: list[float]
-    replaced: int
-    stop: bool
-    losses: list[LossSum]
-
-
-@dataclass(slots=True)
-class Launched:
-    """A step that is launched and not yet read.
-
-    Attributes:
-        numbers: its sums and the norm of the raw gradient, on the host once `ready`.
-        grads: the raw gradients.
-        updated: on the device, a bool; None where the host decides, and reading updates.
-    """
-
-    numbers: Tensor
-    losses: list[LossSum]
-    grads: list[Tensor] = field(default_factory=list)
-    updated: Tensor | None = None
-    ready: torch.cuda.Event | None = None
 
 
 @dataclass
@@ -96,6 +50,7 @@ class Stepper:
         at_step: a micro batch as the step with a number sees it, see `Task.at_step`.
         watch: called before an update with the factor by which the gradients are then multiplied; the host decides then.
         part: around each part of a step.
+        waited: the seconds that the host has waited for other ranks, and on a GPU for that.
     """
 
     model: nn.Module
@@ -122,6 +77,8 @@ class Stepper:
         self._no_flags = torch.zeros(2 + self.datasets, device=self.device)
         self._one_hot = torch.eye(self.datasets, device=self.device)
         self._gated = device_decides(self.device, self.precision, self.optimizer)
+        self.waited = Stopwatch()
+        self._others: AbstractContextManager[Any] = self.waited if self.tree.ranks > 1 else nullcontext()
         self._reading, self.launching = self._watched("the sums of a step"), self._watched("the launch of a step")
 
     def __call__(self, batches: Sequence[Batch], number: int, stop: bool = False) -> StepReport:
@@ -133,7 +90,14 @@ class Stepper:
         """
         return self.read(self.launch(batches, number, stop))
 
-    def launch(self, batches: Sequence[Batch], number: int, stop: bool = False, after: Launched | None = None) -> Launched:
+    def launch(
+        self,
+        batches: Sequence[Batch],
+        number: int,
+        stop: bool = False,
+        after: Launched | None = None,
+        measurement: Measurement | None = None,
+    ) -> Launched:
         """Start a step; `after` is the one before where that is not read yet. See `__call__` for the rest."""
         for values, before in self._statistics:
             before.copy_(values)
@@ -146,14 +110,16 @@ class Stepper:
             rows.append(self._sums(batch, losses[-1], stop))
             if self.tree.micro_batches > 1:
                 rows[-1] = torch.cat([rows[-1], *(values - before for values, before in self._statistics)])
-        with self.part("reduction"):
+        with self.part("reduction"), self._others:
             sums = rows[0] if self.tree.micro_batches == 1 else self._add(rows)
         with self.part("update"):
             if self.scaler is not None:
                 self.scaler.unscale_(self.optimizer)
             grads = self.gradients.all()
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)), keepdim=True)
-            launched = Launched(torch.cat([sums, norm.float()]), losses, grads)
+            launched = Launched(torch.cat([sums, norm.float()]), losses, grads, measurement=measurement)
+            if measurement is not None:
+                measurement.before(grads)
             if self._gated and self.watch is None:
                 launched.updated = self._update_if_finite(launched.numbers, after)
                 if self.device.type == "cuda":
@@ -164,7 +130,7 @@ class Stepper:
 
     def read(self, launched: Launched) -> StepReport:
         """The outcome of a step; where the device did not, update now, or leave no trace."""
-        with self._reading:
+        with self._reading, self._others:
             if launched.ready is not None:
                 launched.ready.synchronize()
             *numbers, raw_norm = launched.numbers.tolist()  # the only wait for the device in a step
@@ -226,7 +192,7 @@ class Stepper:
                 total = self.scaler.scale(total * self._prescale())
             with self.part("backward"):
                 self.gradients.backward(total, number)
-            with self.part("reduction"):
+            with self.part("reduction"), self._others:
                 self.gradients.reduce(number)
         loss.total = loss.total.detach()  # without its graph, which would live as long as the next step's
         return loss

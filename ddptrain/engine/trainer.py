@@ -29,8 +29,9 @@ from ddptrain.engine.reporting import RunReporter
 from ddptrain.engine.run_folder import RunFolder
 from ddptrain.engine.start_report import report_start
 from ddptrain.engine.state import RunState, build_state
-from ddptrain.engine.step import Launched, StepReport
+from ddptrain.engine.step_report import Launched, StepReport
 from ddptrain.engine.stop import StopFlag
+from ddptrain.reporting.trackers.build import check_installed
 from ddptrain.structures import Batch
 from ddptrain.system.lock import RunLock
 from ddptrain.system.printable import say, warn
@@ -83,6 +84,7 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
             warn(note)
         lock = stack.enter_context(RunLock(config.folder, warn, lambda: stop.signal))
         stop.on_leave.append(lambda why: lock.release())
+        distributed.agree(lambda: check_installed(config.monitor.trackers) if world.main else None, "looking for the trackers")
         distributed.agree(lambda: lock.acquire() if world.main else None, "the lock of the run folder")
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
         if config.train.micro_batch == "auto":
@@ -110,7 +112,7 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         reporter.pace.close()
         if not stopped:
             reporter.report(state.step)
-        code = folder.finish(stopped, reporter.console.line)
+        code = folder.finish(stopped, reporter.console.last)
         if not stopped:
             reporter.write_page()
         return code

@@ -65,6 +65,29 @@ def class_curve(matches: Matches, label: int) -> Curve:
     return Curve(truths, score[last], found / (last + 1), found / truths if truths else np.full(len(last), np.nan))
 
 
+THRESHOLDS = np.linspace(0, 1, 101)
+"""From which on `counts` counts."""
+
+
+def counts(matches: Matches, label: int) -> tuple[I64, I64, I64, I64]:
+    """Detections of a class that are right, false alarms, boxes that are missed, and zeros (there is no true negative): from
+    each of `THRESHOLDS` on, int64 `[101]`."""
+    rows = matches.of_class(label)
+    result, score = matches.result[0, 0, rows], matches.score[rows].astype(np.float64)
+    hits, alarms = (_from_each_on(score[result == value]) for value in (1, 0))
+    return hits, alarms, int(matches.truths()[label]) - hits, np.zeros_like(hits)
+
+
+def counts_of_answers(score: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[I64, I64, I64, I64]:
+    """The same of samples with a probability and a truth, `[n]`, the last the true negatives."""
+    hits, alarms = _from_each_on(score[truth]), _from_each_on(score[~truth])
+    return hits, alarms, int(truth.sum()) - hits, int((~truth).sum()) - alarms
+
+
+def _from_each_on(score: NDArray[np.floating]) -> I64:
+    return len(score) - np.searchsorted(np.sort(score), THRESHOLDS).astype(np.int64)
+
+
 class Mean(NamedTuple):
     """Curves over the grid of confidences, averaged over the classes with truth, and the confidence of the best mean F1.
 

@@ -50,6 +50,15 @@ class Ema:
         if self._own[1]:
             torch._foreach_copy_(self._own[1], self._theirs[1])
 
+    @torch.no_grad()
+    def distance(self) -> Tensor:
+        """The norm of the difference between the average and the weights it follows, over the norm of these: a scalar on their
+        device."""
+        own = [p.detach() for p in self.model.parameters()]
+        theirs = [p.detach().float() for p in self._source.parameters()]
+        apart, whole = (torch.stack(torch._foreach_norm(v)).norm() for v in (torch._foreach_sub(own, theirs), theirs))
+        return apart / whole
+
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors of the average by name, in full precision; they are the live ones, not copies."""
         return self.model.state_dict()

@@ -104,6 +104,11 @@ class History:
         """The columns by name, `step` first; cells without a number as nan."""
         return {name: [_number(row.get(name)) for row in self.rows] for name in self.columns}
 
+    def step_of(self, column: str, value: float | None) -> int | None:
+        """The first step at which a column had this value; None where no row has it."""
+        steps = (int(row["step"]) for row in self.rows if value is not None and _number(row.get(column)) == value)
+        return next(steps, None)
+
     def append(self, row: Mapping[str, Any]) -> None:
         """Add an evaluation; it replaces a row of the same step (evaluated again after a resume).
 

@@ -77,8 +77,7 @@ class Ledger:
         return window
 
     def scalars(self, drawn: Sequence[float], window: Sequence[DatasetLoss], pasted: Sequence[float] = ()) -> dict[str, float]:
-        """Curves for TensorBoard: `mixture_share/<name>`, `…_passes`, `…_coverage`, `…_loss`, `…_loss_share`, and `…_pasted`
-        where there are any.
+        """Curves: `data/<name>/share_drawn`, `…/passes`, `…/coverage`, `…/loss`, `…/loss_share`; `…/pasted` if there are any.
 
         Args:
             drawn: draws of each dataset since the start of the run, over all ranks.
@@ -87,10 +86,9 @@ class Ledger:
         """
         out: dict[str, float] = {}
         for row, counts, loss in zip(self.plan, self.achieved(drawn), window):
-            out |= {f"mixture_{key}/{row.name}": value for key, value in counts.items()}
-            out[f"mixture_loss/{row.name}"] = loss.per_image
-            out[f"mixture_loss_share/{row.name}"] = loss.share
-        return out | ({f"mixture_pasted/{row.name}": n for row, n in zip(self.plan, pasted)} if any(pasted) else {})
+            numbers = {**counts, "loss": loss.per_image, "loss_share": loss.share}
+            out |= {f"data/{row.name}/{key}": value for key, value in numbers.items()}
+        return out | ({f"data/{row.name}/pasted": n for row, n in zip(self.plan, pasted)} if any(pasted) else {})
 
     def achieved(self, drawn: Sequence[float]) -> list[dict[str, float]]:
         """Per dataset `share_drawn` (0..1), `passes` and `coverage` (0..1).

@@ -19,6 +19,7 @@ from ddptrain.data.tables.contents import Contents
 from ddptrain.errors import UserError
 from ddptrain.metrics.outcome import Outcome
 from ddptrain.reporting.run_page.parts import Section
+from ddptrain.reporting.trackers.base import Watched
 from ddptrain.structures import Batch, LossSum, Sample
 from ddptrain.tasks.inspection.base import Inspection
 
@@ -46,6 +47,10 @@ class View:
     def remarks(self, metrics: Mapping[str, float]) -> Sequence[str]:
         """What the metrics hide from a hasty reader, one line each; here none."""
         return ()
+
+    def watched(self, predictions: Predictions, metrics: Mapping[str, float]) -> Watched:
+        """What trackers show of an evaluation while the run goes on, made in little time; here nothing."""
+        return Watched({}, {})
 
     def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:
         """Write figures and text about the last evaluation of a run; here none.

@@ -348,8 +348,19 @@ def test_words_that_yaml_takes_for_something_else_stay_names(tmp_path: Path) -> 
 @pytest.mark.parametrize(("word", "value"), [("yes", True), ("Off", False), ("no", False), ("ON", True), ("true", True)])
 def test_a_switch_takes_the_words_of_yaml(tmp_path: Path, word: str, value: bool) -> None:
     config = load_config(write(tmp_path, BASE), [f"monitor.tensorboard={word}", f"ema.enabled={word}"])
-    assert (config.monitor.tensorboard, config.ema.enabled) == (value, value)
-    assert "must be true or false" in error(tmp_path, BASE, "monitor.tensorboard=maybe")
+    assert (config.monitor.trackers, config.ema.enabled) == (("tensorboard",) if value else (), value)
+    for key in ("monitor.tensorboard", "ema.enabled"):
+        assert "must be true or false" in error(tmp_path, BASE, f"{key}=maybe")
+
+
+def test_the_older_switch_of_tensorboard_puts_it_among_the_trackers_or_takes_it_out(tmp_path: Path) -> None:
+    def trackers(*overrides: str) -> tuple[str, ...]:
+        return load_config(write(tmp_path, BASE), overrides).monitor.trackers
+
+    assert trackers() == trackers("monitor.tensorboard=true") == ("tensorboard",)
+    assert trackers("monitor.trackers=[wandb]", "monitor.tensorboard=true") == ("wandb", "tensorboard")
+    assert trackers("monitor.trackers=[wandb, tensorboard, mlflow]", "monitor.tensorboard=false") == ("wandb", "mlflow")
+    assert "tensorboard is listed twice" in error(tmp_path, BASE, "monitor.trackers=[tensorboard, tensorboard]")
 
 
 def test_every_switch_of_the_config_takes_them() -> None:

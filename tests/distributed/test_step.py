@@ -22,7 +22,8 @@ from ddptrain.distributed import Reduction, Waiting, World
 from ddptrain.engine import step as step_module
 from ddptrain.engine.arithmetic import device_decides
 from ddptrain.engine.state import RunState
-from ddptrain.engine.step import Launched, Stepper
+from ddptrain.engine.step import Stepper
+from ddptrain.engine.step_report import Launched
 from ddptrain.optim import build
 from ddptrain.optim.build import build_optimizer
 from ddptrain.optim.ema import Ema, _tensors

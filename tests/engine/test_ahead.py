@@ -21,7 +21,8 @@ import ddptrain
 from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.engine import step as step_module
 from ddptrain.engine.state import RunState
-from ddptrain.engine.step import Launched, Stepper
+from ddptrain.engine.step import Stepper
+from ddptrain.engine.step_report import Launched
 from ddptrain.engine.stop import StopFlag
 from ddptrain.structures import Batch, LossSum
 

@@ -8,7 +8,7 @@ import torch
 from run_states import state_of
 
 from ddptrain.engine.state import RunState
-from ddptrain.engine.step import StepReport
+from ddptrain.engine.step_report import StepReport
 
 UPDATED = StepReport(True, False, 1.0, 1.0, {}, [2.0, 1.0], [8.0, 4.0], [3.0, 5.0], 0, False, [])
 

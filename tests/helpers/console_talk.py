@@ -16,7 +16,7 @@ def talk(console: Console) -> None:
         console.line("start of [the] run :smile:")
         console.table("AP per dataset", Table(["dataset", "AP", "images"], [["bccd", 0.5181, 72], ["all", math.nan, None]]))
         for step in range(1, 6):
-            console.step(step)
+            console.step(step, {"box": 1.5, "cls": 0.25}, 2.0)
         console.progress(5, {"box": 1.25, "cls": 0.5}, READING)
         console.status("evaluating")
         console.status("")

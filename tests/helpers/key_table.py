@@ -289,8 +289,9 @@ KEYS: dict[str, dict[str, Key]] = {
     },
     "MonitorConfig": {
         "every_steps": Key(1, probe.run),
-        "tensorboard": Key(False, probe.run),
+        "trackers": Key([], probe.run),
         "images": Key(0, probe.run),
+        "console": Key("quiet", "tests/reporting/test_console.py"),
         "profile": Key(1, probe.run),
     },
     "OptimizerConfig": {

@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from fcntl import ioctl
 from pathlib import Path
 from termios import TIOCSWINSZ
@@ -14,7 +15,7 @@ from termios import TIOCSWINSZ
 import pytest
 from console_talk import talk
 
-from ddptrain.reporting.console import Console
+from ddptrain.reporting.console import Console, Level
 
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
@@ -45,6 +46,40 @@ def test_the_log_has_the_same_lines_with_their_time(tmp_path: Path) -> None:
     talk(Console(log, total_steps=40, steps_per_epoch=10, stream=None))
     assert log.read_text().startswith("".join(lines)), "a resumed run appends"
     assert len(log.read_text().splitlines()) == 2 * len(lines)
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [
+        ("quiet", "warning: a disk is full\nfinished\n"),
+        ("verbose", "".join(f"  step {n}/40  box 1.500 cls 0.250  gradient norm 2\n" for n in range(1, 6))),
+    ],
+)
+def test_less_or_more_is_printed_and_the_log_stays_the_same(level: Level, shown: str, tmp_path: Path) -> None:
+    logs = []
+    for name in ("normal", level):
+        stream, log = io.StringIO(), tmp_path / name
+        with Console(log, total_steps=40, steps_per_epoch=10, stream=stream, level=name) as console:
+            console.line("warning: a disk is full")
+            console.last("finished")
+            talk(console)
+        logs.append([line[21:] for line in log.read_text().splitlines()])
+    assert logs[0] == logs[1]
+    assert shown in stream.getvalue()
+    assert ("AP per dataset" in stream.getvalue()) == (level == "verbose")
+
+
+def test_the_command_line_says_how_much_is_printed(
+    small_config: Callable[[str], Path], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from ddptrain.cli import main
+
+    assert main(["train", str(small_config("classification")), "-q", "train.steps=2", "name=quiet"]) == 0
+    (line,) = [x for x in capfd.readouterr().out.splitlines() if not x.startswith("warning")]
+    assert line.startswith("finished at step 2")
+    assert main(["train", str(small_config("classification")), "train.steps=2", "name=verbose", "-v"]) == 0
+    shown = capfd.readouterr().out
+    assert [n for n in ("1", "2") if f"  step {n}/2  cross_entropy" in shown] == ["1", "2"]
 
 
 def test_other_ranks_are_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,7 @@ def test_scalars_have_a_curve_for_each_dataset() -> None:
     ledger = Ledger(PLAN)
     ledger.add([1.0, 3.0, 0.0, 0.0], [1, 1, 0, 0])
     scalars = ledger.scalars([1, 1, 0, 0], ledger.read())
-    assert scalars["mixture_share_drawn/big"] == 0.5
-    assert scalars["mixture_loss/mid"] == 3.0
-    assert scalars["mixture_loss_share/mid"] == 0.75
+    assert scalars["data/big/share_drawn"] == 0.5
+    assert scalars["data/mid/loss"] == 3.0
+    assert scalars["data/mid/loss_share"] == 0.75
     assert len(scalars) == 5 * len(PLAN)

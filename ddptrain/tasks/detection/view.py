@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from ddptrain.metrics.outcome import BoxOutcome, Outcome
 from ddptrain.reporting import pictures, report
 from ddptrain.reporting.run_page.parts import Section
 from ddptrain.reporting.table import Table
+from ddptrain.reporting.trackers.base import Watched
 from ddptrain.structures import Sample, SampleKey
 from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.detection.report import DetectionReport
 from ddptrain.tasks.detection.sections import detection_sections
+from ddptrain.tasks.detection.watched import watched
 from ddptrain.tasks.intervals import intervals_of
 from ddptrain.tasks.view import TableView
 
@@ -68,6 +71,15 @@ class DetectionView(TableView):
         return detection_sections(self._found(outcome))
 
     def _found(self, outcome: BoxOutcome) -> DetectionReport:
+        return DetectionReport(outcome, self._reader(outcome))
+
+    def watched(self, predictions: Predictions, metrics: Mapping[str, float]) -> Watched:
+        outcome = self.task.outcome(predictions, metrics, {})
+        assert isinstance(outcome, BoxOutcome)
+        return watched(outcome, self._reader(outcome), metrics.get("confidence", math.nan))
+
+    def _reader(self, outcome: Outcome) -> Callable[[int], np.ndarray]:
+        """Gives the pixels of an image of an outcome by its number."""
         first = np.searchsorted(outcome.dataset, np.arange(len(outcome.datasets)))
         samples: Any = self.task.val_samples
 
@@ -75,7 +87,7 @@ class DetectionView(TableView):
             number = int(outcome.dataset[image])
             return np.asarray(samples.read(SampleKey(0, number, image - int(first[number]))))
 
-        return DetectionReport(outcome, read)
+        return read
 
     def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:
         """The curves of training, and all that `DetectionReport` says."""

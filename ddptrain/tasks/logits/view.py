@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from ddptrain.metrics import classification as metric
-from ddptrain.metrics.curves import calibration
+from ddptrain.metrics.curves import Calibration, calibration, counts_of_answers
 from ddptrain.metrics.outcome import Outcome
+from ddptrain.reporting import charts, pictures, report
 from ddptrain.reporting import curves as figures
-from ddptrain.reporting import pictures, report
 from ddptrain.reporting.run_page.parts import Section
 from ddptrain.reporting.table import Table
+from ddptrain.reporting.trackers.base import Counts, Watched
 from ddptrain.structures import Sample
 from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.intervals import intervals_of
@@ -26,6 +27,9 @@ SHEET = 1300
 """Width of a sheet of pictures in pixels."""
 COLLAPSED = 0.97
 """Part of the samples with the same answer from which on a classifier counts as collapsed."""
+
+MOST_CLASSES = 20
+"""Classes that have a curve of precision over recall in a tracker, the first ones."""
 
 
 class LogitsView(TableView):
@@ -72,6 +76,22 @@ class LogitsView(TableView):
         else:
             (folder / WORST).unlink(missing_ok=True)
 
+    def watched(self, predictions: Predictions, metrics: Mapping[str, float]) -> Watched:
+        truth = np.concatenate(self.task.val_truth)
+        p = probabilities(np.concatenate([stacked(of_dataset) for of_dataset in predictions]), self.task.several)
+        found = {c: Counts(*counts_of_answers(p[:, i], truth[:, i])) for i, c in enumerate(self.classes[:MOST_CLASSES])}
+        of = self._calibration(p, truth)
+        drawn = {"calibration": charts.reliability(of.precision, of.number, of.error)}
+        if not self.task.several:
+            confused = metric.confusion_matrix(truth.argmax(1), p.argmax(1), len(self.classes))
+            drawn["confusion matrix"] = charts.matrix(confused, self.classes, self.classes)
+        return Watched({f"class/{name}": counts for name, counts in found.items()}, drawn)
+
+    def _calibration(self, p: np.ndarray, truth: np.ndarray) -> Calibration:
+        """Of the answers, or where a sample may have several classes of all probabilities."""
+        best = np.arange(len(p)), p.argmax(1)
+        return calibration(p.ravel(), truth.ravel()) if self.task.several else calibration(p[best], truth[best])
+
     def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:
         """Curves, confusion matrix, distributions of probabilities, precision over recall, and all numbers as text."""
         task = self.task
@@ -87,9 +107,7 @@ class LogitsView(TableView):
         report.pr_curve(folder / "pr_curve.png", curves)
         areas = {c: (*metric.roc(p[:, i], truth[:, i]), metric.auc(p[:, i], truth[:, i])) for i, c in enumerate(self.classes)}
         figures.roc_curves(folder / "roc_curve.png", areas)
-        best = np.arange(len(p)), p.argmax(1)
-        confidence, right = (p.ravel(), truth.ravel()) if task.several else (p[best], truth[best])
-        figures.reliability(folder / "calibration.png", *calibration(confidence, right))
+        figures.reliability(folder / "calibration.png", *self._calibration(p, truth))
         metrics = task.metrics(predictions)
         outcome = self.task.outcome(predictions, metrics, {})
         tables = [Table(*self.summary(metrics)), *([] if outcome is None else [intervals_of(outcome)])]

@@ -12,9 +12,10 @@ from ddptrain.data.augment.warp import warp_nearest
 from ddptrain.metrics import miou
 from ddptrain.metrics.classification import constant_answer
 from ddptrain.metrics.outcome import Outcome
-from ddptrain.reporting import masks, pictures, report
+from ddptrain.reporting import charts, masks, pictures, report
 from ddptrain.reporting.run_page.parts import Section
 from ddptrain.reporting.table import Table
+from ddptrain.reporting.trackers.base import Watched
 from ddptrain.structures import VOID, Sample, SampleKey
 from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.intervals import intervals_of
@@ -72,6 +73,10 @@ class SegmentationView(TableView):
         name = self.names(outcome)
         ranked = [(outcome.datasets[key.dataset], name(key), value) for key, value in self._ranked(predictions).items()]
         return segmentation_sections(self._matrix(predictions), ranked, self.classes)
+
+    def watched(self, predictions: Predictions, metrics: Mapping[str, float]) -> Watched:
+        matrix = self._matrix(predictions)
+        return Watched({}, {"confusion matrix": charts.matrix(matrix, self.classes, self.classes)})
 
     def _matrix(self, predictions: Predictions) -> np.ndarray:
         return confusion([p for of_dataset in predictions for p in of_dataset.values()], len(self.classes))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddptrain.reporting.tensorboard import TensorBoard
+from ddptrain.reporting.trackers.tensorboard import TensorBoard
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -42,13 +42,13 @@ def test_scalars_images_and_text(tmp_path: Path) -> None:
 def test_a_resumed_run_goes_on_with_the_same_curve(tmp_path: Path) -> None:
     first = TensorBoard(tmp_path)
     for step in range(10, 80, 10):
-        first.scalars({"loss": float(step)}, step)
+        first.scalars({"train/loss": float(step)}, step)
     first.close()  # killed at 70, its last checkpoint is of step 50
     second = TensorBoard(tmp_path, resumed=50)
     for step in range(60, 110, 10):
-        second.scalars({"loss": float(step)}, step)
+        second.scalars({"train/loss": float(step)}, step)
     second.close()
-    assert curves(tmp_path)["loss"] == [(s, float(s)) for s in range(10, 110, 10)]
+    assert curves(tmp_path)["train/loss"] == [(s, float(s)) for s in range(10, 110, 10)]
 
 
 def test_flush_puts_all_on_disk(tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ def test_off_means_nothing_is_imported_or_written() -> None:
     code = """
 import sys
 from pathlib import Path
-from ddptrain.reporting.tensorboard import Board
-board = Board()
+from ddptrain.reporting.trackers.base import Tracker
+board = Tracker()
 board.scalars({"a": 1.0}, 1); board.image("b", None, 1); board.text("c", "d", 1); board.close()
 print("tensorboard" in sys.modules)
 """
@@ -75,13 +75,13 @@ def test_a_full_disk_is_reported_once_and_written_on_when_there_is_room(tmp_path
 import resource
 import numpy as np
 from pathlib import Path
-from ddptrain.reporting.tensorboard import TensorBoard
+from ddptrain.reporting.trackers.tensorboard import TensorBoard
 board = TensorBoard(Path({str(tmp_path / "tb")!r}), report=lambda line: print(line, flush=True))
 noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
 for step in range(6):
     room = 900 if step in (2, 3) else resource.RLIM_INFINITY
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
-    board.scalars({{"loss": float(step)}}, step)
+    board.scalars({{"train/loss": float(step)}}, step)
     board.image("picture", noise, step)
 board.close()
 """
@@ -91,7 +91,7 @@ board.close()
         f"{tmp_path / 'tb'}: written again; 4 events are lost",
     ]
     assert "Traceback" not in done.stderr
-    assert curves(tmp_path / "tb")["loss"] == [(step, float(step)) for step in (0, 1, 4, 5)]
+    assert curves(tmp_path / "tb")["train/loss"] == [(step, float(step)) for step in (0, 1, 4, 5)]
 
 
 def test_a_folder_that_comes_later(tmp_path: Path) -> None:
