@@ -57,6 +57,14 @@ RUNS_TRIED: dict[str, Tried] = {
     "repeated images": Tried("detection", ("data.balance=repeat_factor", "data.balance_threshold=0.8"), ("data.balance",)),
     "weighted images": Tried("detection", ("data.balance=image_weights", "eval.every_steps=2"), ("data.balance",)),
     "yolo's other assigner": Tried("detection", ("loss={assigner: simota}", NO_SHIP), ("loss.assign",)),
+    "yolo with anchors": Tried(
+        "detection",
+        ("model={head: anchor_based}", NO_SHIP, "eval.score_threshold=0"),
+        ("model", "loss.obj", "loss.anchor_t", "loss.assigner", "loss.box", "loss.cls", "eval.nms"),
+    ),
+    "yolo with two branches": Tried(
+        "detection", ("model={head: dual}", NO_SHIP), ("model", "loss.topk", "loss.assigner", "eval.nms")
+    ),
     "yolo with depth": Tried(
         "detection", ("model={in_channels: 5}", MIXED, NO_SHIP, *NO_DEPTH), ("data.train", "data.val.1.depth", "model")
     ),

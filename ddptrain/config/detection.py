@@ -16,6 +16,7 @@ from ddptrain.config.section import NetworkSection, Switch
 from ddptrain.config.tiles import TrainTiles
 from ddptrain.config.train import EvalConfig
 from ddptrain.config.yolo import YoloConfig
+from ddptrain.config.yolo_heads import HEAD_RULES, check_assigner, head_of
 
 FORMATS = ("coco", "yolo", "voc", "visdrone", "visdrone-vid", "uavdt", "uavdt-xml", "auair", "csv")
 TORCHVISION_DETECTORS = (
@@ -182,7 +183,8 @@ class DetectionRun(RunConfig):
     @model_validator(mode="after")
     def _weights_fit(self) -> "DetectionRun":
         check_weights("class_weights", self.loss.class_weights, len(self.classes))
-        for name in ("box", "cls", "dfl"):
+        check_assigner(self)
+        for name in ("box", "cls", "dfl", "obj"):
             gain = getattr(self.loss, name)
             if isinstance(gain, tuple) and isinstance(self.model, YoloConfig) and len(gain) != len(self.model.strides):
                 levels = len(self.model.strides)
@@ -208,20 +210,13 @@ class DetectionRun(RunConfig):
         *BALANCE_RULES,
         Rule(
             "loss.box loss.cls loss.dfl loss.topk loss.alpha loss.beta loss.size_weights loss.box_loss loss.cls_loss "
-            "loss.cls_pw loss.class_weights loss.label_smoothing loss.assigner loss.assign_by loss.every_object",
+            "loss.cls_pw loss.class_weights loss.label_smoothing loss.assigner loss.assign_by loss.every_object loss.obj "
+            "loss.obj_pw loss.anchor_t",
             "model.name=yolo (torchvision's detectors bring their own loss)",
             _torchvision,
             "model.name",
         ),
-        Rule("loss.dfl", "model.reg_max above 1", lambda run: _yolo(run) and run.model.reg_max == 1, "model.reg_max"),
-        Rule(
-            "loss.nwd_scale",
-            "loss.box_loss=nwd or loss.assign_by=nwd",
-            lambda run: "nwd" not in (run.loss.box_loss, run.loss.assign_by),
-            "loss.box_loss loss.assign_by",
-        ),
-        only("loss.alpha loss.beta", "loss.assigner", "task_aligned"),
-        only("loss.topk loss.assign_by", "loss.assigner", "task_aligned", "simota"),
+        *HEAD_RULES,
         only("loss.focal_gamma", "loss.cls_loss", "focal", "quality_focal", "varifocal"),
         only("loss.focal_alpha", "loss.cls_loss", "focal", "varifocal"),
         Rule("model.pretrained", "model.backbone", lambda run: _yolo(run) and run.model.backbone is None),
@@ -234,9 +229,10 @@ class DetectionRun(RunConfig):
         PRETRAINED_BACKBONE,
         Rule(
             "eval.nms_iou eval.nms eval.nms_agnostic",
-            "model.name=yolo (torchvision's detectors keep their own), several eval.scales, or eval.flip=true",
-            lambda run: _torchvision(run) and not run.eval.flip and len(run.eval.scales) == 1,
-            "model.name",
+            "model.name=yolo (torchvision's detectors keep their own) without model.head=dual (which needs none), several "
+            "eval.scales, or eval.flip=true",
+            lambda run: (_torchvision(run) or head_of(run) == "dual") and not run.eval.flip and len(run.eval.scales) == 1,
+            "model.name model.head",
         ),
         only("eval.soft_nms_sigma", "eval.nms", "soft"),
         only("eval.nms_iou", "eval.nms", "hard"),

@@ -34,6 +34,8 @@ class LossConfig(NamedSection):
     """Gain of the classification loss: a number, or one for each level."""
     dfl: Gain = 1.5
     """Gain of the distribution focal loss: a number, or one for each level."""
+    obj: Gain = 1.0
+    """Gain of the loss of the objectness (of an anchor-based head): a number, or one for each level."""
     box_loss: BoxLoss = "ciou"
     """The box loss is 1 minus this similarity of two boxes: `iou`, `giou`, `diou`, `ciou`, `eiou`, or `nwd`, the normalised
     Wasserstein distance, which small boxes that do not overlap can still learn from."""
@@ -48,14 +50,19 @@ class LossConfig(NamedSection):
     """Weight of objects in `focal` (background has 1 less it); weight of the background in `varifocal`."""
     cls_pw: float = Field(default=1.0, gt=0)
     """Factor on the term of objects in the binary cross entropy (its `pos_weight`); above 1 for more recall."""
+    obj_pw: float = Field(default=1.0, gt=0)
+    """The same for the objectness."""
     class_weights: ClassWeights = "none"
     """Factor on the classification loss of each class: `balanced` for one over its number of training objects, or a number
     for each; their mean becomes 1."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """At an object's points the target of its class loses half of this part, and the other classes get it."""
-    assigner: Assigner = "task_aligned"
+    assigner: Assigner | None = None
     """Which points learn an object: `task_aligned`, the best by score and IoU (TOOD); `simota`, as many as their IoUs sum up
-    to, of the lowest cost (YOLOX); `rule`, those near its centre on the level of its size (FCOS)."""
+    to, of the lowest cost (YOLOX); `rule`, those near its centre on the level of its size (FCOS), or, of an anchor-based head,
+    the anchors of its shape at its cell and two beside it. null: `task_aligned`, of an anchor-based head `rule`."""
+    anchor_t: float = Field(default=4.0, gt=1)
+    """By how many times a side of an object may differ from that of an anchor that learns it."""
     assign_by: Literal["iou", "nwd"] = "iou"
     """How the assigners compare a predicted box with an object: `iou`, or `nwd`, which is above 0 also where they do not
     overlap."""
@@ -70,7 +77,7 @@ class LossConfig(NamedSection):
     size_weights: SizeWeights = SizeWeights()
     """Weights by size; `ddptrain check` reports what part of the box loss each size gets."""
 
-    @field_validator("box", "cls", "dfl")
+    @field_validator("box", "cls", "dfl", "obj")
     @classmethod
     def _gains(cls, value: Gain) -> Gain:
         if min(value, default=0) < 0 if isinstance(value, tuple) else value < 0:

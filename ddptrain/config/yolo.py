@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ddptrain.config.section import NetworkSection, Switch
 
@@ -10,7 +10,7 @@ STRIDES = (4, 8, 16, 32, 64)
 
 
 class YoloConfig(NetworkSection):
-    """The package's own anchor-free detector."""
+    """The package's own detector."""
 
     name: Literal["yolo"] = "yolo"
     """The package's own detector, or a torchvision detector by its torchvision name."""
@@ -19,6 +19,12 @@ class YoloConfig(NetworkSection):
     strides: tuple[int, ...] = (8, 16, 32)
     """Strides of the head's levels, in pixels: some of 4, 8, 16, 32, 64 in a row, such as [4, 8, 16] (small objects) or
     [8, 16, 32, 64] (large images); the backbone ends at the coarsest."""
+    head: Literal["anchor_free", "dual", "anchor_based"] = "anchor_free"
+    """`anchor_free`: distances from a point to the sides of a box; `dual`: two of these, of which one learns a single point for
+    each object and is used, without suppression (YOLOv10); `anchor_based`: anchors with an objectness."""
+    anchors: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    """Of an anchor-based head, for each level, finest first, a list of [width, height] in pixels of the input, as many on each
+    level. null: squares of 1.5, 3 and 6 strides, or, where these miss training boxes, such as fit them."""
     in_channels: int = Field(default=3, ge=1, le=64)
     """Channels of the input image: 3 (RGB), 4 (RGB and depth) or 5 (RGB, depth, and whether the depth is known)."""
     fusion: Literal["early", "add"] = "early"
@@ -43,3 +49,22 @@ class YoloConfig(NetworkSection):
         if not value or value != STRIDES[first : first + len(value)]:
             raise ValueError("must be some of 4, 8, 16, 32, 64 in a row, such as [8, 16, 32] or [4, 8, 16, 32]")
         return value
+
+    @field_validator("anchors")
+    @classmethod
+    def _anchors(
+        cls, value: tuple[tuple[tuple[float, float], ...], ...] | None
+    ) -> tuple[tuple[tuple[float, float], ...], ...] | None:
+        if value is not None:
+            if len({len(level) for level in value}) != 1 or not value[0]:
+                raise ValueError("must be a list of as many [width, height] for each level")
+            if min(side for level in value for anchor in level for side in anchor) <= 0:
+                raise ValueError("sides must be numbers > 0, in pixels")
+        return value
+
+    @model_validator(mode="after")
+    def _level_each(self) -> "YoloConfig":
+        if self.anchors is not None and len(self.anchors) != len(self.strides):
+            levels = len(self.strides)
+            raise ValueError(f"anchors: of {len(self.anchors)} levels, strides has {levels}; give a list for each of {levels}")
+        return self

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ddptrain.config import LossConfig
@@ -21,6 +23,8 @@ class DetectorSettings(NamedTuple):
         loss, evaluation: these sections of the config.
         global_batch: samples of a step over all ranks.
         class_weights: float32 `[C]`: factors on the loss of each class's scores, or None.
+        box_sizes: float64 `[n, 2]`: width and height of the training boxes in pixels of the input; None if not read.
+        seed: of the run.
     """
 
     num_classes: int
@@ -29,6 +33,8 @@ class DetectorSettings(NamedTuple):
     evaluation: DetectionEval
     global_batch: int
     class_weights: Tensor | None = None
+    box_sizes: NDArray[np.float64] | None = None
+    seed: int = 0
 
 
 class Judged(NamedTuple):
@@ -53,10 +59,12 @@ class Detector(Protocol):
         channels: channels of the images that the network takes.
         partial_labels: whether the loss leaves out ignore regions and classes that an image's dataset does not label; else
             both are learned as background.
+        notes: lines for the log about what it made of the training boxes.
     """
 
     channels: int
     partial_labels: bool
+    notes: Sequence[str]
 
     def build(self) -> nn.Module:
         """The network, on the CPU, from torch's current random state or from published weights."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -108,6 +108,7 @@ class TorchvisionDetector:
 
     channels = 3
     partial_labels = False
+    notes: Sequence[str] = ()
 
     def __init__(self, model: TorchvisionConfig, settings: DetectorSettings) -> None:
         self._model, self._settings = model, settings

@@ -50,7 +50,7 @@ def error(folder: Path, text: str, *overrides: str) -> str:
             "model.size: unknown key; known keys: checkpointing, compile, name, pretrained, pretrained_backbone",
         ),
         ("model: {name: fcos_resnet50_fpn, pretraned: true}", "model.pretraned: unknown key; did you mean pretrained?"),
-        ("model: {yolo: 1}", "model.yolo: unknown key; known keys: activation, backbone, checkpointing,"),
+        ("model: {yolo: 1}", "model.yolo: unknown key; known keys: activation, anchors, backbone, checkpointing,"),
         ("loss: {box: [-1, 1, 1]}", "loss.box: [-1, 1, 1]: must be a number ≥ 0, or a list of one for each level"),
         ("1: 2", "1: unknown key; known keys: "),
     ],

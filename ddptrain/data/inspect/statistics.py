@@ -42,6 +42,14 @@ def class_counts(table: AnnotationTable) -> I64:
     return np.bincount(table.labels[table.learned()], minlength=len(table.names))
 
 
+def sides_in_network(table: AnnotationTable, image_size: int) -> F64:
+    """float64 `[n, 2]`: width and height of the learned boxes, letterboxed to a square of `image_size` pixels."""
+    kept = table.learned()
+    boxes = table.boxes[kept].astype(np.float64)
+    scale = image_size / table.sizes.max(1).astype(np.float64)[table.image_of_rows()[kept]]
+    return (boxes[:, 2:] - boxes[:, :2]) * scale[:, None]
+
+
 def box_sizes(table: AnnotationTable, image_size: int) -> Sizes:
     """Sizes of a table's boxes, letterboxed to a square of `image_size` pixels."""
     kept = table.learned()

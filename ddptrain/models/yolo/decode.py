@@ -19,7 +19,7 @@ MAX_CANDIDATES = 30_000
 
 
 @torch.no_grad()
-def detections(pred: Prediction, settings: DetectionEval) -> list[Detections]:
+def detections(pred: Prediction, settings: DetectionEval, one_to_one: bool = False) -> list[Detections]:
     """The detections of each image, best first, boxes in input pixels.
 
     A point may report several classes. Ties keep the order of (point, class), so that the result is a function of
@@ -28,13 +28,17 @@ def detections(pred: Prediction, settings: DetectionEval) -> list[Detections]:
     Args:
         pred: prediction for B images.
         settings: scores at or below its threshold are dropped; how boxes suppress others; how many are kept per image.
+        one_to_one: no object has two points, so that no box suppresses another.
 
     Returns:
         B items.
     """
     scores, boxes = pred.scores(), pred.boxes()
     together = _together if scores.is_cuda else _each
-    return [suppress(box, score, label, settings) for box, score, label in together(scores, boxes, settings.score_threshold)]
+    candidates = together(scores, boxes, settings.score_threshold)
+    if one_to_one:
+        return [Detections(*(column[: settings.max_detections] for column in found)) for found in candidates]
+    return [suppress(box, score, label, settings) for box, score, label in candidates]
 
 
 def _each(scores: Tensor, boxes: Tensor, threshold: float) -> Iterator[Candidates]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from ddptrain.losses.boxes import by_size, similarity
 from ddptrain.losses.scores import background_loss, change_of_loss
 from ddptrain.models.yolo.assign.base import Objects, in_ignore_regions
 from ddptrain.models.yolo.assign.choose import assign
-from ddptrain.models.yolo.prediction import DensePrediction
+from ddptrain.models.yolo.prediction import AnchorPrediction, DensePrediction, DualPrediction, Prediction
 from ddptrain.structures import LossSum
 
 
@@ -21,7 +21,8 @@ class DetectionTerms(NamedTuple):
     """The loss of each image in terms, and what it is divided by.
 
     Attributes:
-        parts: `box`, `cls` and `dfl`, gains included, float32 `[B]`.
+        parts: by the keys of their gains (`box`, `cls`, `dfl`; `obj` in place of the last with an objectness), gains included,
+            float32 `[B]`; of a one-to-one branch with `one_` in front.
         weights: of the k points of each object, float32 `[N, k]`.
     """
 
@@ -51,16 +52,32 @@ class _Pairs(NamedTuple):
 
 
 def detection_loss(
-    pred: DensePrediction, *, annotated: Tensor, config: LossConfig, weights: Tensor | None = None, **targets: Tensor
+    pred: Prediction | DualPrediction,
+    *,
+    annotated: Tensor,
+    config: LossConfig,
+    weights: Tensor | None = None,
+    **targets: Tensor | None,
 ) -> LossSum:
-    """`detection_terms`, whose targets it takes, as sums over a micro batch; the normalizer is the sum of the points'
-    weights, whatever the `weights` of the images, float32 `[B]`."""
-    parts, of_points = detection_terms(pred, annotated=annotated, config=config, **targets)
-    return LossSum.of(parts, of_points.sum(), weights)
+    """`every_term`, whose targets it takes, as sums over a micro batch; the normalizer is the sum of the points' weights,
+    whatever the `weights` of the images, float32 `[B]`."""
+    terms = every_term(pred, annotated=annotated, config=config, **targets)
+    return LossSum.of(terms.parts, terms.weights.sum(), weights)
+
+
+def every_term(pred: Prediction | DualPrediction, *, config: LossConfig, **targets: Any) -> DetectionTerms:
+    """`detection_terms`; of a dual head those of both branches, which choose points by the same metric (YOLOv10, arXiv
+    2405.14458), the one-to-one branch one for each object. The normalizer is that of the one-to-many branch, so the loss of the
+    other, whose points are fewer, is multiplied by topk / 2."""
+    if not isinstance(pred, DualPrediction):
+        return detection_terms(pred, config=config, **targets)
+    many = detection_terms(pred.many, config=config, **targets)
+    one = detection_terms(pred.one, config=config.model_copy(update={"topk": 1}), **targets)
+    return many._replace(parts=many.parts | {f"one_{name}": part * (config.topk / 2) for name, part in one.parts.items()})
 
 
 def detection_terms(
-    pred: DensePrediction,
+    pred: Prediction,
     *,
     boxes: Tensor,
     labels: Tensor,
@@ -78,7 +95,9 @@ def detection_terms(
     """The loss of each image, which does not depend on the other images.
 
     Points that no object got, and whose predicted box lies in an ignore region, add nothing. Classes that are not
-    annotated in an image, or at a point of it, add nothing there.
+    annotated in an image, or at a point of it, add nothing there. The objectness learns the background where all classes are
+    annotated; elsewhere there may be an object of another class, so only the scores of the annotated classes learn 0, as much
+    as the objectness says that there is something.
 
     Args:
         pred: the prediction for B images, any float dtype; the loss is computed in float32.
@@ -95,11 +114,8 @@ def detection_terms(
         pred = pred.float()
         decoded = pred.boxes().detach()
         got = assign(pred, decoded, Objects(boxes, labels, image), annotated, config)
-        keep = None
-        if len(ignore_boxes):
-            taken = torch.zeros_like(pred.logits[..., 0]).view(-1)
-            taken.index_add_(0, got.points.flatten(), got.assigned.flatten().float())
-            keep = ~in_ignore_regions(decoded, ignore_boxes, ignore_image) | (taken.view(decoded.shape[:2]) > 0)
+        mine = got.places(*decoded.shape[:2]) if len(ignore_boxes) or isinstance(pred, AnchorPrediction) else None
+        spared = None if mine is None else in_ignore_regions(decoded, ignore_boxes, ignore_image) & ~mine
         if (
             tiles is not None
             and tile_windows is not None
@@ -115,10 +131,47 @@ def detection_terms(
         if not gains.small == gains.medium == gains.large == 1:
             weight = weight * by_size(truth, gains.small, gains.medium, gains.large)
         pairs = _Pairs(got.points.flatten(), image, labels, truth, got.target.flatten(), weight)
-        box, dfl = _box_sums(pred, pairs, config)
-        cls = _class_sums(pred, pairs, annotated, keep, config, class_weights)
-    parts = {"box": box, "cls": cls, "dfl": dfl}
+        if isinstance(pred, AnchorPrediction) and mine is not None:
+            parts = _anchor_parts(pred, pairs, annotated, mine, spared, config, class_weights)
+        else:
+            box, dfl, _ = _box_sums(pred, pairs, config)
+            keep = None if spared is None else ~spared
+            parts = {"box": box, "cls": _class_sums(pred, pairs, annotated, keep, config, class_weights), "dfl": dfl}
     return DetectionTerms({k: v if isinstance(g := getattr(config, k), tuple) else g * v for k, v in parts.items()}, got.weight)
+
+
+def _anchor_parts(
+    pred: AnchorPrediction,
+    pairs: _Pairs,
+    annotated: Tensor,
+    mine: Tensor,
+    spared: Tensor | None,
+    config: LossConfig,
+    class_weights: Tensor | None,
+) -> dict[str, Tensor]:
+    """The loss of the boxes, the classes and the objectness of each image, `[B]` each.
+
+    Args:
+        annotated: bool `[B, C]` or `[B, P, C]`.
+        mine: bool `[B, P]`: places that are an object's.
+        spared: bool `[B, P]`: places in ignore regions that are not; None for none.
+    """
+    box, _, alike = _box_sums(pred, pairs, config)
+    known = annotated.all(-1)
+    known = (known if annotated.ndim == 3 else known[:, None]).expand_as(mine)
+    other = ~mine if spared is None else ~mine & ~spared
+    kind = (config.cls_loss, config.focal_gamma, config.focal_alpha)
+    background = background_loss(pred.objectness, *kind) * (mine | known & other)
+    pairs = pairs._replace(target=(pairs.target > 0).float())
+    at = pred.objectness.flatten().index_select(0, pairs.row)
+    change = change_of_loss(at, alike.detach().clamp(0, 1) * pairs.target, *kind, config.obj_pw)
+    levels = _by_level(config.obj, pred.strides)
+    if levels is not None:
+        background, change = background * levels, change * levels[pairs.row % len(pred.points)]
+    obj = background.sum(1) + box.new_zeros(len(box)).index_add(0, pairs.image, change)
+    # an object of a class that is not annotated may be there, but none of those that are
+    something = torch.where(mine, 1.0, pred.objectness.detach().sigmoid() * (~known & other))
+    return {"box": box, "cls": _class_sums(pred, pairs, annotated, something, config, class_weights), "obj": obj}
 
 
 def _by_level(gain: float | tuple[float, ...], strides: Tensor) -> Tensor | None:
@@ -146,7 +199,7 @@ def _known_at_points(annotated: Tensor, inside: Tensor, tile_annotated: Tensor, 
 
 
 def _class_sums(
-    pred: DensePrediction,
+    pred: Prediction,
     pairs: _Pairs,
     annotated: Tensor,
     keep: Tensor | None,
@@ -158,7 +211,7 @@ def _class_sums(
     Args:
         annotated: bool `[B, C]`, or `[B, A, C]` where it differs from point to point: classes that are known; the others
             add nothing, not even a gradient.
-        keep: bool `[B, A]`: points that count as background; None for all.
+        keep: bool or float32 `[B, A]`: how much each point counts; None for all alike.
     """
     logits, kind = pred.logits, (config.cls_loss, config.focal_gamma, config.focal_alpha)
     levels, classes = _by_level(config.cls, pred.strides), logits.shape[2]
@@ -192,8 +245,9 @@ def _class_sums(
     return sums + logits.new_zeros(len(logits)).index_add(0, pairs.image, change)
 
 
-def _box_sums(pred: DensePrediction, pairs: _Pairs, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """1 - similarity of the boxes and distribution focal loss of each image, `[B]`, each pair by its weight."""
+def _box_sums(pred: Prediction, pairs: _Pairs, config: LossConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """1 - similarity of the boxes and distribution focal loss of each image, `[B]`, each pair by its weight; and the similarity
+    of each pair, `[n]`."""
     zero = pred.logits.new_zeros(len(pred.logits))
     point, weight = pairs.row % len(pred.points), pairs.weight
 
@@ -203,10 +257,10 @@ def _box_sums(pred: DensePrediction, pairs: _Pairs, config: LossConfig) -> tuple
     own = pred.at(pairs.row)
     alike = similarity(own.boxes()[0], pairs.box, config.box_loss, config.nwd_scale)
     box = sums(1 - alike, _by_level(config.box, pred.strides))
-    if pred.distances.shape[-1] == 1:
-        return box, zero
+    if not isinstance(own, DensePrediction) or own.distances.shape[-1] == 1:
+        return box, zero, alike
     sides = torch.cat([own.points - pairs.box[:, :2], pairs.box[:, 2:] - own.points], 1) / own.strides[:, None]
-    return box, sums(distribution_focal(own.distances[0], sides), _by_level(config.dfl, pred.strides))
+    return box, sums(distribution_focal(own.distances[0], sides), _by_level(config.dfl, pred.strides)), alike
 
 
 def distribution_focal(logits: Tensor, value: Tensor) -> Tensor:

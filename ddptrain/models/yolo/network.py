@@ -13,9 +13,11 @@ from ddptrain.config import YoloConfig
 from ddptrain.config.yolo import STRIDES
 from ddptrain.models.class_layers import Layout
 from ddptrain.models.torchvision_backbone import TorchvisionBackbone
+from ddptrain.models.yolo.anchors import Anchors
 from ddptrain.models.yolo.blocks import ConvNormAct, CspStage, Norm, PyramidPool, scale_to_unit_variance, set_activation
-from ddptrain.models.yolo.heads.anchor_free import DecoupledHead
-from ddptrain.models.yolo.prediction import DensePrediction
+from ddptrain.models.yolo.heads.build import build_head
+from ddptrain.models.yolo.heads.dual import DualHead
+from ddptrain.models.yolo.prediction import DualPrediction, Prediction
 
 
 @dataclass(frozen=True)
@@ -119,14 +121,18 @@ class PathAggregation(nn.Module):
 
 
 class Yolo(nn.Module):
-    """Anchor-free one-stage detector.
+    """One-stage detector.
 
     Raises:
         UserError: the torchvision backbone is unknown or unfit, or its weights are not available.
     """
 
-    def __init__(self, config: YoloConfig, num_classes: int, image_size: int = 640) -> None:
-        """`image_size`: nominal side of the input in pixels; only the prior of the first scores depends on it."""
+    def __init__(self, config: YoloConfig, num_classes: int, image_size: int = 640, anchors: Anchors | None = None) -> None:
+        """
+        Args:
+            image_size: nominal side of the input in pixels; only the prior of the first scores depends on it.
+            anchors: of an anchor-based head whose config has none; None for those that go with the strides.
+        """
         super().__init__()
         size, strides, norm = SIZES[config.size], config.strides, config.norm
         self.backbone: CspBackbone | TorchvisionBackbone
@@ -138,19 +144,22 @@ class Yolo(nn.Module):
             )
         channels = size.channels(strides)
         self.neck = PathAggregation(self.backbone.channels, channels, size.neck_depth, norm)
-        self.head = DecoupledHead(channels, strides, num_classes, config.reg_max, norm, image_size)
+        self.head = build_head(config, channels, num_classes, image_size, anchors)
         set_activation(self, config.activation)
         if norm in ("frozen", "none"):
             scale_to_unit_variance(self, config.in_channels)
         self.head.init_outputs()
 
-    def forward(self, images: Tensor) -> DensePrediction:
-        """Images float `[B, in_channels, H, W]` in 0..1, H and W multiples of 32; for a coarsest stride of 64 they are
+    def forward(self, images: Tensor, both: bool = False) -> Prediction | DualPrediction:
+        """The prediction, of a dual head that of the branch that is used; in training, or with `both`, of both.
+
+        Images float `[B, in_channels, H, W]` in 0..1, H and W multiples of 32; for a coarsest stride of 64 they are
         enlarged by zeros on the right and below where they are no multiples of 64."""
         beyond = [-side % self.head.strides[-1] for side in images.shape[2:]]
         if any(beyond):
             images = F.pad(images, (0, beyond[1], 0, beyond[0]))
-        return self.head(self.neck(self.backbone(images)))
+        maps = self.neck(self.backbone(images))
+        return self.head(maps, both) if isinstance(self.head, DualHead) else self.head(maps)
 
     def class_layers(self) -> dict[str, Layout]:
-        return {f"head.logits.{i}": Layout() for i in range(len(self.head.logits))}
+        return {f"head.{name}": layout for name, layout in self.head.class_layers().items()}

@@ -62,6 +62,66 @@ class DensePrediction(NamedTuple):
         return (PRIOR * self.strides)[:, None].expand(-1, 2)
 
 
-Prediction = DensePrediction
+class AnchorPrediction(NamedTuple):
+    """The prediction of an anchor-based head for P = points x anchors places of each image, the anchors of a point one after
+    the other.
+
+    Attributes:
+        logits: `[B, P, classes]`, before the sigmoid: which class an object has, if there is one.
+        objectness: `[B, P]`, before the sigmoid: whether there is one, and how well its box fits.
+        offsets: `[B, P, 4]`: centre and size, before the sigmoid.
+        points: float32 `[P, 2]`: centres of the cells (x, y) in input pixels.
+        strides: float32 `[P]`: stride of the level of each place, in input pixels.
+        shapes: float32 `[P, 2]`: width and height of the anchor of each place, in input pixels.
+        anchors: float32 `[levels, anchors, 2]`: the same of each level, finest first.
+    """
+
+    logits: Tensor
+    objectness: Tensor
+    offsets: Tensor
+    points: Tensor
+    strides: Tensor
+    shapes: Tensor
+    anchors: Tensor
+
+    def boxes(self) -> Tensor:
+        """Boxes `[B, P, 4]` in input pixels, float32: centres up to a stride from the cell's in x and y, sides up to four times
+        the anchor's."""
+        part = 2 * self.offsets.float().sigmoid()
+        centre = self.points + (part[..., :2] - 1) * self.strides[:, None]
+        half = part[..., 2:].square() * self.shapes / 2
+        return torch.cat([centre - half, centre + half], -1)
+
+    def float(self) -> AnchorPrediction:
+        return self._replace(logits=self.logits.float(), objectness=self.objectness.float(), offsets=self.offsets.float())
+
+    def scores(self) -> Tensor:
+        """float32 `[B, P, classes]` in 0..1."""
+        return self.logits.float().sigmoid() * self.objectness.float().sigmoid()[..., None]
+
+    def scores_of(self, image: Tensor, labels: Tensor) -> Tensor:
+        """float32 `[n, P]`: scores of some images for a class each; both int64 `[n]`."""
+        return self.logits[image, :, labels].float().sigmoid() * self.objectness[image].float().sigmoid()
+
+    def at(self, row: Tensor) -> AnchorPrediction:
+        """The offsets at some places of the batch, int64 `[n]` in `[B * P]`, as if of one image; all of the scores."""
+        point, offsets = row % len(self.points), self.offsets.flatten(0, 1).index_select(0, row)
+        return self._replace(
+            offsets=offsets[None], points=self.points[point], strides=self.strides[point], shapes=self.shapes[point]
+        )
+
+    def sizes(self) -> Tensor:
+        """float32 `[P, 2]`: width and height that a box has at first, in pixels."""
+        return self.shapes
+
+
+class DualPrediction(NamedTuple):
+    """The predictions of both branches of a dual head, see `heads.dual`."""
+
+    many: DensePrediction
+    one: DensePrediction
+
+
+Prediction = DensePrediction | AnchorPrediction
 Alike = Callable[[Tensor, Tensor], Tensor]
 """How alike boxes `[..., 4]` are, in 0..1."""

@@ -50,13 +50,11 @@ def levels(model: nn.Module, channels: int) -> list[Level]:
         strip = torch.zeros(1, channels, max(strides), _FARTHEST, dtype=torch.float64, requires_grad=True)
         logits = linear(strip).logits[0, :, 0]
         out, first = [], 0
-        for stride in strides:
-            rows, columns = max(strides) // stride, _FARTHEST // stride
-            point = first + (rows // 2) * columns + columns // 2
-            (gradient,) = torch.autograd.grad(logits[point], strip, retain_graph=True)
+        for stride, longest in zip(strides, linear.head.longest()):
+            rows, columns, places = max(strides) // stride, _FARTHEST // stride, linear.head.per_point
+            place = first + ((rows // 2) * columns + columns // 2) * places
+            (gradient,) = torch.autograd.grad(logits[place], strip, retain_graph=True)
             field = int((gradient.abs().amax((0, 1, 2)) > 0).sum())
-            bins = linear.head.reg_max
-            # a distribution over the distance to each side ends at (bins - 1) strides
-            out.append(Level(stride, field, 2 * (bins - 1) * stride if bins > 1 else None))
-            first += rows * columns
+            out.append(Level(stride, field, longest))
+            first += rows * columns * places
     return out

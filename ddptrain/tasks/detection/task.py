@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import DetectionRun
+from ddptrain.config import DetectionRun, YoloConfig
 from ddptrain.config.detection_augment import MIXING, DetectionAugment
 from ddptrain.data.augment.partners import Partners, refuse_few
 from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.depth import DepthMaps, depth_of_file, find_depth
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.images.read import BadImage
-from ddptrain.data.inspect.statistics import class_counts
+from ddptrain.data.inspect.statistics import class_counts, sides_in_network
 from ddptrain.data.samples.compose import Source, compose
 from ddptrain.data.samples.detection import DetectionSamples
 from ddptrain.data.stream.balance import Balance, Boxes
@@ -73,8 +73,9 @@ class DetectionTask(TableTask):
         self._build_detector(np.ones(len(config.classes), np.int64))
         self.channels = self.detector.channels
 
-    def _build_detector(self, objects: np.ndarray) -> None:
-        """Set `detector`; `objects`: of each class in training, int64 `[C]`, for a loss that balances the classes."""
+    def _build_detector(self, objects: np.ndarray, sizes: np.ndarray | None = None) -> None:
+        """Set `detector`; `objects`: of each class in training, int64 `[C]`, for a loss that balances the classes; `sizes`: of
+        its boxes, float64 `[n, 2]`, for anchors that fit them."""
         config = self.config
         weights = class_weights(config.loss.class_weights, objects)
         settings = DetectorSettings(
@@ -84,14 +85,20 @@ class DetectionTask(TableTask):
             config.eval,
             config.train.global_batch,
             None if weights is None else weights / weights.mean(),
+            sizes,
+            config.seed,
         )
         self.detector = DETECTORS[config.model.name](config.model, settings)
 
     def read(self) -> None:
         config = self.config
         train, depth = self._with_depth("train")
-        if config.loss.class_weights == "balanced":
-            self._build_detector(np.sum([class_counts(s.table) for s in train if s.used], 0))
+        anchors = isinstance(config.model, YoloConfig) and config.model.head == "anchor_based"
+        if config.loss.class_weights == "balanced" or anchors:
+            used = [s.table for s in train if s.used]
+            sizes = np.concatenate([sides_in_network(t, config.data.image_size) for t in used]) if anchors else None
+            self._build_detector(np.sum([class_counts(t) for t in used], 0), sizes)
+            self.notes += self.detector.notes
         self.read_truth()
         self._refuse_missing(train)
         self.accept(train, self.val_sets)

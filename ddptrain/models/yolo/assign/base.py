@@ -51,6 +51,12 @@ class Assignment:
         """bool `[N]`: objects of which no point learns anything."""
         return ~(self.weight > 0).any(1)
 
+    def places(self, images: int, points: int) -> Tensor:
+        """bool `[images, points]`: those that are an object's."""
+        taken = torch.zeros(images * points, device=self.points.device)
+        taken.index_add_(0, self.points.flatten(), self.assigned.flatten().float())
+        return taken.view(images, points) > 0
+
 
 def chunks(objects: int, points: int) -> Iterator[slice]:
     """Parts of the objects that are looked at in one go."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -18,18 +20,13 @@ def give_each_a_point(got: Assignment, pred: Prediction, objects: Objects, image
     """
     p = len(pred.points)
     lacking = got.without_point()
-    points, assigned, target, weight = (
-        got.points.clone(),
-        got.assigned & ~lacking[:, None],
-        got.target.clone(),
-        got.weight.clone(),
-    )
-    taken = torch.zeros(images * p, device=points.device)
-    taken.index_add_(0, points.flatten(), assigned.flatten().float())
+    got = replace(got, assigned=got.assigned & ~lacking[:, None])
+    points, assigned, target, weight = (x.clone() for x in (got.points, got.assigned, got.target, got.weight))
+    taken = got.places(images, p).view(-1)
     left = lacking.nonzero()[:, 0]
     while len(left):
         distance = _distance(objects.boxes[left], pred)
-        distance = distance.where(taken.view(images, p)[objects.image[left]] == 0, torch.inf)
+        distance = distance.masked_fill(taken.view(images, p)[objects.image[left]], torch.inf)
         nearest, point = distance.min(1)
         point = point + objects.image[left] * p
         first = left.new_full((images * p,), len(points)).scatter_reduce_(0, point, left, "amin")
@@ -38,7 +35,7 @@ def give_each_a_point(got: Assignment, pred: Prediction, objects: Objects, image
             break
         place = point[torch.isin(left, won)]
         points[won, 0], assigned[won, 0], target[won, 0], weight[won, 0] = place, True, 1.0, 1.0
-        taken[place] = 1
+        taken[place] = True
         left = left[~torch.isin(left, won)]
     return Assignment(points, assigned, target, weight)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddptrain.models.class_layers import Layout
 from ddptrain.models.norms import Norm
 from ddptrain.models.yolo.blocks import ConvNormAct
 from ddptrain.models.yolo.prediction import PRIOR, DensePrediction
@@ -27,6 +28,8 @@ class DecoupledHead(nn.Module):
         reg_max: bins per distance; 1 predicts the distance itself, kept positive by a softplus.
         image_size: nominal side of the input in pixels, for the prior of the scores.
     """
+
+    per_point = 1
 
     def __init__(
         self,
@@ -55,6 +58,14 @@ class DecoupledHead(nn.Module):
             nn.Sequential(ConvNormAct(c, box, 3, norm), ConvNormAct(box, box, 3, norm)) for c in channels
         )
         self.distances = nn.ModuleList(nn.Conv2d(box, 4 * reg_max, 1) for _ in channels)
+
+    def class_layers(self) -> dict[str, Layout]:
+        return {f"logits.{i}": Layout() for i in range(len(self.logits))}
+
+    def longest(self) -> list[int | None]:
+        """Side in pixels of the largest box of each level; None for no limit."""
+        # a distribution over the distance to each side ends at (reg_max - 1) strides
+        return [2 * (self.reg_max - 1) * s if self.reg_max > 1 else None for s in self.strides]
 
     @torch.no_grad()
     def init_outputs(self) -> None:
