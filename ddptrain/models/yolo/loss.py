@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddptrain.config import LossConfig
+from ddptrain.config.detection_loss import SizeWeights
 from ddptrain.losses.boxes import by_size, similarity
 from ddptrain.losses.scores import background_loss, change_of_loss
 from ddptrain.models.yolo.assign.base import Objects, in_ignore_regions
@@ -127,9 +128,7 @@ def detection_terms(
             annotated = _known_at_points(annotated, inside, tile_annotated, tile_image)
         k = got.points.shape[1]
         image, labels, truth = (t.repeat_interleave(k, 0) for t in (image, labels, boxes))
-        weight, gains = got.weight.flatten(), config.size_weights
-        if not gains.small == gains.medium == gains.large == 1:
-            weight = weight * by_size(truth, gains.small, gains.medium, gains.large)
+        weight = _sized(got.weight.flatten(), truth, config.size_weights)
         pairs = _Pairs(got.points.flatten(), image, labels, truth, got.target.flatten(), weight)
         if isinstance(pred, AnchorPrediction) and mine is not None:
             parts = _anchor_parts(pred, pairs, annotated, mine, spared, config, class_weights)
@@ -138,6 +137,13 @@ def detection_terms(
             keep = None if spared is None else ~spared
             parts = {"box": box, "cls": _class_sums(pred, pairs, annotated, keep, config, class_weights), "dfl": dfl}
     return DetectionTerms({k: v if isinstance(g := getattr(config, k), tuple) else g * v for k, v in parts.items()}, got.weight)
+
+
+def _sized(weight: Tensor, boxes: Tensor, gains: SizeWeights) -> Tensor:
+    """`weight` `[n]` times the gains by the size of the boxes `[n, 4]`."""
+    if gains.small == gains.medium == gains.large == 1:
+        return weight
+    return weight * by_size(boxes, gains.small, gains.medium, gains.large)
 
 
 def _anchor_parts(
