@@ -7,6 +7,7 @@ import numpy as np
 
 from ddptrain.data.tables.base import F64, I64
 from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.windows import Tiles
 from ddptrain.structures import COCO_AREAS
 
 EXPECTED = 2.0
@@ -42,12 +43,19 @@ def class_counts(table: AnnotationTable) -> I64:
     return np.bincount(table.labels[table.learned()], minlength=len(table.names))
 
 
-def sides_in_network(table: AnnotationTable, image_size: int) -> F64:
-    """float64 `[n, 2]`: width and height of the learned boxes, letterboxed to a square of `image_size` pixels."""
-    kept = table.learned()
-    boxes = table.boxes[kept].astype(np.float64)
-    scale = image_size / table.sizes.max(1).astype(np.float64)[table.image_of_rows()[kept]]
-    return (boxes[:, 2:] - boxes[:, :2]) * scale[:, None]
+def sides_in_network(table: AnnotationTable, image_size: int, tiles: Tiles | None = None) -> F64:
+    """float64 `[n, 2]`: width and height of the learned boxes in pixels of the input: the image, or each tile that shows a box,
+    letterboxed to a square of `image_size` pixels."""
+    if tiles is None:
+        rows = np.flatnonzero(table.learned())
+        sides = table.sizes.astype(np.float64)[table.image_of_rows()[rows]]
+        frames = np.concatenate([np.zeros_like(sides), sides], 1)
+    else:
+        shown, rows = tiles.learned(table)
+        frames = tiles.windows[shown].astype(np.float64)
+    boxes = table.boxes[rows].astype(np.float64)
+    sides = np.minimum(boxes[:, 2:], frames[:, 2:]) - np.maximum(boxes[:, :2], frames[:, :2])
+    return sides * (image_size / (frames[:, 2:] - frames[:, :2]).max(1, keepdims=True))
 
 
 def box_sizes(table: AnnotationTable, image_size: int) -> Sizes:

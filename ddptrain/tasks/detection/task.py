@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config import DetectionRun, YoloConfig
+from ddptrain.config import DetectionRun
 from ddptrain.config.detection_augment import MIXING, DetectionAugment
 from ddptrain.data.augment.partners import Partners, refuse_few
 from ddptrain.data.formats.cache import read_cached
@@ -28,18 +28,16 @@ from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.data.tables.windows import Tiles, cut_boxes
 from ddptrain.errors import UserError
-from ddptrain.losses.image_labels import class_weights
 from ddptrain.metrics.arrays import DetectionArrays
 from ddptrain.metrics.matches import Matches
 from ddptrain.metrics.outcome import BoxOutcome
 from ddptrain.models import test_time
-from ddptrain.models.build import DETECTORS
-from ddptrain.models.detector import DetectorSettings
 from ddptrain.reporting import pictures
 from ddptrain.structures import Batch, Detections, LossSum, SampleKey
 from ddptrain.system.printable import counted
 from ddptrain.tasks.base import FileAnswer, Prediction, Predictions
 from ddptrain.tasks.detection.advice import report_advice
+from ddptrain.tasks.detection.build import build_detector, reads_boxes
 from ddptrain.tasks.detection.inspect import report_sizes
 from ddptrain.tasks.detection.scale import resize, side_of_step
 from ddptrain.tasks.detection.scores import detections_of, match_all, mean_losses, score, truth_of
@@ -70,41 +68,23 @@ class DetectionTask(TableTask):
     def __init__(self, config: DetectionRun) -> None:
         super().__init__(config)
         self.sides = config.sides
-        self._build_detector(np.ones(len(config.classes), np.int64))
+        self.detector = build_detector(config, np.ones(len(config.classes), np.int64))
         self.channels = self.detector.channels
-
-    def _build_detector(self, objects: np.ndarray, sizes: np.ndarray | None = None) -> None:
-        """Set `detector`; `objects`: of each class in training, int64 `[C]`, for a loss that balances the classes; `sizes`: of
-        its boxes, float64 `[n, 2]`, for anchors that fit them."""
-        config = self.config
-        weights = class_weights(config.loss.class_weights, objects)
-        settings = DetectorSettings(
-            len(config.classes),
-            config.data.image_size,
-            config.loss,
-            config.eval,
-            config.train.global_batch,
-            None if weights is None else weights / weights.mean(),
-            sizes,
-            config.seed,
-        )
-        self.detector = DETECTORS[config.model.name](config.model, settings)
 
     def read(self) -> None:
         config = self.config
         train, depth = self._with_depth("train")
-        anchors = isinstance(config.model, YoloConfig) and config.model.head == "anchor_based"
-        if config.loss.class_weights == "balanced" or anchors:
-            used = [s.table for s in train if s.used]
-            sizes = np.concatenate([sides_in_network(t, config.data.image_size) for t in used]) if anchors else None
-            self._build_detector(np.sum([class_counts(t) for t in used], 0), sizes)
-            self.notes += self.detector.notes
         self.read_truth()
         self._refuse_missing(train)
         self.accept(train, self.val_sets)
         if not self.detector.partial_labels and any((s.table.ignore | s.table.crowd).any() for s in train):
             self.notes.append(f"warning: {config.model.name} learns what is in ignore regions and crowds as background")
         tiles = self.tiles(train, cut_boxes)
+        if reads_boxes(config):
+            used = [(s.table, cut) for s, cut in zip(train, tiles) if s.used]
+            sizes = np.concatenate([sides_in_network(table, config.data.image_size, cut) for table, cut in used])
+            self.detector = build_detector(config, np.sum([class_counts(table) for table, _ in used], 0), sizes)
+            self.notes += self.detector.notes
         self.sampler = self._sampler([s.table for s in train], tiles)
         refuse_few(config.data.augment, sum(len(t or s.table) for t, s in zip(tiles, train) if s.used))
         partners = self.partners(config.data.augment, *MIXING)
