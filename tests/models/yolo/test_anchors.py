@@ -66,16 +66,15 @@ def test_cells_beyond_the_image_are_left_out() -> None:
 
 
 def test_the_objectness_learns_how_well_boxes_fit() -> None:
-    """At an object's places the entropy against the similarity, elsewhere against 0; `obj_pw` is a factor on the former's part."""
+    """At an object's places the entropy against the similarity, elsewhere against 0; `obj_pw` is a factor on the former."""
     pred = predict()
     objects: dict[str, Any] = {
         "boxes": torch.tensor([[20.0, 10, 50, 40]]), "labels": torch.tensor([1]), "image": torch.tensor([0]),
         "ignore_boxes": torch.zeros(0, 4), "ignore_image": torch.zeros(0, dtype=torch.int64),
         "annotated": torch.ones(1, 3, dtype=torch.bool),
     }  # fmt: skip
-    got = assign(
-        pred, pred.boxes(), Objects(objects["boxes"], objects["labels"], objects["image"]), objects["annotated"], LossConfig()
-    )
+    truth = Objects(objects["boxes"], objects["labels"], objects["image"])
+    got = assign(pred, pred.boxes(), truth, objects["annotated"], LossConfig())
     mine = got.points[got.assigned]
     loss = detection_loss(pred, **objects, config=LossConfig(box_loss="iou", obj=2.0, obj_pw=3.0))
     inside, target = pred.boxes()[0], torch.zeros_like(pred.objectness[0])
@@ -88,11 +87,13 @@ def test_the_objectness_learns_how_well_boxes_fit() -> None:
     expected = -(3 * target * score.log() + (1 - target) * (1 - score).log()).sum()
     torch.testing.assert_close(loss.parts["obj"], 2 * expected, rtol=1e-4, atol=1e-4)
     assert loss.normalizer == len(mine) > 0
-    by_level = [
-        float(detection_loss(pred, **objects, config=LossConfig(obj=tuple(float(i == k) for i in range(3)))).parts["obj"])
-        for k in range(3)
-    ]
-    assert sum(by_level) == pytest.approx(float(detection_loss(pred, **objects, config=LossConfig()).parts["obj"]), rel=1e-5)
+
+    def obj(gain: Any) -> float:
+        return float(detection_loss(pred, **objects, config=LossConfig(obj=gain)).parts["obj"])
+
+    by_level = [obj(tuple(float(i == level) for i in range(3))) for level in range(3)]
+    assert min(by_level) > 0
+    assert sum(by_level) == pytest.approx(obj(1.0), rel=1e-5)
 
 
 def test_the_best_possible_recall_by_hand() -> None:
