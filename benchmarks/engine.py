@@ -75,6 +75,7 @@ class TinyTask:
     contents = ()
     monitors = ("accuracy",)
     train = None  # only asked for the names of unreadable images
+    balance = None
 
     def __init__(self) -> None:
         self.sampler = DistributedWeightedSampler([1000, 1000], [1, 1], block=BATCH, num_replicas=1, rank=0, names=["a", "b"])
@@ -82,6 +83,10 @@ class TinyTask:
     def build_model(self) -> nn.Module:
         """The same network as everybody's."""
         return network()
+
+    def at_step(self, batch: Batch, number: int) -> Batch:
+        """As it is."""
+        return batch
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         """Cross entropy, summed, with its parts."""

@@ -172,8 +172,8 @@ def test_every_command_and_option_that_is_named_is_there() -> None:
     for where, text in spoken():
         if where.startswith("launch/sbatch.py"):  # a batch script, for sbatch and srun
             continue
-        for command, options in re.findall(r"`ddptrain ([a-z]+)([^`]*)`", text) + re.findall(
-            r"(?:or use|see|\() ?ddptrain ([a-z]+)([^;)]*)", text
+        for command, options in re.findall(r"`ddptrain ([a-z-]+)([^`]*)`", text) + re.findall(
+            r"(?:or use|see|\() ?ddptrain ([a-z-]+)([^;)]*)", text
         ):
             found += 1
             assert command in known, f"{where}: there is no command {command}"

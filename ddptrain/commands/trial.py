@@ -35,6 +35,8 @@ ALONE = (
     "checkpoint.every_steps=null", "data.cache=none", "monitor.profile=0",
 )  # fmt: skip
 """One evaluation and one checkpoint, at the end."""
+MIXING = ("mosaic", "mosaic9", "mixup", "cutmix", "copy_paste")
+"""Augmentations that end with `data.augment.close_epochs`."""
 STILL = ("scale", "translate", "hflip", "hsv_h", "hsv_s", "hsv_v")
 """The augmentations that are on by default."""
 
@@ -54,8 +56,8 @@ class Trial:
     def dry_run(self) -> int:
         """Make two steps, one evaluation and one checkpoint; returns the exit status, and raises what the run would raise."""
         train_section = self.config.train
-        mixed = any(getattr(self.config.data.augment, kind, 0) for kind in ("mosaic", "mixup", "cutmix"))
-        keys = (f"train.steps={DRY_STEPS}", *(["data.augment.close_epochs=0"] if mixed else []))
+        mixed, to_the_end = any(getattr(self.config.data.augment, kind, 0) for kind in MIXING), 0
+        keys = (f"train.steps={DRY_STEPS}", *([f"data.augment.close_epochs={to_the_end}"] if mixed else []))
         with self._config("dry-run", keys) as (config, main):
             status = train(config, self.stop, self.notes)
             if status != FINISHED or not main:

@@ -79,6 +79,7 @@ class Measured:
 def measure(task: Task, state: RunState, batches: Sequence[Batch]) -> Measured:
     """Update a state, of no use afterwards, on the same micro batches again and again, at the rate after the warm-up."""
     held = state.schedule = Held(state.schedule, state.step)
+    state.stepper.at_step = lambda batch, number: batch  # one size, so that the losses compare
     model, batches = state.model, [batch.to(state.stepper.device) for batch in batches]
     parts = _part_gradients(task, model, batches[0])
     before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad and p.dim() > 1}
