@@ -31,7 +31,7 @@ def matrix(values: NDArray[np.integer], rows: Sequence[str], columns: Sequence[s
     out[TOP:, NAMES : NAMES + grid.shape[1]] = grid
     _write(out, "rows: truth, columns: prediction, % of the row", 6, 18)
     for j, name in enumerate(columns):
-        _write(out, fitted(printable(name), cell + 4), NAMES + j * cell + 2, TOP - (8 if j % 2 else 22), 0.36)
+        _write(out, fitted(printable(name), 2 * cell - 4), NAMES + j * cell + 2, TOP - (8 if j % 2 else 22), 0.36)
     for i, name in enumerate(rows):
         _write(out, fitted(printable(name), NAMES - 8), 4, TOP + i * cell + cell // 2 + 5)
         for j in range(len(columns)):

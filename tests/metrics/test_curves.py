@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from metric_worlds import found, perturbed, truth
 
-from ddptrain.metrics.curves import GRID, calibration, class_curve, confusion, mean_curve, of_images, point
+from ddptrain.metrics.curves import (
+    GRID,
+    calibration,
+    class_curve,
+    confusion,
+    counts,
+    counts_of_answers,
+    mean_curve,
+    of_images,
+    point,
+)
 from ddptrain.metrics.matching import match
 
 A, B, C = ((x, 0.0, x + 10.0, 10.0) for x in (0, 100, 200))
@@ -30,6 +40,15 @@ def test_a_curve_holds_what_each_threshold_keeps() -> None:
     assert mean.f1.max() == pytest.approx(4 / 5)
     assert mean.f1[np.searchsorted(GRID, 0.95)] == 0
     assert mean_curve([class_curve(matches, 1)]) is None
+
+
+def test_counts_from_each_hundredth_on() -> None:
+    world = truth([(0, A, 0), (0, B, 0)], 1, 2)
+    matches = match(world, found([(0, A, 0, 0.9), (0, NOWHERE, 0, 0.5), (0, B, 0, 0.5), (0, C, 0, 0.125)]))
+    columns = counts(matches, 0)
+    assert [[int(c[i]) for c in columns] for i in (0, 30, 70, 95)] == [[2, 2, 0, 0], [2, 1, 0, 0], [1, 0, 1, 0], [0, 0, 2, 0]]
+    answers = counts_of_answers(np.array([0.2, 0.8, 0.6]), np.array([False, True, False]))
+    assert [[int(c[i]) for c in answers] for i in (0, 50, 90)] == [[1, 2, 0, 0], [1, 1, 0, 1], [0, 0, 1, 2]]
 
 
 def test_confusion_has_a_background() -> None:

@@ -16,6 +16,8 @@ from ddptrain.reporting.trackers.base import Counts, Watched
 
 SHOWN = 10
 """False alarms, and misses, that are shown, each of another image."""
+LEAST = 0.05
+"""Confidence below which a detection is never looked at alone: an untrained detector has thousands there, which take time."""
 MOST_CLASSES = 20
 """Classes that have a curve of their own, the first ones."""
 
@@ -25,10 +27,11 @@ def watched(outcome: BoxOutcome, read: Callable[[int], np.ndarray], confidence: 
 
     Args:
         read: gives the pixels of an image by its number; may raise `BadImage`.
-        confidence: from which on detections count in the confusion matrix and among the misses; NaN for 0.5.
+        confidence: from which on detections count in the confusion matrix and among the misses, if it is not below 0.05; NaN
+            for 0.5.
     """
     m, classes = outcome.matches, outcome.classes
-    confidence = 0.5 if np.isnan(confidence) else confidence
+    confidence = 0.5 if np.isnan(confidence) else max(confidence, LEAST)
     by_class = {name: Counts(*curves.counts(m, k)) for k, name in enumerate(classes)}
     whole = Counts(*(np.sum(columns, 0) for columns in zip(*by_class.values())))
     counted = m.result[0, 0] >= 0
