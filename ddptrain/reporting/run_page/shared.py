@@ -14,6 +14,8 @@ STEP = "step (update of the weights)"
 MAIN = ("AP", "AP50", "APs", "mIoU", "mean_accuracy", "accuracy", "balanced_accuracy", "f1", "auc")
 """Metrics that head a page, where there are no intervals that say which do."""
 HEADLINES = 4
+DRAWN = 24
+"""Classes up to which each has a curve over the steps."""
 LEARNED = ("step", "loss", "gradient_norm")
 """Columns of steps.csv that are not parts of the loss."""
 
@@ -78,8 +80,9 @@ def dataset_table(run: RunFacts) -> Numbers | None:
 
 def _by_name(run: RunFacts, scope: str, names: Sequence[str], title: str) -> Numbers | None:
     prefix = {name: f"{scope}/{name}/" for name in names}
-    found = [k.removeprefix(p) for p in prefix.values() for k in run.metrics if k.startswith(p)]
-    keys = [key for key in dict.fromkeys(found) if "/" not in key]
+    known = set(prefix.values())
+    found = [key for head, slash, key in (k.rpartition("/") for k in run.metrics) if head + slash in known]
+    keys = list(dict.fromkeys(found))
     if not keys:
         return None
     main = next((h.name for h in headlines(run) if h.name in keys), keys[0])
@@ -114,7 +117,7 @@ def curves(run: RunFacts) -> list[Chart]:
     charts = [Chart("loss", STEP, "mean loss", _some([training, *_columns(run, {"loss": "validation"})]))]
     charts.append(Chart("parts of the training loss", STEP, "mean loss", _some(parts) if len(parts) > 1 else []))
     charts.append(_metric_chart("metrics", _columns(run, {name: name for name in main})))
-    for scope, names in (("class", run.classes), ("dataset", _val_names(run))):
+    for scope, names in (("class", run.classes if len(run.classes) <= DRAWN else ()), ("dataset", _val_names(run))):
         of = {f"{scope}/{name}/{key}": name for name in names for key in main[:1]}
         charts.append(_metric_chart(f"{main[0] if main else ''} by {scope}", _columns(run, of) if len(of) > 1 else []))
     charts.append(Chart("learning rate", STEP, "rate per step", _columns(run, {"lr": "learning rate"})))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from written_run import EVIL, FILE, SET, write_run
 
 from ddptrain.errors import UserError
+from ddptrain.reporting.run_page.findings import Findings, write_findings
+from ddptrain.reporting.run_page.parts import Chart, Line, Matrix, Picture, Section
 from ddptrain.reporting.run_page.single import write_page
 
 VOID = ("meta", "img", "br", "hr", "link", "input")
@@ -79,6 +83,24 @@ def test_a_picture_that_is_large_gets_smaller(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     assert (run / "report" / "worst.jpg").stat().st_size > 1e6
     assert write_page(run).stat().st_size < 0.8e6
+
+
+def test_a_thousand_classes_fit(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    names = [f"class number {i}" for i in range(1000)]
+    config = json.loads((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(json.dumps(config | {"classes": names}))
+    keys = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR", "precision", "recall", "F1")
+    metrics = {f"class/{name}/{key}": i / 1007 for i, name in enumerate(names) for key in keys}
+    curves = [
+        Line(name, np.linspace(0, 1, 300).tolist(), np.linspace(1, i / 24, 300).tolist()) for i, name in enumerate(names[:24])
+    ]
+    parts = [Chart("F1", "confidence", "F1", curves)] * 4
+    matrix = Matrix("boxes", names, np.diag(range(1000)).tolist())
+    picture = Picture("worst.jpg", "noise")
+    sections = [Section("all", "All", [*parts, matrix, picture, picture, picture])]
+    write_findings(run / "report", Findings({"step": 8}, {"AP": 0.5} | metrics, {}, sections))
+    assert 1e6 < write_page(run).stat().st_size < 5e6
 
 
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
