@@ -44,11 +44,13 @@ class Judged(NamedTuple):
         detections: of each image.
         losses: its loss parts by name, float32 `[B]`.
         normalizers: what their sum is divided by, float32 `[B]`.
+        without_point: objects that the assigner leaves without a point, float32 `[B]`; None where there is no such thing.
     """
 
     detections: Sequence[Detections]
     losses: Mapping[str, Tensor]
     normalizers: Tensor
+    without_point: Tensor | None = None
 
 
 class Detector(Protocol):

@@ -53,7 +53,8 @@ class YoloDetector:
         """Both from one forward pass."""
         prediction = model(batch.unit_images(), both=True)
         terms = every_term(prediction, **batch.targets, **self._weights(batch), config=self._settings.loss)
-        return Judged(self._decode(prediction), terms.parts, terms.normalizers(batch.targets["image"]))
+        image = batch.targets["image"]
+        return Judged(self._decode(prediction), terms.parts, terms.normalizers(image), terms.without_point(image))
 
     def _decode(self, prediction: Prediction | DualPrediction) -> list[Detections]:
         used = prediction.one if isinstance(prediction, DualPrediction) else prediction

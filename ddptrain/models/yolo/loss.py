@@ -32,7 +32,14 @@ class DetectionTerms(NamedTuple):
 
     def normalizers(self, image: Tensor) -> Tensor:
         """float32 `[B]`: the weights of each image; `image` int64 `[N]` is the row of each object."""
-        return self.parts["cls"].new_zeros(len(self.parts["cls"])).index_add(0, image, self.weights.sum(1))
+        return self._by_image(image, self.weights.sum(1))
+
+    def without_point(self, image: Tensor) -> Tensor:
+        """float32 `[B]`: the objects of each image of which no point learns anything; `image` as above."""
+        return self._by_image(image, (self.weights <= 0).all(1).float())
+
+    def _by_image(self, image: Tensor, value: Tensor) -> Tensor:
+        return self.parts["cls"].new_zeros(len(self.parts["cls"])).index_add(0, image, value)
 
 
 class _Pairs(NamedTuple):

@@ -37,9 +37,9 @@ def report_sizes(config: DetectionRun, sets: Sequence[DataSet], out: Inspection)
     section.rows = rows
     if isinstance(config.model, YoloConfig):
         _report_box_loss(config.loss.size_weights, sets, sizes, section, out)
-        if config.model.reg_max > 1:
-            # a distribution over the distance to each side ends at (bins - 1) strides of the coarsest level
-            _report_too_long(2 * (config.model.reg_max - 1) * max(config.model.strides), side, sets, sizes, out)
+        reach, advice = reach_of(config.model)
+        if reach is not None:
+            _report_too_long(reach, advice, side, sets, sizes, out)
     section.figures.append(_sizes_figure(sets, sizes, side))
     out.sections.append(section)
     out.facts["sizes"] = [
@@ -76,14 +76,24 @@ def _report_box_loss(
             )
 
 
-def _report_too_long(reach: int, side: int, sets: Sequence[DataSet], sizes: Sequence[Sizes], out: Inspection) -> None:
+def reach_of(model: YoloConfig) -> tuple[int | None, str]:
+    """The longest box in pixels that a head can predict, None where there is no limit yet, and how to raise it."""
+    if model.head == "anchor_based":
+        if model.anchors is None:
+            return None, ""
+        return int(4 * max(side for level in model.anchors for anchor in level for side in anchor)), "give larger model.anchors"
+    # a distribution over the distance to each side ends at (bins - 1) strides of the coarsest level
+    reach = 2 * (model.reg_max - 1) * max(model.strides) if model.reg_max > 1 else None
+    return reach, "add a coarser stride, or raise model.reg_max"
+
+
+def _report_too_long(
+    reach: int, advice: str, side: int, sets: Sequence[DataSet], sizes: Sequence[Sizes], out: Inspection
+) -> None:
     """Warn of training boxes longer than the head can predict: `reach` pixels, at an image size of `side`."""
     for s, f in zip(sets, sizes):
         if s.part == "train" and f.longest > reach:
-            out.warnings.append(
-                f"{s.title}: a box is {f.longest:.0f} px long at {side}, the head reaches {reach} px; "
-                "add a coarser stride, or raise model.reg_max"
-            )
+            out.warnings.append(f"{s.title}: a box is {f.longest:.0f} px long at {side}, the head reaches {reach} px; {advice}")
 
 
 def _sizes_figure(sets: Sequence[DataSet], sizes: Sequence[Sizes], size: int) -> str:

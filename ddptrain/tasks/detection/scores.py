@@ -77,13 +77,15 @@ def best_f1(matches: Matches, classes: Sequence[str]) -> Metrics:
 
 
 def mean_losses(predictions: Sequence[Mapping[int, Prediction]]) -> dict[str, float]:
-    """`loss` and its parts over the images of some datasets, NaN where there was nothing to find. The sums are exact, so that
-    the order of images does not matter."""
+    """`loss` and its parts over the images of some datasets, NaN where there was nothing to find, and, of a detector that
+    assigns points, the number of `objects_without_point`. The sums are exact, so that the order of images does not matter."""
     packed = [p if isinstance(p, PackedPredictions) else PackedPredictions.pack(p) for p in predictions]
     names = dict.fromkeys(key[0] for p in packed for key in p.columns if key[0].startswith("loss/"))
     total = {name: fsum(chain(*(p.numbers(name).tolist() for p in packed))) for name in (*names, "normalizer")}
     parts = {name: total[name] / total["normalizer"] if total["normalizer"] else float("nan") for name in names}
-    return {"loss": sum(parts.values()) if parts else float("nan"), **parts}
+    counts = [p.numbers("without_point").tolist() for p in packed if p.column("without_point") is not None]
+    missed = {"objects_without_point": fsum(chain(*counts))} if counts else {}
+    return {"loss": sum(parts.values()) if parts else float("nan"), **parts, **missed}
 
 
 def _by_protocol(protocol: str, truths: Sequence[GroundTruth], values: Sequence[Metrics]) -> Metrics:

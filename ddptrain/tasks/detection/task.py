@@ -187,11 +187,13 @@ class DetectionTask(TableTask):
 
     def predict(self, model: nn.Module, batch: Batch) -> Sequence[Prediction]:
         """`boxes` float32 `[n, 4]` in pixels of the file, `scores` float32 `[n]`, `labels` int64 `[n]`, best first; and the
-        image's own `loss/<part>` and `normalizer`, float64."""
-        plain, losses, normalizers = self.detector.judge(model, batch)
+        image's own `loss/<part>`, `normalizer` and number of objects `without_point`, float64."""
+        plain, losses, normalizers, without_point = self.detector.judge(model, batch)
         detections = test_time.detect(self.detector, model, batch, self.config.eval, plain)
-        names = [*(f"loss/{name}" for name in losses), "normalizer"]
-        rows = torch.stack([*losses.values(), normalizers], 1).detach().double().cpu().numpy()
+        numbers = {**{f"loss/{name}": part for name, part in losses.items()}, "normalizer": normalizers}
+        names = [*numbers, *(["without_point"] if without_point is not None else [])]
+        columns = [*numbers.values(), *([without_point] if without_point is not None else [])]
+        rows = torch.stack(columns, 1).detach().double().cpu().numpy()
         return [own | dict(zip(names, row)) for own, row in zip(self._in_files(detections, batch), rows)]
 
     def _in_files(self, detections: Sequence[Detections], batch: Batch) -> list[dict[str, np.ndarray]]:

@@ -37,3 +37,15 @@ def test_it_is_that_of_training_and_leaves_no_trace(config: Path, overrides: lis
         task.config = run.model_copy(update={"eval": run.eval.model_copy(update={"batch": 5})})
         own = evaluate(task, net, world).metrics
         assert own["loss"] == pytest.approx(first["loss"], rel=1e-5)
+
+
+def test_objects_without_a_point_are_counted_whatever_the_batch(config: Path) -> None:
+    """FCOS's rule leaves out what lies between the points; no object stays without one where each is given one."""
+    counts = []
+    for overrides in (["eval.batch=2"], ["eval.batch=5"], ["eval.batch=5", "loss.every_object=true"]):
+        run = load_config(config, ["model.norm=group", "loss.assigner=rule", "data.workers=0", *overrides])
+        task = build_task(run)
+        torch.manual_seed(0)
+        metrics = evaluate(task, task.build_model(), distributed.discover("cpu", {})).metrics
+        counts.append(metrics["objects_without_point"])
+    assert counts[0] == counts[1] > 0 == counts[2]
