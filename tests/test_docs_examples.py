@@ -98,6 +98,8 @@ def test_a_command_is_understood(line: str) -> None:
 def test_other_programs_are_given_what_exists() -> None:
     section = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.optional-dependencies]")[1].split("\n[")[0]
     extras = set(re.findall(r"^(\w+) = \[", section, re.MULTILINE))
+    table = re.findall(r"^\| (`.*?) \|", PAGES["docs/install.md"], re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(table))) == extras
     lines = [" ".join(words) for _, words in COMMANDS]
     named = {
         extra
