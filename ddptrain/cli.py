@@ -219,6 +219,14 @@ def model(args: argparse.Namespace) -> int:
     return describe_model(args.config, args.overrides, args.json)
 
 
+def augment(args: argparse.Namespace) -> int:
+    """Draw what the augmentation of a config does."""
+    with quick_imports(args.last):
+        from ddptrain.commands.augment import show_augmentation
+
+    return show_augmentation(args.config, args.overrides, args.out, args.grid, args.samples)
+
+
 def pack(args: argparse.Namespace) -> int:
     """Decode the images of a run ahead."""
     with quick_imports(args.last):
@@ -270,6 +278,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
         runs,
         completion,
         model,
+        augment,
         pack,
         depth,
         config,

@@ -158,6 +158,13 @@ def _add_data(commands: Any) -> None:
     p.add_argument("--json", action="store_true", help="print everything as JSON")
     p.set_defaults(run="model")
 
+    p = commands.add_parser("augment", help="draw training samples as the config augments them")
+    _add_config(p)
+    p.add_argument("--grid", action="store_true", help="also a row for each augmentation alone, and one for all together")
+    p.add_argument("--samples", type=positive, default=4, metavar="N", help="samples in each row (default 4)")
+    p.add_argument("--out", type=Path, default=Path("augment.png"), help="the picture, .png or .jpg (default augment.png)")
+    p.set_defaults(run="augment")
+
     p = commands.add_parser("pack", help="decode the images of a run ahead, for data.cache=disk")
     _add_config(p)
     p.set_defaults(run="pack")

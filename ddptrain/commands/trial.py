@@ -16,6 +16,7 @@ from typing import Any
 
 from ddptrain import distributed
 from ddptrain.config import RunConfig, no_line, resolve
+from ddptrain.config.detection_augment import MIXING
 from ddptrain.engine.memory import in_use
 from ddptrain.engine.stop import StopFlag
 from ddptrain.engine.trainer import train
@@ -35,8 +36,6 @@ ALONE = (
     "checkpoint.every_steps=null", "data.cache=none", "monitor.profile=0",
 )  # fmt: skip
 """One evaluation and one checkpoint, at the end."""
-MIXING = ("mosaic", "mosaic9", "mixup", "cutmix", "copy_paste")
-"""Augmentations that end with `data.augment.close_epochs`."""
 STILL = ("scale", "translate", "hflip", "hsv_h", "hsv_s", "hsv_v")
 """The augmentations that are on by default."""
 

@@ -99,8 +99,8 @@ class AugmentConfig(Section):
     jpeg_quality: tuple[int, int] = (30, 90)
     """Lowest and highest quality of that JPEG, from 1 to 100."""
     cutout: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a rectangle of 2 to 20 % of the image is hidden by grey. Masks are void there, depth is unknown, and an
-    object of which more than 60 % is hidden becomes an ignore region."""
+    """Probability that a rectangle of 2 to 20 % of the image is hidden by grey. Masks are void there, depth is unknown, and of
+    an object of which more than 60 % is hidden the rest becomes an ignore region."""
 
     @field_validator("blur_sigma", "jpeg_quality")
     @classmethod
@@ -118,8 +118,8 @@ class MixingAugment(AugmentConfig):
     mixup: float = Field(default=0.0, ge=0, le=1)
     """Probability that a second image (in detection, perhaps a mosaic) is blended in."""
     cutmix: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a box of a second image is pasted in, instead of mixup; the two add up to 1 at most. In detection an
-    object of which more than 60 % is hidden becomes an ignore region."""
+    """Probability that a box of a second image is pasted in, instead of mixup; the two add up to 1 at most. In detection, of
+    an object of which more than 60 % is hidden the rest becomes an ignore region."""
     close_epochs: float = Field(default=10.0, ge=0)
     """Number of epochs at the end of the run without mosaic, mixup, cutmix and copy_paste."""
     pool: int | None = Field(default=None, ge=8)

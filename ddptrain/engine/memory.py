@@ -40,7 +40,8 @@ def estimate(task: Task) -> Memory:
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     copies = 2 + OPTIMIZER_COPIES[config.optimizer.name] + int(config.ema.enabled)
     keys = task.sampler.keys(torch.arange(2).numpy())
-    batch = task.train.collate([task.train[SampleKey(i, int(d), int(n))] for i, (d, n) in enumerate(zip(*keys))])
+    samples = [task.train[SampleKey(i, int(d), int(n))] for i, (d, n) in enumerate(zip(*keys))]
+    batch = task.at_largest(task.train.collate(samples))
     held = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
     alive = []

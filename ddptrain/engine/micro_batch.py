@@ -25,8 +25,6 @@ SECONDS = 20.0
 """After so long no further pass is timed."""
 REPEATS = 3
 """Passes of each size that are timed; the fastest counts."""
-DRAWS = 16
-"""Steps whose size of input is looked at, where it changes: the largest is tried."""
 USED = 0.85
 """Part of a GPU's free memory that may be taken; the rest is for sums of gradients over micro batches, and for fragments."""
 
@@ -105,8 +103,7 @@ def _try_sizes(task: Task, world: World, candidates: Sequence[int]) -> tuple[int
     model.train()
 
     def run(size: int) -> None:
-        whole: Batch = task.train.collate(samples[:size]).to(device)
-        batch = max((task.at_step(whole, number) for number in range(DRAWS)), key=lambda b: b.images.numel())
+        batch: Batch = task.at_largest(task.train.collate(samples[:size]).to(device))
         with autocast(device, config.train.precision):
             loss = task.loss(model, batch)
         loss.total.backward()

@@ -138,6 +138,10 @@ class Task(ABC):
         """
         return batch
 
+    def at_largest(self, batch: Batch) -> Batch:
+        """A micro batch as the step that takes the most memory sees it; here as it is."""
+        return batch
+
     @abstractmethod
     def predict(self, model: nn.Module, batch: Batch) -> Sequence[Prediction]:
         """One prediction per sample of the batch, in coordinates of the file."""

@@ -16,8 +16,8 @@ CUT_AREA = (0.02, 0.2)
 CUT_ASPECT = 3.0
 """Its sides differ by this factor at most."""
 COVERED = 0.6
-"""An object of whose box more than this is hidden, by a cutout or by another image, is neither an object nor background: its
-box becomes an ignore region."""
+"""An object of whose box more than this is hidden, by a cutout or by another image, is neither an object nor background:
+what is left of its box becomes an ignore region."""
 
 
 class Effects(NamedTuple):

@@ -166,6 +166,19 @@ def transform_boxes(
     return clipped.astype(np.float32), kept
 
 
+def left_of(boxes: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """What a rectangle `[4]` leaves of boxes `[n, 4]`: the box around the rest, without area where nothing is left."""
+    rest = boxes.copy()
+    for axis in (0, 1):
+        across = (part[1 - axis] <= boxes[:, 1 - axis]) & (boxes[:, 3 - axis] <= part[3 - axis])
+        low, high = boxes[:, axis], boxes[:, 2 + axis]
+        from_low = across & (part[axis] <= low)
+        to_high = across & (part[2 + axis] >= high)
+        rest[:, axis] = np.where(from_low, np.clip(part[2 + axis], low, high), low)
+        rest[:, 2 + axis] = np.where(to_high & ~from_low, np.clip(part[axis], low, high), high)
+    return rest
+
+
 def covered(boxes: np.ndarray, part: np.ndarray) -> np.ndarray:
     """Float `[n]`, 0..1: how much of the area of each box `[n, 4]` lies in a rectangle `[4]`."""
     inside = (np.minimum(boxes[:, 2:], part[2:]) - np.maximum(boxes[:, :2], part[:2])).clip(0).prod(1)

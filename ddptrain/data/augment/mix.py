@@ -19,12 +19,11 @@ def random_mosaic(native_sizes: Sequence[tuple[int, int]], size: int, generator:
 
     Returns:
         Of each image float64 `[3, 3]`. Four are scaled to fit the square, and each has a corner at the drawn point in it: they
-        lie to its top left, top right, bottom left and bottom right. Nine are scaled to fit a cell of half the square's side:
-        of 3 x 3 such cells the first image has the middle one, which is drawn within the square, and the others have those
-        around it, row by row.
+        lie to its top left, top right, bottom left and bottom right. Of nine, the first is scaled to half the square's side
+        and drawn within the square; the others are scaled to fit cells of its size around it, row by row.
     """
     if len(native_sizes) == 9:
-        return _nine(native_sizes, size / 2, generator.uniform(0, size / 2, 2))
+        return _nine(native_sizes, size, generator.random(2))
     x, y = generator.uniform(0, size, 2).tolist()
     places = []
     for number, (width, height) in enumerate(native_sizes):
@@ -35,12 +34,14 @@ def random_mosaic(native_sizes: Sequence[tuple[int, int]], size: int, generator:
     return places
 
 
-def _nine(native_sizes: Sequence[tuple[int, int]], cell: float, corner: np.ndarray) -> list[np.ndarray]:
-    """`random_mosaic` of nine; `corner`: the top left one of the middle cell. Each image touches that cell's lines."""
+def _nine(native_sizes: Sequence[tuple[int, int]], size: int, place: np.ndarray) -> list[np.ndarray]:
+    """`random_mosaic` of nine, each of which touches the middle cell's lines; `place`, 0..1: where in the square that is."""
+    cell = np.array(native_sizes[0]) * (size / 2 / max(native_sizes[0]))
+    corner = place * (size - cell)
     places = []
     for number, (width, height) in zip((4, 0, 1, 2, 3, 5, 6, 7, 8), native_sizes):
         row_column = np.array([number % 3, number // 3])
-        scale = min(cell / width, cell / height)
+        scale = float((cell / (width, height)).min())
         rest = cell - scale * np.array([width, height])
         left, top = corner + (row_column - 1) * cell + rest * (1 - row_column / 2)
         places.append(scale_and_shift(scale, left, top))

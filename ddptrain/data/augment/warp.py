@@ -78,7 +78,9 @@ def warp(image: np.ndarray | Pixels, matrix: np.ndarray, size: int) -> Patch:
         return _resized(values, native_size, matrix, size, times, halved)
     if _upright(matrix[_SWAPPED]):  # turned by 90 or 270 degrees
         lying = _resized(values, native_size, matrix[_SWAPPED], size, times, halved)
-        return Patch(np.ascontiguousarray(lying.pixels.swapaxes(0, 1)), lying.top, lying.left, lying.matrix[_SWAPPED])
+        height, width, channels = lying.pixels.shape
+        standing = cv2.transpose(lying.pixels) if height and width else lying.pixels
+        return Patch(standing.reshape(width, height, channels), lying.top, lying.left, lying.matrix[_SWAPPED])
     values = halve(values, times - halved)
     to_square = matrix @ np.diag([2.0**times, 2.0**times, 1.0])
     height, width, channels = values.shape

@@ -10,7 +10,7 @@ import numpy as np
 
 from ddptrain.config.detection_augment import DetectionAugment
 from ddptrain.data.augment.effects import COVERED
-from ddptrain.data.augment.geometry import BORDER, covered, letterbox, transform_boxes
+from ddptrain.data.augment.geometry import BORDER, covered, left_of, letterbox, transform_boxes
 from ddptrain.data.augment.mix import MIXUP_BETA, part_box, random_mosaic
 from ddptrain.data.augment.view import ImageView
 from ddptrain.data.augment.warp import warp_nearest
@@ -106,8 +106,9 @@ def compose(
     """Letterbox, or mosaic, then what `ImageView` draws, in one warp for each image; then mixup or cutmix where there are two
     layers; then the cutout. All that is drawn is a function of (seed, position).
 
-    In training, boxes of which too little is left are left out, and those that are mostly hidden by a cutout or by the part of
-    another image become ignore regions (`COVERED`); a part of an ignore region that stays visible is kept, however small.
+    In training, boxes of which too little is left are left out. Of those that are mostly hidden, by a cutout or by the part of
+    another image, the rest becomes an ignore region (`COVERED`). A part of an ignore region that stays visible is kept, however
+    small.
 
     Args:
         key: of the first image.
@@ -199,7 +200,8 @@ def _boxes(tiles: Sequence[_Tile], size: int, cut: np.ndarray | None, learned: b
         for part in (hidden, cut):
             if part is not None:
                 mostly = kept & (covered(moved, part) > COVERED)
-                ignored.append(moved[mostly])
+                rest = left_of(moved[mostly], part)
+                ignored.append(rest[(rest[:, 2:] > rest[:, :2]).all(1)])
                 kept = kept & ~mostly
         boxes.append(moved[kept] if learned else moved)
         labels.append(source.labels[kept] if learned else source.labels)

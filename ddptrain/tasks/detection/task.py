@@ -182,6 +182,9 @@ class DetectionTask(TableTask):
     def at_step(self, batch: Batch, number: int) -> Batch:
         return resize(batch, side_of_step(self.sides, self.config.seed, number))
 
+    def at_largest(self, batch: Batch) -> Batch:
+        return resize(batch, self.sides[-1])
+
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         return self.detector.loss(model, batch)
 

@@ -13,6 +13,7 @@ from ddptrain.data.augment.geometry import (
     BORDER,
     covered,
     enclose,
+    left_of,
     letterbox,
     outline,
     random_perspective,
@@ -193,10 +194,21 @@ def test_an_object_that_a_cutout_hides_is_neither_object_nor_background() -> Non
         assert (after.image[top:bottom, left:right, 3] == 0).all()
         part = covered(before.targets["boxes"], np.array([left, top, right, bottom]))
         np.testing.assert_array_equal(after.targets["boxes"], before.targets["boxes"][part <= COVERED])
-        ignored = np.concatenate([before.targets["boxes"][part > COVERED], before.targets["ignore_boxes"]])
+        rest = left_of(before.targets["boxes"][part > COVERED], np.array([left, top, right, bottom]))
+        ignored = np.concatenate([rest[(rest[:, 2:] > rest[:, :2]).all(1)], before.targets["ignore_boxes"]])
         np.testing.assert_array_equal(after.targets["ignore_boxes"], ignored)
         gone += (part > COVERED).sum()
     assert gone > 5
+
+
+def test_what_is_left_of_a_box() -> None:
+    """By hand: hidden from the left, from below, in the middle, as a corner, and all of it."""
+    parts = {(0, 0, 6, 20): (6, 5, 10, 15), (0, 10, 20, 20): (5, 5, 10, 10), (6, 0, 8, 20): (5, 5, 10, 15),
+             (0, 0, 8, 8): (5, 5, 10, 15), (8, 0, 20, 20): (5, 5, 8, 15), (30, 0, 40, 20): (5, 5, 10, 15)}  # fmt: skip
+    for part, rest in parts.items():
+        assert tuple(left_of(np.array([[5.0, 5, 10, 15]]), np.array(part))[0]) == rest
+    whole = left_of(np.array([[5.0, 5, 10, 15]]), np.array([0, 0, 20, 20]))
+    assert (whole[:, 2:] - whole[:, :2]).prod() == 0
 
 
 def test_nine_images_touch_around_the_first_one() -> None:
@@ -205,11 +217,12 @@ def test_nine_images_touch_around_the_first_one() -> None:
         places = random_mosaic(sizes, SIZE, np.random.default_rng(seed))
         boxes = np.array([enclose(np.array([[0.0, 0, *size]]), place)[0] for size, place in zip(sizes, places)])
         sides = boxes[:, 2:] - boxes[:, :2]
-        np.testing.assert_allclose(sides.max(1), SIZE / 2)
-        centre = (boxes[0, :2] + boxes[0, 2:]) / 2
-        assert (centre > SIZE / 4 - 1e-9).all()
-        assert (centre < SIZE * 3 / 4 + 1e-9).all()
-        low, high = centre - SIZE / 4, centre + SIZE / 4
+        low, high = boxes[0, :2], boxes[0, 2:]
+        centre, cell = (low + high) / 2, high - low
+        np.testing.assert_allclose(cell, [SIZE / 2, SIZE / 2 * 0.8])
+        np.testing.assert_allclose((sides / cell).max(1), 1)
+        assert (low >= 0).all()
+        assert (high <= SIZE).all()
         for number, box in zip((0, 1, 2, 3, 5, 6, 7, 8), boxes[1:]):
             for axis, place in enumerate((number % 3, number // 3)):
                 if place == 0:

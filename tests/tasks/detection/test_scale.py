@@ -71,3 +71,10 @@ def test_a_mosaic_of_too_few_images_is_refused(augment: DetectionAugment, images
     refuse_few(DetectionAugment(mixup=1), 1)
     with pytest.raises(UserError, match=f"puts {images + 1} images together, and data.train has {images} images; add"):
         refuse_few(augment, images)
+
+
+def test_memory_is_estimated_at_the_largest_size(small_config: Callable[[str], Path]) -> None:
+    task = build_task(load_config(str(small_config("detection")), ["data.augment.multi_scale=[32, 128]"]))
+    made = task.train.collate([task.train[SampleKey(0, 0, 0)]])
+    assert task.at_largest(made).images.shape[-2:] == (128, 128)
+    assert any("multi-scale: steps of 32 to 128 pixels" in note for note in task.notes)
