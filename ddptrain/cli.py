@@ -186,7 +186,7 @@ def predict(args: argparse.Namespace) -> int:
     with quick_imports(args.last):
         from ddptrain.commands.predict import predict_run
 
-    return predict_run(args.folder, args.images, args.out, args.score, args.limit, args.depth)
+    return predict_run(args.folder, args.images, args.out, args.score, args.limit, args.depth, args.tiles)
 
 
 def check(args: argparse.Namespace) -> int:

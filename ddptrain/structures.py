@@ -60,6 +60,7 @@ class Sample:
         replaced: where the drawn image could not be read: which, why, and what takes its place, in one line.
         weight: factor on its loss.
         pasted: objects that copy-paste has added.
+        windows: the windows of an image that is predicted in parts, some in each batch.
     """
 
     key: SampleKey
@@ -71,6 +72,7 @@ class Sample:
     replaced: str | None = None
     weight: float = 1.0
     pasted: int = 0
+    windows: tuple[Batch, ...] = ()
 
 
 @dataclass(slots=True)
@@ -92,6 +94,7 @@ class Batch:
         replaced: a line for each image that could not be read, see `Sample`.
         pasted: of each sample, see there; empty where there are none.
         seconds: (wall, CPU) seconds that its making took, by part, where that was measured; else empty.
+        windows: see `Sample`, those of one image after the other.
     """
 
     images: Tensor
@@ -104,18 +107,21 @@ class Batch:
     replaced: tuple[str, ...] = ()
     pasted: tuple[int, ...] = ()
     seconds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    windows: tuple[Batch, ...] = ()
 
     def map(self, f: Callable[[Tensor], Any]) -> Batch:
         """The batch with `f` of each of its tensors."""
         own = {name: f(getattr(self, name)) for name in ("images", "keys", "annotated", "to_native", "native_size")}
         own |= {} if self.weights is None else {"weights": f(self.weights)}
-        return replace(self, **own, targets={name: f(value) for name, value in self.targets.items()})
+        windows = tuple(part.map(f) for part in self.windows)
+        return replace(self, **own, targets={name: f(value) for name, value in self.targets.items()}, windows=windows)
 
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`, all but its keys; asynchronous from pinned memory."""
         if self.images.device == device:
             return self
-        return replace(self.map(lambda t: t.to(device, non_blocking=True)), keys=self.keys)
+        moved = replace(self, windows=()).map(lambda t: t.to(device, non_blocking=True))
+        return replace(moved, keys=self.keys, windows=tuple(part.to(device) for part in self.windows))
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory (called by the DataLoader)."""

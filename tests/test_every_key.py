@@ -69,6 +69,9 @@ RUNS_TRIED: dict[str, Tried] = {
         "detection", ("model={in_channels: 5}", MIXED, NO_SHIP, *NO_DEPTH), ("data.train", "data.val.1.depth", "model")
     ),
     "tiles": Tried("detection", (NO_SHIP, "data.train.1.tiles={size: 80}"), ("data.train.1.tiles",)),
+    "windows in evaluation": Tried(
+        "detection", (NO_SHIP, "eval.score_threshold=0", "eval.tiles={size: 96}"), ("eval.tiles",)
+    ),
     "tiles of masks": Tried("segmentation", ("data.train.0.tiles={size: 40}",), ("data.train.0.tiles",)),
     "torchvision detector": Tried(
         "detection",

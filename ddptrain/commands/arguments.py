@@ -70,6 +70,7 @@ def _add_runs(commands: Any) -> None:
     p.add_argument("--out", type=Path, help="folder for pictures and predictions.json (default: RUN/predictions)")
     p.add_argument("--score", type=float, default=0.25, help="draw detections with at least this score (default 0.25)")
     p.add_argument("--depth", type=Path, metavar="FOLDER", help="depth maps of the images, for a model that takes depth")
+    p.add_argument("--tiles", type=positive, metavar="SIZE", help="predict in windows of SIZE x SIZE pixels (see eval.tiles)")
     p.add_argument("--limit", type=positive, metavar="N", help="use only N of the images, evenly spread")
     p.set_defaults(run="predict")
 

@@ -153,4 +153,5 @@ def _pictures(task: Task) -> Section:
         drawn = [task.view.picture(task.train[SampleKey(PICTURES * d + i, d, index)]) for i, index in enumerate(indices)]
         text = f"{name}: augmented, with labels; grey hatching is ignored. Titles are names of files."
         section.figures.append(picture(grid(drawn, columns=2), text))
+    section.figures += [picture(image, text) for image, text in task.view.figures()]
     return section

@@ -14,7 +14,7 @@ import torch
 from ddptrain import distributed
 from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.commands.image_files import Skipped, distinct, find_images, refuse_overwriting
-from ddptrain.config import DetectionRun, OwnRun, RunConfig
+from ddptrain.config import DetectionRun, OwnRun, RunConfig, resolve
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 from ddptrain.reporting.pictures import save
@@ -28,7 +28,13 @@ REST = 20
 
 
 def predict_run(
-    run: Path, images: Sequence[Path], out: Path | None, score: float, limit: int | None, depth: Path | None = None
+    run: Path,
+    images: Sequence[Path],
+    out: Path | None,
+    score: float,
+    limit: int | None,
+    depth: Path | None = None,
+    tiles: int | None = None,
 ) -> int:
     """Draw the predictions of a run for images, and write all of them to `predictions.json`, which is whole at any time.
 
@@ -39,6 +45,7 @@ def predict_run(
         score: detections below it are not drawn (predictions.json has them all).
         limit: at most this many images, evenly spread over all of them.
         depth: folder of the images' depth maps, for a model that takes depth; default those of the run's datasets.
+        tiles: predict in windows of this side in pixels; default as the run's `eval.tiles` says.
 
     Returns:
         0; 1 if some images could not be used, 2 if none could.
@@ -53,7 +60,7 @@ def predict_run(
     config = checkpoint.config
     out = out or (run if run.is_dir() else checkpoint.path.parent) / "predictions"
     refuse_overwriting(paths, out, (f"{name}{suffix}" for name in names for suffix in (".jpg", ".png")))
-    task = new_task(config if depth is None else _with_depth(config, depth))
+    task = new_task(_changed(config, depth, tiles))
     if type(task).predict_file is Task.predict_file:
         raise UserError(f"predict: {config.task} has no predict_file; write one")
     world = distributed.discover(config.train.device)
@@ -82,15 +89,25 @@ def predict_run(
     return skipped.status(len(paths))
 
 
-def _with_depth(config: RunConfig, folder: Path) -> RunConfig:
-    """The config with this folder of depth maps, read as those of the run's first dataset that has any."""
+def _changed(config: RunConfig, depth: Path | None, tiles: int | None) -> RunConfig:
+    """The config with windows of this size, and with this folder of depth maps, read as those of the run's first dataset that
+    has any."""
+    if tiles is not None:
+        if not isinstance(config, DetectionRun):
+            raise UserError(
+                f"--tiles: only a run of detection predicts in windows, the run's task is {config.task}; leave it out"
+            )
+        stored = json.loads(config.model_dump_json())
+        config = resolve(stored, [f"eval.tiles.size={tiles}"], source="--tiles", stored=True)
+    if depth is None:
+        return config
     if not isinstance(config, DetectionRun | OwnRun) or getattr(config.model, "in_channels", 3) == 3:
         raise UserError("--depth: the run's model takes no depth (its model.in_channels is 3); leave --depth out")
-    if not folder.is_dir():
-        raise UserError(f"--depth: {folder} is not a directory; name that of the images' depth maps")
+    if not depth.is_dir():
+        raise UserError(f"--depth: {depth} is not a directory; name that of the images' depth maps")
     data = config.data
     like = next((d for d in (*data.val, *data.train) if d.depth is not None), data.val[0])
-    own = (like.model_copy(update={"depth": str(folder.absolute()), "exif": data.exif}),)
+    own = (like.model_copy(update={"depth": str(depth.absolute()), "exif": data.exif}),)
     return config.model_copy(update={"data": data.model_copy(update={"train": own, "val": own})})
 
 

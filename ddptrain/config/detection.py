@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from ddptrain.config.balance import BALANCE_RULES, BoxBalanceData
 from ddptrain.config.data import DATASETS, HoldoutDataset
 from ddptrain.config.detection_augment import MIXING, DetectionAugment
+from ddptrain.config.detection_eval import DetectionEval
 from ddptrain.config.detection_loss import LossConfig
 from ddptrain.config.labels import check_weights
 from ddptrain.config.multi_scale import input_sides
@@ -14,7 +15,6 @@ from ddptrain.config.rules import PRETRAINED_BACKBONE, SHARE, SUMMED, Rule, abov
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import NetworkSection, Switch
 from ddptrain.config.tiles import TrainTiles
-from ddptrain.config.train import EvalConfig
 from ddptrain.config.yolo import YoloConfig
 from ddptrain.config.yolo_heads import HEAD_RULES, check_assigner, head_of
 
@@ -112,63 +112,17 @@ class TorchvisionConfig(NetworkSection):
 Models = YoloConfig | TorchvisionConfig
 
 
-class DetectionEval(EvalConfig):
-    max_detections: int = Field(default=300, ge=1)
-    """Number of detections that are kept per image; COCO's AP counts the best `coco_max_detections` of each class among
-    them."""
-    score_threshold: float = Field(default=0.001, ge=0, lt=1)
-    """Detections below this score are dropped before the non-maximum suppression."""
-    nms_iou: float = Field(default=0.7, gt=0, le=1)
-    """Intersection over union above which the lower of two boxes of one class is suppressed; torchvision's
-    detectors keep their own."""
-    nms: Literal["hard", "soft"] = "hard"
-    """What becomes of the lower of two boxes that overlap: `hard` drops it above `nms_iou`; `soft` lowers its score by the
-    overlap, the more the closer they are (Gaussian Soft-NMS, arXiv 1704.04503)."""
-    soft_nms_sigma: float = Field(default=0.5, gt=0)
-    """Width of Soft-NMS: a score is multiplied by exp(-IoU² / sigma)."""
-    nms_agnostic: Switch = False
-    """Let boxes suppress those of other classes, too: at most one class a place."""
-    flip: Switch = False
-    """Predict each image mirrored as well, and join both by the non-maximum suppression: slower, usually a little better."""
-    scales: tuple[float, ...] = (1.0,)
-    """Sizes of the input, as factors of data.image_size, at which each image is predicted; the predictions are joined by the
-    non-maximum suppression."""
-    rectangular: Switch = False
-    """Leave out what the letterbox adds to images that are not square, up to a multiple of 32 pixels, and forward images of
-    equal shape together: faster; the pixels at the border differ, and so may the metrics in the last digits."""
-    protocols: tuple[Literal["coco", "visdrone", "voc", "uavdt"], ...] = ("coco",)
-    """Metrics: `coco` (always: AP is by its rules), and as `visdrone/AP` …, `voc/AP` … and `uavdt/AP70` … the means over the
-    datasets by the rules of the VisDrone-DET, PASCAL VOC and UAVDT benchmarks; docs/metrics.md defines them all."""
-    coco_max_detections: int = Field(default=100, ge=1)
-    """Number of detections of each class that count in an image by COCO's rules, best first; another number than 100 is no
-    longer COCO's."""
-    voc_points: Literal["all", "11"] = "all"
-    """VOC's average precision: `all`, the area under the precision's envelope (VOC 2010 and later), or `11`, the mean at
-    recalls of 0, 0.1, …, 1 (VOC 2007)."""
-    voc_iou: float = Field(default=0.5, gt=0, le=1)
-    """Intersection over union from which on VOC takes an object as found."""
-
-    @field_validator("scales")
-    @classmethod
-    def _scales(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value or len(set(value)) < len(value) or not all(0.1 <= v <= 4 for v in value):
-            raise ValueError("must be one or more different numbers from 0.1 to 4")
-        return value
-
-    @field_validator("protocols")
-    @classmethod
-    def _with_coco(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if "coco" not in value:
-            raise ValueError("coco must be among them, since the best checkpoint is chosen by its AP")
-        return value
-
-
 def _yolo(run: "DetectionRun") -> bool:
     return isinstance(run.model, YoloConfig)
 
 
 def _torchvision(run: "DetectionRun") -> bool:
     return isinstance(run.model, TorchvisionConfig)
+
+
+def _one_look(run: "DetectionRun") -> bool:
+    """What the detector suppresses itself, if anything, is all."""
+    return (_torchvision(run) or head_of(run) == "dual") and not run.eval.flip and len(run.eval.scales) == 1
 
 
 class DetectionRun(RunConfig):
@@ -228,14 +182,37 @@ class DetectionRun(RunConfig):
         ),
         PRETRAINED_BACKBONE,
         Rule(
-            "eval.nms_iou eval.nms eval.nms_agnostic",
+            "eval.nms",
             "model.name=yolo (torchvision's detectors keep their own) without model.head=dual (which needs none), several "
             "eval.scales, or eval.flip=true",
-            lambda run: (_torchvision(run) or head_of(run) == "dual") and not run.eval.flip and len(run.eval.scales) == 1,
+            _one_look,
             "model.name model.head",
         ),
-        only("eval.soft_nms_sigma", "eval.nms", "soft"),
-        only("eval.nms_iou", "eval.nms", "hard"),
+        Rule(
+            "eval.nms_iou eval.nms_agnostic",
+            "model.name=yolo (torchvision's detectors keep their own) without model.head=dual (which needs none), several "
+            "eval.scales, eval.flip=true, or eval.tiles",
+            lambda run: _one_look(run) and run.eval.tiles is None,
+            "model.name model.head",
+        ),
+        Rule(
+            "eval.soft_nms_sigma",
+            "eval.nms=soft, or eval.tiles.merge=soft,",
+            lambda run: run.eval.nms != "soft" and (run.eval.tiles is None or run.eval.tiles.merge != "soft"),
+            "eval.nms",
+        ),
+        Rule(
+            "eval.nms_iou",
+            "eval.nms=hard, or eval.tiles,",
+            lambda run: run.eval.nms != "hard" and run.eval.tiles is None,
+            "eval.nms",
+        ),
+        Rule(
+            "eval.rectangular",
+            "an evaluation of whole images (windows of eval.tiles are square)",
+            lambda run: run.eval.tiles is not None,
+            "eval.tiles",
+        ),
         Rule("eval.voc_points eval.voc_iou", "voc among eval.protocols", lambda run: "voc" not in run.eval.protocols),
         Rule("data.allow_missing_annotations", "a detector of torchvision", _yolo, "model.name"),
         Rule(

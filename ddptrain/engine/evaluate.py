@@ -61,7 +61,7 @@ def _predict_shard(
     with eval_loader(
         task.val_samples,
         [size for _, size in task.val],
-        batch=evaluated_at_once(config.eval.batch, config.train.micro_batch),
+        batch=task.val_batch or evaluated_at_once(config.eval.batch, config.train.micro_batch),
         rank=world.rank,
         world_size=world.size,
         workers=config.data.workers,

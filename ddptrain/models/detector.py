@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ddptrain.config import LossConfig
-from ddptrain.config.detection import DetectionEval
+from ddptrain.config.detection_eval import DetectionEval
 from ddptrain.structures import Batch, Detections, LossSum
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ddptrain.config.detection import DetectionEval
+from ddptrain.config.detection_eval import DetectionEval
 from ddptrain.models.detector import Detector
 from ddptrain.models.suppression import suppress
 from ddptrain.structures import STRIDE, Batch, Detections

@@ -40,6 +40,10 @@ class View:
         shown = sample.image[..., :3] if sample.image.shape[2] >= 3 else np.repeat(sample.image[..., :1], 3, 2)
         return np.ascontiguousarray(shown)
 
+    def figures(self) -> Sequence[tuple[np.ndarray, str]]:
+        """Further pictures of the training data for `ddptrain check`, each with a sentence; here none."""
+        return ()
+
     def summary(self, metrics: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
         """Header and rows of the table that is printed after an evaluation; here a row for each metric."""
         return ["metric", "value"], [[name, value] for name, value in metrics.items()]
@@ -96,6 +100,7 @@ class Task(ABC):
         val_samples: set by `read`: the validation samples, without augmentation.
         val_shapes: int `[n, 2]` for each validation dataset: the shape of each sample, where they are not all equal; samples
             are forwarded together with those of their shape. None where any of them can be.
+        val_batch: set by `read`: samples that are loaded together in an evaluation; None for as many as are forwarded at once.
     """
 
     classes: Sequence[str]
@@ -107,6 +112,7 @@ class Task(ABC):
     val: Sequence[tuple[str, int]]
     val_samples: Samples
     val_shapes: Sequence[np.ndarray] | None = None
+    val_batch: int | None = None
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config

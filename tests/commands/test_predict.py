@@ -168,3 +168,30 @@ def test_a_frame_without_labels_stops_no_folder_of_panoramas(tmp_path: Path, cap
     predictions = json.loads((tmp_path / "out/predictions.json").read_text())
     assert predictions.keys() == {str(f) for f in frames}
     assert [len(predictions[str(f)]["left_out"]) for f in frames] == [1, *[0] * (len(frames) - 1)]
+
+
+def test_windows(tmp_path: Path, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """`--tiles` predicts an image as an evaluation with `eval.tiles` does."""
+    data = tmp_path / "data"
+    RUNS["detection"].write(data)
+    config = load_config(str(write_config("detection", data, tmp_path)), ["eval.score_threshold=0.01"])
+    detector = untrained(config, tmp_path / "detector")
+    image = next(data.rglob("VisDrone2019-DET-val/images/*.jpg"))
+    found = []
+    for words in ([], ["--tiles", "96"]):
+        assert main(["predict", str(detector), str(image), "--out", str(tmp_path / "out"), *words]) == 0
+        found.append(json.loads((tmp_path / "out" / "predictions.json").read_text())[str(image)]["detections"])
+    saved = tmp_path / "saved.json"
+    only = [f"data.val=[{config.data.val[0].model_dump_json()}]"]
+    assert main(["eval", str(detector), *only, "eval.tiles.size=96", "--save-predictions", str(saved)]) == 0
+    rows = json.loads(saved.read_text())[str(image)]["detections"]
+    assert found[0] != found[1]
+    assert [round(r["score"], 5) for r in rows] == [r["score"] for r in found[1]]
+    assert [[round(v, 2) for v in r["box"]] for r in rows] == [r["box"] for r in found[1]]
+    capfd.readouterr()
+    for arguments, said in (
+        ([str(run), "--tiles", "96"], "--tiles: only a run of detection predicts in windows, the run's task is classification"),
+        ([str(detector), "--tiles", "16"], "--tiles: eval.tiles.size: 16: must be an integer ≥ 32"),
+    ):
+        assert main(["predict", arguments[0], str(image), *arguments[1:]]) == 2
+        assert said in capfd.readouterr().err

@@ -15,6 +15,8 @@ CASES = (
     ("eval.protocols=[coco, visdrone, voc, uavdt]", "eval.batch=3"),
     ("eval.flip=true", "eval.scales=[0.5, 1]", "eval.rectangular=true", "eval.batch=2"),
     ("eval.nms=soft", "eval.nms_agnostic=true", "eval.batch=5"),
+    ("eval.tiles={size: 96, overlap: 0.4, scales: [1.0, 0.6], whole: true, merge: wbf}", "eval.batch=3"),
+    ("eval.tiles.size=128", "eval.tiles.merge=soft", "eval.flip=true"),
 )
 
 

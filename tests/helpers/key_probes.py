@@ -83,7 +83,8 @@ def samples(config: RunConfig) -> Any:
     seen = [task.val_samples[SampleKey(0, d, i)] for d, (_, n) in enumerate(task.val) for i in range(min(n, 1))]
     mixture = task.sampler.mixture
     said = [mixture.names, mixture.sizes, mixture.samples_per_epoch, list(task.val), keys]
-    return digest([said, *([s.image, s.targets, s.annotated, s.native_size] for s in (*made, *seen))])
+    windows = [[part.images, part.targets, part.to_native] for s in seen for part in s.windows]
+    return digest([said, *([s.image, s.targets, s.annotated, s.native_size] for s in (*made, *seen)), windows])
 
 
 def _batch(task: Task, part: str) -> Batch:
@@ -193,7 +194,8 @@ def evaluation(config: RunConfig) -> Any:
         numbers.extend(v for v in options.values() if isinstance(v, int))
         return nullcontext([])
 
-    task: Any = SimpleNamespace(config=config, val=[], val_samples=None, val_shapes=None, metrics=lambda predictions: {})
+    shapes: dict[str, Any] = {"val_shapes": None, "val_batch": None}
+    task: Any = SimpleNamespace(config=config, val=[], val_samples=None, metrics=lambda predictions: {}, **shapes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_evaluate, "eval_loader", loader)
         patch.setattr(engine_evaluate, "refuse_bad", lambda lines, samples, most: numbers.append(most))

@@ -266,7 +266,9 @@ KEYS: dict[str, dict[str, Key]] = {
         "batch": Key(3, probe.evaluation),
         "max_bad_images": Key(1, probe.evaluation),
     },
+    "EvalTiles": {"merge": Key("wbf", probe.predictions), "whole": Key(True, probe.predictions)},
     "DetectionEval": {
+        "tiles": Key({"size": 48}, probe.predictions),
         "max_detections": Key(3, probe.predictions),
         "score_threshold": Key(0.5, probe.predictions),
         "nms_iou": Key(0.2, probe.predictions),

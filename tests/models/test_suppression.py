@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ddptrain.config.detection import DetectionEval
+from ddptrain.config.detection_eval import DetectionEval
 from ddptrain.models.suppression import suppress
 from ddptrain.structures import Detections
 

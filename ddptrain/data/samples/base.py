@@ -263,6 +263,7 @@ class ImageSamples(ABC, Generic[T]):
             weights=torch.tensor([s.weight for s in samples]) if any(s.weight != 1 for s in samples) else None,
             replaced=tuple(s.replaced for s in samples if s.replaced is not None),
             pasted=tuple(s.pasted for s in samples) if any(s.pasted for s in samples) else (),
+            windows=tuple(part for s in samples for part in s.windows),
         )
 
     @staticmethod

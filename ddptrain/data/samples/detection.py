@@ -9,14 +9,16 @@ import numpy as np
 from ddptrain.config.detection_augment import DetectionAugment
 from ddptrain.data.augment.partners import Partners, Together
 from ddptrain.data.formats.depth import DepthMaps
+from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.packed.plan import Plan
 from ddptrain.data.samples.base import ImageSamples, join_faults
 from ddptrain.data.samples.compose import Source, compose
 from ddptrain.data.samples.paste import paste_small
 from ddptrain.data.samples.plans import plan_levels
 from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.windows import Cutter
 from ddptrain.seeding import rng
-from ddptrain.structures import STRIDE, Sample, SampleKey
+from ddptrain.structures import STRIDE, Batch, Sample, SampleKey
 
 DEPTH_MAPS = "depth maps"
 """`Plan.kind` of the depth of images."""
@@ -31,6 +33,8 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
         depth: the depth maps of each dataset, None for none.
         channels: of the samples: 3, with depth 4, with its validity 5.
         rectangular: cut the border that the letterbox adds off the samples, see `rectangles`.
+        cutter: how the samples are cut into windows, see `Sample.windows`; None for not.
+        at_once: windows of a batch, at most.
     """
 
     augment: DetectionAugment | None
@@ -38,18 +42,25 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
     depth: Sequence[DepthMaps | None] = ()
     channels: int = 3
     rectangular: bool = False
+    cutter: Cutter | None = None
+    at_once: int = 1
 
     def load(self, key: SampleKey, grey: bool = False) -> Source:
         """The image, its rows of the table, and its depth, of which nothing is known with `grey`."""
-        table, image, depth, file = self.tables[key.dataset], self.pixels(key, grey), None, self.file_of(key)
+        image, depth, file = self.pixels(key, grey), None, self.file_of(key)
         if self.channels > 3:
             depth = np.zeros(image.size[::-1], np.uint8) if grey else self.depth_of(key.dataset, file, image.size)
+        source = self.whole(key.dataset, file, image, depth)
+        window, tiles = self.window(key), self.tiles_of(key.dataset)
+        return source if window is None or tiles is None else source.cut(window, tiles.cutter)
+
+    def whole(self, dataset: int, file: int, image: Pixels, depth: np.ndarray | None = None) -> Source:
+        """A whole image with its rows of the table."""
+        table = self.tables[dataset]
         rows = table.rows(file)
         out = table.ignore[rows] | table.crowd[rows]
         boxes, labels = table.boxes[rows], table.labels[rows]
-        source = Source(image, boxes[~out], labels[~out], boxes[out], self.annotated[key.dataset], depth)
-        window, tiles = self.window(key), self.tiles_of(key.dataset)
-        return source if window is None or tiles is None else source.cut(window, tiles.cutter)
+        return Source(image, boxes[~out], labels[~out], boxes[out], self.annotated[dataset], depth)
 
     def depth_of(self, dataset: int, image: int, size: tuple[int, int]) -> np.ndarray:
         """The depth of an image of this size, see `Source`; of which nothing is known where it has no map."""
@@ -83,6 +94,8 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
         sample = compose(key, layers, self.image_size, self.augment, self.seed, self.channels, together.second)
         sample.replaced = join_faults([other.fault for other in loaded])
         sample.weight = self.weight(key, *(other.key for other in loaded))
+        if self.cutter is not None:
+            sample.windows = window_batches(key, source, self.cutter, self.at_once, self.channels)
         return cut_border(sample) if self.rectangular else sample
 
     def _paste(self, source: Source, position: int, number: int, augment: DetectionAugment) -> Source:
@@ -105,6 +118,13 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
 
         rows = {name: np.concatenate([t[name] for t in targets]) for name in targets[0]}
         return rows | {"image": owners("boxes"), "ignore_image": owners("ignore_boxes"), "tile_image": owners("tiles")}
+
+
+def window_batches(key: SampleKey, source: Source, cutter: Cutter, at_once: int, channels: int) -> tuple[Batch, ...]:
+    """The windows of an image, each seen like an image of its own, at most `at_once` of them in a batch."""
+    windows = [source.cut((x1, y1, x2, y2), cutter) for x1, y1, x2, y2 in cutter.windows(*source.size).tolist()]
+    parts = [compose(key, [[window]], cutter.input_size, channels=channels) for window in windows]
+    return tuple(DetectionSamples.collate(parts[i : i + at_once]) for i in range(0, len(parts), at_once))
 
 
 def _read_depth(maps: DepthMaps, table: AnnotationTable, image: int) -> np.ndarray:

@@ -35,18 +35,20 @@ class Cutter(NamedTuple):
         overlap: of neighbouring windows, as a fraction of their side.
         input_size: side of the network's input, at which each window is seen.
         keep: fraction of the area of an object that must be inside for it to be learned.
+        size: side of the windows in pixels of the scaled image.
     """
 
     sides: tuple[int, ...]
     overlap: float
     input_size: int
     keep: float = 0.0
+    size: int = 0
 
     @classmethod
     def of(cls, config: WindowsConfig, image_size: int) -> Cutter:
         """As the config says; `image_size`: of the run."""
-        sides = tuple(round((config.size or image_size) / scale) for scale in config.scales)
-        return cls(sides, config.overlap, image_size, config.keep if isinstance(config, BoxWindows) else 0.0)
+        size, keep = config.size or image_size, config.keep if isinstance(config, BoxWindows) else 0.0
+        return cls(tuple(round(size / scale) for scale in config.scales), config.overlap, image_size, keep, size)
 
     def windows(self, width: int, height: int) -> I32:
         """int32 `[k, 4]`: the windows of an image of this size, (x1, y1, x2, y2), no two equal."""
@@ -205,12 +207,11 @@ def _below_a_pixel(table: AnnotationTable, cutter: Cutter) -> Mask:
 
 def _small_images(table: Table, config: WindowsConfig, cutter: Cutter) -> Iterator[str]:
     """A line for each scale at which images are not larger than a window."""
-    size = config.size or cutter.input_size
     for scale, side in zip(config.scales, cutter.sides):
         small = int((table.sizes <= side).all(1).sum())
         if small:
-            which = f"{small} of {counted(len(table), 'image')}"
-            yield f"{which} {'is' if small == 1 else 'are'} not larger than a tile of {size} at scale {scale:g}: taken whole"
+            which = f"{small} of {counted(len(table), 'image')} {'is' if small == 1 else 'are'}"
+            yield f"{which} not larger than a tile of {cutter.size} at scale {scale:g}: taken whole"
 
 
 def _lost_objects(own: AnnotationTable, tiny: AnnotationTable, kept: Mask) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ddptrain.config.detection import DetectionEval
+from ddptrain.config.detection_eval import DetectionEval
 from ddptrain.models.suppression import suppress
 from ddptrain.models.yolo.prediction import Prediction
 from ddptrain.structures import Detections

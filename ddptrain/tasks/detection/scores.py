@@ -8,7 +8,7 @@ from math import fsum
 
 import numpy as np
 
-from ddptrain.config.detection import DetectionEval
+from ddptrain.config.detection_eval import DetectionEval
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.metrics import coco, uavdt, visdrone, voc
 from ddptrain.metrics.arrays import DetectionArrays, GroundTruth, Metrics, mean_known

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ddptrain.config import DetectionRun
+from ddptrain.config.batch import evaluated_at_once
 from ddptrain.config.detection_augment import MIXING, DetectionAugment
 from ddptrain.data.augment.partners import Partners, refuse_few
 from ddptrain.data.formats.cache import read_cached
@@ -20,24 +20,25 @@ from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.inspect.statistics import class_counts, sides_in_network
 from ddptrain.data.samples.compose import Source, compose
-from ddptrain.data.samples.detection import DetectionSamples
+from ddptrain.data.samples.detection import DetectionSamples, window_batches
 from ddptrain.data.stream.balance import Balance, Boxes
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.contents import Contents
 from ddptrain.data.tables.labels import LabelSpace
-from ddptrain.data.tables.windows import Tiles, cut_boxes
+from ddptrain.data.tables.windows import Cutter, Tiles, cut_boxes, cut_images
 from ddptrain.errors import UserError
 from ddptrain.metrics.arrays import DetectionArrays
 from ddptrain.metrics.matches import Matches
 from ddptrain.metrics.outcome import BoxOutcome
 from ddptrain.models import test_time
 from ddptrain.reporting import pictures
-from ddptrain.structures import Batch, Detections, LossSum, SampleKey
+from ddptrain.structures import Batch, LossSum, SampleKey
 from ddptrain.system.printable import counted
 from ddptrain.tasks.base import FileAnswer, Prediction, Predictions
 from ddptrain.tasks.detection.advice import report_advice
 from ddptrain.tasks.detection.build import build_detector, reads_boxes
+from ddptrain.tasks.detection.found import Found, in_files, see_in_windows
 from ddptrain.tasks.detection.inspect import report_sizes
 from ddptrain.tasks.detection.scale import resize, side_of_step
 from ddptrain.tasks.detection.scores import detections_of, match_all, mean_losses, score, truth_of
@@ -54,6 +55,7 @@ class DetectionTask(TableTask):
     Attributes:
         val_sets: the validation datasets.
         sides: of the network's input in training, in pixels, one of which each step has.
+        cutter: how images are cut to be predicted (`eval.tiles`), None for not.
     """
 
     config: DetectionRun
@@ -70,6 +72,8 @@ class DetectionTask(TableTask):
         self.sides = config.sides
         self.detector = build_detector(config, np.ones(len(config.classes), np.int64))
         self.channels = self.detector.channels
+        tiles = config.eval.tiles
+        self.cutter = None if tiles is None else Cutter.of(tiles, config.data.image_size)
 
     def read(self) -> None:
         config = self.config
@@ -117,6 +121,12 @@ class DetectionTask(TableTask):
         self.val_samples = self._samples(self.val_sets, depth)
         if self.config.eval.rectangular:
             self.val_samples.rectangular, self.val_shapes = True, self.val_samples.shapes()
+        tiles = self.config.eval.tiles
+        if self.cutter is not None and tiles is not None:
+            self.val_samples.cutter, self.val_samples.at_once, self.val_batch = self.cutter, self._at_once(), 1
+            for s in self.val_sets:
+                notes = cut_images(s.table, tiles, self.config.data.image_size).notes
+                self.notes += [f"{s.title}: evaluated in windows: {line}" for line in notes]
 
     def _samples(
         self,
@@ -190,22 +200,22 @@ class DetectionTask(TableTask):
 
     def predict(self, model: nn.Module, batch: Batch) -> Sequence[Prediction]:
         """`boxes` float32 `[n, 4]` in pixels of the file, `scores` float32 `[n]`, `labels` int64 `[n]`, best first; and the
-        image's own `loss/<part>`, `normalizer` and number of objects `without_point`, float64."""
+        image's own `loss/<part>`, `normalizer` and number of objects `without_point`, float64; of an image in windows their
+        sums."""
+        return self._seen(batch, lambda part: self._judge(model, part))
+
+    def _judge(self, model: nn.Module, batch: Batch) -> list[Found]:
         plain, losses, normalizers, without_point = self.detector.judge(model, batch)
         detections = test_time.detect(self.detector, model, batch, self.config.eval, plain)
         numbers = {**{f"loss/{name}": part for name, part in losses.items()}, "normalizer": normalizers}
         names = [*numbers, *(["without_point"] if without_point is not None else [])]
         columns = [*numbers.values(), *([without_point] if without_point is not None else [])]
         rows = torch.stack(columns, 1).detach().double().cpu().numpy()
-        return [own | dict(zip(names, row)) for own, row in zip(self._in_files(detections, batch), rows)]
+        return [own | dict(zip(names, row)) for own, row in zip(in_files(detections, batch), rows)]
 
-    def _in_files(self, detections: Sequence[Detections], batch: Batch) -> list[dict[str, np.ndarray]]:
-        boxes = [to_native(d.boxes.float(), batch.to_native[i], batch.native_size[i]) for i, d in enumerate(detections)]
-        columns = {"boxes": boxes, "scores": [d.scores.float() for d in detections], "labels": [d.labels for d in detections]}
-        # one copy from the device for the whole batch
-        flat = {name: torch.cat(parts).cpu().numpy() for name, parts in columns.items()}
-        starts = np.cumsum([0] + [len(b) for b in boxes])
-        return [{k: v[a:b].copy() for k, v in flat.items()} for a, b in pairwise(starts.tolist())]
+    def _seen(self, batch: Batch, see: Callable[[Batch], list[Found]]) -> list[Found]:
+        """What `see` finds in a batch, or in the windows of its images."""
+        return see(batch) if self.cutter is None else see_in_windows(batch, see, self.cutter, self.config.eval)
 
     def predict_image(self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None) -> Prediction:
         """As in `predict`; the depth of an image without a path is unknown everywhere."""
@@ -226,10 +236,17 @@ class DetectionTask(TableTask):
     ) -> dict[str, np.ndarray]:
         none = np.zeros((0, 4), np.float32)
         source = Source(Pixels.of(image), none, np.zeros(0, np.int64), none, np.ones(len(self.classes), bool), depth)
-        sample = compose(SampleKey(0, 0, 0), [[source]], self.config.data.image_size, channels=self.channels)
+        key, evaluation = SampleKey(0, 0, 0), self.config.eval
+        sample = compose(key, [[source]], self.config.data.image_size, channels=self.channels)
+        if self.cutter is not None:
+            sample.windows = window_batches(key, source, self.cutter, self._at_once(), self.channels)
         batch = DetectionSamples.collate([sample]).to(device)
-        (detected,) = self._in_files(test_time.detect(self.detector, model, batch, self.config.eval), batch)
+        see = lambda part: in_files(test_time.detect(self.detector, model, part, evaluation), part)  # noqa: E731
+        (detected,) = self._seen(batch, see)
         return detected
+
+    def _at_once(self) -> int:
+        return evaluated_at_once(self.config.eval.batch, self.config.train.micro_batch)
 
     def predict_file(self, model: nn.Module, path: Path, device: torch.device, score: float) -> FileAnswer:
         """Boxes in pixels of the image as it is read (`DataConfig.exif`), best first, and the picture; of a model that takes
@@ -256,6 +273,7 @@ class DetectionTask(TableTask):
         for (name, _), own in zip(self.val, predictions):
             metrics[f"dataset/{name}/loss"] = mean_losses([own])["loss"]
         # other pixels than in a square: whoever reads the numbers must see it
+        metrics |= {} if self.cutter is None else {"tiles": float(self.cutter.size)}
         return metrics | ({"rectangular": 1.0} if self.config.eval.rectangular else {})
 
     def outcome(self, predictions: Predictions, metrics: Mapping[str, float], about: Mapping[str, Any]) -> BoxOutcome:
@@ -271,15 +289,3 @@ class DetectionTask(TableTask):
         out.warnings += self.warnings(sets)
         report_sizes(self.config, sets, out)
         report_advice(self.config, sets, out)
-
-
-def to_native(boxes: Tensor, matrix: Tensor, size: Tensor) -> Tensor:
-    """Boxes `[n, 4]` of a letterboxed image in pixels of its file, clipped to it.
-
-    Args:
-        matrix: float `[2, 3]`: a scale and a shift, see `Batch.to_native`.
-        size: width and height of the file.
-    """
-    scale = torch.stack([matrix[0, 0], matrix[1, 1]]).repeat(2)
-    shift = matrix[:, 2].repeat(2)
-    return (boxes * scale + shift).clamp(min=0).minimum(size.to(boxes.dtype).repeat(2))

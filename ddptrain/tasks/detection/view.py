@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ddptrain.data.images.pixels import Pixels
+from ddptrain.data.samples.compose import Source
+from ddptrain.data.samples.plans import read_sized
+from ddptrain.data.tables.windows import Cutter, Tiles
 from ddptrain.metrics.outcome import BoxOutcome, Outcome
-from ddptrain.reporting import pictures, report
+from ddptrain.reporting import pictures, report, tile_grid
 from ddptrain.reporting.run_page.parts import Section
 from ddptrain.reporting.table import Table
 from ddptrain.reporting.trackers.base import Watched
 from ddptrain.structures import Sample, SampleKey
+from ddptrain.system.printable import counted
 from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.detection.report import DetectionReport
 from ddptrain.tasks.detection.sections import detection_sections
@@ -50,6 +56,35 @@ class DetectionView(TableView):
             min_side=DRAWN_SIDE,
         )
         return pictures.beside(truth, predicted)
+
+    def figures(self) -> Sequence[tuple[np.ndarray, str]]:
+        """Of each training dataset that is cut into tiles the image with the most objects: its tiles, and what they keep."""
+        samples: Any = self.task.train
+        return [figure for number, tiles in enumerate(samples.tiles) if tiles for figure in self._tile_figures(number, tiles)]
+
+    def _tile_figures(self, dataset: int, tiles: Tiles) -> list[tuple[np.ndarray, str]]:
+        samples: Any = self.task.train
+        config: Any = self.task.config.data.train[dataset]
+        table, cutter = samples.tables[dataset], tiles.cutter
+        image = int(np.diff(table.offsets).argmax())
+        source = samples.whole(dataset, image, Pixels.of(read_sized(table, image)))
+        windows = cutter.windows(*source.size)
+        name = f"{table.name}: {os.path.basename(table.path(image))}"
+        out = [(tile_grid.overview(source.image.values, windows), f"{name} in {counted(len(windows), 'tile')}.")]
+        for side, scale in zip(cutter.sides, config.tiles.scales):
+            own = cutter._replace(sides=(side,)).windows(*source.size)
+            shown = [self._shown_tile(source, window, cutter) for window in own]
+            text = f"{name}, its tiles at scale {scale:g}: kept whole, cut and kept, and ignored (hatched)."
+            out.append((tile_grid.sheet(shown, len(np.unique(own[:, 0]))), text))
+        return out
+
+    @staticmethod
+    def _shown_tile(source: Source, window: np.ndarray, cutter: Cutter) -> tile_grid.ShownTile:
+        x1, y1, x2, y2 = window.tolist()
+        part = source.cut((x1, y1, x2, y2), cutter)
+        seen = cutter.parts(source.boxes, window)
+        whole = (seen.boxes == source.boxes).all(1)[seen.learned]
+        return tile_grid.ShownTile(part.image.values, part.boxes[whole], part.boxes[~whole], part.ignore_boxes)
 
     def _truth_on(self, image: np.ndarray, sample: Sample, title: str) -> np.ndarray:
         t = sample.targets

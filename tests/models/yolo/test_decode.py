@@ -5,7 +5,7 @@ import torch
 from host_waits import HostWaits
 from torchvision.ops import batched_nms, box_iou
 
-from ddptrain.config.detection import DetectionEval
+from ddptrain.config.detection_eval import DetectionEval
 from ddptrain.models.suppression import nms_by_class
 from ddptrain.models.yolo import decode
 from ddptrain.models.yolo.decode import detections

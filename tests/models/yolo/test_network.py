@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ddptrain.config import LossConfig, YoloConfig
-from ddptrain.config.detection import DetectionEval
+from ddptrain.config.detection_eval import DetectionEval
 from ddptrain.models.norms import NORMS
 from ddptrain.models.yolo.decode import detections
 from ddptrain.models.yolo.loss import detection_loss

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from metric_worlds import found, truth
 
-from ddptrain.config.detection import DetectionEval
+from ddptrain.config.detection_eval import DetectionEval
 from ddptrain.tasks.detection.scores import detections_of, mean_losses, score
 
 A, B, C = (10, 10, 30, 30), (50, 10, 70, 30), (90, 10, 110, 30)

@@ -13,7 +13,7 @@ from small_runs import RUNS, write_config
 from torch import nn
 
 from ddptrain.config import load_config
-from ddptrain.config.detection import DetectionEval
+from ddptrain.config.detection_eval import DetectionEval
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.loading.batches import eval_loader
 from ddptrain.data.samples.compose import Source, compose
