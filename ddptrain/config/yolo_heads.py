@@ -46,7 +46,7 @@ HEAD_RULES = (
     Rule("model.anchors loss.obj loss.obj_pw loss.anchor_t", "model.head=anchor_based", _not_anchors),
     Rule(
         "loss.nwd_scale",
-        "loss.box_loss=nwd or loss.assign_by=nwd",
+        "nwd as loss.box_loss or loss.assign_by",
         lambda run: "nwd" not in (run.loss.box_loss, run.loss.assign_by),
         "loss.box_loss loss.assign_by",
     ),

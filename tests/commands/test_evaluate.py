@@ -49,6 +49,8 @@ def test_json_into_a_file_before_or_behind_the_run(run: Path, tmp_path: Path, ca
     assert main(["eval", str(run), "--json", str(tmp_path / "new/m.json"), "eval.batch=4"]) == 0
     assert "skyview" in capfd.readouterr().out  # the tables are printed as well
     found = json.loads((tmp_path / "new/m.json").read_text())
+    loss = {key for key in wanted if key.startswith("loss")}  # kernels may round otherwise for another number of images
+    assert [found.pop(key) for key in loss] == pytest.approx([wanted.pop(key) for key in loss], rel=1e-6)
     assert found == wanted
     assert printed(capfd, str(run), "--json", "eval.protocols=[coco, voc]")["voc/AP"] is not None
 
@@ -88,7 +90,8 @@ def test_saved_predictions_are_those_that_were_scored(
         capfd, "--predictions", str(path), "--truth", str(truth), "--json", "--protocol", "visdrone",
         "eval.max_detections=300",
     )  # fmt: skip
-    assert {k: v for k, v in scored.items() if "loss" not in k and k != "bad_images"} == again
+    of_the_network = {"bad_images", "objects_without_point"}
+    assert {k: v for k, v in scored.items() if "loss" not in k and k not in of_the_network} == again
 
 
 def test_what_does_not_go_together(run: Path, capfd: pytest.CaptureFixture[str]) -> None:

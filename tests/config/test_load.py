@@ -47,7 +47,7 @@ def error(folder: Path, text: str, *overrides: str) -> str:
         ("model: {siez: s}", "model.siez: unknown key; did you mean size?"),
         (
             "model: {name: fcos_resnet50_fpn, size: n}",
-            "model.size: unknown key; known keys: checkpointing, compile, name, pretrained, pretrained_backbone",
+            "model.size: unknown key; known keys: anchor_sizes, aspect_ratios, checkpointing, compile,",
         ),
         ("model: {name: fcos_resnet50_fpn, pretraned: true}", "model.pretraned: unknown key; did you mean pretrained?"),
         ("model: {yolo: 1}", "model.yolo: unknown key; known keys: activation, anchors, backbone, checkpointing,"),
