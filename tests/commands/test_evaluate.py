@@ -49,7 +49,7 @@ def test_json_into_a_file_before_or_behind_the_run(run: Path, tmp_path: Path, ca
     assert main(["eval", str(run), "--json", str(tmp_path / "new/m.json"), "eval.batch=4"]) == 0
     assert "skyview" in capfd.readouterr().out  # the tables are printed as well
     found = json.loads((tmp_path / "new/m.json").read_text())
-    loss = {key for key in wanted if key.startswith("loss")}  # kernels may round otherwise for another number of images
+    loss = {key for key in wanted if "loss" in key}  # kernels may round otherwise for another number of images
     assert [found.pop(key) for key in loss] == pytest.approx([wanted.pop(key) for key in loss], rel=1e-6)
     assert found == wanted
     assert printed(capfd, str(run), "--json", "eval.protocols=[coco, voc]")["voc/AP"] is not None
