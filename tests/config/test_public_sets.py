@@ -15,6 +15,7 @@ from ddptrain.data.synthetic.scenes import write_flights, write_skyview, write_s
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FAST = ("train.steps=3", "data.workers=0", "data.cache=none", "train.precision=none", "monitor.tensorboard=false")
 YOLO = ("model.size=n", "data.image_size=96", "data.samples_per_epoch=null", "train.global_batch=4", "train.micro_batch=2")
+WIDE = ("eval.tiles.size=480", "eval.max_detections=50")
 
 
 def run(name: str, tmp: Path, roots: Sequence[tuple[str, Path]], *overrides: str) -> dict[str, object]:
@@ -104,7 +105,7 @@ def test_visdrone_on_real_files(data_root: Path, tmp_path: Path) -> None:
     names, partner = "[car, van, truck, bus, motor]", data_root / "visdrone_vehicles_yolo"
     vehicles = f"{{name: vehicles, format: yolo, root: {partner}, names: {names}}}"
     own = f"{{name: visdrone, format: visdrone, root: {data_root / 'visdrone_native'}, split: train}}"
-    found = run("visdrone", tmp_path, [], *YOLO, f"data.train=[{own}, {vehicles}]", f"data.val=[{own}]")
+    found = run("visdrone", tmp_path, [], *YOLO, f"data.train=[{own}, {vehicles}]", f"data.val=[{own}]", *WIDE)
     assert found["visdrone/AP"] is not None
 
 
@@ -122,5 +123,5 @@ def test_uavdt_on_real_annotations(data_root: Path, tmp_path: Path) -> None:
                 cv2.imwrite(str(file), np.full((540, 1024, 3), 128, np.uint8))
     native = data_root / "visdrone_native"
     roots = [("train.0", native), ("train.1", root), ("val.0", native), ("val.1", root)]
-    found = run("visdrone_uavdt", tmp_path, roots, *YOLO, "data.val.0.split=train")
+    found = run("visdrone_uavdt", tmp_path, roots, *YOLO, *WIDE, "data.val.0.split=train")
     assert found["uavdt/AP70"] is not None
