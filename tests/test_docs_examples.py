@@ -78,7 +78,8 @@ def of_task(page: str, given: dict[str, Any]) -> dict[str, Any]:
     whole = bare(task)
     data = {**given.get("data", {})}
     if "train" in data or "val" in data:
-        data = {"train": data.get("val"), "val": data.get("train"), **data}
+        scored = [{k: v for k, v in one.items() if k not in ("tiles", "loss_weight")} for one in data.get("train", ())]
+        data = {"train": data.get("val"), "val": scored, **data}
     return {**whole, **given, "data": {**whole["data"], **data}}
 
 

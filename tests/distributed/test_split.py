@@ -72,14 +72,14 @@ def test_any_number_of_ranks_has_the_same_bits(small_config: SmallConfig, tmp_pa
 
 def _with_faults(arguments: Sequence[str]) -> int:
     """`ddptrain train` with images that cannot be read any more, and a gradient of nan from the sample at position 14."""
-    from ddptrain.data.samples import base
+    from ddptrain.data.samples import plans
     from ddptrain.tasks.detection.task import DetectionTask
 
-    proper, read = DetectionTask.loss, base.read_image
+    proper, read = DetectionTask.loss, plans.read_image
 
     def read_image(path: str, *options: Any) -> Any:
         if "skyview" in path and "train" in path and int(Path(path).stem) % 6 == 0:
-            raise base.BadImage(f"{path}: gone")
+            raise plans.BadImage(f"{path}: gone")
         return read(path, *options)
 
     def loss(self: Any, model: torch.nn.Module, batch: Batch) -> LossSum:
@@ -88,7 +88,7 @@ def _with_faults(arguments: Sequence[str]) -> int:
         found = proper(self, model, batch)
         return replace(found, total=found.total * torch.nan) if 14 in batch.keys[:, 0].tolist() else found
 
-    DetectionTask.loss, base.read_image = loss, read_image  # type: ignore[assignment, method-assign]
+    DetectionTask.loss, plans.read_image = loss, read_image  # type: ignore[assignment, method-assign]
     return command_line(arguments)
 
 

@@ -204,7 +204,7 @@ def test_a_sample_of_several_images_has_the_mean_of_their_weights(tmp_path: Path
     keys = [SampleKey(i, int(d), i % 2) for i, d in enumerate(stream)]
     assert [plain[key].weight for key in keys] == [3.0, 3.0, 1.0, 3.0, 1.0, 1.0, 3.0, 1.0]
     for key in keys:
-        others, _ = partners.draw_tiles(key, 0, 1, 0)
+        others = partners.draw_tiles(key, 0, augment)[0]
         assert made[key].weight == sum(3.0 if k.dataset == 0 else 1.0 for k in (key, *others)) / 4
     batch = plain.collate([plain[key] for key in keys[:3]])
     assert batch.weights is not None
