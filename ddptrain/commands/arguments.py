@@ -47,16 +47,18 @@ def _add_runs(commands: Any) -> None:
     add_level(p)
     checks = p.add_mutually_exclusive_group()
     checks.add_argument(
-        "--dry-run", action="store_true", help="a check: two steps, one evaluation and one checkpoint, and nothing is kept"
+        "--dry-run",
+        action="store_true",
+        help="check two steps, one evaluation and one checkpoint; nothing is kept",
     )
     checks.add_argument(
-        "--overfit", type=positive, metavar="N", help="a check: learn N training images by heart; nothing is kept"
+        "--overfit", type=positive, metavar="N", help="check that the model can overfit N training images; nothing is kept"
     )
     p.set_defaults(run="train")
 
     add_eval(commands)
 
-    p = commands.add_parser("report", help="write the page of a run, and figures (extra [report]); or the page of several runs")
+    p = commands.add_parser("report", help="write the report of a run, or of several (figures: extra [report])")
     p.add_argument(
         "runs", nargs="+", metavar="RUN", help="run folder, or a checkpoint in it; several are compared with the first"
     )
@@ -140,8 +142,8 @@ def _add_looks(commands: Any) -> None:
     p.add_argument("--json", action="store_true", help="print the list as JSON")
     p.set_defaults(run="runs")
 
-    p = commands.add_parser("completion", help="print a script with which a shell completes commands, options and keys")
-    p.add_argument("shell", choices=("bash", "zsh", "fish"), help='use it by: eval "$(ddptrain completion bash)"')
+    p = commands.add_parser("completion", help="print a shell script that completes commands, options and keys")
+    p.add_argument("shell", choices=("bash", "zsh", "fish"), help='to use it: eval "$(ddptrain completion bash)"')
     p.set_defaults(run="completion")
 
 
@@ -159,7 +161,7 @@ def _add_data(commands: Any) -> None:
     p.add_argument("--json", action="store_true", help="print everything as JSON")
     p.set_defaults(run="model")
 
-    p = commands.add_parser("augment", help="draw training samples as the config augments them")
+    p = commands.add_parser("augment", help="draw augmented training samples")
     _add_config(p)
     p.add_argument("--grid", action="store_true", help="also a row for each augmentation alone, and one for all together")
     p.add_argument("--samples", type=positive, default=4, metavar="N", help="samples in each row (default 4)")

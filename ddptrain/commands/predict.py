@@ -18,7 +18,7 @@ from ddptrain.config import DetectionRun, OwnRun, RunConfig, resolve
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 from ddptrain.reporting.pictures import save
-from ddptrain.system.files import write_text
+from ddptrain.system.files import write_bytes, write_text
 from ddptrain.system.printable import counted, say, warn
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import new_task
@@ -116,7 +116,7 @@ def _written(picture: Path, value: Any) -> Any:
     if not isinstance(value, bytes):
         return value
     file = picture.with_suffix(".png")
-    file.write_bytes(value)
+    write_bytes(file, value)
     return file.name
 
 

@@ -30,7 +30,7 @@ from ddptrain.tasks.stream import run_length
 
 DRY_STEPS, OVERFIT_STEPS = 2, 300
 GOOD = 0.9
-"""Value of the task's own metric from which on images count as learned by heart."""
+"""Value of the task's own metric from which on images count as memorised."""
 ALONE = (
     "resume=null", "train.patience=null", "eval.every_epochs=null", "eval.every_steps=null", "checkpoint.every_epochs=null",
     "checkpoint.every_steps=null", "data.cache=none", "monitor.profile=0",
@@ -74,7 +74,7 @@ class Trial:
         return status
 
     def overfit(self, images: int) -> int:
-        """Learn some of the training images by heart, without augmentation, and evaluate on the same ones; returns the exit
+        """Overfit some of the training images, without augmentation, and evaluate on the same ones; returns the exit
         status, 1 where they were not learned."""
         keys = (
             f"data.overfit={images}", f"data.augment={{{', '.join(f'{key}: 0' for key in STILL)}}}",
@@ -89,7 +89,7 @@ class Trial:
             summary, rows = _summary(config.folder), list(read_steps(config.folder))
             name = next(iter(summary))
             value = math.nan if summary[name] is None else summary[name]
-            verdict = "learned by heart" if value >= GOOD else f"NOT learned ({name} < {GOOD})"
+            verdict = "memorised" if value >= GOOD else f"NOT memorised ({name} < {GOOD})"
             say(
                 f"overfit check: {name} {value:.3f} on its own {counted(images, 'image')}, loss {_parts(rows[0])} at the first "
                 f"step, {_parts(rows[-1])} at the last: {verdict}"

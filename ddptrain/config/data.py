@@ -136,7 +136,7 @@ def check_chances(**chances: float) -> None:
     """Refuse probabilities of what excludes each other that add up to more than 1."""
     if sum(chances.values()) > 1:
         names, values = listing(list(chances)), " + ".join(f"{value:g}" for value in chances.values())
-        raise ValueError(f"{names}: {values} is more than 1; a sample has only one of them, so lower one")
+        raise ValueError(f"{names}: {values} is more than 1; only one of them applies to a sample, so lower one")
 
 
 DATASETS: Any = Field(min_length=1)

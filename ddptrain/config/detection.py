@@ -103,7 +103,7 @@ class TorchvisionConfig(NetworkSection):
             )
         sizes = [size if isinstance(size, tuple) else (size,) for size in self.anchor_sizes]
         if not min((s for level in sizes for s in level), default=0) > 0 or len({*map(len, sizes)}) > 1:
-            raise ValueError("anchor_sizes: must be numbers above 0, as many for each level, since the levels share a head")
+            raise ValueError("anchor_sizes: must be numbers above 0, the same count for every level (they share a head)")
         if self.name.startswith("ssdlite") and len(sizes[0]) > 1:
             raise ValueError(f"anchor_sizes: {self.name} takes one number for each level")
         return self

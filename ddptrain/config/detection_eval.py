@@ -1,10 +1,10 @@
 """The evaluation of detection: what is kept of a prediction, how often an image is seen, and by which rules it is scored."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from ddptrain.config.section import Switch
+from ddptrain.config.section import Switch, distinct
 from ddptrain.config.tiles import EvalTiles
 from ddptrain.config.train import EvalConfig
 
@@ -27,7 +27,7 @@ class DetectionEval(EvalConfig):
     """Let boxes suppress those of other classes, too: at most one class a place."""
     flip: Switch = False
     """Predict each image mirrored as well, and join both by the non-maximum suppression: slower, usually a little better."""
-    scales: tuple[float, ...] = (1.0,)
+    scales: Annotated[tuple[float, ...], distinct(0.1, 4)] = (1.0,)
     """Sizes of the input, as factors of data.image_size, at which each image is predicted; the predictions are joined by the
     non-maximum suppression."""
     rectangular: Switch = False
@@ -47,13 +47,6 @@ class DetectionEval(EvalConfig):
     recalls of 0, 0.1, …, 1 (VOC 2007)."""
     voc_iou: float = Field(default=0.5, gt=0, le=1)
     """Intersection over union from which on VOC takes an object as found."""
-
-    @field_validator("scales")
-    @classmethod
-    def _scales(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value or len(set(value)) < len(value) or not all(0.1 <= v <= 4 for v in value):
-            raise ValueError("must be one or more different numbers from 0.1 to 4")
-        return value
 
     @field_validator("protocols")
     @classmethod

@@ -35,8 +35,8 @@ def input_sides(multi_scale: MultiScale, image_size: int, stride: int) -> range:
             raise ValueError(f"{line}; sizes are ≥ {SMALLEST}, so give {allowed:g} at most, or 0")
     if low >= high:
         raise ValueError(
-            f"{key}: from {low} to {high} pixels there is no choice; sizes are {grid}, so give a wider range, such as "
-            f"{_example(image_size, stride)}"
+            f"{key}: from {low} to {high} pixels there is only one size or none; sizes are {grid}, so give a wider range, "
+            f"such as {_example(image_size, stride)}"
         )
     return range(low, high + 1, stride)
 

@@ -15,6 +15,17 @@ LONGEST_NAME = 200
 """In bytes of UTF-8: a file system takes 255, and names of files are made from it."""
 
 
+def distinct(least: float, most: float) -> AfterValidator:
+    """For a list: one or more different numbers in a range."""
+
+    def check(value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or len(set(value)) < len(value) or not all(least <= v <= most for v in value):
+            raise ValueError(f"must be one or more different numbers from {least:g} to {most:g}")
+        return value
+
+    return AfterValidator(check)
+
+
 @cache
 def _texts(section: type[BaseModel]) -> dict[str, str]:
     """The text below each key in the source of a section; read when it is asked for, since it takes longer than all else."""

@@ -1,10 +1,10 @@
 """How images are cut into windows: as samples of their own in training (tiles), and to predict them in parts."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from ddptrain.config.section import Section, Switch
+from ddptrain.config.section import Section, Switch, distinct
 
 
 class WindowsConfig(Section):
@@ -15,15 +15,8 @@ class WindowsConfig(Section):
     a pixel of the scaled image is one of the network's input."""
     overlap: float = Field(default=0.2, ge=0, le=0.9)
     """Overlap of neighbouring windows, as a fraction of their side; best as large as most objects."""
-    scales: tuple[float, ...] = (1.0,)
+    scales: Annotated[tuple[float, ...], distinct(0.05, 4)] = (1.0,)
     """Scales at which an image is looked at before it is cut: at 0.5 a window shows twice as much of it along each side."""
-
-    @field_validator("scales")
-    @classmethod
-    def _scales(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value or len(set(value)) < len(value) or not all(0.05 <= v <= 4 for v in value):
-            raise ValueError("must be one or more different numbers from 0.05 to 4")
-        return value
 
 
 class BoxWindows(WindowsConfig):

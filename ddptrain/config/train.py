@@ -20,7 +20,7 @@ class TrainConfig(Section):
     """Number of samples that are forwarded at once: with it the run has the same bits on every number of ranks that divides
     global_batch / micro_batch, and no other number is accepted. Default: chosen for the ranks at hand, at most 16. `auto`: by
     trial before the first step, the largest that fits into the memory of the GPUs, or on the CPU the fastest of at most 16; the
-    log and the run folder's config.yaml have the number, and a run that goes on keeps it."""
+    log and the run folder's config.yaml have the number, and a resumed run keeps it."""
     threads: int | None = Field(default=None, ge=1)
     """Number of CPU threads of each rank, on which the bits of a run on the CPU depend. Default: what torch takes, or
     OMP_NUM_THREADS, which launchers set for several ranks; the log says how many."""

@@ -17,7 +17,7 @@ class YoloConfig(NetworkSection):
     size: Literal["n", "s", "m", "l", "x"] = "n"
     """Depth and width of backbone, neck and head."""
     strides: tuple[int, ...] = (8, 16, 32)
-    """Strides of the head's levels, in pixels: some of 4, 8, 16, 32, 64 in a row, such as [4, 8, 16] (small objects) or
+    """Strides of the head's levels, in pixels: consecutive powers of two from 4 to 64, such as [4, 8, 16] (small objects) or
     [8, 16, 32, 64] (large images); the backbone ends at the coarsest."""
     head: Literal["anchor_free", "dual", "anchor_based"] = "anchor_free"
     """`anchor_free`: distances from a point to the sides of a box; `dual`: two of these, of which one learns a single point for
@@ -47,7 +47,7 @@ class YoloConfig(NetworkSection):
     def _strides(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         first = STRIDES.index(value[0]) if value and value[0] in STRIDES else 0
         if not value or value != STRIDES[first : first + len(value)]:
-            raise ValueError("must be some of 4, 8, 16, 32, 64 in a row, such as [8, 16, 32] or [4, 8, 16, 32]")
+            raise ValueError("must be consecutive powers of two from 4 to 64, such as [8, 16, 32] or [4, 8, 16, 32]")
         return value
 
     @field_validator("anchors")
@@ -57,7 +57,7 @@ class YoloConfig(NetworkSection):
     ) -> tuple[tuple[tuple[float, float], ...], ...] | None:
         if value is not None:
             if len({len(level) for level in value}) != 1 or not value[0]:
-                raise ValueError("must be a list of as many [width, height] for each level")
+                raise ValueError("must give every level the same number of [width, height] pairs")
             if min(side for level in value for anchor in level for side in anchor) <= 0:
                 raise ValueError("sides must be numbers > 0, in pixels")
         return value
@@ -66,5 +66,7 @@ class YoloConfig(NetworkSection):
     def _level_each(self) -> "YoloConfig":
         if self.anchors is not None and len(self.anchors) != len(self.strides):
             levels = len(self.strides)
-            raise ValueError(f"anchors: of {len(self.anchors)} levels, strides has {levels}; give a list for each of {levels}")
+            raise ValueError(
+                f"anchors: given for {len(self.anchors)} levels, but strides has {levels}; give one list for each level"
+            )
         return self

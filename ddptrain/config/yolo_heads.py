@@ -28,7 +28,9 @@ def check_assigner(run: Any) -> None:
     """Raise ValueError where the head has no such assigner."""
     head, assigner = head_of(run), run.loss.assigner
     if head is not None and assigner is not None and assigner not in ASSIGNERS[head]:
-        raise ValueError(f"loss.assigner: {assigner} is not for model.head={head}; allowed: {' or '.join(ASSIGNERS[head])}")
+        raise ValueError(
+            f"loss.assigner: {assigner} does not work with model.head={head}; allowed: {' or '.join(ASSIGNERS[head])}"
+        )
 
 
 def _not_anchors(run: Any) -> bool:

@@ -174,7 +174,7 @@ def findings(found: Measured) -> Iterator[str]:
         )
     for name, part in found.dead.items():
         if part > DEAD:
-            yield f"{part:.0%} of the ReLUs of {name} are 0 everywhere in the batch: dead, nothing is learned through them."
+            yield f"{part:.0%} of the ReLUs of {name} are 0 everywhere in the batch: dead, no gradient passes through them."
     total = math.hypot(*found.parts.values())
     for name, norm in found.parts.items():
         if total and norm < SILENT * total:

@@ -1,5 +1,5 @@
 """`train.micro_batch: auto`: how many samples are forwarded at once, by trial. The bits of a run depend on it, so that what was
-found becomes part of its config, and a run that goes on keeps it."""
+found becomes part of its config, and a resumed run keeps it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def choose_micro_batch(task: Task, world: World) -> None:
         found, how = min(everyone) if world.device.type == "cuda" else everyone[0]
         how = f"chose {found} of {listing([str(n) for n in candidates], 'or')}: {how}"
     task.config = task.config.model_copy(update={"train": train.model_copy(update={"micro_batch": found})})
-    task.notes.append(f"train.micro_batch: auto {how}; the bits of the run depend on it, and a run that goes on keeps it")
+    task.notes.append(f"train.micro_batch: auto {how}; the bits of the run depend on it, and a resumed run keeps it")
 
 
 def _try_sizes(task: Task, world: World, candidates: Sequence[int]) -> tuple[int, str]:

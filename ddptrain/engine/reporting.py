@@ -136,7 +136,7 @@ class RunReporter:
             self.pace.tell(reading)
         self.write_steps()
         usage = self._usage.read(reading, state.stepper.waited.seconds)
-        every_rank = distributed.gather_to_main(usage, "gathering what the ranks say of themselves")
+        every_rank = distributed.gather_to_main(usage, "gathering measurements from all ranks")
         if self._world.main:
             values = train_scalars(state, report, parts, reading, self.ledger) | of_all(every_rank)
             self._record(TRAIN, state.step, values)

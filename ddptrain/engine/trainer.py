@@ -84,7 +84,7 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
             warn(note)
         lock = stack.enter_context(RunLock(config.folder, warn, lambda: stop.signal))
         stop.on_leave.append(lambda why: lock.release())
-        distributed.agree(lambda: check_installed(config.monitor.trackers) if world.main else None, "looking for the trackers")
+        distributed.agree(lambda: check_installed(config.monitor.trackers) if world.main else None, "checking the trackers")
         distributed.agree(lambda: lock.acquire() if world.main else None, "the lock of the run folder")
         task = distributed.agree(lambda: build_task(config), "reading the datasets")
         if config.train.micro_batch == "auto":

@@ -9,13 +9,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import time
 from typing import Any
 
 from ddptrain.reporting.history import plain
+from ddptrain.system.files import replacing
 
 NAME = "metrics.jsonl"
 TRAIN, VAL = "train", "val"
@@ -46,14 +46,10 @@ class MetricsLog:
         """
         if self._path is None:
             return
-        temporary = self._path.with_name(f".{NAME}.tmp")
-        with temporary.open("w", encoding="utf-8") as out:
+        with replacing(self._path) as out:
             if self._resumed is not None and self._path.is_file():
                 with self._path.open(encoding="utf-8", errors="replace") as lines:
-                    for line in lines:
-                        if self._stays(line, self._resumed):
-                            out.write(line)
-        os.replace(temporary, self._path)
+                    out.writelines(line.encode() for line in lines if self._stays(line, self._resumed))
 
     def _stays(self, line: str, resumed: int) -> bool:
         row = _row(line)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ddptrain.errors import UserError
+from ddptrain.system.files import write_bytes
 
 GRAY = (160, 160, 160)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -118,15 +119,16 @@ def grid(images: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray
 
 
 def save(path: Path, image: np.ndarray) -> None:
-    """Write a PNG or JPEG, by its suffix; makes the folder.
+    """Write a PNG or JPEG, by its suffix, whole or not at all; makes the folder.
 
     Raises:
+        OSError: it cannot be written.
         UserError: the name has another suffix.
     """
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"{path}: pictures are written as .png or .jpg; change the name")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode(image, path.suffix.lower()))
+    write_bytes(path, encode(image, path.suffix.lower()))
 
 
 def load(path: Path) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddptrain.reporting.table import Table
-from ddptrain.system.files import write_text
+from ddptrain.system.files import replacing, write_text
 from ddptrain.system.printable import printable
 
 STYLE: Any = {
@@ -47,7 +47,8 @@ def figure_of(path: Path, count: int = 1, width: float = 5.0, height: float = 4.
             spare.remove()
         yield axes[:count]
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
+        with replacing(path) as file:
+            figure.savefig(file, dpi=110, format=path.suffix[1:])
 
 
 def training_curves(path: Path, history: Mapping[str, Sequence[float]], names: Sequence[str]) -> None:

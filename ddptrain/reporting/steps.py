@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from ddptrain.system.files import replacing
 from ddptrain.system.printable import guarded, unguarded
 
 NAME = "steps.csv"
@@ -51,12 +51,10 @@ class StepLog:
         if self._path is None:
             return
         before = self._path if self._path.is_file() or self._source is None else self._source
-        temporary = self._path.with_name(f".{NAME}.tmp")
-        with temporary.open("w", encoding="utf-8") as out:
+        with replacing(self._path) as out:
             if self._position is not None and before.is_file():
                 with before.open(encoding="utf-8", errors="replace") as lines:
-                    out.writelines(self._whole(lines, self._position))
-        os.replace(temporary, self._path)
+                    out.writelines(line.encode() for line in self._whole(lines, self._position))
 
     def _whole(self, lines: Iterable[str], end: int) -> Iterator[str]:
         """The lines that are rows of positions before `end`, in rising order, and the headers before them."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
 def sync_folder(folder: Path) -> None:
@@ -28,15 +30,28 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         OSError: the file could not be written; the old one stays as it was.
     """
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into that takes the place of `path` at the end of the block, see `write_bytes`; not after an exception.
+
+    Raises:
+        OSError: the file could not be written, by its name; the old one stays as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as f:
-            f.write(data)
+            yield f
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as e:
         with suppress(OSError):  # the folder itself may be gone
             temporary.unlink()
+        if isinstance(e, OSError) and e.filename in (None, str(temporary)):  # a full disk has no name
+            e.filename, e.filename2 = str(path), None
         raise
     sync_folder(path.parent)

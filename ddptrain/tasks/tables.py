@@ -114,7 +114,7 @@ class TableTask(Task):
         if images is not None:
             sets = few_images(sets, images, part)
         self.notes += [line for s in sets for line in self.notes_on(s)]
-        self.notes += [f"{s.title}: its loss counts {w:g} times" for s, w in zip(sets, loss_weights(sets)) if w != 1]
+        self.notes += [f"{s.title}: its loss is weighted by {w:g}" for s, w in zip(sets, loss_weights(sets)) if w != 1]
         self.contents = [*self.contents, *(Contents(part, s.own) for s in sets)]
         return sets
 

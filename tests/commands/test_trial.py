@@ -60,7 +60,7 @@ def test_images_that_are_not_learned_are_said_and_the_set_is_their_own(config: P
     # shares 2 and 1 of five images
     assert "train skyview: 3 images" in text
     assert "val streets: 2 images" in text
-    assert "NOT learned (AP < 0.9)" in text
+    assert "NOT memorised (AP < 0.9)" in text
     assert files(tmp_path) == before
 
 
@@ -72,7 +72,7 @@ def test_the_detector_learns_sixteen_images_by_heart(tmp_path: Path) -> None:
     path.write_text(DEMO.replace("DATA", str(tmp_path / "data")).replace("OUTPUT", str(tmp_path)))
     os.environ["OMP_NUM_THREADS"] = "1"
     text = train(1, path, "--overfit", "16", timeout=580)
-    assert "at the last: learned by heart" in text
+    assert "at the last: memorised" in text
 
 
 DEMO = """

@@ -83,7 +83,10 @@ def test_unknown_key_in_a_list_item(tmp_path: Path) -> None:
         ("name: a/b", 'name: "a/b": must be a plain file name: 1 to 200 bytes'),
         ("name: ''", 'name: "": must be a plain file name'),
         ("model: yolo", 'model: "yolo": must be a mapping of keys'),
-        ("model: {strides: [8, 32]}", "model.strides: [8, 32]: must be some of 4, 8, 16, 32, 64 in a row, such as [8, 16, 32]"),
+        (
+            "model: {strides: [8, 32]}",
+            "model.strides: [8, 32]: must be consecutive powers of two from 4 to 64, such as [8, 16, 32]",
+        ),
         ("schedule: {milestones: [0.9, 0.5]}", "schedule.milestones: must be rising fractions between 0 and 1"),
     ],
 )

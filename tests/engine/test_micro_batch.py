@@ -1,4 +1,4 @@
-"""`train.micro_batch: auto` finds the largest that fits, or the fastest; a run that goes on keeps what was found."""
+"""`train.micro_batch: auto` finds the largest that fits, or the fastest; a resumed run keeps what was found."""
 
 from __future__ import annotations
 

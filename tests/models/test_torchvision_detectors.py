@@ -130,7 +130,7 @@ def learns(model):
         ("ssdlite320_mobilenet_v3_large", {"aspect_ratios": [1]}, "aspect_ratios: those of ssdlite320_mobilenet_v3_large are"),
         ("ssdlite320_mobilenet_v3_large", {"anchor_sizes": [[8, 16]] * 6}, "takes one number for each level"),
         ("retinanet_resnet50_fpn", {"anchor_sizes": [8, 16, 32]}, "has 5 levels, and 3 are given"),
-        ("retinanet_resnet50_fpn", {"anchor_sizes": [[8], [16], [32], [64], [1, 2]]}, "as many for each level"),
+        ("retinanet_resnet50_fpn", {"anchor_sizes": [[8], [16], [32], [64], [1, 2]]}, "the same count for every level"),
         ("retinanet_resnet50_fpn", {"anchor_sizes": [8, 16, 32, 64, 0]}, "must be numbers above 0"),
         ("retinanet_resnet50_fpn", {"aspect_ratios": [1, -1]}, "aspect_ratios: must be one or more numbers above 0"),
     ],

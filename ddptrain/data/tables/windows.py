@@ -224,4 +224,4 @@ def _lost_objects(own: AnnotationTable, tiny: AnnotationTable, kept: Mask) -> It
     cut = int((~kept).sum()) - len(tiny.labels)
     if cut:
         large = f"{counted(cut, 'object')} of which no tile holds the part tiles.keep"
-        yield f"{large}: ignored, not learned; a smaller one of tiles.scales shows them whole"
+        yield f"{large}: ignored, not learned; a smaller value in tiles.scales shows them whole"

@@ -104,7 +104,7 @@ def _configs(runs: Mapping[str, RunFacts]) -> str:
     rows = [[key, *_shown(values.values(), key)] for key in keys]
     rows = [row for row in rows if len(set(row[1:])) > 1]
     if not rows:
-        lines.append(html.paragraph("The same but for names and how they were started.", "quiet"))
+        lines.append(html.paragraph("Identical, apart from their names and how they were started.", "quiet"))
     return "\n".join([*lines, html.numbers(Numbers(("key", *known), rows))])
 
 

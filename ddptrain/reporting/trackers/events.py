@@ -12,6 +12,8 @@ from pathlib import Path
 from time import time
 from typing import Any, BinaryIO
 
+from ddptrain.system.files import replacing
+
 
 class EventFile:
     """One file of TensorBoard events, opened when something is written: what cannot be written leaves no trace in it, and the
@@ -80,17 +82,11 @@ def cut_back(folder: Path, keep: Callable[[int, list[str]], bool]) -> None:
     from tensorboard.compat.proto.event_pb2 import Event
 
     for path in sorted(folder.glob("events.out.tfevents.*")):
-        size, temporary = path.stat().st_size, path.with_name(f".{path.name}.tmp")
-        kept = 0
-        with path.open("rb") as file, temporary.open("wb") as out:
+        with path.open("rb") as file, replacing(path) as out:
             for record in _records(file):
                 event = Event.FromString(record[12:-4])
                 if keep(event.step, [value.tag for value in event.summary.value]):
-                    kept += out.write(record)
-        if kept < size:
-            os.replace(temporary, path)
-        else:
-            temporary.unlink()
+                    out.write(record)
 
 
 def _records(file: BinaryIO) -> Iterator[bytes]:

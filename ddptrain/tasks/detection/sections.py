@@ -23,7 +23,7 @@ MEANINGS = {
     "both": "on an object of another class, IoU below 0.5",
     "duplicate": "on an object that is found already",
     "background": "on nothing",
-    "missed": "an object that nothing has found",
+    "missed": "an object without a matching detection",
     "false alarms": "any of the first five",
     "misses": "any object that was not found",
 }
@@ -71,7 +71,7 @@ def _confidence(found: DetectionReport) -> Iterator[Part]:
     if mean is None:
         return
     yield Text(
-        f"At IoU 0.5. The dashed line is at confidence {best:.2f}, where the mean F1 is greatest: a threshold to use."
+        f"At IoU 0.5. The dashed line is at confidence {best:.2f}, where the mean F1 is highest: a good threshold."
         + (f" The {DRAWN} classes with the most objects are drawn." if len(order) == DRAWN else "")
     )
     recalled = [line(names[k], found.curves[k].recall, found.curves[k].precision) for k in order]

@@ -68,5 +68,5 @@ def test_runs_with_equal_configs_and_without_evaluations(tmp_path: Path) -> None
     (runs["two"] / "starts.jsonl").write_text(json.dumps({"record": {"torch": "2.8"}}))
     path = write_comparison(tmp_path, {name: read_run(run) for name, run in runs.items()}, [])
     page = Rows(path.read_text())
-    assert "The same but for names and how they were started." in path.read_text()
+    assert "Identical, apart from their names and how they were started." in path.read_text()
     assert ["torch", "2.9", "2.8", "2.9"] in page.rows
