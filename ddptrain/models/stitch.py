@@ -69,31 +69,34 @@ def _whole(seen: Seen, size: tuple[int, int], iou: float) -> Seen:
     """Without the boxes that a border cuts where others show the same object: two boxes do if they agree, by more than `iou`,
     on the part that both windows show."""
     is_cut = ~_shown_whole(seen.boxes, seen.windows[seen.look], size)
-    cut = is_cut.nonzero()[:, 0]
-    if not len(cut):
-        return seen
-    replaced, alike = [], []
-    for rows in cut.split(_ROWS):
-        agree = _agree(seen, rows, iou)
-        replaced.append((agree & ~is_cut & (seen.scores >= LESS_SURE * seen.scores[rows, None])).any(1))
-        alike.append(agree[:, cut])
-    kept = ~torch.cat(replaced)
-    cut, pairs = cut[kept], torch.cat(alike)[kept][:, kept]
-    group = torch.arange(len(cut))
-    while len(cut):  # the parts of one object, through any number of windows
-        joined = torch.where(pairs | pairs.T, group[None], len(cut)).amin(1).minimum(group)
-        if (joined == group).all():
-            break
-        group = joined[joined]
-    first = group.unique()
-    boxes, scores = seen.boxes.clone(), seen.scores.clone()
-    for number in first.tolist():
-        parts = cut[group == number]
-        boxes[cut[number]] = torch.cat([seen.boxes[parts, :2].amin(0), seen.boxes[parts, 2:].amax(0)])
-        scores[cut[number]] = seen.scores[parts].max()
+    cut, other = _agreeing(seen, is_cut, iou)
+    gone = cut[~is_cut[other] & (seen.scores[other] >= LESS_SURE * seen.scores[cut])]
+    left = is_cut.clone()
+    left[gone] = False
+    joined = left[cut] & left[other]
+    first = _first_joined(len(left), cut[joined], other[joined])[left]
+    corners = first[:, None].expand(-1, 2)
+    boxes = torch.cat(
+        [
+            seen.boxes[:, :2].scatter_reduce(0, corners, seen.boxes[left, :2], "amin"),
+            seen.boxes[:, 2:].scatter_reduce(0, corners, seen.boxes[left, 2:], "amax"),
+        ],
+        1,
+    )
+    scores = seen.scores.scatter_reduce(0, first, seen.scores[left], "amax")
     stays = ~is_cut
-    stays[cut[first]] = True
+    stays[first] = True
     return seen._replace(boxes=boxes, scores=scores).keep(stays)
+
+
+def _first_joined(n: int, a: Tensor, b: Tensor) -> Tensor:
+    """int64 `[n]`: for each of n boxes the first one that it is joined to, through any number of pairs `[m]`."""
+    group = torch.arange(n)
+    while True:
+        low = group.scatter_reduce(0, a, group[b], "amin").scatter_reduce(0, b, group[a], "amin")
+        if low.equal(group):
+            return group
+        group = low[low]
 
 
 def _shown_whole(boxes: Tensor, windows: Tensor, size: tuple[int, int]) -> Tensor:
@@ -104,14 +107,27 @@ def _shown_whole(boxes: Tensor, windows: Tensor, size: tuple[int, int]) -> Tenso
     return (low & high).all(-1)
 
 
-def _agree(seen: Seen, rows: Tensor, iou: float) -> Tensor:
-    """bool `[m, n]`: whether some boxes, int64 `[m]`, and those of other windows agree where both windows show something."""
-    windows = seen.windows[seen.look]
-    both = _meet(windows[rows, None], windows[None])
-    first, second = _meet(seen.boxes[rows, None], both), _meet(seen.boxes[None], both)
-    common, areas = _area(_meet(first, second)), _area(first) + _area(second)
-    other = (seen.labels[rows, None] == seen.labels) & (seen.look[rows, None] != seen.look)
-    return other & (common > iou * (areas - common)) & (common > 0)
+def _agreeing(seen: Seen, is_cut: Tensor, iou: float) -> tuple[Tensor, Tensor]:
+    """Pairs, int64 `[m]` each: a cut box, and one of its class in another window with which it agrees where both windows show
+    something. Only windows that overlap are compared, class by class, so that many windows take time and memory by their
+    number, not by its square."""
+    pairs = [torch.zeros(2, 0, dtype=torch.int64)]
+    for number, window in enumerate(seen.windows):
+        meets = _area(_meet(window, seen.windows)) > 0
+        meets[number] = False
+        near = meets[seen.look]
+        own = is_cut & (seen.look == number)
+        for label in seen.labels[own].unique():
+            others = (near & (seen.labels == label)).nonzero()[:, 0]
+            both = _meet(window, seen.windows[seen.look[others]])
+            second = _meet(seen.boxes[others], both)
+            for rows in (own & (seen.labels == label)).nonzero()[:, 0].split(_ROWS):
+                first = _meet(seen.boxes[rows, None], both)
+                common, areas = _area(_meet(first, second)), _area(first) + _area(second)
+                row, column = ((common > iou * (areas - common)) & (common > 0)).nonzero(as_tuple=True)
+                pairs.append(torch.stack([rows[row], others[column]]))
+    cut, other = torch.cat(pairs, 1)
+    return cut, other
 
 
 def _meet(a: Tensor, b: Tensor) -> Tensor:
