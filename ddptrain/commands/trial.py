@@ -106,7 +106,7 @@ class Trial:
     def _config(self, kind: str, keys: Sequence[str]) -> Iterator[tuple[RunConfig, bool]]:
         """The config of a trial, and whether this process is rank 0, which removes its folder before (what a killed trial has
         left) and after it."""
-        name = f"name={self.config.name[:180]}.{kind}"
+        name = f"name=.{self.config.name[:180]}.{kind}"  # hidden: no run of the user has this name
         config = resolve(self.config.model_dump(mode="json"), [*ALONE, name, *keys], tell=no_line)
         folder, main = config.folder, distributed.discover(config.train.device).main
         made = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -30,7 +30,7 @@ def test_a_dry_run_makes_two_steps_an_evaluation_and_a_checkpoint_and_leaves_not
 def test_a_dry_run_leaves_a_run_of_that_name_alone_and_removes_what_a_killed_one_has_left(config: Path, tmp_path: Path) -> None:
     train(1, config, "train.steps=1")
     before = files(tmp_path)
-    left = tmp_path / "run.dry-run"
+    left = tmp_path / ".run.dry-run"
     left.mkdir()
     (left / "log.txt").write_text("of a dry run that was killed")
     train(1, config, "resume=auto", "--dry-run")

@@ -60,3 +60,15 @@ class Tracker:
 
     def close(self, finished: bool = False) -> None:
         """End; `finished`: the run has reached its end."""
+
+
+class Service(Tracker):
+    """One that keeps runs of its own, made with the run's folder and the id of the run that is resumed, None for a new one.
+
+    Attributes:
+        id: of its run, to resume it.
+        sent: the last step of each kind of numbers, `train` and `val`, that its run holds.
+    """
+
+    id: str
+    sent: dict[str, int]

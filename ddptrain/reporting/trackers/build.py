@@ -6,37 +6,33 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ddptrain.errors import UserError
 from ddptrain.reporting.metrics_log import read_metrics
-from ddptrain.reporting.trackers.base import Counts, Tracker, kind_of
+from ddptrain.reporting.trackers.base import Counts, Service, Tracker, kind_of
 from ddptrain.system.files import write_text
-
-if TYPE_CHECKING:
-    from ddptrain.reporting.trackers.mlflow import MLflow
-    from ddptrain.reporting.trackers.wandb import Wandb
 
 IDS = "trackers.json"
 """In the run folder: the id of the run at each tracker that gives one."""
 Say = Callable[[str], None]
 
 
-def _wandb(folder: Path, known: str | None) -> Wandb:
+def _wandb(folder: Path, known: str | None) -> Service:
     from ddptrain.reporting.trackers.wandb import Wandb
 
     return Wandb(folder, known)
 
 
-def _mlflow(folder: Path, known: str | None) -> MLflow:
+def _mlflow(folder: Path, known: str | None) -> Service:
     from ddptrain.reporting.trackers.mlflow import MLflow
 
     return MLflow(folder, known)
 
 
-ELSEWHERE: Mapping[str, Callable[[Path, str | None], Wandb | MLflow]] = {"wandb": _wandb, "mlflow": _mlflow}
+ELSEWHERE: Mapping[str, Callable[[Path, str | None], Service]] = {"wandb": _wandb, "mlflow": _mlflow}
 """Trackers that keep a run under an id of their own; each is a package that is installed by the extra of its name."""
 
 
@@ -55,7 +51,7 @@ class Trackers(Tracker):
             except Exception as e:  # of a network, a disk, another version: whatever it is
                 if name not in self._failing:
                     self._failing.add(name)
-                    self._say(f"warning: {name}: {type(e).__name__}: {e}; training goes on, later points are tried again")
+                    self._say(f"{_failure(name, e)}; training goes on, later points are tried again")
             else:
                 self._failing.discard(name)
 
@@ -143,13 +139,17 @@ def build_trackers(names: Sequence[str], folder: Path, resumed: int | None, unju
             built.append((name, Continued(tracker, tracker.sent, read_metrics(folder)) if name in known else tracker))
             known[name] = tracker.id
         except Exception as e:  # a server that cannot be reached
-            say(f"warning: {name}: {type(e).__name__}: {e}; the run is not tracked there")
+            say(f"{_failure(name, e)}; the run is not tracked there")
     if known:
         try:
             write_text(folder / IDS, json.dumps(known) + "\n")
         except OSError as e:
             say(f"warning: {folder / IDS}: not written ({e.strerror}); a resumed run begins new ones at {', '.join(known)}")
     return Trackers(built, say)
+
+
+def _failure(name: str, error: Exception) -> str:
+    return f"warning: {name}: {type(error).__name__}: {str(error).rstrip('.')}"
 
 
 def _read_ids(path: Path) -> dict[str, str]:

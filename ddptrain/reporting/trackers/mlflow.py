@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ddptrain.reporting.pictures import save
-from ddptrain.reporting.trackers.base import Tracker
+from ddptrain.reporting.trackers.base import Service
 
 AT_ONCE = 100
 """Parameters that MLflow takes in one call."""
@@ -24,18 +24,9 @@ MARKS = {"train": "time/epoch", "val": "val/bad_images"}
 """Of each kind of numbers one that is always among them, and finite."""
 
 
-class MLflow(Tracker):
+class MLflow(Service):
     """A run of the experiment `MLFLOW_EXPERIMENT_NAME`, or `ddptrain`, at `MLFLOW_TRACKING_URI`, or in files: the folder
-    `mlruns` beside the run folder.
-
-    Args:
-        folder: of the run.
-        known: the id of the run that goes on; None for a new one.
-
-    Attributes:
-        id: of the run, to go on with it.
-        sent: the last step of each kind of numbers, `train` and `val`, that was kept of the run.
-    """
+    `mlruns` beside the run folder."""
 
     def __init__(self, folder: Path, known: str | None) -> None:
         uri = os.environ.get("MLFLOW_TRACKING_URI")

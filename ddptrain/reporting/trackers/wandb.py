@@ -11,21 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ddptrain.reporting.trackers.base import KINDS, Tracker, kind_of
+from ddptrain.reporting.trackers.base import KINDS, Service, kind_of
 from ddptrain.reporting.trackers.wandb_files import offline_rows
 
 
-class Wandb(Tracker):
-    """A run of the project `WANDB_PROJECT`, or `ddptrain`. Its files are in the folder `wandb` of the run.
-
-    Args:
-        folder: of the run.
-        known: the id of the run that goes on; None for a new one.
-
-    Attributes:
-        id: of the run, to go on with it.
-        sent: the last step of each kind of numbers, `train` and `val`, that was kept of the run.
-    """
+class Wandb(Service):
+    """A run of the project `WANDB_PROJECT`, or `ddptrain`. Its files are in the folder `wandb` of the run."""
 
     def __init__(self, folder: Path, known: str | None) -> None:
         import wandb
