@@ -172,7 +172,7 @@ def test_no_rank_waits_for_ever(config: Path, tmp_path: Path, how: str, cause: s
     assert "rank 0 waited" in status(tmp_path / "run")["reason"]
     if how == "sleep":
         assert time.monotonic() - started > 8
-        assert 8 <= float(line.split("waited ")[1].split()[0]) < 60
+        assert 7 < float(line.split("waited ")[1].split()[0]) < 60
 
 
 def test_a_killed_loader_worker_is_reported_in_one_line(config: Path, tmp_path: Path) -> None:

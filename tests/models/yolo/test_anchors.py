@@ -145,7 +145,7 @@ BASE = {
         (["loss.anchor_t=3"], "model.head=anchor_based"),
         (["model.head=anchor_based", "loss.dfl=2"], "loss.dfl"),
         (["model.head=anchor_based", "model.reg_max=8"], "model.reg_max"),
-        (["model.head=anchor_based", "model.anchors=[[[8, 8]], [[16, 16]]]"], "of 2 levels, strides has 3"),
+        (["model.head=anchor_based", "model.anchors=[[[8, 8]], [[16, 16]]]"], "given for 2 levels, but strides has 3"),
         (["model.head=anchor_based", "model.anchors=[[[8, 8]], [], [[1, 1]]]"], "the same number of [width, height] pairs"),
         (["model.head=anchor_based", "model.anchors=[[[8, 0]], [[8, 8]], [[1, 1]]]"], "numbers > 0"),
         (["model.head=anchor_based", "loss.assigner=task_aligned"], "allowed: rule or simota"),

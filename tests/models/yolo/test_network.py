@@ -145,8 +145,8 @@ def test_the_activation_is_what_was_asked_for(name, kind):
 
 
 @pytest.mark.parametrize("strides", [[], [8, 32], [16, 8], [2, 4], [64, 128], [8, 8]])
-def test_strides_are_some_in_a_row(strides):
-    with pytest.raises(ValueError, match="in a row"):
+def test_strides_are_consecutive_powers_of_two(strides):
+    with pytest.raises(ValueError, match="consecutive powers of two"):
         YoloConfig.model_validate({"strides": tuple(strides)})
 
 
