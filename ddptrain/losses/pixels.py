@@ -36,8 +36,13 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None =
     Returns:
         `each` float32 `[B]`: sums; `normalizer` float32 `[B]`: pixels, or the sum of their classes' weights.
     """
+    return pixel_likelihood(logits.log_softmax(1), target, weights)
+
+
+def pixel_likelihood(log_p: Tensor, target: Tensor, weights: Tensor | None = None) -> Sums:
+    """The same of logarithms of probabilities."""
     labels = target.long()
-    terms = F.cross_entropy(logits, labels, weight=weights, ignore_index=VOID, reduction="none")
+    terms = F.nll_loss(log_p, labels, weight=weights, ignore_index=VOID, reduction="none")
     valid = labels != VOID
     counts = valid if weights is None else weights[labels.where(valid, 0)] * valid
     return Sums(terms.sum((1, 2)), counts.sum((1, 2)).float())

@@ -160,14 +160,24 @@ class Calibration(NamedTuple):
 
 def calibration(score: NDArray[np.floating], right: NDArray[np.bool_]) -> Calibration:
     """Of answers with a confidence in 0..1 that are right or wrong."""
+    return calibration_of_bins(bins_of(score, right))
+
+
+def bins_of(score: NDArray[np.floating], right: NDArray[np.bool_]) -> F64:
+    """Such answers in bins of equal width of their confidence, float64 `[3, BINS]`: how many there are, the sum of their
+    confidences, and how many are right. Bins of several sets add up to those of all."""
     bins = np.minimum((score * BINS).astype(np.int64), BINS - 1)
-    count = np.bincount(bins, minlength=BINS)
+    return np.stack([np.bincount(bins, weights, BINS) for weights in (np.ones(len(bins)), score, right)])
+
+
+def calibration_of_bins(bins: F64) -> Calibration:
+    """Of answers that `bins_of` has counted, `[3, BINS]`."""
+    number = bins[0].astype(np.int64)
     with np.errstate(invalid="ignore"):
-        confidence = np.bincount(bins, score, BINS) / count
-        precision = np.bincount(bins, right, BINS) / count
-    some = count > 0
-    gap = np.abs(confidence - precision)[some] * count[some]
-    return Calibration(confidence, precision, count, float(gap.sum() / count.sum()) if len(score) else float("nan"))
+        confidence, precision = bins[1:] / number
+    some = number > 0
+    gap = np.abs(confidence - precision)[some] * number[some]
+    return Calibration(confidence, precision, number, float(gap.sum() / number.sum()) if some.any() else float("nan"))
 
 
 def confusion(matches: Matches, threshold: float) -> I64:

@@ -17,7 +17,7 @@ from ddptrain.system.lock import RunLock
 SECTIONS = {
     "detection": ("Sizes and crowding", "Precision, recall and confidence", "Confusion", "Errors", "Suspected labels"),
     "classification": ("Precision, recall and confidence", "Confusion", "Errors and suspected labels"),
-    "segmentation": ("Precision, recall and confusion", "Errors and suspected labels"),
+    "segmentation": ("Precision, recall and confidence", "Precision, recall and confusion", "Errors and suspected labels"),
     "interaction": ("Precision, recall and confidence", "Errors and suspected labels"),
 }
 ALWAYS = ("Results", "Curves", "Mixture", "Machine and versions", "Config", "Run it again", "All numbers")

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ddptrain.config import load_config
-from ddptrain.reporting.run_page.parts import Chart, Matrix, Numbers, stored
+from ddptrain.metrics.pixel_confidence import Confidences
+from ddptrain.reporting.run_page.parts import Bars, Chart, Matrix, Numbers, stored
 from ddptrain.tasks.base import View
 from ddptrain.tasks.build import build_task
 from ddptrain.tasks.findings import findings_of
@@ -59,8 +60,21 @@ def test_of_several_classes_each_can_be_contradicted(small_config: Callable[[str
 
 
 def test_pixels_by_class() -> None:
-    """Of 10 pixels of each class 8 and 9 are right."""
-    confusion, errors = segmentation_sections(np.array([[8, 2], [1, 9]]), [("one", "a.png", 0.5)], ["a", "b"])
+    """Of 10 pixels of each class 8 and 9 are right, all at a probability of 0.7; the others have 0.3."""
+    histogram, answers = np.zeros((2, 2, 51), np.int64), np.zeros((3, 10))
+    histogram[:, :, [15, 35]] = [[[9, 1], [2, 8]], [[8, 2], [1, 9]]]
+    answers[:, 7] = 20, 14, 17
+    found = Confidences(histogram, answers)
+    confidence, confusion, errors = segmentation_sections(
+        np.array([[8, 2], [1, 9]]), found, [("one", "a.png", 0.5)], ["a", "b"]
+    )
+    recalled, *over, bars = confidence.parts[1:]
+    assert isinstance(recalled, Chart)
+    assert isinstance(bars, Bars)
+    assert [(min(c.x), c.y[0]) for c in recalled.lines] == [(0.8, pytest.approx(8 / 9)), (0.9, pytest.approx(9 / 11))]  # type: ignore[type-var]
+    assert [part.marks[0][0] for part in over if isinstance(part, Chart)] == pytest.approx([0.7] * 3)
+    assert bars.series["part that is right"][7] == 0.85
+    assert bars.title == "calibration: expected error 0.150"
     by_class, _, largest = confusion.parts
     assert isinstance(by_class, Numbers)
     assert isinstance(largest, Numbers)

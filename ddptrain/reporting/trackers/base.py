@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_CLASSES = 20
+"""Classes that have a curve of precision over recall of their own, the first ones."""
 KINDS = ("train", "val")
 """Of numbers: of a logging interval, of an evaluation."""
 

@@ -21,6 +21,7 @@ from ddptrain.reporting.gallery import Tile
 from ddptrain.structures import COCO_AREAS
 from ddptrain.system.files import write_text
 from ddptrain.system.printable import counted, guarded
+from ddptrain.tasks.parts import save_confidence_curves
 
 ReadImage = Callable[[int], np.ndarray]
 SHOWN = 20
@@ -66,10 +67,7 @@ class DetectionReport:
         shown = [(c, curve, ap) for c, curve, ap in zip(classes, self.curves, ap50) if not np.isnan(ap)]
         report.pr_curve(folder / "pr_curve.png", {c: (curve.recall, curve.precision, ap) for c, curve, ap in shown})
         if self.mean is not None:
-            at = {c: curve.at(curves.GRID) for c, curve, _ in shown}
-            of_class = {c: {"precision": a.precision, "recall": a.recall, "F1": a.f1} for c, a in at.items()}
-            mean = {"precision": self.mean.precision, "recall": self.mean.recall, "F1": self.mean.f1}
-            figures.confidence_curves(folder / "confidence_curves.png", curves.GRID, of_class, mean, self.threshold)
+            save_confidence_curves(folder / "confidence_curves.png", {c: curve for c, curve, _ in shown}, self.mean)
         matrix = curves.confusion(m, self.threshold)
         title = f"boxes from confidence {self.threshold:.2f} on, IoU 0.5"
         report.confusion(folder / "confusion_matrix.png", matrix, [*classes, "background"], title=title)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
 from ddptrain.metrics import curves, suspects
-from ddptrain.reporting.run_page.parts import Bars, Chart, Matrix, Numbers, Part, Picture, Section, Text, line
-from ddptrain.reporting.run_page.svg import COLOURS
+from ddptrain.reporting.run_page.parts import Bars, Matrix, Numbers, Part, Picture, Section, Text
 from ddptrain.tasks.detection.report import DetectionReport
-from ddptrain.tasks.parts import calibration_bars
+from ddptrain.tasks.parts import DRAWN, calibration_bars, confidence_charts
 from ddptrain.tasks.parts import series as as_lists
 
-DRAWN = 24
-"""Classes whose curves are drawn, those with the most objects."""
 LISTED = 50
 """Suspected labels that the page lists; `suspected_labels.csv` has all."""
 MEANINGS = {
@@ -64,26 +59,14 @@ def _bars(title: str, points: Mapping[str, curves.Point]) -> Bars:
 
 
 def _confidence(found: DetectionReport) -> Iterator[Part]:
-    names = found.outcome.classes
-    known = [k for k, c in enumerate(found.curves) if c.truths]
-    order = sorted(sorted(known, key=lambda k: -found.curves[k].truths)[:DRAWN])
-    mean, best = found.mean, found.threshold
-    if mean is None:
+    if found.mean is None:
         return
+    known = sum(c.truths > 0 for c in found.curves)
     yield Text(
-        f"At IoU 0.5. The dashed line is at confidence {best:.2f}, where the mean F1 is highest: a good threshold."
-        + (f" The {DRAWN} classes with the most objects are drawn." if len(order) == DRAWN else "")
+        f"At IoU 0.5. The dashed line is at confidence {found.threshold:.2f}, where the mean F1 is highest: a good threshold."
+        + (f" The {DRAWN} classes with the most objects are drawn." if known > DRAWN else "")
     )
-    recalled = [line(names[k], found.curves[k].recall, found.curves[k].precision) for k in order]
-    yield Chart("precision over recall", "recall", "precision", recalled, x_range=(0, 1), y_range=(0, 1.02))
-    at = {k: found.curves[k].at(curves.GRID) for k in order}
-    for title, key in (("precision", "precision"), ("recall", "recall"), ("F1", "f1")):
-        of_classes = [line(names[k], curves.GRID, getattr(at[k], key), points=150) for k in order]
-        of_all = line("mean", curves.GRID, getattr(mean, key))
-        # a class has its colour in all charts; of many only the mean has one
-        lines = [*of_classes, of_all] if len(of_classes) < COLOURS else [of_all, *of_classes]
-        marks = [(best, f"mean {title} {np.interp(best, curves.GRID, getattr(mean, key)):.3f} at confidence {best:.2f}")]
-        yield Chart(title, "confidence", title, lines, marks, (0, 1), (0, 1.02))
+    yield from confidence_charts(found.outcome.classes, found.curves, found.mean)
     m = found.matches
     judged = m.result[0, 0] >= 0
     yield calibration_bars(curves.calibration(m.score[judged], m.result[0, 0, judged] == 1))

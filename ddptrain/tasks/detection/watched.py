@@ -12,14 +12,12 @@ from ddptrain.metrics.outcome import BoxOutcome
 from ddptrain.reporting import charts, gallery
 from ddptrain.reporting.gallery import Tile
 from ddptrain.reporting.pictures import grid
-from ddptrain.reporting.trackers.base import Counts, Watched
+from ddptrain.reporting.trackers.base import MOST_CLASSES, Counts, Watched
 
 SHOWN = 10
 """False alarms, and misses, that are shown, each of another image."""
 LEAST = 0.05
 """Confidence below which a detection is never looked at alone: an untrained detector has thousands there, which take time."""
-MOST_CLASSES = 20
-"""Classes that have a curve of their own, the first ones."""
 
 
 def watched(outcome: BoxOutcome, read: Callable[[int], np.ndarray], confidence: float) -> Watched:

@@ -13,10 +13,8 @@ from ddptrain.reporting.run_page.parts import Chart, Matrix, Numbers, Part, Pict
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.base import Predictions
 from ddptrain.tasks.logits.task import LogitsTask, probabilities, stacked
-from ddptrain.tasks.parts import calibration_bars
+from ddptrain.tasks.parts import DRAWN, calibration_bars
 
-DRAWN = 24
-"""Classes whose curves are drawn, those with the most samples."""
 LISTED, SHOWN = 40, 12
 """Contradictions that are listed, and samples that are shown."""
 WORST = "worst_images.jpg"

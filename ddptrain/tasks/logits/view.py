@@ -15,7 +15,7 @@ from ddptrain.reporting import charts, pictures, report
 from ddptrain.reporting import curves as figures
 from ddptrain.reporting.run_page.parts import Section
 from ddptrain.reporting.table import Table
-from ddptrain.reporting.trackers.base import Counts, Watched
+from ddptrain.reporting.trackers.base import MOST_CLASSES, Counts, Watched
 from ddptrain.structures import Sample
 from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.intervals import intervals_of
@@ -27,9 +27,6 @@ SHEET = 1300
 """Width of a sheet of pictures in pixels."""
 COLLAPSED = 0.97
 """Part of the samples with the same answer from which on a classifier counts as collapsed."""
-
-MOST_CLASSES = 20
-"""Classes that have a curve of precision over recall in a tracker, the first ones."""
 
 
 class LogitsView(TableView):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ddptrain.metrics import miou
+from ddptrain.metrics.curves import calibration_of_bins, mean_curve
+from ddptrain.metrics.pixel_confidence import STEPS, Confidences, curve_of_pixels
 from ddptrain.reporting.run_page.parts import Matrix, Numbers, Part, Picture, Section, Text
+from ddptrain.tasks.parts import DRAWN, calibration_bars, confidence_charts
 
 CONFUSIONS = 20
 """Confusions that are listed, those of the most pixels."""
@@ -16,9 +19,9 @@ LISTED = 30
 
 
 def segmentation_sections(
-    matrix: np.ndarray, ranked: Sequence[tuple[str, str, float]], classes: Sequence[str]
+    matrix: np.ndarray, confidences: Confidences, ranked: Sequence[tuple[str, str, float]], classes: Sequence[str]
 ) -> list[Section]:
-    """What is taken for what, and the worst images.
+    """Curves, what is taken for what, and the worst images.
 
     Args:
         matrix: int64 `[C, C]`: pixels by true and predicted class.
@@ -39,9 +42,25 @@ def segmentation_sections(
         Picture("best_images.jpg", "the highest IoU: truth, prediction"),
     ]
     return [
+        Section("confidence", "Precision, recall and confidence", list(_confidence(confidences, classes))),
         Section("confusion", "Precision, recall and confusion", [pixels, confused, _confusions(matrix, classes)]),
         Section("errors", "Errors and suspected labels", images),
     ]
+
+
+def _confidence(found: Confidences, classes: Sequence[str]) -> Iterator[Part]:
+    curves = [curve_of_pixels(of_class) for of_class in found.histogram]
+    mean = mean_curve(curves)
+    if mean is None:
+        return
+    known = sum(c.truths > 0 for c in curves)
+    yield Text(
+        f"A pixel counts for every class that is at least so probable there, in steps of {1 / STEPS:g}. The dashed line is at "
+        f"confidence {mean.threshold:.2f}, where the mean F1 is highest. The calibration is that of the most probable classes."
+        + (f" The {DRAWN} classes with the most pixels are drawn." if known > DRAWN else "")
+    )
+    yield from confidence_charts(classes, curves, mean)
+    yield calibration_bars(calibration_of_bins(found.answers))
 
 
 def _confusions(matrix: np.ndarray, classes: Sequence[str]) -> Numbers:

@@ -19,9 +19,10 @@ from ddptrain.data.samples.segmentation import SegmentationSamples, eval_view
 from ddptrain.data.tables.windows import cut_images
 from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import class_weights
-from ddptrain.losses.pixels import known_logits, pixel_cross_entropy
+from ddptrain.losses.pixels import known_logits, pixel_likelihood
 from ddptrain.metrics import miou
 from ddptrain.metrics.outcome import CountOutcome
+from ddptrain.metrics.pixel_confidence import count_steps
 from ddptrain.models.build import SEGMENTERS
 from ddptrain.models.segmenter import SegmenterSettings
 from ddptrain.models.windows import native_logits, slide
@@ -111,20 +112,24 @@ class SegmentationTask(TableTask):
         return self.segmenter.loss(model, batch, self._weights)
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
-        """Of each image `cells` and `pixels` of its confusion matrix, its summed `loss`, and a small PNG of its labels as
-        `preview`. Classes that the dataset does not label are neither learned nor predicted there."""
+        """Of each image `cells` and `pixels` of its confusion matrix, its probabilities (`step_…`, see
+        `metrics.pixel_confidence.Steps`), its summed `loss`, and a small PNG of its labels as `preview`. Classes that the
+        dataset does not label are neither learned nor predicted there."""
         out: list[Prediction] = []
         sizes = batch.native_size.tolist()
         for i, (logits, (width, height)) in enumerate(zip(self.logits(model, batch), sizes)):
             truth = batch.targets["native_mask"][i, :height, :width]
             known = known_logits(logits[None], batch.annotated[i : i + 1])
-            loss = pixel_cross_entropy(known, truth[None]).each.double().cpu().numpy()
-            classes = known[0].argmax(0).to(torch.uint8).cpu().numpy()
+            answer, log_p = known[0].argmax(0), known.log_softmax(1)
+            loss = pixel_likelihood(log_p, truth[None]).each.double().cpu().numpy()
+            steps = count_steps(log_p[0], answer, truth, batch.annotated[i])
+            classes = answer.to(torch.uint8).cpu().numpy()
             cells, pixels = miou.count_cells(truth.cpu().numpy(), classes, len(self.classes))
             part = min(1.0, PREVIEW / max(classes.shape))
             small = cv2.resize(classes, None, fx=part, fy=part, interpolation=cv2.INTER_NEAREST)
             preview = np.frombuffer(masks.encode_labels(small, len(self.classes)), np.uint8)
-            out.append({"cells": cells, "pixels": pixels, "loss": loss, "preview": preview})
+            counted = {"cells": cells, "pixels": pixels, **{f"step_{name}": a for name, a in steps._asdict().items()}}
+            out.append({**counted, "loss": loss, "preview": preview})
         return out
 
     def predict_image(self, model: nn.Module, image: np.ndarray, device: torch.device, path: Path | None = None) -> Prediction:

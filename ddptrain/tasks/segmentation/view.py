@@ -11,14 +11,18 @@ import numpy as np
 from ddptrain.data.augment.warp import warp_nearest
 from ddptrain.metrics import miou
 from ddptrain.metrics.classification import constant_answer
+from ddptrain.metrics.curves import calibration_of_bins, mean_curve
 from ddptrain.metrics.outcome import Outcome
+from ddptrain.metrics.pixel_confidence import Confidences, Steps, add_steps, counts_of_pixels, curve_of_pixels
 from ddptrain.reporting import charts, masks, pictures, report
+from ddptrain.reporting import curves as figures
 from ddptrain.reporting.run_page.parts import Section
 from ddptrain.reporting.table import Table
-from ddptrain.reporting.trackers.base import Watched
+from ddptrain.reporting.trackers.base import MOST_CLASSES, Counts, Watched
 from ddptrain.structures import VOID, Sample, SampleKey
 from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.intervals import intervals_of
+from ddptrain.tasks.parts import save_confidence_curves
 from ddptrain.tasks.segmentation.sections import segmentation_sections
 from ddptrain.tasks.view import TableView
 
@@ -68,15 +72,25 @@ class SegmentationView(TableView):
         ]
 
     def sections(self, predictions: Predictions, outcome: Outcome | None) -> Sequence[Section]:
-        """What is taken for what, and the worst images."""
+        """Curves, what is taken for what, and the worst images."""
         assert outcome is not None
         name = self.names(outcome)
         ranked = [(outcome.datasets[key.dataset], name(key), value) for key, value in self._ranked(predictions).items()]
-        return segmentation_sections(self._matrix(predictions), ranked, self.classes)
+        return segmentation_sections(self._matrix(predictions), self._confidences(predictions), ranked, self.classes)
 
     def watched(self, predictions: Predictions, metrics: Mapping[str, float]) -> Watched:
-        matrix = self._matrix(predictions)
-        return Watched({}, {"confusion matrix": charts.matrix(matrix, self.classes, self.classes)})
+        found, matrix = self._confidences(predictions), self._matrix(predictions)
+        of = calibration_of_bins(found.answers)
+        counts = {c: Counts(*counts_of_pixels(own)) for c, own in zip(self.classes[:MOST_CLASSES], found.histogram)}
+        drawn = {
+            "confusion matrix": charts.matrix(matrix, self.classes, self.classes),
+            "calibration": charts.reliability(of.precision, of.number, of.error),
+        }
+        return Watched({f"class/{name}": of_class for name, of_class in counts.items()}, drawn)
+
+    def _confidences(self, predictions: Predictions) -> Confidences:
+        images = [p for of_dataset in predictions for _, p in sorted(of_dataset.items())]
+        return add_steps((Steps(*(p[f"step_{name}"] for name in Steps._fields)) for p in images), len(self.classes))
 
     def _matrix(self, predictions: Predictions) -> np.ndarray:
         return confusion([p for of_dataset in predictions for p in of_dataset.values()], len(self.classes))
@@ -92,7 +106,7 @@ class SegmentationView(TableView):
         return {key: of_image[key] for key in order}
 
     def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:
-        """Curves, confusion matrix, IoU by class, the worst and the best images, and all numbers as text."""
+        """Curves, confusion matrix, IoU by class, calibration, the worst and the best images, and all numbers as text."""
         order = list(self._ranked(predictions))
         for name, keys in (("worst", order[:WORST]), ("best", order[::-1][:WORST])):
             drawn = [self.picture(self.task.val_samples[k], predictions[k.dataset][k.index]) for k in keys]
@@ -101,6 +115,11 @@ class SegmentationView(TableView):
         report.training_curves(folder / "training_curves.png", history, self.task.monitors)
         report.confusion(folder / "confusion_matrix.png", matrix, self.classes, percent=True)
         report.class_iou(folder / "class_iou.png", miou.intersection_over_union(matrix), self.classes)
+        found = self._confidences(predictions)
+        curves = {c: curve_of_pixels(own) for c, own in zip(self.classes, found.histogram) if own[1].any()}
+        if (mean := mean_curve(list(curves.values()))) is not None:
+            save_confidence_curves(folder / "confidence_curves.png", curves, mean)
+        figures.reliability(folder / "calibration.png", *calibration_of_bins(found.answers))
         metrics = self.task.metrics(predictions)
         outcome = self.task.outcome(predictions, metrics, {})
         tables = [Table(*self.summary(metrics)), *([] if outcome is None else [intervals_of(outcome)])]
