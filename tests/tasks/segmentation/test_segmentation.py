@@ -151,11 +151,6 @@ def test_check_reports_pixels_by_class_and_faults(
     assert "allowed: 0 to 1, and 255 for void" in said
 
 
-def test_verify_holds(masks_config: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", str(masks_config), "--split", "--steps", "2"]) == 0
-    assert "the split changes nothing" in capfd.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
