@@ -10,6 +10,7 @@ from ddptrain.config import DetectionRun, YoloConfig
 from ddptrain.config.detection_loss import SizeWeights
 from ddptrain.data.inspect.statistics import EDGES, Sizes, box_sizes
 from ddptrain.reporting.page import Section, histogram
+from ddptrain.system.printable import counted
 from ddptrain.tasks.inspection.base import DataSet, Inspection
 
 SIZES = ("small", "medium", "large")
@@ -37,9 +38,6 @@ def report_sizes(config: DetectionRun, sets: Sequence[DataSet], out: Inspection)
     section.rows = rows
     if isinstance(config.model, YoloConfig):
         _report_box_loss(config.loss.size_weights, sets, sizes, section, out)
-        reach, advice = reach_of(config.model)
-        if reach is not None:
-            _report_too_long(reach, advice, side, sets, sizes, out)
     section.figures.append(_sizes_figure(sets, sizes, side))
     out.sections.append(section)
     out.facts["sizes"] = [
@@ -87,13 +85,22 @@ def reach_of(model: YoloConfig) -> tuple[int | None, str]:
     return reach, "add a coarser stride, or raise model.reg_max"
 
 
-def _report_too_long(
-    reach: int, advice: str, side: int, sets: Sequence[DataSet], sizes: Sequence[Sizes], out: Inspection
-) -> None:
-    """Warn of training boxes longer than the head can predict: `reach` pixels, at an image size of `side`."""
-    for s, f in zip(sets, sizes):
-        if s.part == "train" and f.longest > reach:
-            out.warnings.append(f"{s.title}: a box is {f.longest:.0f} px long at {side}, the head reaches {reach} px; {advice}")
+def too_long(config: DetectionRun, sets: Sequence[DataSet], sides: Sequence[np.ndarray]) -> list[str]:
+    """A line for each dataset with boxes that the head cannot predict.
+
+    Args:
+        sides: float64 `[n, 2]` of each dataset: width and height of its boxes in pixels of the input.
+    """
+    reach, advice = reach_of(config.model) if isinstance(config.model, YoloConfig) else (None, "")
+    if reach is None:
+        return []
+    lines, size = [], config.data.image_size
+    for s, own in zip(sets, sides):
+        longest = own.max(1)
+        if n := int((longest > reach).sum()):
+            what = f"{n:,} of {counted(len(own), 'box is', 'boxes are')} longer than the {reach} px that the head can predict"
+            lines.append(f"{s.title}: {what}, at most {longest.max():.0f} px at data.image_size={size}; {advice}")
+    return lines
 
 
 def _sizes_figure(sets: Sequence[DataSet], sizes: Sequence[Sizes], size: int) -> str:

@@ -39,7 +39,7 @@ from ddptrain.tasks.base import FileAnswer, Prediction, Predictions
 from ddptrain.tasks.detection.advice import report_advice
 from ddptrain.tasks.detection.build import build_detector, reads_boxes
 from ddptrain.tasks.detection.found import Found, in_files, see_in_windows
-from ddptrain.tasks.detection.inspect import report_sizes
+from ddptrain.tasks.detection.inspect import report_sizes, too_long
 from ddptrain.tasks.detection.scale import resize, side_of_step
 from ddptrain.tasks.detection.scores import detections_of, match_all, mean_losses, score, truth_of
 from ddptrain.tasks.detection.view import DetectionView
@@ -84,10 +84,11 @@ class DetectionTask(TableTask):
         if not self.detector.partial_labels and any((s.table.ignore | s.table.crowd).any() for s in train):
             self.notes.append(f"warning: {config.model.name} learns what is in ignore regions and crowds as background")
         tiles = self.tiles(train, cut_boxes)
+        used = [s for s in train if s.used]
+        sides = [sides_in_network(s.table, config.data.image_size, cut) for s, cut in zip(train, tiles) if s.used]
+        self.notes += [f"warning: {line}" for line in too_long(config, used, sides)]
         if reads_boxes(config):
-            used = [(s.table, cut) for s, cut in zip(train, tiles) if s.used]
-            sizes = np.concatenate([sides_in_network(table, config.data.image_size, cut) for table, cut in used])
-            self.detector = build_detector(config, np.sum([class_counts(table) for table, _ in used], 0), sizes)
+            self.detector = build_detector(config, np.sum([class_counts(s.table) for s in used], 0), np.concatenate(sides))
             self.notes += self.detector.notes
         self.sampler = self._sampler([s.table for s in train], tiles)
         refuse_few(config.data.augment, sum(len(t or s.table) for t, s in zip(tiles, train) if s.used))
