@@ -40,6 +40,9 @@ MOSAIC = (
         ("detection", ("loss.cls_loss=varifocal", "loss.box_loss=eiou", "loss.label_smoothing=0.1")),
         ("detection", ("loss.assigner=simota", "loss.assign_by=nwd")),
         ("detection", ("loss.assigner=rule",)),
+        ("detection", ("model.head=dual",)),
+        ("detection", ("model.head=anchor_based", "loss.obj_pw=2", "loss.obj=[1, 2, 3]")),
+        ("detection", (*MOSAIC, "model.head=anchor_based", "loss.assigner=simota")),
         ("segmentation", ("loss.class_weights=balanced",)),
         ("classification", ("loss.class_weights=balanced", "loss.name=focal")),
         ("interaction", ()),
@@ -50,7 +53,7 @@ def test_a_loss_waits_for_nothing(tmp_path: Path, task: str, overrides: tuple[st
     RUNS[task].write(tmp_path)
     built = build_task(load_config(str(write_config(task, tmp_path, tmp_path)), [*overrides, "data.workers=0"]))
     batch = built.train.collate([built.train[SampleKey(i, i % len(built.config.data.train), i)] for i in range(4)])
-    assert overrides is not MOSAIC or (len(batch.targets["ignore_boxes"]) and len(batch.targets["tiles"]))
+    assert MOSAIC[0] not in overrides or (len(batch.targets["ignore_boxes"]) and len(batch.targets["tiles"]))
     model = built.build_model().train()
     before = batch.map(torch.clone)
     built.loss(model, batch)
