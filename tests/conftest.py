@@ -142,7 +142,26 @@ def config(small_config: Callable[[str], Path]) -> Path:
     return small_config("detection")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that train long, then those that wait for processes: where several run at a time, none is left alone at the end."""
+CLUSTERS = 2
+"""Workers that run tests on Slurm: each starts a cluster."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each of several workers gets an equal part of the tests, in order, and later takes some from the end of another's part.
+    So that none is left alone at the end, each part begins with tests that train long, then those that wait for processes."""
+    workers: int = getattr(config, "workerinput", {"workercount": 1})["workercount"]
     waiting = {*SLOW_FOLDERS, "launch"}
-    items.sort(key=lambda item: (item.get_closest_marker("learning") is None, not waiting & set(item.path.parts)))
+    kinds: tuple[list[pytest.Item], ...] = ([], [], [], [])
+    for item in items:
+        long, slurm = item.get_closest_marker("learning") is not None, item.get_closest_marker("slurm") is not None
+        kinds[0 if long else 2 if slurm else 1 if waiting & set(item.path.parts) else 3].append(item)
+    *early, rest = kinds
+    parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for kind, among in zip(early, (workers, workers, min(workers, CLUSTERS))):
+        for i, item in enumerate(kind):
+            parts[i % among].append(item)
+    for part in parts:
+        room = max(0, -(-len(items) // workers) - len(part))
+        part += rest[:room]
+        del rest[:room]
+    items[:] = [item for part in [*parts, rest] for item in part]
