@@ -36,9 +36,6 @@ class DetectionAugment(MixingAugment):
     @model_validator(mode="after")
     def _images(self) -> DetectionAugment:
         check_chances(mosaic=self.mosaic, mosaic9=self.mosaic9)
-        together = self.together * (2 if self.mixup or self.cutmix else 1)
-        if self.pool is not None and self.pool < together:
-            raise ValueError(f"pool: {self.pool} is too few for a sample of {together} images; must be ≥ {together}, or null")
         return self
 
     @property

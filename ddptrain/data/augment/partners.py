@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from ddptrain.config.detection_augment import DetectionAugment
 from ddptrain.errors import UserError
 from ddptrain.seeding import rng
@@ -36,7 +38,8 @@ class Partners:
         keys_of: the sampler's function.
         samples_per_epoch: length of an epoch.
         until: position from which on nothing is mixed.
-        pool: length of the blocks of positions within which partners are drawn, each at most once; None: from the epoch.
+        pool: length of the blocks of positions within which partners are drawn, each at most once in a layer; None: from the
+            epoch.
     """
 
     keys_of: KeysOf
@@ -44,14 +47,14 @@ class Partners:
     until: float
     pool: int | None = None
 
-    def draw(self, key: SampleKey, seed: int, count: int) -> list[SampleKey]:
-        """`count` partners of a key, whatever the probabilities; their position is that of the key."""
+    def draw(self, key: SampleKey, seed: int, *counts: int) -> list[SampleKey]:
+        """So many partners of a key for each layer, whatever the probabilities; their position is that of the key."""
         generator, length = rng(seed, key.position, "partner positions"), self.pool or self.samples_per_epoch
         place = key.position % length
         if self.pool is None:
-            drawn = key.position - place + generator.integers(0, length, count)
+            drawn = key.position - place + generator.integers(0, length, sum(counts))
         else:  # all but the key's own
-            ahead = 1 + generator.permutation(length - 1)[:count]
+            ahead = np.concatenate([1 + generator.permutation(length - 1)[:count] for count in counts])
             drawn = key.position - place + (place + ahead) % length
         datasets, indices = (column.tolist() for column in self.keys_of(drawn))
         return [SampleKey(key.position, *place) for place in zip(datasets, indices)]
@@ -62,9 +65,9 @@ class Partners:
         if key.position >= self.until:
             return Together([], 1, "mixup", mixes=False)
         width = 4 if by_mosaic < augment.mosaic else 9 if by_mosaic < augment.mosaic + augment.mosaic9 else 1
-        count = width * (2 if by_second < augment.mixup + augment.cutmix else 1) - 1
+        counts = (width - 1, width) if by_second < augment.mixup + augment.cutmix else (width - 1,)
         second: Literal["mixup", "cutmix"] = "mixup" if by_second < augment.mixup else "cutmix"
-        return Together(self.draw(key, seed, count) if count else [], width, second, mixes=True)
+        return Together(self.draw(key, seed, *counts) if sum(counts) else [], width, second, mixes=True)
 
 
 def refuse_few(augment: DetectionAugment, images: int) -> None:

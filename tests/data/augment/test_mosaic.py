@@ -141,10 +141,11 @@ def test_partners_from_a_pool_are_neighbours_and_different() -> None:
         if position == first:
             block = list(zip(*(column.tolist() for column in SAMPLER.keys(np.arange(first, first + pool)))))
         own = SampleKey(position, *block[position - first])
-        others = [(k.dataset, k.index) for k in partners.draw(own, 4, 7)]
+        others = [(k.dataset, k.index) for k in partners.draw(own, 4, 8, 9)]
         rest = block[: position - first] + block[position - first + 1 :]
-        assert len(others) == 7
-        assert not Counter(others) - Counter(rest)  # each place of the block but the sample's own, at most once
+        assert len(others) == 17
+        for layer in (others[:8], others[8:]):
+            assert not Counter(layer) - Counter(rest)  # each place of the block but the sample's own, at most once
         for other in others:
             drawn[block.index(other)] += 1
     assert drawn.min() > 0.7 * drawn.mean()
