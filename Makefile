@@ -17,7 +17,7 @@ help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo
 	@echo "A single test:  $(BIN)/python -m pytest tests/engine/test_state.py -k batch      more options of pytest:  make test ARGS='-x --lf'"
-	@echo "Markers:        learning, slurm, slow, gpu; what each says stands in pyproject.toml"
+	@echo "Markers:        learning, slurm, slow, gpu; described in pyproject.toml"
 
 $(BIN)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 …")'
@@ -44,7 +44,7 @@ demo: $(BIN)/.ready  ## Make two small datasets, train them jointly on 2 process
 	@echo "Curves and pictures:  $(BIN)/tensorboard --logdir runs/demo/tensorboard"
 	@echo "Predictions:          runs/demo/predictions/"
 
-test-fast: $(BIN)/.dev  ## After every save, under 2 minutes: whatever starts no process and trains nothing
+test-fast: $(BIN)/.dev  ## After every save, under 2 minutes: everything that starts no process and trains nothing
 	$(PYTEST) -n 2 -r fE --fast -m "not (learning or slurm)" $(LEFT_OPEN) $(ARGS)
 
 test: $(BIN)/.dev  ## Before every push, about 12 minutes: all tests but test-learning and the slow ones on Slurm
@@ -53,7 +53,7 @@ test: $(BIN)/.dev  ## Before every push, about 12 minutes: all tests but test-le
 test-learning: $(BIN)/.dev  ## The tests that train until something is learned
 	$(PYTEST) -n 2 -m learning $(ARGS)
 
-gpu: $(BIN)/.dev  ## Check what only a GPU can show, at most 10 minutes; on the CPU what can be had there
+gpu: $(BIN)/.dev  ## Check what only a GPU can show, at most 10 minutes; on the CPU what is possible there
 	$(BIN)/python benchmarks/gpu/check.py
 
 bench-gpu: $(BIN)/.dev  ## Measure training of a detector beside its bare network, on a GPU (ARGS=--help for more)
@@ -67,7 +67,7 @@ lint: $(BIN)/.dev  ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-schema: $(BIN)/.ready  ## Write configs/schema.json anew, after a change of the config's keys
+schema: $(BIN)/.ready  ## Rewrite configs/schema.json, after a change of the config's keys
 	$(BIN)/ddptrain config --schema > configs/schema.json
 
 docs: $(BIN)/.dev  ## Build the documentation site in site/, with every warning an error

@@ -35,7 +35,7 @@ Image: TypeAlias = "str | os.PathLike[str] | np.ndarray"
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. Its files are read anew at each access, so a run that is still training can be watched.
+    """A run folder. Its files are read again at each access, so a run that is still training can be watched.
 
     Attributes:
         folder: the run's folder.
@@ -66,7 +66,7 @@ def train(config: str | os.PathLike[str] | Mapping[str, Any] | RunConfig, *overr
     """Train a run in this process, or as one rank where torchrun or srun started it.
 
     The first Ctrl-C, or another stop signal, ends the run after the present step with a saved checkpoint, from which
-    `resume="auto"` goes on; a second Ctrl-C raises KeyboardInterrupt. Outside the main thread no signals are heeded.
+    `resume="auto"` continues; a second Ctrl-C raises KeyboardInterrupt. Outside the main thread no signals are handled.
 
     Args:
         config: path of a YAML file, a mapping with the same keys, or a resolved config.

@@ -126,7 +126,7 @@ def report(args: argparse.Namespace) -> int:
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
     runs = [Path(word) for word in words if word not in overrides]
     if len(runs) != 1 and overrides:
-        raise UserError(f"report: {overrides[0]}: {len(runs)} runs cannot be changed; name one run, or leave the change out")
+        raise UserError(f"report: {overrides[0]}: {len(runs)} runs cannot take an override; give one run, or omit the override")
     with quick_imports(args.last):
         from ddptrain.commands.report import report_run, report_runs
 

@@ -14,7 +14,7 @@ class UserError(Exception):
 
 
 class RunFailed(Exception):
-    """The run cannot go on, for a reason in one line: what, where, what to do. Raised on every rank alike.
+    """The run cannot continue, for a reason in one line: what, where, what to do. Raised on every rank alike.
 
     The command line prints the line and exits with status 1, without a traceback.
     """
@@ -23,6 +23,6 @@ class RunFailed(Exception):
 
 
 class RankFailed(RunFailed):
-    """One rank cannot go on. It reports the reason itself, whatever the others report; they end when they miss it."""
+    """One rank cannot continue. It reports the reason itself, whatever the others report; they end when they miss it."""
 
     everywhere = False

@@ -111,7 +111,7 @@ def add_level(p: argparse.ArgumentParser) -> None:
     """`-q` and `-v`, as overrides, which reach every rank."""
     for names, value, text in (
         (("-q", "--quiet"), "quiet", "print only warnings and the last line"),
-        (("-v", "--verbose"), "verbose", "print a line for every step, too"),
+        (("-v", "--verbose"), "verbose", "also print a line for every step"),
     ):
         override = f"monitor.console={value}"
         p.add_argument(*names, dest="level", action="store_const", const=[override], default=[], help=text)

@@ -141,7 +141,7 @@ def hostnames(node_list: str) -> list[str]:
 
 
 def machines(partition: str) -> set[str]:
-    """All machines of a partition, whatever their state."""
+    """All machines of a partition in any state."""
     return set(call("sinfo", "-h", "-N", "-p", partition, "-o", "%N").split())
 
 

@@ -77,7 +77,7 @@ def show_logs(number: str, *, rank: int | None = None, follow: bool = False, lin
 
     Args:
         rank: only the logs of this rank, from all starts in order.
-        follow: go on printing until the job has ended, or until Ctrl-C.
+        follow: keep printing until the job has ended, or until Ctrl-C.
     """
     mine = job.find(number)
     folder = mine.path / "logs"
@@ -141,13 +141,13 @@ def cancel(number: str, *, now: bool = False) -> str:
     slurm_id = mine.id or number
     state = cluster.job_state(slurm_id)
     if state and state.state in cluster.ENDED:
-        return f"job {slurm_id} has ended already ({state.state})"
+        return f"job {slurm_id} has already ended ({state.state})"
     if now or state is None or state.state != "RUNNING":
         cluster.call("scancel", slurm_id)
         return f"job {slurm_id} is cancelled"
     (mine.path / batch.CANCEL).touch()
     _stop(mine, slurm_id)
-    return f"job {slurm_id} saves, then it is cancelled"
+    return f"job {slurm_id} saves, then is cancelled"
 
 
 def _stop(mine: Job, slurm_id: str) -> None:
@@ -156,18 +156,20 @@ def _stop(mine: Job, slurm_id: str) -> None:
 
 
 def requeue(number: str) -> str:
-    """Requeue a job; a running one saves first, one that has ended goes on from its newest checkpoint."""
+    """Requeue a job; a running one saves first, one that has ended resumes from its newest checkpoint."""
     mine = job.find(number)
     slurm_id = mine.id or number
     state = cluster.job_state(slurm_id)
     if state and state.state == "RUNNING":
         _stop(mine, slurm_id)
-        return f"job {slurm_id} saves, then it is requeued"
+        return f"job {slurm_id} saves, then is requeued"
     if state and state.state == "PENDING":
-        return f"job {slurm_id} is in the queue already"
+        return f"job {slurm_id} is already queued"
     (mine.path / batch.CANCEL).unlink(missing_ok=True)
     try:
         cluster.call("scontrol", "requeue", slurm_id)
     except UserError as e:
-        raise UserError(f"job {slurm_id}: {e}; submit it again with resume=auto to go on from its newest checkpoint") from None
+        raise UserError(
+            f"job {slurm_id}: {e}; submit it again with resume=auto to continue from its newest checkpoint"
+        ) from None
     return f"job {slurm_id} is requeued"

@@ -94,8 +94,8 @@ def all_reduce(plan: Plan) -> None:
 
 
 def within(seconds: float, status: int, late: Callable[[], None]) -> threading.Timer:
-    """From now on this process ends after so many seconds, whatever hangs in it, and says so by `late`, unless the timer that
-    is returned is cancelled: a GPU or a network that is broken may answer nothing at all."""
+    """From now on this process ends after so many seconds, whatever hangs in it, and reports it through `late`, unless the
+    timer that is returned is cancelled: a GPU or a network that is broken may answer nothing at all."""
 
     def leave() -> None:
         late()

@@ -141,7 +141,7 @@ def refuse_second(run: Path, known: str = "") -> None:
         state = cluster.job_state(number) if number and number not in re.findall(r"\w+", known) else None
         if state and state.state not in cluster.ENDED:
             raise UserError(
-                f"{run}: job {number} ({state.state}) trains this run already; let it go on, cancel it with "
+                f"{run}: job {number} ({state.state}) is already training this run; let it continue, cancel it with "
                 f"`ddptrain cancel {number}`, or choose another name=…"
             )
 

@@ -97,7 +97,7 @@ def test_mistakes_are_user_errors(run: ddptrain.Run, config: Path, tmp_path: Pat
         ddptrain.load(tmp_path)
 
 
-def test_a_run_goes_on_in_another_thread_from_a_resolved_config(run: ddptrain.Run, config: Path) -> None:
+def test_a_run_resumes_in_another_thread_from_a_resolved_config(run: ddptrain.Run, config: Path) -> None:
     resolved = ddptrain.load_config(run.folder / "config.yaml")
     runs: list[ddptrain.Run] = []
     thread = threading.Thread(target=lambda: runs.append(ddptrain.train(resolved, resume="auto", **{"train.steps": 3})))

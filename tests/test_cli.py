@@ -207,7 +207,7 @@ def test_a_reader_that_leaves_early_is_not_an_error() -> None:
     assert done.stderr == ""
 
 
-def test_a_library_loss_that_knows_no_ignore_regions_is_reported(config: Path) -> None:
+def test_a_library_loss_without_ignore_regions_is_reported(config: Path) -> None:
     words = "learns what is in ignore regions and crowds as background"
     library = ["model={name: ssdlite320_mobilenet_v3_large}", "data.allow_missing_annotations=true"]
     assert sum(words in note for note in build_task(load_config(config, library)).notes) == 1

@@ -139,7 +139,7 @@ def test_fewer_gpus_than_ranks_are_no_reason_to_train_on_the_cpu(
         discover("auto", environ)
 
 
-def test_a_gpu_that_cannot_be_used_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_cannot_be_used_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world.Path, "exists", lambda self: str(self) == "/dev/nvidia0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for cuda, words in ((None, "was built without CUDA"), ("13.0", "(CUDA 13.0) cannot use: its driver may be too old")):

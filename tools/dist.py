@@ -1,6 +1,6 @@
 """Build the wheel and the source distribution in dist/, check both, and train two steps with the wheel alone (`make dist`).
 
-The new environment takes the packages that the wheel requires from this one; with --download it installs them anew.
+The new environment takes the packages that the wheel requires from this one; with --download it downloads them again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ monitor: {tensorboard: false}
 def main() -> None:
     """Build, check, try; any failure ends it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--download", action="store_true", help="install the requirements anew from the package index (6 GB)")
+    parser.add_argument("--download", action="store_true", help="download the requirements again from the package index (6 GB)")
     download = parser.parse_args().download
     shutil.rmtree(DIST, ignore_errors=True)
     run(sys.executable, "-m", "build", "--outdir", str(DIST), str(ROOT))

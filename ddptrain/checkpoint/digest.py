@@ -1,7 +1,7 @@
-"""A SHA-256 of a run's weights, to be written down beside a result.
+"""A SHA-256 of a run's weights, to be kept with a result.
 
-It is taken of names, types, shapes and values, not of a file: neither the version of torch nor the way in which a checkpoint
-is stored is in it. In this order:
+It is computed from names, types, shapes and values, not of a file: neither the version of torch nor the way in which a
+checkpoint is stored is in it. In this order:
 
     for `model`, and for `ema` where the run keeps an average: each tensor of its `state_dict` (parameters and buffers, running
     statistics among them), sorted by name as UTF-8:

@@ -1,4 +1,4 @@
-"""A run's state as plain types in host memory, cut off from the tensors that training goes on changing."""
+"""A run's state as plain types in host memory, cut off from the tensors that training continues changing."""
 
 from __future__ import annotations
 

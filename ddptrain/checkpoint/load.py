@@ -94,7 +94,7 @@ def load_checkpoint(path: Path, warn: Callable[[str], None] = warn_user, *, best
 
     Args:
         path: a checkpoint, a folder of them, or a run folder.
-        warn: receives a line about each damaged checkpoint that is passed over.
+        warn: receives a line about each damaged checkpoint that is skipped.
         best: of a folder, take `best.pt` if it exists, else the newest.
 
     Raises:
@@ -118,7 +118,7 @@ def load_checkpoint(path: Path, warn: Callable[[str], None] = warn_user, *, best
 
 def newest_checkpoint(folder: Path, warn: Callable[[str], None] = warn_user) -> Checkpoint | None:
     """The newest undamaged checkpoint of a folder; None if it has none. `warn` receives a line about each damaged
-    checkpoint that is passed over, and about a `last.pt` that is not one of the folder's checkpoints."""
+    checkpoint that is skipped, and about a `last.pt` that is not one of the folder's checkpoints."""
     if not folder.is_dir():
         return None
     paths = checkpoints_in(folder)
@@ -128,7 +128,7 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None] = warn_user) -> 
         if not any(checksum(last) in recorded_checksums(p) for p in paths):
             warn(f"{last}: is not one of this folder's checkpoints (from elsewhere, or damaged); skipped")
     elif last.is_symlink() and not last.exists():
-        warn(f"{last}: points to {os.readlink(last)}, which is gone; skipped")
+        warn(f"{last}: points to {os.readlink(last)}, which no longer exists; skipped")
     for path in reversed(paths):
         try:
             return Checkpoint(path, _read(path, named_by_user=False))
@@ -139,7 +139,7 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None] = warn_user) -> 
 
 
 class _Damaged(Exception):
-    """Why a file is not a checkpoint to go on from."""
+    """Why a file is not a checkpoint to resume from."""
 
 
 def _read(path: Path, named_by_user: bool) -> dict[str, Any]:

@@ -52,27 +52,29 @@ def load_initial(model: nn.Module, source: Path, classes: Sequence[str], strict:
     if strict and wrong:
         raise UserError(
             f"init_from: {file}: its model has another architecture: {wrong}; use the model section it was trained with, or "
-            "set init_strict=false to take what fits"
+            "set init_strict=false to load what fits"
         )
     if fit.part < ENOUGH:
         raise UserError(
-            f"init_from: {file}: its model has another architecture: {wrong}; by name and shape it has {fit.part:.0%} of the "
-            f"values of this run's model, at least {ENOUGH:.0%} must be there; use the model section it was trained with"
+            f"init_from: {file}: its model has another architecture: {wrong}; by name and shape it holds {fit.part:.0%} of the "
+            f"values of this run's model, and {ENOUGH:.0%} are required; use the model section it was trained with"
         )
     model.load_state_dict(fit.tensors)
     part = math.floor(1000 * fit.part) / 1000  # 100% is all of it
-    lines = [f"init_from: {file}: {fit.taken} of {len(here)} tensors taken whole; {part:.1%} of the model's values are from it"]
+    lines = [
+        f"init_from: {file}: {fit.taken} of {len(here)} tensors loaded whole; {part:.1%} of the model's values come from it"
+    ]
     if theirs != list(classes):
         lines.append(f"init_from: classes: {_by_class(theirs, classes)}")
         if not layers:
-            lines.append("warning: init_from: where this model keeps its classes is not known: their rows are taken in order")
+            lines.append("warning: init_from: the class layers of this model are not known: their rows are copied in order")
     by_row = layers if fit.rows else {}
     theirs_else, ours_else = ({k: v for k, v in side.items() if k not in by_row} for side in (weights, here))
     new, left = (
         sum(k not in b or a[k].shape != b[k].shape for k in a) for a, b in ((ours_else, theirs_else), (theirs_else, ours_else))
     )
     others = _differences(theirs_else, ours_else)
-    return lines + ([f"init_from: {new} other tensors made new, {left} left: {others}"] if others else [])
+    return lines + ([f"init_from: {new} other tensors initialized, {left} left: {others}"] if others else [])
 
 
 class Fit(NamedTuple):

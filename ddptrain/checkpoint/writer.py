@@ -1,4 +1,4 @@
-"""Checkpoints written while training goes on."""
+"""Checkpoints written while training continues."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class CheckpointWriter:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
-            raise UserError(f"{folder}: cannot hold checkpoints ({e.strerror}); set output to another folder") from None
+            raise UserError(
+                f"{folder}: checkpoints cannot be written there ({e.strerror}); set output to another folder"
+            ) from None
         self._folder, self._keep_last, self._keep_every, self._report = folder, keep_last, keep_every, report
         self._buffers: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None
@@ -74,9 +76,9 @@ class CheckpointWriter:
             digest = weights_digest(state)  # here it takes no time of the training
             checkpoint.save(self._folder, state | {"digest": digest}, step, best, links)
             self.failed, self.digest = False, digest
-        except Exception as e:  # whatever it is, training goes on and the run ends non-zero
+        except Exception as e:  # whatever it is, training continues and the run ends non-zero
             self.failed = True
-            self._report(f"{checkpoint.path_of(self._folder, step)}: not saved ({e}); the checkpoints before it are whole")
+            self._report(f"{checkpoint.path_of(self._folder, step)}: not saved ({e}); earlier checkpoints are intact")
             return
         try:
             checkpoint.prune(self._folder, self._keep_last, self._keep_every)

@@ -103,8 +103,10 @@ def _add_aids(commands: Any) -> None:
 def _add_comparisons(commands: Any) -> None:
     """Commands that compare and verify runs, and look into one."""
     p = commands.add_parser("compare", help="which of two runs, or of two sets of seeds, is better, with intervals")
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="two runs, a sweep's folder, or with --against one side")
-    p.add_argument("--against", nargs="+", type=Path, default=[], metavar="RUN", help="the other side: runs of other seeds")
+    p.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="two runs, the folder of a sweep, or, with --against, one side"
+    )
+    p.add_argument("--against", nargs="+", type=Path, default=[], metavar="RUN", help="the other side: one or more runs")
     p.add_argument("--metric", help="such as AP, AP50, class/car/AP, accuracy, mIoU (default: the task's first)")
     p.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
     p.add_argument("--json", action="store_true", help="print the comparison as JSON")
@@ -114,7 +116,7 @@ def _add_comparisons(commands: Any) -> None:
     p.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="run folder or checkpoint")
     p.set_defaults(run="diff")
 
-    p = commands.add_parser("replay", help="make one step of a run again: its pictures, the loss of each sample, the gradients")
+    p = commands.add_parser("replay", help="replay one step of a run: its pictures, the loss of each sample, the gradients")
     _add_run(p)
     p.add_argument("--step", type=positive, required=True, metavar="N", help="the step, from 1")
     p.add_argument("--out", type=Path, help="folder for pictures and replay.json (default: RUN/replay)")
@@ -156,14 +158,14 @@ def _add_data(commands: Any) -> None:
     p.add_argument("--json", action="store_true", help="print everything as JSON")
     p.set_defaults(run="check")
 
-    p = commands.add_parser("model", help="the network of a config: parameters, operations, what its levels see")
+    p = commands.add_parser("model", help="the network of a config: parameters, operations, receptive fields of its levels")
     _add_config(p)
     p.add_argument("--json", action="store_true", help="print everything as JSON")
     p.set_defaults(run="model")
 
     p = commands.add_parser("augment", help="draw augmented training samples")
     _add_config(p)
-    p.add_argument("--grid", action="store_true", help="also a row for each augmentation alone, and one for all together")
+    p.add_argument("--grid", action="store_true", help="also draw a row for each augmentation alone, and one for all together")
     p.add_argument("--samples", type=positive, default=4, metavar="N", help="samples in each row (default 4)")
     p.add_argument("--out", type=Path, default=Path("augment.png"), help="the picture, .png or .jpg (default augment.png)")
     p.set_defaults(run="augment")

@@ -100,7 +100,7 @@ def compare_sides(first: Sequence[Outcome], second: Sequence[Outcome], metric: s
         )
     a, b = ([float(o.metrics[metric]) for o in side] for side in (first, second))
     if np.isnan([*a, *b]).any():
-        raise UserError(f"--metric {metric}: is undefined in these evaluations: there is no truth to find")
+        raise UserError(f"--metric {metric}: is undefined in these evaluations: there is no ground truth")
     draws_a, draws_b = ([o.draws([key], seed)[metric] for o in side] for side in (first, second))
     return metric, compare(a, b, draws_a, draws_b, len(base.images), seed)
 

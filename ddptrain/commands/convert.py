@@ -1,4 +1,4 @@
-"""A detection dataset from one format to another, with a count of whatever the new one cannot hold."""
+"""A detection dataset from one format to another, with a count of everything that the new one cannot hold."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def report_conversion(source: str, target: str, src: str, dst: str, *, exif: Exi
     for split in convert(source, target, src, dst, exif=exif, **options):
         say(split.text())
     if exif == "ignore":
-        say(f"read {dst} with exif: ignore, too: its images are the same files")
+        say(f"read {dst} with exif: ignore as well: its images are the same files")
     return 0
 
 

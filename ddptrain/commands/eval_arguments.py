@@ -79,4 +79,4 @@ def read_arguments(args: argparse.Namespace) -> tuple[list[str], list[str], Outp
 
 def _refuse(wrong: bool, beside: str, what: str) -> None:
     if wrong:
-        raise UserError(f"eval: {beside} does not go with {what}")
+        raise UserError(f"eval: {beside} cannot be combined with {what}")

@@ -71,7 +71,7 @@ def evaluate_checkpoint(
         The checkpoint, the task of its config, the evaluation, and the ranks.
     """
     if weights is not None and run.is_file():
-        raise UserError(f"--weights: {run} is a checkpoint already; name its run folder, or leave --weights out")
+        raise UserError(f"--weights: {run} is already a checkpoint; give its run folder, or omit --weights")
     if weights in (None, "best", "last"):
         checkpoint = load_checkpoint(run, best=weights != "last")
     else:

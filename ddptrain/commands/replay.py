@@ -1,6 +1,6 @@
-"""`ddptrain replay`: make one step of a run again, and show its samples, their losses, and the gradient of each layer.
+"""`ddptrain replay`: recompute one step of a run, and show its samples, their losses, and the gradient of each layer.
 
-It goes on from the nearest checkpoint before the step, in this process whatever the number of ranks of the run, and writes
+It starts from the nearest checkpoint before the step, in this process, regardless of the number of ranks of the run, and writes
 nothing but a folder of its own:
 
     RUN/replay/step_00000013_position_144/
@@ -45,7 +45,7 @@ def replay_run(run: Path, step: int, out: Path | None, images: int) -> int:
     """Replay a step.
 
     Args:
-        run: run folder, or a checkpoint from which to go on.
+        run: run folder, or a checkpoint from which to start.
         step: number of the step, from 1.
         out: folder for what is written; default `replay` in the run folder.
         images: at most this many pictures, of the samples with the largest losses.
@@ -113,13 +113,13 @@ def _other_conditions(start: ReplayStart, task: Task, state: RunState, world: Wo
     if start.known is None:
         return
     contents = [c.state() for c in task.contents]
-    yield from (f"{line}: not the data that the run had" for line in differences(start.known.contents, contents)["train"])
+    yield from (f"{line}: not the data that the run used" for line in differences(start.known.contents, contents)["train"])
     now = bits_record(task.config.model_dump(mode="json"), world.device, state.split, contents)
     if changed := machine_changes(start.known.record, now):
-        yield f"the step may differ in its last digits from the one that was made: {', '.join(changed)}"
+        yield f"the step may differ in its last digits from the original: {', '.join(changed)}"
     ranks = start.known.state.get("ranks", 1)
     if ranks > 1 and (now["reduction"] == "fast" or "reduction" not in start.known.record):
-        yield f"the step may differ in its last digits from the one that was made: {ranks} ranks added it up in another order"
+        yield f"the step may differ in its last digits from the original: {ranks} ranks summed it in another order"
 
 
 def _numbers(attempt: Attempt, step: int, row: Mapping[str, str] | None) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def find_start(run: Path, step: int) -> ReplayStart:
     if before is None and (start := read_start(folder)) is not None:
         before = load_checkpoint(Path(start.source))
         if before.step >= step:
-            raise UserError(f"--step {step}: {folder} went on from step {before.step} of {start.source}; name that run")
+            raise UserError(f"--step {step}: {folder} resumed from step {before.step} of {start.source}; give that run")
     known = after or before
     return ReplayStart(folder, before, known, _config(folder, after, fresh=before is None))
 

@@ -78,7 +78,7 @@ def _verdicts(first: Path, second: Path, first_name: str, second_name: str, metr
 def _no_evaluation(run: Path) -> str:
     """Why a run is not evaluated for its page; empty where it is."""
     if is_held(run / LOCK):
-        return f"the run is going on; ddptrain eval {run} evaluates it"
+        return f"the run is still training; ddptrain eval {run} evaluates it"
     begun = read_status(run) is not None and not checkpoints_in(run / "checkpoints")
     return "the run has no checkpoint yet" if begun else ""
 

@@ -29,7 +29,7 @@ class Run(NamedTuple):
 
     Attributes:
         run: its folder, relative to the one that was looked through.
-        state: that of `status.json`; `killed` where the process that trained is gone, `silent` where it gives no sign of life.
+        state: that of `status.json`; `killed` where the process that trained is gone, `silent` where it does not respond.
         step: of the newest logging interval, checkpoint or end.
         metric, best, best_step: the metric by which the run is judged, its best value, and the step of that.
         age_s: seconds since the run last wrote its status or metrics.

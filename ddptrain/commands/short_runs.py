@@ -81,7 +81,7 @@ class ShortRuns:
 
 
 def environments(environ: Mapping[str, str], size: int, threads: int) -> list[dict[str, str]]:
-    """The environments of `size` ranks on this machine, free of whatever launcher started this process."""
+    """The environments of `size` ranks on this machine, independent of the launcher that started this process."""
     own = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     plain = {k: v for k, v in environ.items() if not k.startswith(("SLURM_", "TORCHELASTIC_", *own))}
     plain["OMP_NUM_THREADS"] = str(threads)

@@ -47,8 +47,8 @@ BATCH = """\
   Set model.norm=sync (equal over ranks for the same accumulation), or group, frozen or none (equal for every split), or keep
   train.micro_batch as it is."""
 MISTAKE = """\
-  A mistake in the arithmetic, not rounding: it stays in float64. Look at the loss first: it must be a sum over samples, its
-  normalizer, too, and no sample may depend on the others of its micro batch."""
+  A mistake in the arithmetic, not rounding: it stays in float64. Look at the loss first: it must be a sum over samples, so
+  must its normalizer, and no sample may depend on the others of its micro batch."""
 RANKS_MISTAKE = "A mistake, not rounding: it stays in float64"
 RANKS_ROUNDING = "Rounding, not a mistake: it all but vanishes in float64"
 STEPS: Mapping[Way, int] = {"ranks": 4, "resume": 4, "workers": 4, "split": 2}

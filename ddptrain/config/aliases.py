@@ -49,7 +49,7 @@ def spell_out(data: Any) -> Any:
         section = _section(data, path)
         if last in section:
             if key in section:
-                raise ValueError(f"{alias}: another name of {canonical_key(alias)}, which is given, too; take one of them out")
+                raise ValueError(f"{alias}: another name of {canonical_key(alias)}, which is also given; remove one of them")
             section[key] = section.pop(last)
     for alias, (key, entry) in SWITCHES.items():
         *path, last = alias.split(".")

@@ -14,11 +14,12 @@ BoxBalance = Literal["none", "image_weights", "repeat_factor", "class_balanced"]
 
 class BalancedData(DataConfig):
     balance: str = "none"
-    """Draw samples by their classes. Detection, where the shares of the datasets and the length of an epoch stay:
-    `repeat_factor`, images of classes that fewer than `balance_threshold` of the images show come more often;
-    `class_balanced`, every class asks for equally many images; `image_weights`, every box counts by how rare its class is, or
-    how badly it is detected; with the last two an image without boxes is never drawn. Classification and interaction: all
-    classes equally often, in epochs as long as the largest (`oversample`) or the smallest (`undersample`) class asks for."""
+    """Draw samples by their classes. Detection (the shares of the datasets and the length of an epoch do not change):
+    `repeat_factor`, images with a class that fewer than `balance_threshold` of the images show are drawn more often;
+    `class_balanced`, every class has the same total weight, spread over its images; `image_weights`, every box counts by how
+    rare its class is, or how badly it is detected; with the last two an image without boxes is never drawn. Classification and
+    interaction: all classes equally often, in epochs as long as the largest (`oversample`) or the smallest (`undersample`)
+    class asks for."""
 
 
 class BoxBalanceData(BalancedData):
@@ -26,7 +27,7 @@ class BoxBalanceData(BalancedData):
     balance_threshold: float = Field(default=0.001, gt=0, lt=1)
     """Part of the images that show a class, below which `repeat_factor` repeats them."""
     balance_by: Literal["frequency", "ap"] = "frequency"
-    """What `image_weights` go by: `frequency`, how rare a class is; `ap`, also how far its AP was from 1 in the last
+    """What `image_weights` are based on: `frequency`, how rare a class is; `ap`, also how far its AP was from 1 in the last
     evaluation (before the first: from 0)."""
     balance_over: Literal["mixture", "dataset"] = "mixture"
     """Where classes are counted: `mixture`, in what is drawn from all datasets by their shares; `dataset`, in each of them."""

@@ -30,14 +30,14 @@ class DatasetConfig(Section):
     images: str | None = None
     """Folder of the images, relative to `root`, where it is not at the format's usual place."""
     exif: Exif = "apply"
-    """How images, masks and depth maps are read whose EXIF header (JPEG, PNG, WebP) or orientation tag (TIFF) says that
-    their pixels are stored turned: `apply` stands them upright, as viewers and most annotation tools do; `ignore` reads
+    """How images, masks and depth maps are read whose EXIF header (JPEG, PNG, WebP) or orientation tag (TIFF) says that their
+    pixels are stored rotated or mirrored: `apply` turns them upright, as viewers and most annotation tools do; `ignore` reads
     them as they are stored, for annotations that were made in those pixels."""
     names: tuple[str, ...] | None = None
-    """The dataset's own class names in the order of its ids, where nothing stores them (YOLO without data.yaml) or where only
-    numbers stand in their place. Where the dataset or its format knows its classes, only those names are accepted."""
+    """The dataset's own class names in the order of its ids, where nothing stores them (YOLO without data.yaml) or where
+    only numbers are stored instead. Where the dataset or its format knows its classes, only those names are accepted."""
     share: float | None = Field(default=None, ge=0)
-    """Relative share of the drawn samples, whatever the dataset's size (2 and 1 mean 2:1). Default: its number of
+    """Relative share of the drawn samples, regardless of the dataset's size (2 and 1 mean 2:1). Default: its number of
     images, or of tiles. It has no effect in `val`."""
     loss_weight: float = Field(default=1.0, gt=0, le=1000)
     """Factor on the loss of its samples; what the loss is divided by stays as it is. A sample that is made of several images
@@ -84,7 +84,7 @@ class AugmentConfig(Section):
     hsv_v: float = Field(default=0.4, ge=0, le=1)
     """The brightness gain is drawn from 1 ± hsv_v."""
     rot90: float = Field(default=0.0, ge=0, le=1)
-    """Probability of a turn by 90, 180 or 270 degrees, each as likely; 0.75 makes all four directions alike."""
+    """Probability of a turn by 90, 180 or 270 degrees, each equally likely; 0.75 makes all four directions equally likely."""
     perspective: float = Field(default=0.0, ge=0, le=0.4)
     """The image is seen at an angle: along each axis the scale at its two ends is 1 - k and 1 + k, with k drawn from
     ± perspective."""
@@ -93,14 +93,14 @@ class AugmentConfig(Section):
     blur: float = Field(default=0.0, ge=0, le=1)
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[float, float] = (0.5, 2.0)
-    """Least and greatest standard deviation of the blur, in pixels of the network's input."""
+    """Smallest and largest standard deviation of the blur, in pixels of the network's input."""
     jpeg: float = Field(default=0.0, ge=0, le=1)
-    """Probability that the network's input is stored as a JPEG and read again, with what that loses."""
+    """Probability that the network's input is compressed as a JPEG and decoded again."""
     jpeg_quality: tuple[int, int] = (30, 90)
     """Lowest and highest quality of that JPEG, from 1 to 100."""
     cutout: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a rectangle of 2 to 20 % of the image is hidden by grey. Masks are void there, depth is unknown, and of
-    an object of which more than 60 % is hidden the rest becomes an ignore region."""
+    """Probability that a rectangle of 2 to 20 % of the image is hidden by grey. Masks are void there, depth is unknown, and
+    what is left of an object that is more than 60 % hidden becomes an ignore region."""
 
     @field_validator("blur_sigma", "jpeg_quality")
     @classmethod
@@ -118,8 +118,8 @@ class MixingAugment(AugmentConfig):
     mixup: float = Field(default=0.0, ge=0, le=1)
     """Probability that a second image (in detection, perhaps a mosaic) is blended in."""
     cutmix: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a box of a second image is pasted in, instead of mixup; the two add up to 1 at most. In detection, of
-    an object of which more than 60 % is hidden the rest becomes an ignore region."""
+    """Probability that a box of a second image is pasted in, instead of mixup; the two add up to 1 at most. In detection,
+    what is left of an object that is more than 60 % hidden becomes an ignore region."""
     close_epochs: float = Field(default=10.0, ge=0)
     """Number of epochs at the end of the run without mosaic, mixup, cutmix and copy_paste."""
     pool: int | None = Field(default=16, ge=9)
@@ -133,7 +133,7 @@ class MixingAugment(AugmentConfig):
 
 
 def check_chances(**chances: float) -> None:
-    """Refuse probabilities of what excludes each other that add up to more than 1."""
+    """Refuse probabilities of mutually exclusive augmentations that add up to more than 1."""
     if sum(chances.values()) > 1:
         names, values = listing(list(chances)), " + ".join(f"{value:g}" for value in chances.values())
         raise ValueError(f"{names}: {values} is more than 1; only one of them applies to a sample, so lower one")
@@ -152,18 +152,18 @@ class DataConfig(Section):
     image_size: int = Field(default=640, ge=32, multiple_of=32)
     """Side of the square network input, in pixels; images are letterboxed to it."""
     overfit: int | None = Field(default=None, ge=1)
-    """A check, for `ddptrain train --overfit N`: learn only so many of the training images, by the shares of their datasets,
+    """A check, for `ddptrain train --overfit N`: learn only this many of the training images, by the shares of their datasets,
     and evaluate on the same ones instead of data.val (detection and classification)."""
     samples_per_epoch: int | None = Field(default=None, ge=1)
     """Number of samples that are drawn per epoch. Default: the number of training images and tiles."""
     workers: int = Field(default=2, ge=0, le=256)
     """Number of loader processes per rank; 0 loads in the training process. The samples do not depend on it."""
     cache: Cache = "none"
-    """Where the pixels of all images are kept, decoded to the size that is needed, for all ranks of a machine together: `disk`,
-    a file in the cache folder that later runs use, too (`ddptrain pack` makes it ahead); `ram`, memory that is free again when
+    """Where the pixels of all images are kept, decoded at the size that is needed, for all ranks of a machine together: `disk`,
+    a file in the cache folder that later runs use, too (`ddptrain pack` makes it ahead); `ram`, memory that is freed when
     the run ends; `none`, nowhere. The samples do not depend on it."""
     on_fault: Literal["error", "drop"] = "error"
-    """What happens at the start to a faulty image or label: `error` ends the run with a list of them; `drop` leaves them out
+    """What happens at the start to a faulty image or label: `error` ends the run with a list of them; `drop` omits
     and counts them."""
     max_bad_samples: int = Field(default=100, ge=0)
     """Number of training samples that may turn out unreadable during the run before it ends; each one is replaced by another

@@ -89,9 +89,9 @@ class TorchvisionConfig(NetworkSection):
         levels = next((n for begin, n in LEVELS.items() if self.name.startswith(begin)), 0)
         for key in ("anchor_sizes", "aspect_ratios"):
             if getattr(self, key) is not None and not levels:
-                raise ValueError(f"{key}: {self.name} has no anchors; take it out")
+                raise ValueError(f"{key}: {self.name} has no anchors; remove it")
         if self.aspect_ratios is not None and self.name.startswith("ssdlite"):
-            raise ValueError(f"aspect_ratios: those of {self.name} are 1, 2, 3 and their inverses; take it out")
+            raise ValueError(f"aspect_ratios: those of {self.name} are 1, 2, 3 and their inverses; remove it")
         if self.aspect_ratios is not None and not min(self.aspect_ratios, default=0) > 0:
             raise ValueError("aspect_ratios: must be one or more numbers above 0")
         if self.anchor_sizes is None:

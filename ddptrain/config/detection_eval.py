@@ -14,7 +14,7 @@ class DetectionEval(EvalConfig):
     """Number of detections that are kept per image; COCO's AP counts the best `coco_max_detections` of each class among
     them."""
     score_threshold: float = Field(default=0.001, ge=0, lt=1)
-    """Detections below this score are dropped before the non-maximum suppression."""
+    """Detections below this score are dropped before non-maximum suppression."""
     nms_iou: float = Field(default=0.7, gt=0, le=1)
     """Intersection over union above which the lower of two boxes of one class is suppressed; torchvision's
     detectors keep their own."""
@@ -24,11 +24,11 @@ class DetectionEval(EvalConfig):
     soft_nms_sigma: float = Field(default=0.5, gt=0)
     """Width of Soft-NMS: a score is multiplied by exp(-IoU² / sigma)."""
     nms_agnostic: Switch = False
-    """Let boxes suppress those of other classes, too: at most one class a place."""
+    """Let boxes also suppress those of other classes: at most one class per place."""
     flip: Switch = False
-    """Predict each image mirrored as well, and join both by the non-maximum suppression: slower, usually a little better."""
+    """Predict each image mirrored as well, and merge both by non-maximum suppression: slower, usually a little better."""
     scales: Annotated[tuple[float, ...], distinct(0.1, 4)] = (1.0,)
-    """Sizes of the input, as factors of data.image_size, at which each image is predicted; the predictions are joined by the
+    """Sizes of the input, as factors of data.image_size, at which each image is predicted; the predictions are merged by
     non-maximum suppression."""
     rectangular: Switch = False
     """Leave out what the letterbox adds to images that are not square, up to a multiple of 32 pixels, and forward images of
@@ -46,7 +46,7 @@ class DetectionEval(EvalConfig):
     """VOC's average precision: `all`, the area under the precision's envelope (VOC 2010 and later), or `11`, the mean at
     recalls of 0, 0.1, …, 1 (VOC 2007)."""
     voc_iou: float = Field(default=0.5, gt=0, le=1)
-    """Intersection over union from which on VOC takes an object as found."""
+    """Smallest intersection over union at which VOC counts an object as found."""
 
     @field_validator("protocols")
     @classmethod

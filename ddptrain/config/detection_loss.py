@@ -35,19 +35,19 @@ class LossConfig(NamedSection):
     dfl: Gain = 1.5
     """Gain of the distribution focal loss: a number, or one for each level."""
     obj: Gain = 1.0
-    """Gain of the loss of the objectness (of an anchor-based head): a number, or one for each level."""
+    """Gain of the objectness loss (of an anchor-based head): a number, or one for each level."""
     box_loss: BoxLoss = "ciou"
     """The box loss is 1 minus this similarity of two boxes: `iou`, `giou`, `diou`, `ciou`, `eiou`, or `nwd`, the normalised
     Wasserstein distance, which small boxes that do not overlap can still learn from."""
     nwd_scale: float = Field(default=12.8, gt=0)
     """Pixels of distance at which `nwd` has fallen to 1/e, in loss and assignment; about the size of the objects."""
     cls_loss: ScoreLoss = "bce"
-    """The classification loss: `bce`, binary cross entropy; `focal`, `quality_focal` and `varifocal` give less weight to what
-    is easy."""
+    """The classification loss: `bce`, binary cross entropy; `focal`, `quality_focal` and `varifocal` give less weight to easy
+    examples."""
     focal_gamma: float = Field(default=2.0, ge=0)
     """Exponent of the error in the focal losses."""
     focal_alpha: float = Field(default=0.25, ge=0, le=1)
-    """Weight of objects in `focal` (background has 1 less it); weight of the background in `varifocal`."""
+    """Weight of objects in `focal` (background has 1 minus this); weight of the background in `varifocal`."""
     cls_pw: float = Field(default=1.0, gt=0)
     """Factor on the term of objects in the binary cross entropy (its `pos_weight`); above 1 for more recall."""
     obj_pw: float = Field(default=1.0, gt=0)
@@ -62,12 +62,12 @@ class LossConfig(NamedSection):
     to, of the lowest cost (YOLOX); `rule`, those near its centre on the level of its size (FCOS), or, of an anchor-based head,
     the anchors of its shape at its cell and two beside it. null: `task_aligned`, of an anchor-based head `rule`."""
     anchor_t: float = Field(default=4.0, gt=1)
-    """By how many times a side of an object may differ from that of an anchor that learns it."""
+    """Largest ratio between a side of an object and the same side of an anchor that learns it."""
     assign_by: Literal["iou", "nwd"] = "iou"
-    """How the assigners compare a predicted box with an object: `iou`, or `nwd`, which is above 0 also where they do not
-    overlap."""
+    """How the assigners compare a predicted box with an object: `iou`, or `nwd`, which is above 0 also where they do
+    not overlap."""
     every_object: Switch = False
-    """Give an object that the assigner leaves without a point the nearest one that is free."""
+    """Give an object that the assigner leaves without a point the nearest free one."""
     topk: int = Field(default=10, ge=1, le=100)
     """Largest number of points that the task-aligned assigner and SimOTA give to each object."""
     alpha: float = Field(default=0.5, gt=0)

@@ -30,8 +30,8 @@ _LIMITS = {
     "pattern": "pattern {}",
 }
 _HEAD = """
-    All keys with their defaults, a config to start from: set classes, data.train and data.val, and leave out what is
-    as you want it. It is a config of detection, the default task; the keys of other tasks are comments that name them. Any
+    All keys with their defaults, a config to start from: set classes, data.train and data.val, and delete the lines whose
+    defaults suit you. It is a config of detection, the default task; the keys of other tasks are comments that name them. Any
     string may hold ${VAR} or ${VAR:-default}, from the environment; any key can be set on the command line:
     ddptrain train my.yaml train.epochs=10 data.train.0.share=2
 """

@@ -105,7 +105,7 @@ class _Mistake:
         place, outer = dotted(self.loc), dotted(self.loc[:-1])
         tasks = [task for task, run in every_run().items() if place in keys_of(run)]
         if tasks and place not in keys_of(self.run):
-            return f"{self._only_for(tasks)}; take it out"
+            return f"{self._only_for(tasks)}; remove it"
         inside = [(*path.rpartition("."), s) for path, fields in keys_of(self.run).items() for s, _ in fields]
         sections = [(key, section) for path, _, key, section in inside if path == outer]
         chosen = [key for key, section in sections if set(names_of(section)) & set(self.error["loc"][:-1])]

@@ -30,7 +30,7 @@ class InteractionDataset(DatasetConfig):
 
 
 class PairsConfig(Section):
-    """Which pairs of people are looked at. All but the first three keys thin out the training pairs only; what is drawn is
+    """Which pairs of people are considered. All but the first three keys thin out the training pairs only; what is drawn is
     a function of the seed and the frame's name."""
 
     distance_multiplier: float = Field(default=3.0, gt=0)
@@ -40,7 +40,7 @@ class PairsConfig(Section):
     """Labels that are harder than this (JRDB: 1 easy to 3 hard) count as unknown: pairs without an easier one are left
     out. Default: all labels count."""
     use_group_sampling: Switch = False
-    """Everybody in a group (people connected by interactions) interacts with everybody in it, also in validation. Of a group
+    """Everyone in a group (people connected by interactions) interacts with everyone else in it, also in validation. Of a group
     of n people, only max_group_samples_ratio × n interacting pairs are learned from; a pair that is not drawn is left out
     and does not become a negative."""
     max_group_samples_ratio: float = Field(default=1.0, gt=0)
@@ -56,7 +56,7 @@ class InteractionData(ClassBalanceData):
     train: tuple[InteractionDataset, ...] = DATASETS
     val: tuple[InteractionDataset, ...] = DATASETS
     pairs: PairsConfig = PairsConfig()
-    """Which pairs of people are looked at."""
+    """Which pairs of people are considered."""
 
 
 class InteractionConfig(NetworkSection):

@@ -38,7 +38,7 @@ class ImageLossConfig(NamedSection):
     """The loss of classification and interaction."""
 
     name: Literal["cross_entropy", "focal", "bce"] = "cross_entropy"
-    """The loss: `cross_entropy`; `focal`, the same with less weight on what is easy; `bce`, binary cross entropy, for samples
+    """The loss: `cross_entropy`; `focal`, the same with less weight on easy examples; `bce`, binary cross entropy, for samples
     of several classes."""
     class_weights: ClassWeights = "none"
     """Weight of each class: `balanced` for one over its number of training samples, or a number for each class."""

@@ -1,4 +1,4 @@
-"""Run folders that are not where their config says: moved or renamed, so that `resume=auto` would start anew elsewhere."""
+"""Run folders that are not where their config says: moved or renamed, so that `resume=auto` would start over elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def nothing_found(folder: Path) -> str:
     line = f"resume=auto: no checkpoint in {folder / 'checkpoints'}: a new run starts"
     moved = _renamed(folder)
     return line + (
-        f"; {moved} was a run of this name: go on in it with output={moved.parent} name={moved.name}" if moved else ""
+        f"; {moved} holds a run of this name: continue it with output={moved.parent} name={moved.name}" if moved else ""
     )
 
 
@@ -46,11 +46,11 @@ def _name_in(folder: Path) -> str | None:
 
 
 def check_moved(path: Path, config: RunConfig) -> None:
-    """Refuse the config.yaml of a run folder that names another folder: the run was moved or renamed, and would start anew
+    """Refuse the config.yaml of a run folder that names another folder: the run was moved or renamed, and would start over
     in its old place.
 
     Raises:
-        UserError: with the overrides by which it goes on where it is.
+        UserError: with the overrides by which it resumes where it is.
     """
     folder = path.resolve().parent
     auto = config.resume is not None and config.resume.source == "auto"
@@ -59,5 +59,5 @@ def check_moved(path: Path, config: RunConfig) -> None:
     if folder != config.folder.resolve() and not _has_checkpoint(config.folder):
         raise UserError(
             f"{path}: belongs to the run in {folder}, but names {config.folder}, which has no checkpoint: it was moved or "
-            f"renamed; go on in it with output={folder.parent} name={folder.name}, or start a new run with resume=null"
+            f"renamed; continue it with output={folder.parent} name={folder.name}, or start a new run with resume=null"
         )

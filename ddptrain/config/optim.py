@@ -53,7 +53,7 @@ class ScheduleConfig(Section):
     """Number of evaluations without a better value of the task's own metric (AP, accuracy, mIoU, f1) after which the rate is
     lowered (of `plateau`). One in which it is undefined does not count."""
     threshold: float = Field(default=1e-4, ge=0, lt=1)
-    """Part of the best value so far by which a value must be above it to be better (of `plateau`)."""
+    """Fraction of the best value so far by which a value must exceed it to count as better (of `plateau`)."""
     pct_start: float = Field(default=0.3, gt=0, le=0.5)
     """Fraction of the run in which the rate rises, and in which it falls again (of `one_cycle_3`)."""
     div_factor: float = Field(default=25.0, ge=1)
@@ -61,7 +61,7 @@ class ScheduleConfig(Section):
     final_div_factor: float = Field(default=1e4, ge=1)
     """The rate ends at 1 / (div_factor * final_div_factor) (of `one_cycle_3`)."""
     warmup_epochs: float = Field(default=3.0, ge=0)
-    """Epochs of linear warm-up of the learning rate (from 0) and the momentum, capped to the run's length; 0 for
+    """Epochs of linear warm-up of the learning rate (from 0) and the momentum, capped at the run's length; 0 for
     none."""
     warmup_bias_lr: float = Field(default=0.1, ge=0)
     """Learning rate of the biases at the first step of the warm-up, for sgd; under the other rules, whose steps are as

@@ -53,7 +53,7 @@ class OwnRun(RunConfig):
 
     task: Annotated[str, Field(pattern=PATTERN)]
     options: dict[str, Any] = {}
-    """Whatever your task wants to know."""
+    """Anything that your task needs."""
     data: OwnData
     model: Models = Field(default=detection.YoloConfig(), discriminator="name")
     loss: Losses = Field(default=detection.LossConfig(), discriminator="name")

@@ -16,15 +16,15 @@ from ddptrain.config.train import CheckpointConfig, EvalConfig, MonitorConfig, T
 
 
 class ResumeConfig(Section):
-    """How to go on from a checkpoint; `resume: auto` and `resume: PATH` are short for `resume: {source: …}`."""
+    """How to resume from a checkpoint; `resume: auto` and `resume: PATH` are short for `resume: {source: …}`."""
 
     source: str = Field(default="auto", min_length=1)
-    """`auto` goes on from the newest checkpoint of this run (or starts it); a path goes on from that checkpoint or run."""
+    """`auto` resumes from the newest checkpoint of this run (or starts it); a path resumes from that checkpoint or run."""
     # not strict: behind the validator below a YAML list is a Python list, which is not a tuple
     allow: tuple[Literal["datasets", "classes", "global_batch", "seed", "fresh"], ...] = Field(default=(), strict=False)
     """Differences from the checkpoint that are accepted. `datasets`: other datasets, shares, images or labels. With another
-    global batch, the steps so far are counted anew in batches of the new size. `fresh`: start anew where no checkpoint of the
-    run can be read any more; what is left of them is put aside."""
+    global batch, the steps so far are recounted in batches of the new size. `fresh`: start over where no checkpoint of the
+    run can be read any longer; what is left of them is moved aside."""
 
     @model_validator(mode="before")
     @classmethod
@@ -63,18 +63,18 @@ class RunConfig(Section):
     output: str = Field(default="runs", min_length=1)
     """Folder that holds the runs."""
     task: str
-    """What is learned: it decides which formats, models, losses and further keys there are. `module:Class` is a task of your
-    own (see docs/tasks.md)."""
+    """What is learned: it determines which formats, models, losses and other keys are available. `module:Class` is a task of
+    your own (see docs/tasks.md)."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of everything random: weights, order and augmentation."""
     resume: ResumeConfig | None = Field(default=None, json_schema_extra=_or_text)
-    """Go on from a checkpoint: `auto`, a path, or the keys below."""
+    """Resume from a checkpoint: `auto`, a path, or the keys below."""
     init_from: str | None = None
-    """Run or checkpoint whose weights this run starts from: what fits by name and shape, and of the layers of the classes the
-    rows of the classes with the same name, whatever their order; the rest starts anew. The log reports what was taken, made
-    new and left. A source that holds less than half of the model's values is refused."""
+    """Run or checkpoint whose weights this run starts from: all tensors whose name and shape match, and in the class layers
+    the rows of the classes with the same name, in any order; the rest is initialized. The log reports what was loaded,
+    initialized and left out. A source that holds less than half of the model's values is refused."""
     init_strict: Switch = False
-    """Refuse an `init_from` that has other classes, or of which any tensor does not fit."""
+    """Refuse an `init_from` with other classes, or with any tensor that does not fit."""
     freeze: tuple[str, ...] = ()
     """Parts of the model that stay as they are, by the beginning of their parameters' names, such as [backbone]."""
     # not strict: as in ResumeConfig.allow; in Python () stands for auto

@@ -54,7 +54,7 @@ def _add_aliases(definitions: dict[str, Any]) -> None:
             either["anyOf"].append({"required": [key, last]})
     for alias, (key, entry) in SWITCHES.items():
         for keys in places(concerned_key(alias)).values():
-            keys[alias.rpartition(".")[2]] = {"type": "boolean", "description": f"Puts {entry} into {key}, or takes it out."}
+            keys[alias.rpartition(".")[2]] = {"type": "boolean", "description": f"Puts {entry} into {key}, or removes it."}
     for key, values in VALUES.items():
         for keys in places(key).values():
             keys[key.rpartition(".")[2]]["enum"] += values

@@ -83,8 +83,8 @@ class NetworkSection(NamedSection):
     """A network, of whatever task."""
 
     compile: Switch = False
-    """Compile the network (torch.compile) in training, which takes minutes at the start: the bits are others than without, by
-    rounding and, with dropout, by other random numbers; those of a run that resumes, or has other ranks, stay the same."""
+    """Compile the network (torch.compile) in training, which takes minutes at the start: the bits differ from those without
+    it, by rounding and, with dropout, by other random numbers; they do not depend on resuming or on the number of ranks."""
     checkpointing: Switch = False
     """Compute the stages of the backbone again in the backward pass instead of keeping them: less memory, slower, the same
     bits."""

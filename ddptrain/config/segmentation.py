@@ -28,7 +28,7 @@ class SegmentationDataset(HoldoutDataset):
 
     format: Literal[FORMATS]  # type: ignore[valid-type]
     void: int | None = Field(default=None, ge=0, le=255)
-    """Value of the pixels that are of no class, neither right nor wrong. Default: 255, of CamVid 11, of ADE20K 0."""
+    """Value of the pixels that belong to no class, neither right nor wrong. Default: 255, of CamVid 11, of ADE20K 0."""
     values: dict[Annotated[int, Field(ge=0, lt=6656)], Annotated[int, Field(ge=0)] | None] = {}
     """Value in the masks → class number in `names`, counted from 0, or null for void, as in `{255: 1}`. A class that is
     listed here keeps no other value; all others stay as they are."""
@@ -39,7 +39,7 @@ class SegmentationDataset(HoldoutDataset):
 class SegmentationAugment(AugmentConfig):
     crop: Switch = False
     """Take a random window of image_size at the image's own scale (times the drawn zoom), instead of the whole image scaled
-    to fit: what `eval.window: slide` looks at."""
+    to fit: what `eval.window: slide` sees."""
 
 
 class SegmentationData(DataConfig):
@@ -68,7 +68,7 @@ class SegmenterConfig(NetworkSection):
     @model_validator(mode="after")
     def _lraspp(self) -> "SegmenterConfig":
         if self.name.startswith("lraspp") and (self.aux or self.dropout is not None):
-            raise ValueError(f"{'aux' if self.aux else 'dropout'}: {self.name} has none; take it out")
+            raise ValueError(f"{'aux' if self.aux else 'dropout'}: {self.name} has none; remove it")
         return self
 
 
@@ -88,7 +88,7 @@ class Mask2FormerConfig(NetworkSection):
     window: int = Field(default=7, ge=1)
     """Side of Swin's attention windows, in patches (base and large 12)."""
     drop_path: float = Field(default=0.3, ge=0, lt=1)
-    """Stochastic depth of Swin. Its draws belong to the micro batch, so that with it the split matters."""
+    """Stochastic depth of Swin. Its draws belong to the micro batch, so the result then depends on the split."""
     hidden: int = Field(default=256, ge=32, multiple_of=32)
     """Channels of pixel decoder, mask features and queries."""
     feedforward: int = Field(default=2048, ge=1)
@@ -108,7 +108,7 @@ class Mask2FormerConfig(NetworkSection):
             fields = type(self).model_fields
             for key in sorted(self.model_fields_set - {"name", "weights"}):
                 if getattr(self, key) != fields[key].get_default():
-                    raise ValueError(f"{key}: the folder of weights decides the architecture; take it out")
+                    raise ValueError(f"{key}: the folder of weights determines the architecture; remove it")
         if self.hidden % self.attention_heads:
             raise ValueError(f"attention_heads: {self.attention_heads} does not divide hidden, {self.hidden}")
         for stage, count in enumerate(self.heads):
@@ -155,9 +155,9 @@ class MaskLossConfig(NamedSection):
     points: int = Field(default=12544, ge=1)
     """Number of points at which a mask is compared; they are drawn by the seed and the sample's position."""
     oversample: float = Field(default=3.0, ge=1)
-    """So many times as many points are drawn at first, of which the most uncertain ones are kept."""
+    """This many times as many points are drawn first, and the most uncertain of them are kept."""
     importance: float = Field(default=0.75, ge=0, le=1)
-    """Fraction of the points that are such uncertain ones; the rest is drawn anew, anywhere."""
+    """Fraction of the points that are chosen this way; the rest are drawn anywhere in the mask."""
 
 
 Losses = PixelLossConfig | MaskLossConfig

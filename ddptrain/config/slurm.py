@@ -82,7 +82,7 @@ class SlurmConfig(Section):
     partition: Line | None = None
     """Partition; null for the cluster's default."""
     account: Line | None = None
-    """Account that pays; null for the user's default."""
+    """Account to charge; null for the user's default."""
     qos: Line | None = None
     """Quality of service; null for the default."""
     constraint: Line | None = None
@@ -164,5 +164,5 @@ class SlurmConfig(Section):
     def _setup(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for line in value:
             if not line.strip():
-                raise ValueError("a line is empty; take it out")
+                raise ValueError("a line is empty; remove it")
         return value

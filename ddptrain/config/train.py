@@ -37,8 +37,8 @@ class TrainConfig(Section):
     """Stop after this many evaluations without a better value of the task's own metric (AP, accuracy, mIoU, f1); null for
     never. One in which it is undefined does not count."""
     tf32: Switch = True
-    """Multiply float32 matrices and convolve in TF32, with 10 bits of mantissa, on GPUs that can: faster. The CPU does not;
-    `ddptrain verify` compares without it."""
+    """Multiply float32 matrices and convolve in TF32, with 10 bits of mantissa, on GPUs that support it: faster. The CPU does
+    not; `ddptrain verify` compares without it."""
     channels_last: Switch = True
     """Store images and weights channels-last, faster on CUDA and on the CPU."""
     max_bad_steps: int = Field(default=10, ge=0)
@@ -80,7 +80,7 @@ class CheckpointConfig(Section):
 
 
 class MonitorConfig(Section):
-    """What is written while a run goes on."""
+    """What is written during a run."""
 
     every_steps: int = Field(default=50, ge=1)
     """Steps between two lines of losses, rates and times in the log, which also holds steps 1, 2, 5, 10, 20 … of a start."""
@@ -93,13 +93,13 @@ class MonitorConfig(Section):
     """What is printed; the log always has the lines of `normal`. `quiet` (`ddptrain train -q`): warnings and the last line;
     `verbose` (`-v`): a line for every step, too."""
     profile: int = Field(default=0, ge=0, le=1000)
-    """Steps of which the log tells how long each part takes, and as many after them that are traced, for Perfetto or
-    TensorBoard; both in the folder `profile` of the run. The bits of the run stay the same. 0 for none."""
+    """Number of steps for which the log reports how long each part takes; as many steps after them are traced, for Perfetto
+    or TensorBoard. Both are in the folder `profile` of the run. The bits of the run stay the same. 0 for none."""
 
     @field_validator("trackers")
     @classmethod
     def _each_once(cls, trackers: tuple[str, ...]) -> tuple[str, ...]:
         twice = [name for i, name in enumerate(trackers) if name in trackers[:i]]
         if twice:
-            raise ValueError(f"{twice[0]} is listed twice; take one of them out")
+            raise ValueError(f"{twice[0]} is listed twice; remove one of them")
         return trackers

@@ -25,7 +25,7 @@ class Unused(NamedTuple):
 
     def line(self) -> str:
         """What the user is shown, with the way out."""
-        way = f"take it out, or set {self.key}={dump_inline(self.default)}"
+        way = f"remove it, or set {self.key}={dump_inline(self.default)}"
         return f"{self.key}: {dump_inline(self.value)} has no effect here, only {self.user} uses it; {way}"
 
 

@@ -24,14 +24,15 @@ class YoloConfig(NetworkSection):
     each object and is used, without suppression (YOLOv10); `anchor_based`: anchors with an objectness."""
     anchors: tuple[tuple[tuple[float, float], ...], ...] | None = None
     """Of an anchor-based head, for each level, finest first, a list of [width, height] in pixels of the input, as many on each
-    level. null: squares of 1.5, 3 and 6 strides, or, where these miss training boxes, such as fit them."""
+    level. null: squares of 1.5, 3 and 6 strides, or, where these miss training boxes, anchors that fit them."""
     in_channels: int = Field(default=3, ge=1, le=64)
     """Channels of the input image: 3 (RGB), 4 (RGB and depth) or 5 (RGB, depth, and whether the depth is known)."""
     fusion: Literal["early", "add"] = "early"
-    """Where depth comes in: `early`, as channels of the one stem; `add`, through a stem of its own whose output is added."""
+    """Where depth enters the network: `early`, as channels of the one stem; `add`, through a stem of its own whose output is
+    added."""
     backbone: str | None = None
-    """A torchvision classification model (`resnet18`, `mobilenet_v3_large`, `convnext_tiny` …) that replaces the own
-    backbone."""
+    """A torchvision classification model (`resnet18`, `mobilenet_v3_large`, `convnext_tiny` …) that replaces the package's
+    own backbone."""
     pretrained: Switch = False
     """Start a torchvision backbone from its published weights (from torchvision's cache, or downloaded)."""
     norm: Literal["batch", "sync", "group", "frozen", "none"] = "batch"

@@ -123,7 +123,7 @@ def agree(build: Callable[[], T], what: str) -> T:
 
     Raises:
         UserError: some rank met a user's mistake; on every rank alike.
-        RunFailed: likewise, the run cannot go on.
+        RunFailed: likewise, the run cannot continue.
         RankFailed: another rank met any other error; it raises that error itself.
     """
     result, error = _try(build)

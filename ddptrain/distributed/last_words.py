@@ -15,7 +15,7 @@ _GONE = "the rank that holds the store (rank 0, or torchrun's agent) is gone"
 
 
 def leave(store: Any, rank: int, text: str) -> bool:
-    """Leave word of this rank's end; False where the store is gone."""
+    """Leave a message about this rank's end; False where the store is gone."""
     try:
         store.set(f"end/{rank}", text)
         if not text.startswith(_WAITED):

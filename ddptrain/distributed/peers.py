@@ -11,7 +11,7 @@ from typing import Any
 from ddptrain.system.processes import Process, this
 
 SILENT_S = 20.0
-"""How long a rank may give no sign of life before one that waits for it on a device takes it for dead."""
+"""How long a rank may go without a heartbeat before one that waits for it on a device considers it dead."""
 
 
 def announce(store: Any, rank: int) -> None:
@@ -20,7 +20,7 @@ def announce(store: Any, rank: int) -> None:
 
 
 class Peers:
-    """What the ranks have last said, each in a row `<collectives begun> <sign of life> <host>`.
+    """What the ranks last reported, each in a row `<collectives begun> <heartbeat> <host>`.
 
     Attributes:
         hosts: the machine of each.
@@ -44,11 +44,11 @@ class Peers:
         return [int(row.split(" ", 1)[0]) for row in rows]
 
     def silent(self, rank: int, seconds: float) -> bool:
-        """Whether a rank has given no sign of life for so long, as far as `look` has seen."""
+        """Whether a rank has not responded for so long, as far as `look` has seen."""
         return time.monotonic() - self._since[rank] >= seconds
 
     def dead(self, store: Any) -> Iterator[str]:
-        """The ranks that are gone without a word, and how one knows: at once where this process can see theirs, else by
+        """The ranks that died without a message, and how this is known: at once where this process can see theirs, else by
         their silence."""
         if not self._processes:
             rows = store.multi_get([f"process/{r}" for r in range(len(self.hosts))])
@@ -56,6 +56,6 @@ class Peers:
         for rank, process in enumerate(self._processes):
             alive = rank == self.rank or process.alive()
             if alive is False:
-                yield f"rank {rank} on {self.hosts[rank]} is gone without a word (killed, or out of memory)"
+                yield f"rank {rank} on {self.hosts[rank]} died without a message (killed, or out of memory)"
             elif alive is None and self.silent(rank, SILENT_S):
-                yield f"rank {rank} on {self.hosts[rank]} has given no sign of life for {SILENT_S:.0f} s"
+                yield f"rank {rank} on {self.hosts[rank]} has not responded for {SILENT_S:.0f} s"

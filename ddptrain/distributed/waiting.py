@@ -33,7 +33,7 @@ _LOST_S = 5.0
 _STUCK_S = 15.0
 """The same for one that does not seem to wait: it may be in a kernel of NCCL, where nothing is noticed."""
 _LOOK_S = 5.0
-"""How often a rank that waits on a device looks for ranks that are gone without a word."""
+"""How often a rank that waits on a device looks for ranks that died without a message."""
 
 
 class Stop(Protocol):
@@ -179,7 +179,7 @@ class Watch:
         if waiting is not None and now - waiting.since > 1 and self._stop.signal in self._stop.at_once:
             number = signal.Signals(self._stop.signal or 0)
             last_words.leave(self._store, group.rank, f"was ended by {number.name} before its first step")
-            say(f"rank {group.rank}: {number.name} while it waited in {waiting.what}: leaving, there is nothing to save yet")
+            say(f"rank {group.rank}: {number.name} while it waited in {waiting.what}: exiting, there is nothing to save yet")
             self._stop.leave(128 + number)
         if now - self._beat_at > _BEAT_S:
             self._beat_at, self._beat = now, self._beat + 1
@@ -201,7 +201,7 @@ class Watch:
         stuck, group = now - self._begun[1], self._group
         if stuck <= (_LOST_S if waiting else _STUCK_S) or not last_words.others(self._store, group.rank):
             return
-        own = f"rank {group.rank} gets no further; {last_words.who(self._store, group.size)}"
+        own = f"rank {group.rank} is stuck; {last_words.who(self._store, group.size)}"
         self._leave(own if waiting is None else waiting.failure())
 
     def _look_for_the_dead(self, waiting: Waiting, now: float) -> None:
@@ -222,7 +222,7 @@ class Watch:
         if not behind or min(set(range(self._group.size)) - set(behind)) != self._group.rank:
             return
         silent = [r for r in behind if self._peers.silent(r, EVERY_S)]
-        named = [f"{r} on {self._group.hosts[r]}" + " (gives no sign of life)" * (r in silent) for r in behind]
+        named = [f"{r} on {self._group.hosts[r]}" + " (not responding)" * (r in silent) for r in behind]
         waited = f"has waited {now - waiting.since:.0f} s in {waiting.what}"
         say(f"rank {self._group.rank} {waited} for {ranks(named)}")
 

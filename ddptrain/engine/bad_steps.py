@@ -57,7 +57,7 @@ class BadSteps:
         if state.replaced > most:
             raise RunFailed(
                 f"{state.replaced} samples could not be read, more than data.max_bad_samples={most}; they are named in "
-                f"{self._config.folder / 'log.txt'}: repair them, or raise the limit, and go on with resume=auto"
+                f"{self._config.folder / 'log.txt'}: repair them, or raise the limit, and continue with resume=auto"
             )
 
     def _bad(self, state: RunState, report: StepReport, batches: Sequence[Batch]) -> None:

@@ -33,7 +33,7 @@ def batches_from(state: RunState, task: Task, rank: int = 0, wait: Wait | None =
 
 class Supply:
     """An iterator over a rank's batches on the device, without end. Where other weights hold from the state's position on, what
-    the loader has made ahead is not what comes next: it begins anew there, with the same batches on any number of ranks."""
+    the loader has made ahead is not what comes next: it restarts there, with the same batches on any number of ranks."""
 
     def __init__(
         self, state: RunState, load: Callable[[], Loader], on_device: Callable[[Iterable[Batch]], Iterator[Batch]]

@@ -187,11 +187,11 @@ def _rate(found: Measured) -> Iterator[str]:
     change = median(found.updates.values()) if found.updates else 0.0
     rate = f"an update at lr {found.lr:.3g} changes the weights by {change:.1e} of their size (usual are 1e-4 to 1e-1)"
     if not math.isfinite(change) or change > LARGE_UPDATE:
-        yield f"The learning rate is much too large: {rate}; lower optimizer.lr, or look for one with ddptrain lr-find."
+        yield f"The learning rate is much too large: {rate}; lower optimizer.lr, or find one with ddptrain lr-find."
     elif change < SMALL_UPDATE and found.normalizer:
-        yield f"The learning rate is far too small: {rate}; raise optimizer.lr, or look for one with ddptrain lr-find."
+        yield f"The learning rate is far too small: {rate}; raise optimizer.lr, or find one with ddptrain lr-find."
     if not found.finite:
-        yield f"Loss or gradient is not finite any more after {counted(len(found.losses) - 1, 'update')} on one batch."
+        yield f"Loss or gradient is no longer finite after {counted(len(found.losses) - 1, 'update')} on one batch."
     elif last > RISEN * first:
         yield f"The loss of one batch rises from {first:.4g} to {last:.4g} in {UPDATES} updates: the rate is too large."
     elif last > FALLEN * first and found.normalizer:

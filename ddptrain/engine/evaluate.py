@@ -126,6 +126,6 @@ def refuse_bad(replaced: Sequence[str], samples: int, most: int | None) -> None:
     first = images[0].rpartition("; ")[0] or images[0]  # without what took its place
     raise RunFailed(
         f"{counted(len(images), 'validation image')} could not be read ({len(replaced)} of {samples} samples), more than "
-        f"{limit}; the first: {first}; repair them, or raise eval.max_bad_images, and start again (a run goes on with "
-        "resume=auto)"
+        f"{limit}; the first: {first}; repair them, or raise eval.max_bad_images, and start again (resume=auto "
+        "continues a run)"
     )

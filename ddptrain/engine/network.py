@@ -41,7 +41,7 @@ def as_called(model: nn.Module, section: NetworkSection) -> nn.Module:
     if section.checkpointing:
         why = "is not for model.checkpointing; keep one of them"
     elif any(isinstance(m, (TorchvisionNetwork, Mask2Former)) for m in model.modules()):
-        why = f"is not for {section.name}, whose work depends on the values that it finds; take it out"
+        why = f"is not for {section.name}, whose work depends on the values that it finds; remove it"
     elif any(isinstance(m, SYNC_BATCH_NORMS) for m in model.modules()):
         why = "is not for model.norm: sync, which talks to the other ranks in between; take another norm"
     if why:

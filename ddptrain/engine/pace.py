@@ -86,7 +86,7 @@ class Pace:
         try:
             found = record()
         except OSError as e:
-            self._console.line(f"warning: {self._folder}: not written ({e.strerror}); training goes on")
+            self._console.line(f"warning: {self._folder}: not written ({e.strerror}); training continues")
         else:
             if found is not None:
                 self._console.table(*found)

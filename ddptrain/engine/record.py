@@ -73,7 +73,7 @@ def machine_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 
 
 def other_bits(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """The line of a run that goes on where its bits become others than without the stop; none for a checkpoint of a version
+    """The line of a run that resumes where its bits will differ from those without the stop; none for a checkpoint of a version
     without records."""
     if changed := machine_changes(before, now):
         yield f"the weights will not be bit-equal to those of a run without this stop: {', '.join(changed)}"

@@ -58,7 +58,7 @@ class RunReporter:
     """
 
     def __init__(self, task: Task, world: World, state: RunState, stack: ExitStack) -> None:
-        """Open the logs, empty ones where the run starts anew; `stack` closes them."""
+        """Open the logs, empty ones where the run starts over; `stack` closes them."""
         resume, folder = task.config.resume, task.config.folder
         self._folder, self._section, self._task, self._world = folder, task.config.monitor, task, world
         # a run that resumes may have been stopped before its first checkpoint: then it goes on from step 0
@@ -174,7 +174,7 @@ class RunReporter:
         for remark in self._task.view.remarks(metrics):
             self.console.line(f"warning: {remark}")
         if math.isnan(metrics[state.monitored[0]]):
-            line = "is undefined: there is no truth to compare with; it counts neither as better nor as worse"
+            line = "is undefined: there is no ground truth; it counts as neither better nor worse"
             self.console.line(f"warning: {state.monitored[0]} {line}")
         row = {"step": state.step, "epoch": round(state.epoch, 4), "samples": state.position}
         row |= {"lr": float(state.optimizer.param_groups[0]["lr"]), **trained, **metrics}
@@ -206,7 +206,7 @@ class RunReporter:
         try:
             write()
         except OSError as e:
-            self.console.line(f"warning: {self._folder / name}: not written ({e.strerror}); training goes on")
+            self.console.line(f"warning: {self._folder / name}: not written ({e.strerror}); training continues")
 
     def report(self, step: int) -> None:
         """At the end of a run: what is kept of the last evaluation, and the task's report on it, in `report/` of the run folder

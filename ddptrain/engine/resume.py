@@ -43,7 +43,7 @@ def find_origin(config: RunConfig, warn: Callable[[str], None]) -> Origin:
     resume, folder = config.resume, config.folder
     if resume is None:
         if has_run(folder):
-            raise UserError(f"{folder}: this run exists; go on with it by resume=auto, or choose another name=…")
+            raise UserError(f"{folder}: this run already exists; continue it with resume=auto, or choose another name=…")
         return Origin()
     start = requested_start(resume) or read_start(folder)
     if resume.source == "auto":
@@ -53,8 +53,8 @@ def find_origin(config: RunConfig, warn: Callable[[str], None]) -> Origin:
         lost = _lost_checkpoints(folder)
         if lost and "fresh" not in resume.allow:
             raise UserError(
-                f"{folder / 'checkpoints'}: none of this run's checkpoints can be read{lost}; bring one back, or give up what "
-                f"it learned and start anew with resume=auto resume.allow=[fresh]"
+                f"{folder / 'checkpoints'}: none of this run's checkpoints can be read{lost}; restore one, or discard what "
+                f"it learned and start over with resume=auto resume.allow=[fresh]"
             )
         if start is None or _is_inside(Path(start.source), folder):
             return Origin(fresh=bool(lost))
@@ -65,7 +65,7 @@ def find_origin(config: RunConfig, warn: Callable[[str], None]) -> Origin:
     source = Path(resume.source)
     if not _is_inside(source, folder) and has_run(folder) and (_has_checkpoints(folder) or read_start(folder) != start):
         raise UserError(
-            f"{folder}: this run exists and {source} is not in it; go on with it by resume=auto, or choose another name=…"
+            f"{folder}: this run already exists without {source}; continue it with resume=auto, or choose another name=…"
         )
     return Origin(load_checkpoint(source, warn), start, resume.allow)
 
@@ -91,7 +91,7 @@ def _is_inside(source: Path, folder: Path) -> bool:
 def identity(
     datasets: Sequence[DatasetConfig], sizes: Sequence[int], classes: Sequence[str], global_batch: int, seed: int
 ) -> dict[str, Any]:
-    """What two runs must share for one to go on from the other's checkpoint, by the name that `resume.allow` takes."""
+    """What two runs must share for one to resume from the other's checkpoint, by the name that `resume.allow` takes."""
     return {
         "datasets": [f"{d.name}: {n} images, share {d.share}" for d, n in zip(datasets, sizes)],
         "classes": list(classes),
@@ -116,12 +116,12 @@ def check_same(
         accept = f"accept it with resume.allow=[{','.join(dict.fromkeys((*allow, *refused)))}]"
         if len(before["classes"]) != len(identity["classes"]):  # the network is another one
             accept = f"start a new run from its weights with resume=null name=… init_from={path}"
-        raise UserError(f"{path}: cannot go on, {lines}; restore what was, or {accept}")
+        raise UserError(f"{path}: cannot resume: {lines}; restore the old setting, or {accept}")
     if "contents" not in checkpoint.state:
         return [f"{path}: written by a version that recorded nothing about images and labels: they may have changed"]
     return [
-        *(f"{line}: not the data of before the stop, accepted by resume.allow" for line in data["train"]),
-        *(f"{line}: metrics from here on, and which one is the best, do not compare with those before" for line in data["val"]),
+        *(f"{line}: not the data from before the stop; accepted by resume.allow" for line in data["train"]),
+        *(f"{line}: metrics, and so the best checkpoint, are not comparable with those before" for line in data["val"]),
     ]
 
 
@@ -161,13 +161,13 @@ def consequences(checkpoint: Checkpoint, state: RunState, image_size: Any, loss:
     if size != image_size:
         kept = "running statistics of the batch norms, " if norms else ""
         yield (
-            f"data.image_size was {size} and is {image_size}: {kept}averaged weights and the best value so far are of "
-            "the old size and adapt as the run goes on"
+            f"data.image_size was {size} and is {image_size}: {kept}averaged weights and the best value so far "
+            "come from the old size and adapt as the run continues"
         )
     if before["loss"] != loss.model_dump(mode="json"):
         kept = "the running statistics of the batch norms, " if learning else ""
         yield (
-            f"the loss has changed: losses before and after do not compare, and {kept}the optimizer's moments and the best "
+            f"the loss has changed: losses before and after are not comparable, and {kept}the optimizer's moments and the best "
             "value so far belong to the old one"
         )
 
@@ -189,8 +189,8 @@ def take_over(state: RunState, checkpoint: Checkpoint, optimizer: str) -> None:
     rule = checkpoint.stored_config["optimizer"]["name"]
     if rule != optimizer:
         raise UserError(
-            f"{checkpoint.path}: cannot go on, optimizer.name was {rule} and is {optimizer}: its state does not fit; restore "
-            "it, or start a new run"
+            f"{checkpoint.path}: cannot resume: optimizer.name was {rule} and is {optimizer}, whose state does not fit; "
+            "restore it, or start a new run"
         )
     try:
         state.load_state_dict(checkpoint.state)

@@ -1,4 +1,4 @@
-"""The run folder: a new one or one to go on in, its checkpoints, its status and its end."""
+"""The run folder: a new one or one to continue in, its checkpoints, its status and its end."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class RunFolder:
         return checkpoint
 
     def _carry(self, checkpoint: Checkpoint) -> None:
-        """Let a run that goes on elsewhere keep the best checkpoints so far; a best value whose checkpoint is gone goes,
+        """Let a run that resumes elsewhere keep the best checkpoints so far; a best value whose checkpoint is gone is dropped,
         too, so that the next evaluation is the best."""
         folder, state = checkpoint.path.parent, checkpoint.state
         folder = folder.parent if folder.name == "aside" else folder
@@ -188,11 +188,11 @@ class RunFolder:
             early = self._state.early_end
             self._status(state, "the last checkpoint could not be written" if failed else stopped or early)
             step, steps = self._state.step, self._state.steps
-            more = f" of {steps}: {early}; resume=auto and a larger train.patience go on" if early else ""
+            more = f" of {steps}: {early}; resume=auto with a larger train.patience continues it" if early else ""
             digest = (self._writer.digest if self._writer is not None else "") or self._digest
             words = {
                 "finished": f"finished at step {step}{more}; SHA-256 of the weights: {digest}",
-                "stopped": f"stopped by {stopped} after step {step} of {steps}, saved; go on with resume=auto",
+                "stopped": f"stopped by {stopped} after step {step} of {steps}, saved; continue with resume=auto",
                 "failed": f"ended at step {step}, but the last checkpoint could not be written",
             }
             if state == "finished":

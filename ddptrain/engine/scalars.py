@@ -20,7 +20,7 @@ def train_scalars(
     Args:
         report: of the last of them.
         parts: mean of each part of the loss.
-        ledger: is read, and counts anew.
+        ledger: is read, and restarts its count.
     """
     rates = state.schedule.at(state.step - 1)
     groups = [(g["name"], "momentum" in g or "betas" in g) for g in state.optimizer.param_groups]

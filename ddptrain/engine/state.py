@@ -58,7 +58,7 @@ class RunState:
             out. Pasted are the objects that copy-paste has added.
         parts: sums of the loss parts over the `updates` since the last evaluation, by name.
         balance: weights and counts of the classes that are drawn, where the task has them.
-        recounted: the steps before the checkpoint were counted anew, in batches of another size.
+        recounted: the steps before the checkpoint were recounted, in batches of another size.
         norms: which steps are measured; None for none.
     """
 

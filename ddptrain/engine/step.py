@@ -6,7 +6,7 @@ running statistics of the step's start and draws its own random numbers, and wha
 So a step has the same bits on any number of ranks.
 
 On a GPU the host launches a step, its update included, before it has read the outcome of the one before: what decides about
-the update is computed on the device. A step after one that made no update makes none either, and is launched anew.
+the update is computed on the device. A step after one that made no update makes none either, and is launched again.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ second signal works there as well: a thread of its own reads the numbers that Py
 (`signal.set_wakeup_fd`). SIGHUP is left ignored where it is (nohup).
 
 A rank whose launcher is gone (torchrun killed outright) ends at once as well, unsaved: nobody could stop it any more, and the
-next start goes on from the newest checkpoint.
+next start resumes from the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -128,13 +128,13 @@ class StopFlag:
                 first = now
                 self._handle(number, None)  # the main thread may be stuck: then nothing else notes it
                 if os.isatty(2):
-                    _write(f"\n{name}: finishing this step, then saving; once more to leave at once\n")
+                    _write(f"\n{name}: finishing this step, then saving; once more to exit immediately\n")
             elif now - first > self._grace_s and not (self._interactive and number == signal.SIGINT):
-                _write(f"{name}, the second signal: leaving at once, unsaved\n")
+                _write(f"{name}, the second signal: exiting immediately without saving\n")
                 self.leave(128 + number)
 
     def _forked(self) -> None:
-        """A forked child writes no signal into its parent's pipe; its loader decides what else it heeds."""
+        """A forked child writes no signal into its parent's pipe; its loader decides what else it handles."""
         if self._before:
             signal.set_wakeup_fd(-1)
             for s in SIGNALS:
@@ -152,7 +152,7 @@ def watch_launcher(stop: StopFlag, environ: Mapping[str, str] = os.environ) -> N
 def _until_orphaned(launcher: int, stop: StopFlag) -> None:
     while os.getppid() == launcher:
         time.sleep(0.5)
-    _write(f"ddptrain: failed: the launcher of this rank (process {launcher}) is gone: leaving at once, unsaved\n")
+    _write(f"ddptrain: failed: the launcher of this rank (process {launcher}) is gone: exiting immediately without saving\n")
     stop.leave(1)
 
 

@@ -1,7 +1,7 @@
 """The loop: fetch, step, log, evaluate, save, in the order in which they happen.
 
 The step (optimizer update) is the only clock. `position` counts samples of the global stream that all ranks share; it
-alone says what comes next, so a resumed run goes on where the stopped one was.
+alone says what comes next, so a resumed run continues where the stopped one was.
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ def _steps(run: Run, batches: Iterator[Batch]) -> Iterator[Step]:
     """The steps of the run, each counted.
 
     Where the device itself decides about the update, a step is waited for only once the next one is launched, unless the run
-    may pause between them; all ranks decide alike. What is launched behind a step without update makes none either, and is
-    launched anew.
+    may pause between them; all ranks decide alike. What is launched behind a step without update makes none either, and
+    is launched again.
     """
     state, lock = run.state, run.lock
     taken: list[list[Batch]] = []  # the batches of the step that is waited for, and of the next one

@@ -100,9 +100,9 @@ def in_words(c: Comparison, metric: str, first: str, second: str) -> list[str]:
     span = f"{c.difference:+.4f}, 95 % interval {c.low:+.4f} to {c.high:+.4f}"
     if c.images < FEWEST:
         few = f"cannot tell: {metric} of {second} minus {first} is {c.difference:+.4f}"
-        return [f"{few}, but {counted(c.images, 'image')} say nothing of others; evaluate on {FEWEST} or more"]
+        return [f"{few}, but {counted(c.images, 'image')} say nothing about others; evaluate on {FEWEST} or more"]
     if c.verdict == "cannot tell":
-        lines = [f"cannot tell: {metric} of {second} minus {first} is {span}, which holds 0", _enough(c)]
+        lines = [f"cannot tell: {metric} of {second} minus {first} is {span}, which contains 0", _enough(c)]
     else:
         lines = [f"{second} is {c.verdict} than {first}: {metric} {span}"]
     if len(c.first) + len(c.second) == 2:
@@ -117,4 +117,4 @@ def _enough(c: Comparison) -> str:
     ways += [f"{seeds} seeds on each side"] if seeds is not None and seeds < 1000 else []
     if not ways:
         return "no practical number of images or seeds would show a difference this small"
-    return f"if the difference stays as it is, about {' or '.join(ways)} would tell"
+    return f"if the difference stays the same, about {' or '.join(ways)} would be enough to tell"

@@ -1,4 +1,4 @@
-"""What a detector offers, whatever its network: the loss of a batch, its detections, and both in an evaluation."""
+"""What every detector offers: the loss of a batch, its detections, and both in an evaluation."""
 
 from __future__ import annotations
 

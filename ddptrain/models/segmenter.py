@@ -1,4 +1,4 @@
-"""What a segmenter offers, whatever its network, and the loss of those that score every pixel."""
+"""What every segmenter offers, and the loss of those that score every pixel."""
 
 from __future__ import annotations
 

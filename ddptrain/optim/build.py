@@ -76,7 +76,7 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Take over what an optimizer has learned; its settings (decay, momentum) stay.
 
     What it keeps of a parameter is laid out in memory as the parameter is now: fused kernels take both for one array, and would
-    permute it without a word where `train.channels_last` was another.
+    permute it silently where `train.channels_last` was another.
     """
     settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     # before torch reads them: where a fused one keeps its count of steps depends on them

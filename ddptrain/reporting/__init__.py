@@ -1,4 +1,4 @@
-"""What a run reports while it goes on, and leaves behind.
+"""What a run reports while it trains, and what it leaves behind.
 
 console.py      live line, tables, log.txt (terminal.py draws them); table.py  one table for every reader
 timing.py       images per second, share of the time spent waiting for data, time left

@@ -127,7 +127,7 @@ class Console:
             except OSError as e:
                 if not self._log_failed:
                     self._log_failed = True
-                    self._show(f"warning: {self._log.name}: lines are lost ({e.strerror}); training goes on", True)
+                    self._show(f"warning: {self._log.name}: lines are lost ({e.strerror}); training continues", True)
 
 
 def _parts(losses: Mapping[str, float]) -> str:

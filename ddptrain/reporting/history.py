@@ -27,10 +27,10 @@ class History:
 
     Args:
         path: the file; None keeps nothing (any rank but 0).
-        resumed: the step of the checkpoint that the run goes on from: rows after it are dropped, they will come
+        resumed: the step of the checkpoint that the run resumes from: rows after it are dropped, they will come
             again. None for a fresh run, which starts an empty table.
         source: the table of another run whose checkpoint that is, used where `path` does not exist yet.
-        recount: (samples up to the checkpoint, samples of a step): the steps before it were counted anew.
+        recount: (samples up to the checkpoint, samples of a step): the steps before it were recounted.
 
     Attributes:
         faults: lines of the file that are not rows of such a table, `line 7`.

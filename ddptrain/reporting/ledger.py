@@ -64,7 +64,7 @@ class Ledger:
                 self._count[i] += n
 
     def read(self) -> list[DatasetLoss]:
-        """Losses since the last reading; then the count starts anew.
+        """Losses since the last reading; then the count restarts.
 
         A dataset of which nothing was drawn keeps its last value in `losses` and is nan in what is returned.
         """

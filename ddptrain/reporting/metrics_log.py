@@ -26,7 +26,7 @@ class MetricsLog:
 
     Args:
         path: the file; None keeps nothing (any rank but 0).
-        resumed: the step of the checkpoint that the run goes on from: lines after it are dropped, they come again. None for a
+        resumed: the step of the checkpoint that the run resumes from: lines after it are dropped, they come again. None for a
             fresh run, which starts an empty file.
         unjudged: the evaluation of that step comes again, too.
 

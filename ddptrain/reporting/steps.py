@@ -24,11 +24,11 @@ FIRST, LAST = ("step", "position", "updated", "loss"), ("gradient_norm", "normal
 
 
 class StepLog:
-    """Takes rows in memory, which costs a step next to nothing, and appends them to the file when it is told to.
+    """Takes rows in memory, which costs a step next to nothing, and appends them to the file on request.
 
     Args:
         path: the file; None keeps nothing (any rank but 0).
-        position: of the checkpoint that the run goes on from: rows from there on are dropped, they will come again. None for
+        position: of the checkpoint that the run resumes from: rows from there on are dropped, they will come again. None for
             a fresh run, which starts an empty file.
         source: the file of another run whose checkpoint that is, used where `path` does not exist yet.
 

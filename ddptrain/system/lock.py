@@ -107,7 +107,7 @@ class RunLock:
                 raise UserError(self._refusal(owner))
             if not reported or waited - reported >= BEAT_S:
                 reported = waited or 1e-9
-                until = f"up to {patience:.0f} s for it to end" if watch.alive else f"up to {STALE_S:.0f} s for a sign of life"
+                until = f"up to {patience:.0f} s for it to end" if watch.alive else f"up to {STALE_S:.0f} s for a heartbeat"
                 self._say(f"{self._folder}: {owner} is training here; waiting {until}")
             time.sleep(0.2)
 
@@ -201,8 +201,8 @@ class RunLock:
                 self._is_mine()
         if self._lost:
             raise LockLost(
-                f"{self._folder}: {self._lost} has taken over this run, since this process gave no sign of life for "
-                f"{STALE_S:.0f} s; it ends now and saves nothing more"
+                f"{self._folder}: {self._lost} has taken over this run, since this process was unresponsive for "
+                f"{STALE_S:.0f} s; it exits now and saves nothing more"
             )
 
     def release(self) -> None:

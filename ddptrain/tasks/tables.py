@@ -157,7 +157,7 @@ class TableTask(Task):
         else:
             self.notes.append(
                 f"warning: {' and '.join(f'no {kind}' for kind in chances)}: data.augment.close_epochs is as long as the run, "
-                f"{augment.close_epochs:g} epochs of {end / epoch:.4g}; set it lower, or take {' and '.join(chances)} out"
+                f"{augment.close_epochs:g} epochs of {end / epoch:.4g}; set it lower, or remove {' and '.join(chances)}"
             )
         return Partners(self.sampler.keys, epoch, until, augment.pool)
 
@@ -248,7 +248,7 @@ def few_images(sets: Sequence[DataSet], images: int, part: Part) -> list[DataSet
         UserError: there are fewer, or the samples are not whole images.
     """
     if not all(isinstance(s.table, RowTable) for s in sets):
-        raise UserError("data.overfit: is for detection and classification; take it out")
+        raise UserError("data.overfit: is only for detection and classification; remove it")
     drawn = [s for s in sets if s.config.share != 0]
     shares = shares_of([s.config for s in drawn]) or [float(len(s.table)) for s in drawn]
     counts = divide(images, shares)

@@ -61,8 +61,8 @@ def test_another_architecture_is_named(tmp_path: Path) -> None:
     saved(tmp_path, small, "ab")
     load_initial(nn.Linear(3, 2), tmp_path, "ab", strict=True)
     for strict, line in (
-        (True, "set init_strict=false to take what fits"),
-        (False, "by name and shape it has 0% of the values"),
+        (True, "set init_strict=false to load what fits"),
+        (False, "by name and shape it holds 0% of the values"),
     ):
         with pytest.raises(UserError, match=r"another architecture: weight is \[2, 3\] there and \[5, 3\] here, bias is") as e:
             load_initial(nn.Linear(3, 5), tmp_path, "ab", strict)
@@ -166,7 +166,7 @@ def test_what_does_not_fit_is_reported(tmp_path: Path) -> None:
     saved(tmp_path, Yolo(YoloConfig(), 3, 64), OLD)
     lines = load_initial(Yolo(YoloConfig(strides=(4, 8, 16, 32), in_channels=5), 3, 64), tmp_path, OLD)
     assert len(lines) == 2
-    assert "other tensors made new, " in lines[1]
+    assert "other tensors initialized, " in lines[1]
     assert "backbone.stem.conv.weight is [16, 3, 3, 3] there and [16, 5, 3, 3] here" in lines[1]
     assert "only here: " in lines[1]
 

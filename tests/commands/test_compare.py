@@ -65,7 +65,7 @@ def test_the_combinations_of_a_sweep_against_its_first(tmp_path: Path, capsys: p
     assert "| optimizer.lr | seeds |" in out
 
 
-def test_what_cannot_be_compared_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_compared_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = outcomes.boxes(0.8, 1)
     moved = replace(base.matches, truth_area=base.matches.truth_area + 1)
     empty = replace(base, metrics=dict.fromkeys(base.metrics, float("nan")))
@@ -96,7 +96,7 @@ def test_what_cannot_be_compared_is_said_in_a_line(tmp_path: Path, capsys: pytes
         assert err.count("\n") == 1
 
 
-def test_best_and_last_weights_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_best_and_last_weights_are_distinguished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = run(tmp_path / "a", outcomes.boxes(0.8, 1, weights="best"))
     assert main(["compare", a, run(tmp_path / "b", outcomes.boxes(0.8, 2, weights="last"))]) == 0
     assert "weights of different kinds (best, last)" in capsys.readouterr().err

@@ -44,7 +44,7 @@ def test_a_planted_cause_is_found(config: Path, capsys: pytest.CaptureFixture[st
     assert sentence in text
 
 
-def test_what_cannot_even_start_is_said_in_one_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_even_start_is_reported_in_one_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = diagnosed(capsys, str(config), *RUN, "freeze=[backbone, neck, head]")
     assert (code, len(text.strip().splitlines())) == (2, 1)
     assert "no trainable parameter" in text

@@ -86,7 +86,7 @@ def test_a_damaged_checkpoint_costs_more_steps_and_nothing_else(made: Made, tmp_
     assert [s["picture"] for s in known["samples"] if "picture" in s] == ["000.png", "001.png"]
 
 
-def test_a_step_that_is_not_the_recorded_one_is_said_to_be_another(made: Made, tmp_path: Path, capsys: Capture) -> None:
+def test_a_step_that_is_not_the_recorded_one_is_reported_as_different(made: Made, tmp_path: Path, capsys: Capture) -> None:
     run = tmp_path / "run"
     cut_back(made("classification"), run, 2)
     text = (run / "steps.csv").read_text().splitlines()

@@ -43,7 +43,7 @@ def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str
     return list(json.loads(capsys.readouterr().out))
 
 
-def test_every_state_is_told(top: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_state_is_reported(top: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = {run["run"]: run for run in listed(capsys, str(top))}
     assert {name: run["state"] for name, run in runs.items()} == {
         "done": "finished", "group/worse": "failed", "own": "running", "gone": "killed", "silent": "silent",

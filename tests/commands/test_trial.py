@@ -53,7 +53,7 @@ def test_a_dry_run_by_nproc(config: Path, tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
-def test_images_that_are_not_learned_are_said_and_the_set_is_their_own(config: Path, tmp_path: Path) -> None:
+def test_images_that_are_not_learned_are_reported_and_the_set_is_their_own(config: Path, tmp_path: Path) -> None:
     before = files(tmp_path)
     text = train(1, config, "--overfit", "5", "optimizer.lr=1.0e-9", "train.global_batch=1", expect=1)
     assert "a check, no training: 5 training images without augmentation, evaluated on themselves" in text
@@ -65,7 +65,7 @@ def test_images_that_are_not_learned_are_said_and_the_set_is_their_own(config: P
 
 
 @pytest.mark.learning
-def test_the_detector_learns_sixteen_images_by_heart(tmp_path: Path) -> None:
+def test_the_detector_memorizes_sixteen_images(tmp_path: Path) -> None:
     """At its defaults, on the demo's scenes. Neither DFL nor classification can reach 0: their targets are not one-hot."""
     write_demo(tmp_path / "data", images=24, seed=3)
     path = tmp_path / "config.yaml"

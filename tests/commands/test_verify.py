@@ -173,7 +173,7 @@ def test_what_is_broken_is_seen(config: Path, way: str, capsys: pytest.CaptureFi
     assert line in out
 
 
-def test_rounding_that_a_network_amplifies_is_told_from_a_mistake(
+def test_rounding_that_a_network_amplifies_is_distinguished_from_a_mistake(
     config: Path, capsys: pytest.CaptureFixture[str], forked: pytest.MonkeyPatch
 ) -> None:
     assert main(["verify", str(config), "--split", "--steps", "3", "model.norm=group", "optimizer.lr=0.1"]) == 0

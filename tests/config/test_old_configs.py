@@ -37,7 +37,7 @@ def test_an_old_resolved_config_loads_with_every_value(task: str) -> None:
 
 def test_only_the_default_of_another_task_is_left_out() -> None:
     for override, key in (("data.augment.crop=true", "crop"), ("eval.window=slide", "window"), ("options={a: 1}", "options")):
-        with pytest.raises(UserError, match=rf"{key}: only for .*, not for detection; take it out"):
+        with pytest.raises(UserError, match=rf"{key}: only for .*, not for detection; remove it"):
             resolve(bare("detection"), [override])
     assert resolve(bare("detection"), ["data.augment.crop=no", "data.pairs={balance_ratio: null}", "options={}"])
 
@@ -73,7 +73,7 @@ def test_an_alias_in_a_file_is_overridden_by_either_name() -> None:
 
 
 def test_two_names_of_one_key_are_refused() -> None:
-    line = "config: train.global_batch_size: another name of train.global_batch, which is given, too; take one of them out"
+    line = "config: train.global_batch_size: another name of train.global_batch, which is also given; remove one of them"
     with pytest.raises(UserError) as e:
         resolve(bare("detection", train={"global_batch": 4, "global_batch_size": 4}))
     assert str(e.value) == line

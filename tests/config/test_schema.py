@@ -120,7 +120,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 def test_the_schema_beside_the_configs_is_this_one() -> None:
     """For editors."""
     stored = json.loads((CONFIGS / "schema.json").read_text(encoding="utf-8"))
-    assert stored == SCHEMA, "the keys have changed: `make schema` writes configs/schema.json anew"
+    assert stored == SCHEMA, "the keys have changed: `make schema` rewrites configs/schema.json"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: p.relative_to(CONFIGS).as_posix())

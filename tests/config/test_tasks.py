@@ -30,7 +30,7 @@ def test_defaults_follow_the_task() -> None:
             "model.name=resnet18",
             'model.name: "resnet18": only for classification, not for detection; allowed: ',
         ),
-        ("classification", "loss.box=7", "loss.box: only for detection, not for classification; take it out"),
+        ("classification", "loss.box=7", "loss.box: only for detection, not for classification; remove it"),
         ("classification", "loss.smoothing=0.1", "loss.smoothing: unknown key; did you mean label_smoothing"),
         ("interaction", "data.train.0.holdout=0.1", "data.train.0.holdout: only for detection, classification and seg"),
         ("detection", "data.augment.mix_alpha=2", "data.augment.mix_alpha: only for classification"),

@@ -117,7 +117,7 @@ def test_what_the_command_line_switches_off_is_left_out_and_reported(
 def test_the_way_out_that_the_line_names_works() -> None:
     with pytest.raises(UserError) as e:
         resolve(run("classification", loss={"name": "bce", "gamma": 1.5}))
-    assert str(e.value).endswith("take it out, or set loss.gamma=2.0")
+    assert str(e.value).endswith("remove it, or set loss.gamma=2.0")
     found = resolve(run("classification", loss={"name": "bce", "gamma": 1.5}), ["loss.gamma=2.0"])
     assert resolve(parse_yaml(to_yaml(found), "config.yaml")) == found
 

@@ -92,7 +92,7 @@ def test_a_killed_rank_is_noticed_in_a_wait_for_a_gpu() -> None:
     assert time.monotonic() - began < 40
     line = next(line for line in ranks.text.splitlines() if line.startswith("ddptrain: failed: rank 0 waited "))
     assert "s in the gradients of a step; rank 1 on " in line
-    assert line.endswith(" is gone without a word (killed, or out of memory)")
+    assert line.endswith(" died without a message (killed, or out of memory)")
 
 
 def test_a_wait_inside_another_one_gives_back_to_it() -> None:
@@ -123,7 +123,7 @@ def test_a_rank_of_another_machine_is_dead_when_it_is_silent(monkeypatch: pytest
         (15, 1, []),
         (19, 2, []),
         (38, 2, []),
-        (40, 2, ["rank 1 on far has given no sign of life for 20 s"]),
+        (40, 2, ["rank 1 on far has not responded for 20 s"]),
     ):
         monkeypatch.setattr(time, "monotonic", lambda: now + later)  # noqa: B023
         store.rows["at/1"] = f"3 {beat} far"
@@ -155,7 +155,7 @@ def _stuck_elsewhere(rank: int) -> None:
 def test_a_rank_that_gets_no_further_ends_too() -> None:
     ranks = Ranks(2, in_a_group, _stuck_elsewhere)
     assert ranks.wait(60) == [1, 1], ranks.text
-    assert "failed: rank 0 gets no further; rank 1 ended with RankFailed: out of luck" in ranks.text
+    assert "failed: rank 0 is stuck; rank 1 ended with RankFailed: out of luck" in ranks.text
 
 
 def _leaves_word_first(rank: int) -> None:

@@ -46,7 +46,7 @@ def wait_for(text: str, ranks: Ranks) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_nobody_joins_says_for_whom_it_waits_and_heeds_an_interrupt(rank: int) -> None:
+def test_a_rank_that_waits_alone_reports_for_whom_and_obeys_an_interrupt(rank: int) -> None:
     """A stale environment of an earlier shell."""
     port = free_port()
     ranks = Ranks(1, join, place(rank, port))
@@ -143,7 +143,7 @@ def _deaf() -> None:
         time.sleep(60)
 
 
-def test_nobody_waits_for_a_rank_that_has_left_word_of_its_end() -> None:
+def test_nobody_waits_for_a_rank_that_has_left_a_message_of_its_end() -> None:
     began = time.monotonic()
     ranks = Ranks(2, join, {}, 60.0, _deaf)
     assert ranks.wait() == [1, 1], ranks.text
@@ -159,7 +159,7 @@ def test_an_interrupt_ends_a_wait_while_there_is_nothing_to_save() -> None:
     assert pid is not None
     os.kill(pid, signal.SIGINT)
     assert ranks.wait(20) == [130, 1], ranks.text
-    assert "rank 0: SIGINT while it waited in building the model: leaving, there is nothing to save yet" in ranks.text
+    assert "rank 0: SIGINT while it waited in building the model: exiting, there is nothing to save yet" in ranks.text
 
 
 def _late_by_far() -> None:

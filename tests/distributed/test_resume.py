@@ -57,7 +57,7 @@ def test_stopped_and_resumed_is_bit_equal(
 
 
 @pytest.mark.timeout(1200)
-def test_a_run_of_any_task_goes_on_as_if_nothing_had_been(small_config: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_run_of_any_task_resumes_as_if_never_interrupted(small_config: Callable[[str], Path], tmp_path: Path) -> None:
     """Killed after its first and its fifth step, in mid-epoch, on two ranks; gone on with other numbers of loader workers."""
     steps = ("train.steps=7", "eval.every_steps=3", "checkpoint.every_steps=1", "checkpoint.keep_last=9")
     commands = {task: ["train", str(small_config(task)), *steps, *run.norms] for task, run in RUNS.items()}
@@ -112,7 +112,7 @@ def test_what_makes_another_run_is_refused_and_may_be_allowed(
         assert main([*go_on, *allow]) == 2
         output = capsys.readouterr().err
         verb = "differ" if what.endswith("s") else "differs"
-        assert f"cannot go on, {what} {verb}: the checkpoint has " in output
+        assert f"cannot resume: {what} {verb}: the checkpoint has " in output
         assert shown in output
         assert len(output.strip().splitlines()) == 1
     assert main([*go_on, f"resume.allow=[{what}]"]) == 0

@@ -139,7 +139,7 @@ def test_two_ranks_learn_the_same_whether_they_wait_for_each_step_or_not(
     assert "SIGUSR1" in log
 
 
-def test_a_stop_is_heeded_a_step_later_and_nothing_is_lost(
+def test_a_stop_takes_effect_a_step_later_and_nothing_is_lost(
     small_config: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The step that was on its way is read, counted and saved."""

@@ -108,12 +108,12 @@ def test_a_search_without_result_is_reported(config: Path, tmp_path: Path) -> No
     assert f"resume=auto: no checkpoint in {tmp_path}/run/checkpoints: a new run starts\n" in text
     (tmp_path / "run").rename(tmp_path / "renamed")
     line = nothing_found(of(config).folder)
-    assert line.endswith(f"{tmp_path}/renamed was a run of this name: go on in it with output={tmp_path} name=renamed")
+    assert line.endswith(f"{tmp_path}/renamed holds a run of this name: continue it with output={tmp_path} name=renamed")
 
     moved = tmp_path / "renamed" / "config.yaml"
     text = train(1, moved, "resume=auto", expect=2)
     assert f"belongs to the run in {tmp_path}/renamed, but names {tmp_path}/run, which has no checkpoint" in text
-    out = text.split("go on in it with ")[1].split(", or")[0].split()
+    out = text.split("continue it with ")[1].split(", or")[0].split()
     assert "from step 1" in train(1, moved, "resume=auto", *out, "train.steps=2")
     assert not (tmp_path / "run").exists()
 

@@ -126,7 +126,7 @@ def test_replaced_training_data_are_refused(small_data: Callable[[str], Path], t
     capsys.readouterr()
     again = ["train", config, "train.steps=2", "resume=auto"]
     assert main(again) == 2
-    assert "cannot go on, datasets differ: train shapes: 1 of 27 images added" in capsys.readouterr().err
+    assert "cannot resume: datasets differ: train shapes: 1 of 27 images added" in capsys.readouterr().err
     assert main([*again, "resume.allow=[datasets]"]) == 0
     output = capsys.readouterr().out
     assert "train shapes: 1 of 27 images added (train/square/30.png), 1 of 27 images removed (train/disc/3.png)" in output

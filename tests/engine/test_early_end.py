@@ -38,7 +38,7 @@ def test_the_end_by_patience_is_reported_everywhere_and_can_be_taken_back(
     keys = ("train.steps=9", "eval.every_steps=1", "optimizer={name: sgd, lr: 1.0e-9}", "ema.enabled=false")
     log = train(1, config, *keys, "train.patience=2")
     why = f"no better accuracy than {summary(run)['best']:.4g} in 2 evaluations (train.patience=2)"
-    assert f"finished at step 3 of 9: {why}; resume=auto and a larger train.patience go on" in log
+    assert f"finished at step 3 of 9: {why}; resume=auto with a larger train.patience continues it" in log
     assert log.splitlines()[-1] in (run / "log.txt").read_text()
     status = read_status(run)
     assert status is not None

@@ -56,7 +56,7 @@ def test_every_task_counts_what_it_could_not_read(tmp_path: Path, task: str) -> 
 )
 def test_the_limit(bad: list[str], samples: int, most: int | None, limit: str | None) -> None:
     """Of images, as several samples may be of one; where it is not set, of samples, one image in any case."""
-    lines = [f"{name}; a grey image takes its place" for name in bad]
+    lines = [f"{name}; replaced by a grey image" for name in bad]
     if limit is None:
         refuse_bad(lines, samples, most)
     else:

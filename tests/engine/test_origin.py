@@ -45,7 +45,7 @@ def save_own(step: int) -> Path:
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "gone"])
-def test_a_run_whose_checkpoints_are_all_lost_does_not_start_anew_in_silence(config: Path, damage: str) -> None:
+def test_a_run_whose_checkpoints_are_all_lost_does_not_start_over_silently(config: Path, damage: str) -> None:
     paths = [save_own(step) for step in (10, 20)]
     write_status(Path("runs/run"), "stopped", 20, 40, "SIGTERM", paths[-1])
     for path in paths:
@@ -81,7 +81,7 @@ def test_the_start_that_was_given_holds_until_there_is_a_checkpoint(config: Path
     assert "starts from" in begin(config, "resume=auto")[1][0]
     save_own(7)
     assert begin(config, "resume=auto")[0] == 7
-    with pytest.raises(UserError, match="this run exists and runs/other is not in it; go on with it by resume=auto"):
+    with pytest.raises(UserError, match="this run already exists without runs/other; continue it with resume=auto"):
         begin(config, *told_first)
 
 
@@ -102,7 +102,7 @@ def test_a_fresh_start_after_going_back_needs_no_checkpoint(config: Path) -> Non
     path = save_own(10)
     write_start(Path("runs/run"), Start(str(path.absolute())))
     path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"start anew with resume=auto resume\.allow=\[fresh\]"):
+    with pytest.raises(UserError, match=r"start over with resume=auto resume\.allow=\[fresh\]"):
         begin(config, "resume=auto")
     assert begin(config, "resume=auto", "resume.allow=[fresh]")[0] is None
 

@@ -50,7 +50,7 @@ def test_the_log_the_summary_and_the_checkpoint_give_the_same_digest(
     assert summary(run)["digest"] == weights_digest(final_state(run)) != digest
 
 
-def test_a_checkpoint_of_an_older_version_goes_on(small_config: Callable[[str], Path], tmp_path: Path, capsys: Capture) -> None:
+def test_a_checkpoint_of_an_older_version_resumes(small_config: Callable[[str], Path], tmp_path: Path, capsys: Capture) -> None:
     config, run = small_config("classification"), tmp_path / "run"
     assert main(["train", str(config), "train.steps=2"]) == 0
     old = {k: v for k, v in final_state(run).items() if k not in ("record", "digest")}

@@ -19,7 +19,7 @@ def after(state: RunState, steps: int) -> RunState:
     return state
 
 
-def test_another_global_batch_goes_on_at_the_same_sample_and_ends_at_the_same_epoch(config: Path) -> None:
+def test_another_global_batch_resumes_at_the_same_sample_and_ends_at_the_same_epoch(config: Path) -> None:
     old = after(state_of(config), 8)
     new = state_of(config, "train.global_batch=24")
     new.load_state_dict(old.state_dict())

@@ -58,7 +58,7 @@ def test_a_signal_received_twice_is_one_request() -> None:
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_leaves_at_once_even_out_of_c_code(second: int) -> None:
+def test_a_second_signal_exits_immediately_even_from_c_code(second: int) -> None:
     # C code in the main thread stands for a collective whose other side is gone: no bytecode runs any more
     stuck = "import ctypes; [ctypes.CDLL(None).sleep(60) for _ in range(9)]"
     with _process(then=stuck, grace=0.2) as process:
@@ -71,7 +71,7 @@ def test_a_second_signal_leaves_at_once_even_out_of_c_code(second: int) -> None:
         _, err = process.communicate(timeout=20)
     assert process.returncode == 128 + second
     assert time.monotonic() - start < 5
-    assert err == f"{signal.Signals(second).name}, the second signal: leaving at once, unsaved\n"
+    assert err == f"{signal.Signals(second).name}, the second signal: exiting immediately without saving\n"
 
 
 FORKED = """

@@ -66,7 +66,7 @@ KINDS = ["truncated", "zero-length", "bit-flipped", "foreign", "text", "folder",
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_newest_falls_back_aloud(tmp_path: Path, kind: str) -> None:
+def test_a_damaged_newest_checkpoint_falls_back_and_is_reported(tmp_path: Path, kind: str) -> None:
     for step in (10, 20, 30):
         save_checkpoint(tmp_path, _state(step, 1000), step)
     _damage((tmp_path / "last.pt").resolve(), kind)

@@ -1,4 +1,4 @@
-"""A disk on which nothing more can be written: training goes on, says so, and does not end as if all were well."""
+"""A disk on which nothing more can be written: training continues, says so, and does not end as if all were well."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_run_outlives_a_full_disk_and_ends_non_zero(config: Path, tmp_path: Pa
     ranks = Ranks(1, cramped, ["train", str(config), *overrides])
     assert ranks.wait() == [1], ranks.text
     assert "step_00000002.pt: not saved" in ranks.text
-    assert "tensorboard: not written, tried again later (File too large); training goes on" in ranks.text
+    assert "tensorboard: not written, tried again later (File too large); training continues" in ranks.text
     assert "ended at step 4, but the last checkpoint could not be written" in ranks.text
     assert not list((tmp_path / "run/checkpoints").glob("*.pt"))
     assert summary(tmp_path / "run")["step"] == 4

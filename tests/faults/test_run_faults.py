@@ -231,7 +231,7 @@ def test_a_restart_before_the_first_checkpoint_keeps_the_start_that_was_given(co
 
 
 @pytest.mark.timeout(1200)
-def test_twenty_random_kills_end_where_the_calm_run_ends(small_config: Callable[[str], Path], tmp_path: Path) -> None:
+def test_twenty_random_kills_end_where_an_undisturbed_run_ends(small_config: Callable[[str], Path], tmp_path: Path) -> None:
     """kill -9 of one rank or both at any moment: starting, stepping, saving, evaluating. With the smallest network that has
     running statistics."""
     config, norms = small_config("classification"), RUNS["classification"].norms

@@ -86,7 +86,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_signal_saves_and_run_goes_on(tmp_path: Path, calm: str, number: signal.Signals) -> None:
+def test_signal_saves_and_run_continues(tmp_path: Path, calm: str, number: signal.Signals) -> None:
     process = start(tmp_path, "steps=60", "hold=1", "workers=1", "every=1000")
     wait_for_ranks(tmp_path)
     process.send_signal(number)

@@ -139,7 +139,7 @@ def test_refusals_leave_nothing_behind(config: Path, overrides: list[str], said:
     assert not Path("runs").exists()
 
 
-def test_a_run_that_goes_on_needs_no_init_from(config: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_needs_no_init_from(config: Path, tmp_path: Path) -> None:
     loaded = resolve(SMALL, ["init_from=gone", "resume=auto"])
     with pytest.raises(UserError, match="init_from"):
         submission.check_starts(loaded.resume, loaded.init_from, loaded.folder)

@@ -32,7 +32,7 @@ sys.exit(preflight.main(Plan("", (), nnodes=2, check=True), Path(sys.argv[1])))
         ("all_reduce", 1, "pre-flight: the all-reduce over 2 machines did not end within 2 s"),
     ],
 )
-def test_a_test_that_hangs_ends_with_words(tmp_path: Path, part: str, status: int, words: str) -> None:
+def test_a_test_that_hangs_ends_with_a_message(tmp_path: Path, part: str, status: int, words: str) -> None:
     """A driver that does not answer is the machine's fault, a network that does not may be any machine's."""
     report = tmp_path / "report.json"
     done = subprocess.run(

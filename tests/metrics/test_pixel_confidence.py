@@ -70,7 +70,7 @@ def test_a_class_that_is_not_labelled_counts_nowhere() -> None:
     assert found.answers[0].sum() == valid
 
 
-def test_void_counts_nowhere_and_what_is_no_number_is_no_confidence() -> None:
+def test_void_counts_nowhere_and_nan_is_no_confidence() -> None:
     p, truth = image(3, 3, void=0)
     empty = add_steps([counted(p, np.full_like(truth, VOID))], 3)
     assert not empty.histogram.any()

@@ -117,7 +117,7 @@ def test_without_gradients_nothing_is_computed_twice() -> None:
 
 
 @pytest.mark.parametrize("task", ["detection", "classification"])
-def test_the_key_is_heeded_or_refused_in_one_line(small_config: Callable[[str], Path], task: str) -> None:
+def test_the_key_is_used_or_refused_in_one_line(small_config: Callable[[str], Path], task: str) -> None:
     if task == "detection":
         model = state_of(small_config(task), "model.checkpointing=true").model
         assert [type(stage).__name__ for stage in model.backbone.stages.values()] == ["ForgetfulSequential"] * 4  # type: ignore[union-attr]

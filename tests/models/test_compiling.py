@@ -90,7 +90,7 @@ SSD = "model={name: ssdlite320_mobilenet_v3_large}"
     [
         ("detection", ("model.checkpointing=true",), "is not for model.checkpointing; keep one of them"),
         ("detection", ("model.norm=sync",), "is not for model.norm: sync, .*; take another norm"),
-        ("detection", (SSD, "data.allow_missing_annotations=true"), "is not for ssdlite.*; take it out"),
+        ("detection", (SSD, "data.allow_missing_annotations=true"), "is not for ssdlite.*; remove it"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(

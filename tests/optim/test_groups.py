@@ -85,7 +85,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group() -> None:
     assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
 
 
-def test_nothing_to_train_is_said() -> None:
+def test_nothing_to_train_is_reported() -> None:
     with pytest.raises(UserError, match="no trainable parameter"):
         parameter_groups(nn.Linear(2, 2).requires_grad_(False), 0.0)
 

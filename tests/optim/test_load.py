@@ -21,7 +21,7 @@ def steps(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, seed: 
         optimizer.step()
 
 
-def test_a_fused_sgd_goes_on_from_one_without_momentum_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fused_sgd_resumes_from_one_without_momentum_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that was stopped on a CPU before its first update, resumed on a GPU where the next step is not finite either: what
     torch's fused SGD would start from is memory that nobody has written."""
     config, model = OptimizerConfig(name="sgd"), nn.Linear(3, 2)
@@ -55,7 +55,7 @@ def test_where_a_fused_optimizer_counts_its_steps_is_its_own_affair() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_resume_with_another_memory_format_goes_on_as_if_nothing_were(name: str) -> None:
+def test_a_resume_with_another_memory_format_changes_nothing(name: str) -> None:
     """The fused ones took a channels-last moment for one in rows, without a word."""
     config, layouts = OptimizerConfig(name=name), (torch.channels_last, torch.contiguous_format)
     torch.manual_seed(0)

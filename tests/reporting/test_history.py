@@ -51,7 +51,7 @@ def test_a_resumed_run_writes_the_table_of_an_uninterrupted_one(tmp_path: Path) 
     assert broken.read_bytes() == whole.read_bytes()
 
 
-def test_a_fresh_run_starts_anew_and_no_path_keeps_nothing(tmp_path: Path) -> None:
+def test_a_fresh_run_starts_empty_and_no_path_keeps_nothing(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     History(path).append({"step": 5, "AP": 1})
     History(path).append({"step": 1, "AP": 0})
@@ -119,7 +119,7 @@ def test_the_history_of_the_run_that_a_run_starts_from_is_taken_along(tmp_path: 
 
 
 @pytest.mark.parametrize(("batch", "steps"), [(24, ["5", "10"]), (6, ["20", "40"]), (12, ["10", "20"])])
-def test_steps_of_another_size_are_counted_anew_once(tmp_path: Path, batch: int, steps: list[str]) -> None:
+def test_steps_of_another_size_are_recounted_once(tmp_path: Path, batch: int, steps: list[str]) -> None:
     path = tmp_path / "history.csv"
     path.write_text(GOOD + "30,360,0.3\n")
     for _ in range(2):  # the same checkpoint again, after the first row of its own

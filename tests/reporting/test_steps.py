@@ -53,7 +53,7 @@ def test_a_resumed_run_drops_what_will_come_again(tmp_path: Path) -> None:
     assert numbers(tmp_path) == [1]
 
 
-def test_a_run_that_goes_on_elsewhere_brings_its_steps(tmp_path: Path) -> None:
+def test_a_run_that_resumes_elsewhere_brings_its_steps(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()

@@ -112,7 +112,7 @@ def test_taken_ports_are_passed_over(slurm: Jobs) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_preemption_without_grace_saves_and_goes_on(slurm: Jobs, calm: str) -> None:
+def test_preemption_without_grace_saves_and_continues(slurm: Jobs, calm: str) -> None:
     job = slurm.gloo(partition="rude", run={"steps": STEPS, "workers": 1, "every": 1000, "hold": 1}).training()
     preempt(slurm)
     went_on(job, calm)
@@ -157,7 +157,7 @@ def test_a_stop_before_any_rank_is_heard(slurm: Jobs) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_scontrol_requeue_saves_and_goes_on(slurm: Jobs, calm: str) -> None:
+def test_scontrol_requeue_saves_and_continues(slurm: Jobs, calm: str) -> None:
     both = [job.training() for job in slurm.both(run={"steps": STEPS, "every": 1000, "hold": 1})]
     for job in both:
         slurm.cluster.run("scontrol", "requeue", job.id)
@@ -224,7 +224,7 @@ def test_exit_statuses_of_a_stop_and_a_mistake(slurm: Jobs) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_ended_job_goes_on_when_it_is_queued_again(slurm: Jobs, calm: str) -> None:
+def test_ended_job_continues_when_it_is_requeued(slurm: Jobs, calm: str) -> None:
     both = [job.training() for job in slurm.both(max_stops=0, run={"steps": STEPS, "hold": 1, "every": 1000})]
     for job in both:
         control.requeue(job.id)
@@ -289,7 +289,7 @@ def test_save_under_another_tracker(tracker: str, code: Path, tmp_path: Path, mo
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_time_limit_saves_and_goes_on(slurm: Jobs, calm: str) -> None:
+def test_time_limit_saves_and_continues(slurm: Jobs, calm: str) -> None:
     """Slurm looks at time limits every 30 s and sends the signal 30 s early: 40 to 70 s after a start; the second needs 20."""
     for job in slurm.both(time="2:00", signal_s=50, run={"steps": STEPS, "every": 1000, "hold": 1}):
         went_on(job, calm)

@@ -86,7 +86,7 @@ def test_submit_watch_and_read(slurm: Jobs, config: Path) -> None:
     assert re.search("PENDING|RUNNING", ddptrain("jobs"))
     mine = submitted(slurm, said)
     again = ddptrain("submit", config, code=2)
-    assert re.search(rf"job {mine.id} \((PENDING|RUNNING)\) trains this run already", again)
+    assert re.search(rf"job {mine.id} \((PENDING|RUNNING)\) is already training this run", again)
     assert f"cancel it with `ddptrain cancel {mine.id}`" in again
     broken = submitted(slurm, ddptrain("submit", config, "name=broken", "--nodes", 1, "--setup", "module load no"))
     after = submitted(slurm, ddptrain("submit", config, "name=after", "--after", mine.id))
@@ -105,7 +105,7 @@ def test_submit_watch_and_read(slurm: Jobs, config: Path) -> None:
     logs = ddptrain("logs", mine.id)
     assert "finished (srun: 0)" in logs
     assert "start 0.0" in ddptrain("logs", mine.id, "--rank", 1)
-    assert "has ended already" in ddptrain("cancel", mine.id)
+    assert "has already ended" in ddptrain("cancel", mine.id)
     assert further.end() == ("COMPLETED", 0), further.log
     assert "8/8" in ddptrain("jobs")
     assert "start 0.0" in ddptrain("logs", further.id, "--rank", 0)

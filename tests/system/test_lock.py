@@ -75,7 +75,7 @@ def test_a_second_process_is_refused_and_learns_whose_the_run_is(tmp_path: Path)
     assert not (tmp_path / "run").exists(), "a released lock leaves an empty folder behind"
 
 
-def test_the_lock_of_a_killed_process_is_taken_over_aloud(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_taken_over_and_reported(tmp_path: Path) -> None:
     said: list[str] = []
     with holder(tmp_path / "run") as process:
         process.kill()  # not waited for: a zombie is dead, too
@@ -177,7 +177,7 @@ def test_a_lost_lock_is_noticed_and_left_to_its_owner(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["token"] == "theirs"
 
 
-def test_a_run_that_somebody_trains_is_refused_in_one_line(
+def test_a_run_that_is_already_training_is_refused_in_one_line(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with RunLock(tmp_path / "run", print) as mine:

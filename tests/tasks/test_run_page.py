@@ -52,7 +52,7 @@ def test_a_run_ends_with_its_page(small_config: Callable[[str], Path], task: str
     assert page.is_file()
 
 
-def test_a_run_that_goes_on_is_not_evaluated(
+def test_a_run_that_is_still_training_is_not_evaluated(
     small_config: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = small_config("classification")

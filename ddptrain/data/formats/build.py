@@ -97,7 +97,7 @@ def check(
     if first is not None and on_fault == "error":
         harmless = faults.tally(error=False)
         also = f"; also {harmless}" if harmless else ""
-        raise UserError(f"{config.name}: {first}; in all: {faults.tally(error=True)}{also}; correct the files, or {remedy}")
+        raise UserError(f"{config.name}: {first}; in total: {faults.tally(error=True)}{also}; correct the files, or {remedy}")
     if len(table) == 0:
         after = "" if not faults.counts else f" after its faults were left out: {faults.text()}"
         after += "" if first is None else f"; the first: {first}"
@@ -110,7 +110,7 @@ def whole(config: Dataset, parts: Sequence[str | None]) -> Dataset:
     if len(parts) > 1:
         raise UserError(
             f"{config.name}: holdout makes the splits of a dataset that has none, and {config.root} has"
-            f" {', '.join(map(str, parts))}; take holdout out, and set split to one of them"
+            f" {', '.join(map(str, parts))}; remove holdout, and set split to one of them"
         )
     return config.model_copy(update={"split": parts[0] if parts else None})
 

@@ -114,7 +114,7 @@ def cached(
 
 @contextmanager
 def one_look() -> Iterator[None]:
-    """Within it, a folder is looked at once for all datasets that lie in it, as long as none of them must be read anew."""
+    """Within it, a folder is looked at once for all datasets that lie in it, as long as none of them must be read again."""
     token = _LOOKS.set({})
     try:
         yield
@@ -191,7 +191,7 @@ def _outside(folders: Iterable[str], root: Path) -> list[str]:
 
 @cache
 def _readers_version() -> str:
-    """Hash of the source of all readers: a table of another version of them is read anew."""
+    """Hash of the source of all readers: a table of another version of them is read again."""
     data = Path(__file__).parents[1]
     sources = [p for room in ("formats", "images", "tables") for p in sorted((data / room).glob("*.py"))]
     return hashlib.blake2b(b"\0".join(p.read_bytes() for p in sources), digest_size=8).hexdigest()

@@ -37,7 +37,7 @@ def _given(name: str, given: tuple[str, ...], stored: tuple[str, ...], where: st
     if not all(map(_NUMBER.fullmatch, stored)):
         given_few, stored_few = first_few(given, most=SHOWN), first_few(stored, most=SHOWN)
         raise UserError(
-            f"{name}: names ({given_few}) are not the classes of {where} ({stored_few}); take names out; in a run, rename gives"
+            f"{name}: names ({given_few}) are not the classes of {where} ({stored_few}); remove names; in a run, rename gives"
             " classes other names"
         )
     if len(given) != len(stored):

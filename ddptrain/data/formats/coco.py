@@ -92,7 +92,7 @@ def _categories(
         entries.bad(0, "malformed row", "ids of categories are partly numbers and partly texts")
     for number, identity in enumerate(ids if not own_faults.counts else ()):
         if ids.index(identity) < number:
-            entries.bad(number, "malformed row", f"id {identity!r} is that of {names[ids.index(identity)]!r}, too")
+            entries.bad(number, "malformed row", f"id {identity!r} is also that of {names[ids.index(identity)]!r}")
     if own_faults.counts:
         raise UserError(f"{config.name}: {own_faults.kept[0]}; correct the file")
     order = sorted(range(len(ids)), key=lambda i: ids[i])
@@ -142,7 +142,7 @@ def _add_annotations(
     own = [labels.get(c, ABSENT) if good else ABSENT for c, good in zip(categories, entries.good.tolist())]
     image, label = np.array(numbers, np.int64), np.array(own, np.int64)
     for i in np.flatnonzero(entries.good & (image == AMBIGUOUS)).tolist():
-        entries.bad(i, "box of an image left out", f"image_id {image_ids[i]!r} is that of several images")
+        entries.bad(i, "box of an image left out", f"image_id {image_ids[i]!r} belongs to several images")
     for i in np.flatnonzero(entries.good & (image == MALFORMED)).tolist():
         entries.bad(i, "box of an image left out", f"the entry of image {image_ids[i]!r} is malformed")
     for i in np.flatnonzero(entries.good & (image == ABSENT)).tolist():
@@ -219,7 +219,7 @@ def rle_box(segmentation: dict[str, Any]) -> tuple[int, int, list[int]]:
     """(width, height) of a mask in COCO's run lengths and x, y, width, height of its object; `ValueError` with what is wrong.
 
     Pixels by columns, runs of none and of the object in turn, as a list of numbers or as the text that pycocotools makes of
-    it. pycocotools itself takes broken ones without a word.
+    it. pycocotools itself accepts broken ones silently.
     """
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if not isinstance(size, list) or [type(n) for n in size] != [int, int] or min(size) < 1 or max(size) >= 1 << 31:

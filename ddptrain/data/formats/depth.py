@@ -108,7 +108,7 @@ class DepthMaps:
             other = "ignore" if self._exif == "apply" else "apply"
             raise BadImage(
                 f"{path}: {width} x {height} pixels, its image has {size[0]} x {size[1]}: one of them lies on its side; make "
-                f"the map anew from the image as it is read here (exif: {self._exif}), or set exif: {other} for the dataset"
+                f"the map again from the image as it is read here (exif: {self._exif}), or set exif: {other} for the dataset"
             )
         if (width, height) != size:
             levels = cv2.resize(levels, size, interpolation=cv2.INTER_NEAREST)

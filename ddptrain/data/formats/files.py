@@ -41,7 +41,7 @@ def no_split(config: DatasetConfig, existing: Iterable[str]) -> UserError:
     if not splits and config.split is None:
         hint = "check root, or give images and annotations"
     elif not splits:
-        hint = "take split out where it is one set (holdout makes train and val of one without videos), or check root"
+        hint = "remove split if it is one set (holdout makes train and val of one without videos), or check root"
     return UserError(f"{config.name}: {asked}; splits in {config.root}: {splits or 'none'}; {hint}")
 
 
@@ -129,7 +129,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda e: e.name)
     except OSError as e:
-        raise UserError(f"{folder}: cannot be listed: {e.strerror}; correct its permissions, or take it out") from None
+        raise UserError(f"{folder}: cannot be listed: {e.strerror}; correct its permissions, or remove it") from None
 
 
 def images_below(folder: Path, faults: Faults, *, deep: bool = True, seen: set[str] | None = None) -> list[str]:
@@ -163,7 +163,7 @@ def frames_by_number(folder: Path, faults: Faults) -> dict[int, str]:
         else:
             other = frames.setdefault(int(match.group()), path)
             if other != path:
-                faults.add("second image of a frame", path, f"{other} is frame {int(match.group())}, too")
+                faults.add("second image of a frame", path, f"{other} is also frame {int(match.group())}")
     note_unlabelled(loose, faults)
     return dict(sorted(frames.items()))
 

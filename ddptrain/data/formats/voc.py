@@ -245,7 +245,7 @@ def add_files(
         path = images.get(stem) or images.get(os.path.splitext(file.filename)[0], f"{images_folder / stem}.jpg")
         known = None if stem in added else collector.known(path)
         if known is not None:
-            collector.faults.add("repeated entry of an image", file.path, f"{path} is that of another XML file")
+            collector.faults.add("repeated entry of an image", file.path, f"{path} belongs to another XML file")
         image = collector.image(path, named_by, file.size) if known is None else known
         if image is not None:
             _add_objects(collector, image, file, labels)

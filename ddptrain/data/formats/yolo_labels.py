@@ -47,7 +47,7 @@ class LabelFiles:
             self.folders[folder] = files_by_stem(Path(folder), {".txt"}, counted, deep=False) if is_folder else {}
         file = self.folders[folder].get(os.path.splitext(name)[0])
         if file in self.used:
-            self.faults.add("shared label file", image, f"{file} is that of another image, too")
+            self.faults.add("shared label file", image, f"{file} also belongs to another image")
         if file is not None:
             self.used.add(file)
         return file

@@ -19,7 +19,7 @@ _WIDTH, _HEIGHT = 256, 257  # tags of TIFF
 
 class Header(NamedTuple):
     """What a header says: (width, height) in pixels as `read_image` gives them, and the EXIF orientation, 1 (as stored) to
-    8, by which it stands them upright where it is asked to."""
+    8, by which it turns them upright where it is asked to."""
 
     size: tuple[int, int]
     orientation: int

@@ -76,7 +76,7 @@ def arrange(pixels: np.ndarray, orientation: int, exif: Exif, upright: bool) -> 
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Stored pixels `[H, W, ...]` stood upright."""
+    """Stored pixels `[H, W, ...]` turned upright."""
     if orientation in SWAPPED:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -88,7 +88,7 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 @cache
 def opencv_turns(format: str) -> bool:
-    """Whether the installed OpenCV stands pictures of Pillow's `format` upright: 5.0 does so for WebP, 4.12 does not."""
+    """Whether the installed OpenCV turns pictures of Pillow's `format` upright: 5.0 does so for WebP, 4.12 does not."""
     exif, file = Image.Exif(), io.BytesIO()
     exif[TAG] = 6
     Image.new("RGB", (2, 1)).save(file, format, exif=exif)

@@ -38,7 +38,7 @@ def read_image(path: str | os.PathLike[str], exif: Exif = "apply", halved: int =
 
     Args:
         path: the file; any name the system can open.
-        exif: whether the picture is stood upright, or its pixels are taken as they are stored.
+        exif: whether the picture is turned upright, or its pixels are taken as they are stored.
         halved: how often both sides are halved (rounded up): by the decoder of JPEG, of which a smaller image costs less and
             differs from the mean of 2 x 2 pixels by rounding; by that mean elsewhere.
 
@@ -101,7 +101,7 @@ def _decode_colour(path: str | os.PathLike[str], data: bytes, flags: int = 0) ->
 
 
 def _upright_tiff(path: str | os.PathLike[str], data: bytes) -> np.ndarray:
-    """OpenCV and Pillow both stand a TIFF upright whatever they are asked; OpenCV also multiplies its 8-bit colours by their
+    """OpenCV and Pillow both turn a TIFF upright regardless of the flags; OpenCV also multiplies its 8-bit colours by their
     alpha, so that one with alpha is left to Pillow."""
     try:
         # from memory: from a path, Pillow 13 decodes a turned TIFF without compression as noise

@@ -232,7 +232,7 @@ class ImageSamples(ABC, Generic[T]):
         except BadImage as e:
             why = str(e)
         if self.augment is None:
-            return Loaded(key, self.load(key, grey=True), f"{why}; a grey image takes its place")
+            return Loaded(key, self.load(key, grey=True), f"{why}; replaced by a grey image")
         size, bad = self.size(key.dataset), {self.file_of(key)}
         for step in range(1, size):
             other = key._replace(index=(key.index + step) % size)

@@ -1,4 +1,4 @@
-"""Copy-paste of small objects: some of an image's own ones once more, at free places of it (arXiv 1902.07296)."""
+"""Copy-paste of small objects: some of an image's own ones again, at free places of it (arXiv 1902.07296)."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Mixture:
     Args:
         names: names of the datasets.
         sizes: number of samples of each.
-        shares: relative share of the draws of each dataset, whatever its size (2 and 1 mean 2:1); None for proportional
+        shares: relative share of the draws of each dataset, regardless of its size (2 and 1 mean 2:1); None for proportional
             to size. A float counts as the shortest decimal that names it, so that 0.7, 0.2, 0.1 are exactly 7:2:1;
             integers and Fractions are taken as they are.
         samples_per_epoch: draws per epoch; default: the sum of the sizes.
@@ -121,7 +121,7 @@ class Mixture:
         return flat - row * len(self.sizes), draw
 
     def drawn(self, position: int) -> I64:
-        """Draws of each dataset among the first `position` positions: int64 `[D]`, exact, whatever the position."""
+        """Draws of each dataset among the first `position` positions: int64 `[D]`, exact at any position."""
         number, slots = divmod(position, self.block)
         out = self._counts.counts(np.array([number], np.int64))[0]
         if slots:

@@ -29,7 +29,7 @@ class DistributedWeightedSampler(Sampler[int]):
 
     Args:
         sizes: a ConcatDataset, or the length of each dataset.
-        shares: relative share of the draws of each dataset, whatever its size (2 and 1 mean 2:1, see `Mixture`). None:
+        shares: relative share of the draws of each dataset, regardless of its size (2 and 1 mean 2:1, see `Mixture`). None:
             proportional to the sum of `sample_weights` where given, else to size.
         sample_weights: float weight of each sample, >= 0: one array over the concatenation, or one array (or None) per
             dataset. A sample's visits per epoch are within 1 of its dataset's draws times its part of the weights.
@@ -96,7 +96,7 @@ class DistributedWeightedSampler(Sampler[int]):
         self._resumed = False
 
     def keys(self, positions: I64) -> tuple[I64, I64]:
-        """What stands at each position of the global stream, whatever rank and number of ranks this is.
+        """What each position of the global stream holds, regardless of this rank and the number of ranks.
 
         Args:
             positions: int64 `[m]`, 0 <= position < 2**62, in any order.
@@ -177,7 +177,7 @@ class DistributedWeightedSampler(Sampler[int]):
 
     @property
     def position(self) -> int:
-        """Global position up to which the indices were handed out by all ranks; set it to go on from anywhere.
+        """Global position up to which the indices were handed out by all ranks; set it to continue from anywhere.
 
         A DataLoader with workers fetches ahead of the loop: there, set `position = steps * global_batch` before saving.
         """
@@ -213,7 +213,7 @@ class DistributedWeightedSampler(Sampler[int]):
             if state.get(name) != value:
                 raise ValueError(
                     f"sampler state: {name} was {state.get(name)} and is {value} now; "
-                    "go on with the same, or start from position 0"
+                    "keep it as it was, or start from position 0"
                 )
         self.position = int(state["position"])
 

@@ -121,7 +121,7 @@ def class_balanced_weights(images: int, image: I64, labels: I64, threshold: floa
 
 
 def class_aware_weights(images: int, image: I64, labels: I64, frequency: F64) -> F64:
-    """Weights with which every class asks for equally many images (class-aware sampling: Shen, Lin and Huang, "Relay
+    """Weights with which every class is shown by equally many images (class-aware sampling: Shen, Lin and Huang, "Relay
     Backpropagation", ECCV 2016): an image weighs the sum of `1 / f` over its classes.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a dataset held when it was read: a number for each image, so that a run that goes on notices what was replaced.
+"""What a dataset held when it was read: a number for each image, so that a resumed run notices what was replaced.
 
 An image's number is made of the size and the first bytes of its file and of its labels as they were read. Times and folders
 are not in it: a copy on another disk, or a fresh checkout, has the same contents.

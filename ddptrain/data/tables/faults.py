@@ -64,7 +64,7 @@ KINDS: dict[str, Kind] = {
     "name with two suffixes": Kind(False, "names with two suffixes", "one of them taken"),
     "folder reached twice": Kind(False, "folders reached twice", "visited once"),
     **{f"{suffix} file": Kind(False, f"{suffix} files", "not read") for suffix in UNREAD_SUFFIXES},
-    "damaged cache entry": Kind(False, "damaged cache entries", "dataset read anew"),
+    "damaged cache entry": Kind(False, "damaged cache entries", "dataset read again"),
 }
 """Every kind, in the order in which counts are reported."""
 

@@ -81,7 +81,7 @@ def read_mask(
     """The indices in a mask: of a palette as they are stored, of a grey image its values of up to 8 bits.
 
     Args:
-        exif: whether a mask that says that it is stored turned is stood upright, as an image is.
+        exif: whether a mask that says that it is stored rotated or mirrored is turned upright, as an image is.
         wide: the mask codes a value below `WIDE` in red and green.
 
     Returns:
@@ -95,7 +95,7 @@ def read_mask(
         with Image.open(io.BytesIO(data)) as image:  # from memory, see `images.read_image`
             mode, stored, lossy = image.mode, _stored(image), image.format in ("JPEG", "MPO")
             pixels = np.array(image).astype(np.uint8) if mode == "1" else np.array(image)
-            # Pillow stands a TIFF upright as it decodes it
+            # Pillow turns a TIFF upright when it decodes it
             pixels = arrange(pixels, orientation_in(data), exif, upright=image.format == "TIFF")
     except FileNotFoundError:
         raise BadImage(f"{path}: no such file") from None
@@ -112,7 +112,7 @@ def read_mask(
         raise BadImage(f"{path}: {mode}; a mask of this layout codes classes in red and green")
     if pixels.ndim == 3 and (pixels[..., :3] == pixels[..., :1]).all():
         what += " whose channels are equal: save one of them"
-    raise BadImage(f"{path}: {what}; a mask holds one 8-bit class index a pixel: a PNG with a palette, or grey")
+    raise BadImage(f"{path}: {what}; a mask holds one 8-bit class index per pixel: a PNG with a palette, or grey")
 
 
 def _stored(image: Image.Image) -> str:

@@ -100,7 +100,7 @@ def _load(library: Any, folder: Path, num_classes: int) -> Any:
         stored = library.AutoConfig.from_pretrained(folder, local_files_only=True)
         if stored.model_type != "mask2former":
             raise ValueError(f"its config.json is of a {stored.model_type}, not of a mask2former")
-        # the classes' names go with their number; a class layer of another size starts anew
+        # the classes' names go with their number; a class layer of another size is initialized
         options = {"num_labels": num_classes} if stored.num_labels != num_classes else {}
         return _make(
             lambda: kind.from_pretrained(folder, local_files_only=True, ignore_mismatched_sizes=bool(options), **options)

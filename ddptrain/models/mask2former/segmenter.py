@@ -1,4 +1,4 @@
-"""Mask2Former behind the face that all segmenters share."""
+"""Mask2Former behind the interface that all segmenters share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package's own detector behind the face that all detectors share."""
+"""The package's own detector behind the interface that all detectors share."""
 
 from __future__ import annotations
 

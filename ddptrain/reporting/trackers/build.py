@@ -51,7 +51,7 @@ class Trackers(Tracker):
             except Exception as e:  # of a network, a disk, another version: whatever it is
                 if name not in self._failing:
                     self._failing.add(name)
-                    self._say(f"{_failure(name, e)}; training goes on, later points are tried again")
+                    self._say(f"{_failure(name, e)}; training continues, later points are retried")
             else:
                 self._failing.discard(name)
 

@@ -17,7 +17,7 @@ from ddptrain.system.files import replacing
 
 class EventFile:
     """One file of TensorBoard events, opened when something is written: what cannot be written leaves no trace in it, and the
-    next event is tried anew. (TensorBoard's own writer has a thread, which ends at the first error.)
+    next event is tried again. (TensorBoard's own writer has a thread, which ends at the first error.)
 
     Args:
         folder: made if need be.
@@ -71,7 +71,7 @@ class EventFile:
 
 
 def cut_back(folder: Path, keep: Callable[[int, list[str]], bool]) -> None:
-    """Take events out of all files of a folder, and what is left of an event that was not written to its end.
+    """Take events out of all files of a folder, and what is left of an event that was not completely written.
 
     Args:
         keep: whether an event stays, by its step and its tags.

@@ -1,4 +1,4 @@
-"""TensorBoard event files of a run. A resumed run goes on with the same curves."""
+"""TensorBoard event files of a run. A resumed run continues the same curves."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TensorBoard(Tracker):
 
     Args:
         folder: made if need be; each start of a run adds one file.
-        resumed: the step of the checkpoint that the run goes on from: what an earlier process wrote for later steps is taken
+        resumed: the step of the checkpoint that the run resumes from: what an earlier process wrote for later steps is taken
             out of its files. None for a fresh run.
         unjudged: the evaluation of that step comes again.
         report: called with one line when the files cannot be written, and when they can be again.
@@ -70,7 +70,7 @@ class TensorBoard(Tracker):
             call(*args)
         except OSError as e:
             if not self._lost:
-                self._report(f"warning: {self._folder}: not written, tried again later ({e.strerror}); training goes on")
+                self._report(f"warning: {self._folder}: not written, tried again later ({e.strerror}); training continues")
             self._lost += 1
         else:
             if self._lost:
@@ -112,7 +112,7 @@ class TensorBoard(Tracker):
         try:
             self._file.close()
         except OSError as e:
-            self._report(f"warning: {self._folder}: not written to its end ({e.strerror})")
+            self._report(f"warning: {self._folder}: not completely written ({e.strerror})")
 
 
 def _stays(step: int, tags: list[str], resumed: int, unjudged: bool) -> bool:

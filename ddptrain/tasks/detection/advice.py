@@ -178,7 +178,7 @@ def advise(offered: Sequence[Choice], drawn: Drawn, finest: int) -> list[str]:
             rest = f"{100 * below(tile, drawn, TINY):.0f} %"
             lines.append(
                 f"Tiles of {tile.size} px (tiles: {{scales: [{tile.scale:g}]}} of a dataset) leave {rest}, and a sample "
-                f"costs the same; an image makes {tile.windows:.1f} of them, in an evaluation, too."
+                f"costs the same; an image makes {tile.windows:.1f} of them, also in an evaluation."
             )
     fine = next((c for c in offered if c.strides is not None), None)
     tight = below(chosen, drawn, 2 * finest)

@@ -50,7 +50,7 @@ class Given(NamedTuple):
 
 
 def read_given(path: Path, ids: Ids | None, names: Sequence[str]) -> Given:
-    """Read a file or a folder, whose format is told from its content.
+    """Read a file or a folder, whose format is recognised by its content.
 
     Args:
         ids: what numbers of images and classes mean in a COCO list.
@@ -77,7 +77,7 @@ def _refuse(faults: Faults) -> None:
     first = next(iter(faults.kept), None)
     if first is not None:
         bad = counted(sum(faults.counts.values()), "such entry", "such entries")
-        raise UserError(f"--predictions: {first}; {bad} in all; correct the file")
+        raise UserError(f"--predictions: {first}; {bad} in total; correct the file")
 
 
 def _corners(boxes: Sequence[Sequence[float]]) -> F64:

@@ -1,4 +1,4 @@
-"""Which image of the truth, and which class, the words of somebody else's predictions mean."""
+"""Which image of the truth, and which class, the names in somebody else's predictions mean."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ MEANINGS = {
     "class": "on an object of another class",
     "location": "on an object of its class, IoU below 0.5",
     "both": "on an object of another class, IoU below 0.5",
-    "duplicate": "on an object that is found already",
+    "duplicate": "on an object that is already found",
     "background": "on nothing",
     "missed": "an object without a matching detection",
     "false alarms": "any of the first five",

@@ -120,7 +120,7 @@ def _regions(classes: Sequence[str], sets: Sequence[DataSet]) -> list[str]:
         renamed = [own for s in sets for own, new in s.config.rename.items() if new == name]
         own = dump_inline(list(dict.fromkeys(renamed)) or [name])
         out.append(
-            f"class {name} is named like an ignore region, but is learned and scored as a class; take it out of classes"
+            f"class {name} is named like an ignore region, but is learned and scored as a class; remove it from classes"
             f"{' and out of rename' if renamed else ''}, and write ignore: {own} in its datasets"
         )
     return out

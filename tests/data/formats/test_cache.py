@@ -152,7 +152,7 @@ def test_another_split_or_format_has_its_own_entry(dataset: DetectionDataset, tm
     assert load(dataset, tmp_path).names == ("car", "bus")
 
 
-def test_faults_are_kept_and_judged_anew(dataset: DetectionDataset, tmp_path: Path) -> None:
+def test_faults_are_kept_and_judged_again(dataset: DetectionDataset, tmp_path: Path) -> None:
     (Path(dataset.root) / "labels/a.txt").write_text(f"{GOOD}0 0.5 nan 0.2 0.2\n")
     for _ in range(2):
         _, faults = read_cached(dataset, "drop", tmp_path / "cache", settle=-60)
@@ -162,7 +162,7 @@ def test_faults_are_kept_and_judged_anew(dataset: DetectionDataset, tmp_path: Pa
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove file", "remove entry", "meta", "pointer"])
-def test_a_broken_entry_is_read_anew(dataset: DetectionDataset, tmp_path: Path, damage: str) -> None:
+def test_a_dataset_with_a_broken_entry_is_read_again(dataset: DetectionDataset, tmp_path: Path, damage: str) -> None:
     plain = load(dataset, tmp_path)
     (entry,) = entries(tmp_path)
     if damage == "truncate":
@@ -184,7 +184,7 @@ def test_a_broken_entry_is_read_anew(dataset: DetectionDataset, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("change", ["labels", "names", "other entry", "checksum"])
-def test_an_entry_that_was_changed_is_reported_and_read_anew(dataset: DetectionDataset, tmp_path: Path, change: str) -> None:
+def test_an_entry_that_was_changed_is_reported_and_read_again(dataset: DetectionDataset, tmp_path: Path, change: str) -> None:
     plain = load(dataset, tmp_path)
     (entry,) = entries(tmp_path)
     meta = entry / "meta.json"
@@ -205,7 +205,7 @@ def test_an_entry_that_was_changed_is_reported_and_read_anew(dataset: DetectionD
         meta.write_text(re.sub(r'"checksum": \d+', '"checksum": 1', meta.read_text()))
     table, faults = read_cached(dataset, "error", tmp_path / "cache", settle=-60)
     assert_equal(table, plain)
-    assert faults.text() == "1 damaged cache entry (dataset read anew)"
+    assert faults.text() == "1 damaged cache entry (dataset read again)"
     assert "is not what was stored" in faults.kept[0].what
     table, faults = read_cached(dataset, "error", tmp_path / "cache", settle=-60)
     assert_equal(table, plain)

@@ -58,7 +58,7 @@ def test_an_id_of_two_images(coco: Callable[..., DetectionDataset]) -> None:
     message = refused(config)
     assert "x.json: image 1: duplicate image id" in message
     assert "a.png has the id of " in message
-    assert "in all: 2 duplicate image ids" in message
+    assert "in total: 2 duplicate image ids" in message
     table, _ = dropped(config, duplicate_image_id=2, box_of_an_image_left_out=1)
     assert [Path(table.path(i)).name for i in range(len(table))] == ["b.png"]
     assert len(table.boxes) == 1

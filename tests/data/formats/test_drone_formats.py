@@ -87,7 +87,7 @@ def test_two_images_of_a_frame(tmp_path: Path, save_image: Save) -> None:
     save_image(tmp_path / "sequences/s1/2.jpg")
     message = refused(config)
     assert "sequences/s1/2.jpg: second image of a frame: " in message
-    assert "0000002.jpg is frame 2, too; in all: 1 second image of a frame" in message
+    assert "0000002.jpg is also frame 2; in total: 1 second image of a frame" in message
     table, _ = read(config, "drop")
     assert [Path(table.path(i)).name for i in range(len(table))] == ["0000001.jpg", "0000002.jpg"]
 

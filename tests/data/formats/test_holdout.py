@@ -93,7 +93,7 @@ def test_a_dataset_with_splits_keeps_them(tmp_path: Path) -> None:
     (tmp_path / "ImageSets/Main/trainval.txt").write_text("\n".join(STEMS[:8]))
     assert len(read(config)[0]) == 2  # of the only list
     (tmp_path / "ImageSets/Main/test.txt").write_text("\n".join(STEMS[8:]))
-    with pytest.raises(UserError, match=r"has test, trainval; take holdout out, and set split to one of them"):
+    with pytest.raises(UserError, match=r"has test, trainval; remove holdout, and set split to one of them"):
         read(config)
 
 

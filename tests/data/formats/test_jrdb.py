@@ -112,7 +112,7 @@ def test_social_groups_where_no_interactions_are_named(jrdb: Make) -> None:
     assert labels_of(table, 3) == {}
 
 
-def test_boxes_alone_tell_nothing_of_interactions(jrdb: Make) -> None:
+def test_boxes_alone_say_nothing_about_interactions(jrdb: Make) -> None:
     table = read(jrdb({"s": {"000000.jpg": [person(0), person(1)]}}, folder="labels/labels_2d_stitched"))
     assert len(table.boxes) == 2
     assert not table.labelled.any()

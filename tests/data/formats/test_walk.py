@@ -115,7 +115,7 @@ def test_other_kinds_of_images_are_named_with_their_count(tmp_path: Path, save_i
     unread = "2 .heic files (not read), 1 .gif file (not read), 1 .jfif file (not read), 1 .avif file (not read)"
     assert faults.text() == f"{unread}; 1 image without label left out, such as {tmp_path}/b.png"
     (tmp_path / "cat" / "a.png").unlink()
-    with pytest.raises(UserError, match=r"cat: empty class folder: .*; in all: 1 empty class folder; also 2 \.heic files"):
+    with pytest.raises(UserError, match=r"cat: empty class folder: .*; in total: 1 empty class folder; also 2 \.heic files"):
         read_labelled(OwnDataset(name="d", format="folder", root=str(tmp_path)))
 
 

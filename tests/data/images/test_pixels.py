@@ -41,7 +41,7 @@ def test_a_halved_image_is_the_mean_of_its_pixels(picture: tuple[np.ndarray, Pat
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_a_halved_photograph_stands_upright(tmp_path: Path, orientation: int) -> None:
+def test_a_halved_photograph_is_upright(tmp_path: Path, orientation: int) -> None:
     pixels = cv2.resize(np.random.default_rng(1).integers(0, 256, (4, 6, 3), np.uint8), (96, 64))
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -67,7 +67,7 @@ def test_batches_do_not_depend_on_the_workers(pictures: DetectionSamples, worker
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_stream_goes_on_from_any_position(pictures: DetectionSamples, workers: int) -> None:
+def test_the_stream_continues_from_any_position(pictures: DetectionSamples, workers: int) -> None:
     with stream(pictures, steps=5, workers=workers) as whole:
         expected = list(whole)[3:]
     with stream(pictures, position=24, steps=2, workers=workers) as rest:

@@ -124,7 +124,7 @@ def test_a_run_reads_nothing_but_what_is_packed(
     assert samples(task) == expected
 
 
-def test_images_that_are_in_memory_are_said_not_to_be_packed(tmp_path: Path) -> None:
+def test_images_that_are_in_memory_are_reported_as_not_packed(tmp_path: Path) -> None:
     for part, count in (("train", 8), ("t10k", 4)):
         images = np.arange(count * 28 * 28, dtype=np.uint8)
         header = np.array([0x803, count, 28, 28], ">i4").tobytes()
@@ -277,7 +277,7 @@ def test_one_of_many_processes_packs_and_the_others_wait(paths: list[str], tmp_p
 
 
 @pytest.mark.parametrize("where", ["disk", "ram"])
-def test_a_killed_process_leaves_nothing_that_is_taken(where: build.Where, paths: list[str], tmp_path: Path) -> None:
+def test_a_killed_process_leaves_nothing_that_is_used(where: build.Where, paths: list[str], tmp_path: Path) -> None:
     def die(path: str) -> np.ndarray:
         if path == paths[3]:
             os.kill(os.getpid(), signal.SIGKILL)

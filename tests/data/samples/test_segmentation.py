@@ -110,5 +110,5 @@ def test_a_mask_that_vanishes_is_replaced_in_training_and_void_in_evaluation(mak
     assert "counts as void" in str(sample.replaced)
     Path(train.tables[0].path(1)).unlink()
     sample = val[SampleKey(0, 0, 1)]
-    assert "a grey image takes its place" in str(sample.replaced)
+    assert "replaced by a grey image" in str(sample.replaced)
     assert "counts as void" in str(sample.replaced)

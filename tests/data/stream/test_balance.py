@@ -28,7 +28,7 @@ def test_repeat_factors() -> None:
     np.testing.assert_allclose(b, [1, np.sqrt(0.5 * 16 / 5)])
 
 
-def test_every_class_asks_for_equally_many_images() -> None:
+def test_every_class_has_the_same_total_weight() -> None:
     a, b = balance("class_balanced").weights()
     np.testing.assert_allclose(a, [4 / 3, 4 / 3, 4 / 3 + 4, 0])
     np.testing.assert_allclose(b, [0, 2])

@@ -19,7 +19,7 @@ from ddptrain.data.stream.mixture import Mixture
     st.integers(0, 3000),
     st.sampled_from([0, 10**12]),
 )
-def test_drawn_counts_what_stands_in_the_stream(rows: list[tuple[int, int]], block: int, position: int, far: int) -> None:
+def test_drawn_counts_the_samples_of_the_stream(rows: list[tuple[int, int]], block: int, position: int, far: int) -> None:
     m = Mixture([str(d) for d in range(len(rows))], [n for n, _ in rows], [s for _, s in rows], block=block)
     dataset, draw = m.assign(np.arange(far, far + position))
     before, after = m.drawn(far), m.drawn(far + position)

@@ -16,7 +16,7 @@ from ddptrain.data import DistributedWeightedSampler
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 200), st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 4]))
-def test_a_resumed_stream_goes_on_where_it_stopped(done: int, before: int, after: int) -> None:
+def test_a_resumed_stream_continues_where_it_stopped(done: int, before: int, after: int) -> None:
     def make(size: int) -> list[DistributedWeightedSampler]:
         options = {"block": 8, "samples_per_epoch": 80, "num_replicas": size, "seed": 5}
         return [DistributedWeightedSampler([70, 9], [1, 1], rank=r, **options) for r in range(size)]

@@ -39,7 +39,7 @@ def test_scalars_images_and_text(tmp_path: Path) -> None:
     assert events.Tensors("mixture/text_summary")[0].tensor_proto.string_val == [b"| a |"]
 
 
-def test_a_resumed_run_goes_on_with_the_same_curve(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_the_same_curve(tmp_path: Path) -> None:
     first = TensorBoard(tmp_path)
     for step in range(10, 80, 10):
         first.scalars({"train/loss": float(step)}, step)
@@ -87,7 +87,7 @@ board.close()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        f"warning: {tmp_path / 'tb'}: not written, tried again later (File too large); training goes on",
+        f"warning: {tmp_path / 'tb'}: not written, tried again later (File too large); training continues",
         f"{tmp_path / 'tb'}: written again; 4 events are lost",
     ]
     assert "Traceback" not in done.stderr
@@ -103,7 +103,7 @@ def test_a_folder_that_comes_later(tmp_path: Path) -> None:
     board.scalars({"loss": 1.0}, 1)
     board.close()
     assert [line.partition(": ")[2] for line in said] == [
-        f"{tmp_path / 'tb'}: not written, tried again later (File exists); training goes on",
+        f"{tmp_path / 'tb'}: not written, tried again later (File exists); training continues",
         "written again; 1 event is lost",
     ]
     assert curves(tmp_path / "tb")["loss"] == [(1, 1.0)]

@@ -173,7 +173,7 @@ def test_how_long_images_are_mixed_is_reported(shapes_config: Path) -> None:
     told = build_task(load_config(shapes_config, ["data.samples_per_epoch=36", "data.augment.close_epochs=10"])).notes
     assert (
         "warning: no mixup and no cutmix: data.augment.close_epochs is as long as the run, 10 epochs of 2; set it lower, or "
-        "take mixup and cutmix out"
+        "remove mixup and cutmix"
     ) in told
 
 

@@ -70,7 +70,7 @@ def test_a_validation_dataset_is_held_against_the_others_too() -> None:
 
 
 @pytest.mark.parametrize("annotated", ["all", ["car"], ["car", "person", "bus"]])
-def test_what_the_user_has_said_is_not_asked_again(annotated: Any) -> None:
+def test_what_the_user_has_answered_is_not_asked_again(annotated: Any) -> None:
     assert warnings_of(run({}, {"annotated": annotated}, {}), ALL, CARS, ALL) == []
 
 
@@ -180,6 +180,6 @@ def test_a_class_named_like_an_ignore_region() -> None:
     config = resolve({"classes": classes, "data": {"train": train, "val": [{"name": "d1", **dataset}]}})
     (line,) = warnings_of(config, ALL, ALL)
     assert line == (
-        "class Ignored regions is named like an ignore region, but is learned and scored as a class; take it out of classes "
+        "class Ignored regions is named like an ignore region, but is learned and scored as a class; remove it from classes "
         "and out of rename, and write ignore: [zone] in its datasets"
     )

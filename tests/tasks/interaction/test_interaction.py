@@ -30,7 +30,7 @@ def task_of(config: Path, *overrides: str) -> InteractionTask:
     return task
 
 
-def test_stage_2_is_exact_and_goes_on_bit_equal(pairs_config: Path, tmp_path: Path) -> None:
+def test_stage_2_is_exact_and_resumes_bit_equal(pairs_config: Path, tmp_path: Path) -> None:
     """As tests/distributed, which tries stage 1; here the sampler's weights oversample."""
     states = []
     for world_size, micro in [(1, 12), (2, 3), (3, 4)]:
@@ -163,7 +163,7 @@ def test_an_unreadable_panorama(pairs_config: Path, tmp_path: Path, people: Path
     frames[0].write_bytes(frames[0].read_bytes()[:200])
     sample = task.val_samples[SampleKey(0, 0, 0)]
     assert sample.replaced is not None
-    assert "a grey image takes its place" in sample.replaced
+    assert "replaced by a grey image" in sample.replaced
     assert sample.image.std() == 0
     task.view.picture(sample, {"logits": np.zeros(2, np.float32)})
 

@@ -157,7 +157,7 @@ def test_check_reports_pixels_by_class_and_faults(
         (["data.val.1.drop=[ground, disc]"], "discs: no pixel is left after its classes were mapped"),
         (["loss={name: masks}"], "loss.name: masks is not the loss of lraspp_mobilenet_v3_large; set it to pixels"),
         ([MASK2FORMER, "loss={name: pixels}"], "loss.name: pixels is not the loss of mask2former; set it to masks"),
-        (["model.aux=true"], "aux: lraspp_mobilenet_v3_large has none; take it out"),
+        (["model.aux=true"], "aux: lraspp_mobilenet_v3_large has none; remove it"),
         (["loss={cross_entropy: 0}"], "loss.cross_entropy: it and dice are both 0"),
         (
             ["model={name: mask2former, weights: w, hidden: 64}", MASKS],
