@@ -5,10 +5,9 @@
 
 Each contestant is a process of its own, with one thread, that is asked for a block of samples at a time; they take turns, so
 that a busy machine slows all of them. A number is the median over the rounds. Each file has many names here, so that few
-images look like a large dataset and none is at hand by luck. All draw the same: mosaic, zoom 0.5 to 1.5, shift 0.1, HSV,
-flip. `--peer` is a Python in whose environment the usual package is; without it, its rows are left out. The 4K images are
-those of 1080p, enlarged.
-"""
+images look like a large dataset and none is decoded already by chance. All draw the same: mosaic, zoom 0.5 to 1.5, shift 0.1,
+HSV, flip. `--peer` is a Python in whose environment the usual package is; without it, its rows are left out. The 4K images are
+those of 1080p, enlarged."""
 
 from __future__ import annotations
 

@@ -217,8 +217,8 @@ class Agent:
         try:
             return check.wait(preflight.LIMIT_S)
         except subprocess.TimeoutExpired:
-            self._note(check=f"its test did not end within {preflight.LIMIT_S} s")
-            self._say(f"pre-flight: bad machine: its test did not end within {preflight.LIMIT_S} s")
+            self._note(check=f"its test did not finish within {preflight.LIMIT_S} s")
+            self._say(f"pre-flight: bad machine: its test did not finish within {preflight.LIMIT_S} s")
             check.kill()
             return preflight.BAD_NODE
 

@@ -57,7 +57,7 @@ def add_commands(commands: Any, compare: Callable[[Path], Sequence[str]]) -> Non
     _add_config(p)
     p.add_argument("--nproc", type=positive, required=True, metavar="N", help="ranks on this machine")
     p.add_argument("--nnodes", type=positive, default=1, metavar="M", help="number of machines; start the same command on each")
-    p.add_argument("--rdzv", metavar="HOST:PORT", help="a port of one of the machines, where all meet")
+    p.add_argument("--rdzv", metavar="HOST:PORT", help="a port of one of the machines, where all ranks meet")
     p.add_argument("--rdzv-id", default="ddptrain", help="name of the rendezvous (default ddptrain)")
     p.add_argument("--max-restarts", type=int, default=0, help="restarts of all ranks after one was lost (default 0)")
     add_level(p)
@@ -66,7 +66,7 @@ def add_commands(commands: Any, compare: Callable[[Path], Sequence[str]]) -> Non
     p = commands.add_parser("submit", help="queue a run on Slurm")
     _add_config(p)
     _add_slurm(p)
-    p.add_argument("--through", choices=("submitit", "sbatch"), default="submitit", help="who queues it (default submitit)")
+    p.add_argument("--through", choices=("submitit", "sbatch"), default="submitit", help="what submits it (default submitit)")
     p.set_defaults(run=submit)
 
     p = commands.add_parser("sweep", help="train one run for each combination of values and seeds")

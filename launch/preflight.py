@@ -38,7 +38,7 @@ def check_machine(plan: Plan) -> str:
         try:
             done = subprocess.run(plan.check_command, shell=True, capture_output=True, text=True, timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
-            return f"check_command: did not end within {PATIENCE_S} s"
+            return f"check_command: did not finish within {PATIENCE_S} s"
         if done.returncode:
             output = " ".join((done.stderr or done.stdout).split())[:200]
             return f"check_command: status {done.returncode} {output}".strip()
@@ -118,14 +118,16 @@ def main(plan: Plan, report: Path) -> int:
 
     # a command of the user has its own time
     patience = PATIENCE_S * (2 if plan.check_command else 1)
-    timer = within(patience, BAD_NODE, lambda: note(f"its test did not end within {patience} s"))
+    timer = within(patience, BAD_NODE, lambda: note(f"its test did not finish within {patience} s"))
     result = check_machine(plan)
     timer.cancel()
     note(result)
     if result != "passed":
         return BAD_NODE
     if plan.nnodes > 1:
-        late = f"[{node_name()}] pre-flight: the all-reduce over {plan.nnodes} machines did not end within {2 * PATIENCE_S} s"
+        late = (
+            f"[{node_name()}] pre-flight: the all-reduce over {plan.nnodes} machines did not finish within {2 * PATIENCE_S} s"
+        )
         timer = within(2 * PATIENCE_S, 1, lambda: print(late, flush=True))
         all_reduce(plan)
         timer.cancel()

@@ -55,7 +55,7 @@ def show_augmentation(config: str, overrides: Sequence[str], out: Path, every: b
     task = build_task(run.model_copy(update={"data": data}))
     samples: Any = task.train
     if not isinstance(samples, ImageSamples):
-        raise UserError(f"augment: {run.task} is a task of your own, whose samples have no augmentation of the package")
+        raise UserError(f"augment: {run.task} is a task of your own, whose samples do not use the package's augmentation")
     if hasattr(samples, "partners"):
         partners: Any = Partners(task.sampler.keys, task.sampler.mixture.samples_per_epoch, float("inf"))
         samples = replace(samples, **{"partners": partners})

@@ -24,7 +24,7 @@ from ddptrain.system.printable import counted, say
 from ddptrain.tasks.build import build_task
 
 HEALTHY = (
-    "Nothing is wrong with an update: the loss of one batch falls. What is left are the data (ddptrain check), the length of "
+    "Nothing is wrong with an update: the loss of one batch falls. That leaves the data (ddptrain check), the length of "
     "the run, and its schedule."
 )
 

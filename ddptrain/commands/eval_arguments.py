@@ -32,7 +32,7 @@ class Output:
 
 def add_eval(commands: Any) -> None:
     """The parser of `ddptrain eval`."""
-    p = commands.add_parser("eval", help="evaluate a run, or anyone's predictions, on validation datasets")
+    p = commands.add_parser("eval", help="evaluate a run, or the predictions of any detector, on validation datasets")
     p.add_argument("folder", nargs="?", metavar="RUN", help="run folder, or a checkpoint in it")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the run's config, or to that of --truth")
     p.add_argument("--data", type=Path, metavar="CONFIG", help="evaluate on data.val of this config instead of the run's")

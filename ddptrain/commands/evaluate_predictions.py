@@ -1,4 +1,4 @@
-"""`ddptrain eval --predictions FILE --truth CONFIG`: score the predictions of anyone's detector."""
+"""`ddptrain eval --predictions FILE --truth CONFIG`: score the predictions of any detector."""
 
 from __future__ import annotations
 

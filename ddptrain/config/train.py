@@ -37,8 +37,8 @@ class TrainConfig(Section):
     """Stop after this many evaluations without a better value of the task's own metric (AP, accuracy, mIoU, f1); null for
     never. One in which it is undefined does not count."""
     tf32: Switch = True
-    """Multiply float32 matrices and convolve in TF32, with 10 bits of mantissa, on GPUs that support it: faster. The CPU does
-    not; `ddptrain verify` compares without it."""
+    """Multiply float32 matrices and convolve in TF32, with 10 bits of mantissa, on GPUs that support it: faster. CPUs have
+    no TF32; `ddptrain verify` compares without it."""
     channels_last: Switch = True
     """Store images and weights channels-last, faster on CUDA and on the CPU."""
     max_bad_steps: int = Field(default=10, ge=0)

@@ -101,7 +101,9 @@ def _open(world: World, timeout_s: float, store: Any, hosts: tuple[str, ...]) ->
                 ones = torch.ones(1, device=world.device)
                 dist.all_reduce(ones)
                 if int(ones.item()) != world.size:
-                    raise RankFailed(f"rank {world.rank}: the GPUs of {world.size} ranks sum as many ones to {ones.item():g}")
+                    raise RankFailed(
+                        f"rank {world.rank}: an all-reduce of ones over the GPUs of {world.size} ranks gave {ones.item():g}"
+                    )
     except ValueError as e:
         raise RankFailed(f"rank {world.rank}: the process group could not be opened: {e}") from None
 
@@ -122,7 +124,7 @@ def shared_gpu(places: list[tuple[str, str]]) -> str:
     for rank, place in enumerate(places):
         if (first := places.index(place)) < rank:
             return (
-                f"ranks {first} and {rank} would share a GPU of {place[0]} ({place[1]}): start fewer ranks there, or show each "
-                "a GPU of its own by CUDA_VISIBLE_DEVICES"
+                f"ranks {first} and {rank} would share a GPU of {place[0]} ({place[1]}): start fewer ranks there, or give each "
+                "its own GPU through CUDA_VISIBLE_DEVICES"
             )
     return ""

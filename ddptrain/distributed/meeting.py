@@ -51,7 +51,7 @@ def meet(world: World, timeout_s: float, stop: Stop, environ: MutableMapping[str
     store = dist.PrefixStore("ddptrain", store)
     if store.add(f"starts/{world.rank}", 1) > 1 and not hosted:
         raise UserError(
-            f"rank {world.rank} is at MASTER_ADDR={address} MASTER_PORT={port} already: two starts share the place, or two "
+            f"rank {world.rank} is at MASTER_ADDR={address} MASTER_PORT={port} already: two starts share this address, or two "
             f"processes have RANK={world.rank}; give each start a MASTER_PORT of its own and each rank its RANK"
         )
     store.set(f"at/{world.rank}", f"0 0 {host(environ)}")
@@ -65,7 +65,7 @@ def meet(world: World, timeout_s: float, stop: Stop, environ: MutableMapping[str
         try:
             clock.wait(words)
         except SystemExit as e:
-            last_words.leave(store, world.rank, f"ended with status {e.code} before the others had come")
+            last_words.leave(store, world.rank, f"ended with status {e.code} before the others had arrived")
             raise
         except RankFailed:
             raise RankFailed(clock.failure(ranks([r for r, key in keys.items() if not store.check([key])]))) from None
@@ -91,7 +91,7 @@ def _place(environ: Mapping[str, str]) -> tuple[str, int]:
         socket.getaddrinfo(address, int(port))
     except (OSError, UnicodeError):
         raise UserError(
-            f"MASTER_ADDR={address} in the environment is not the name of a machine that is known here; set it to the machine "
+            f"MASTER_ADDR={address} in the environment is not a host name that resolves here; set it to the machine "
             f"of rank 0, or {ALONE}"
         ) from None
     return address, int(port)
@@ -193,7 +193,7 @@ def _absent_hosts(store: Any, here: Sequence[str], environ: Mapping[str, str]) -
         return ""
     present = {store.get(f"at/{r}").decode().split(" ", 2)[2] for r in here}
     absent = [n for n in _hostnames(nodes) if n not in present]
-    return f" (nobody has come from {', '.join(absent)})" if absent else ""
+    return f" (no rank has arrived from {', '.join(absent)})" if absent else ""
 
 
 def place_under_srun(environ: MutableMapping[str, str]) -> None:

@@ -115,7 +115,7 @@ class BadSteps:
                 f"{', '.join(changes)}, or seed={config.seed + 1}"
             )
         return (
-            f"go back to {last}, or to an older checkpoint beside it, with resume={last} and one of {', '.join(changes)}, or "
+            f"resume from {last}, or an older checkpoint beside it, with resume={last} and one of {', '.join(changes)}, or "
             f"seed={config.seed + 1} resume.allow=[seed]"
         )
 

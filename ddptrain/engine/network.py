@@ -43,7 +43,7 @@ def as_called(model: nn.Module, section: NetworkSection) -> nn.Module:
     elif any(isinstance(m, (TorchvisionNetwork, Mask2Former)) for m in model.modules()):
         why = f"is not for {section.name}, whose work depends on the values that it finds; remove it"
     elif any(isinstance(m, SYNC_BATCH_NORMS) for m in model.modules()):
-        why = "is not for model.norm: sync, which talks to the other ranks in between; take another norm"
+        why = "is not for model.norm: sync, which communicates with the other ranks in between; use another norm"
     if why:
         raise UserError(f"model.compile: {why}")
     # one code for several shapes would make the bits depend on which came first

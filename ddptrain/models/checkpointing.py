@@ -41,7 +41,7 @@ def checkpoint_stages(model: nn.Module, name: str) -> None:
     stages = list(_stages(model))
     if not stages:
         raise UserError(
-            f"model.checkpointing: {name} has no stages that can be computed again; take yolo with its own backbone, a "
+            f"model.checkpointing: {name} has no stages that can be computed again; use yolo with its own backbone, a "
             "ResNet or mask2former, or lower train.micro_batch"
         )
     for stage in stages:

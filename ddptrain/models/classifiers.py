@@ -157,7 +157,7 @@ def _refuse_size(name: str, image_size: int, weights: Any) -> None:
     if image_size < least:
         raise UserError(
             f"model: {name} takes images of {least} pixels or more, data.image_size is {image_size}; set "
-            f"data.image_size={least}, or take another network"
+            f"data.image_size={least}, or use another network"
         )
     if name.startswith("vit_") and weights is not None and image_size != weights.meta["min_size"][0]:
         only = weights.meta["min_size"][0]

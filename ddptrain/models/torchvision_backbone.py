@@ -49,7 +49,7 @@ class TorchvisionBackbone(nn.Module):
         super().__init__()
         if norm in ("group", "none"):
             raise UserError(
-                f"model.norm: {norm} is for the own backbone; with model.backbone: {name} use batch, sync or frozen"
+                f"model.norm: {norm} is for the package's own backbone; with model.backbone: {name} use batch, sync or frozen"
             )
         known = tv.list_models(module=tv)
         if name not in known:
@@ -82,7 +82,7 @@ def _feature_nodes(model: nn.Module, name: str, strides: tuple[int, ...]) -> tup
     A module stands for its last operation; of all modules that end at a stride, the last one of the outermost level
     is taken: a whole stage rather than a layer inside the next stage.
     """
-    advice = f"take a convolutional model with strides {list(strides)}, such as resnet18"
+    advice = f"use a convolutional model with strides {list(strides)}, such as resnet18"
     try:
         with redirect_stderr(StringIO()):  # fx prints the traced code of a model that fails
             names, outputs = _probe(model)

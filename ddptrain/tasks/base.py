@@ -211,7 +211,7 @@ class Task(ABC):
             UserError: the datasets do not name their classes, or no class is left.
         """
         if not self.config.classes:
-            raise UserError(f"classes: auto is not for {self.config.task}, a task of your own; list the classes")
+            raise UserError(f"classes: auto is not supported by {self.config.task}, a task of your own; list the classes")
         return self
 
 

@@ -49,8 +49,8 @@ def _samples(task: Task) -> dict[str, tuple[ImageSamples[Any], list[str]]]:
     for part, samples, datasets in (("train", task.train, data.train), ("val", task.val_samples, data.val)):
         if not isinstance(samples, ImageSamples):
             raise UserError(
-                f"data.cache: {type(samples).__name__} of {task.config.task} is no ImageSamples, of which alone it is "
-                "known what they read; set data.cache=none"
+                f"data.cache: {type(samples).__name__} of {task.config.task} is not an ImageSamples, the "
+                "only kind that can be cached; set data.cache=none"
             )
         found[part] = (samples, [d.name for d in datasets])
     return found

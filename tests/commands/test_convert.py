@@ -224,7 +224,7 @@ def test_uavdt_through_another_format(uavdt: DetectionDataset, tmp_path: Path, t
 
 
 def test_uavdt_cannot_hold_a_class_of_what_is_ignored(tmp_path: Path, data_root: Path) -> None:
-    with pytest.raises(UserError, match=r"uavdt has no class .*aeroplane.*; it knows car, truck, bus"):
+    with pytest.raises(UserError, match=r"uavdt has no class .*aeroplane.*; its classes are car, truck, bus"):
         convert("coco", "uavdt", data_root / "multiformat100", tmp_path / "out", **{
             "annotations": "gts/coco_format_v1/instances_default.json", "images": "images",
         })  # fmt: skip

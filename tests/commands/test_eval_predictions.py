@@ -1,4 +1,4 @@
-"""Anyone's predictions against any form of the truth: one and the same AP; and what is wrong with them is said in a line."""
+"""Predictions of any detector against any form of the truth: one and the same AP; and what is wrong with them is said in a line."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_two_ranks_with_one_number_are_distinguished() -> None:
     while not any("UserError" in t.text for t in twice) and time.monotonic() < until:
         time.sleep(0.05)
     text = "".join(t.text for t in twice)
-    assert f"UserError: rank 1 is at MASTER_ADDR=127.0.0.1 MASTER_PORT={port} already: two starts share the place" in text
+    assert f"UserError: rank 1 is at MASTER_ADDR=127.0.0.1 MASTER_PORT={port} already: two starts share this address" in text
     for ranks in (first, *twice):
         ranks.processes[0].kill()
 

@@ -28,8 +28,8 @@ sys.exit(preflight.main(Plan("", (), nnodes=2, check=True), Path(sys.argv[1])))
 @pytest.mark.parametrize(
     ("part", "status", "words"),
     [
-        ("check_machine", preflight.BAD_NODE, "pre-flight: bad machine: its test did not end within 1 s"),
-        ("all_reduce", 1, "pre-flight: the all-reduce over 2 machines did not end within 2 s"),
+        ("check_machine", preflight.BAD_NODE, "pre-flight: bad machine: its test did not finish within 1 s"),
+        ("all_reduce", 1, "pre-flight: the all-reduce over 2 machines did not finish within 2 s"),
     ],
 )
 def test_a_test_that_hangs_ends_with_a_message(tmp_path: Path, part: str, status: int, words: str) -> None:
@@ -39,7 +39,7 @@ def test_a_test_that_hangs_ends_with_a_message(tmp_path: Path, part: str, status
         [sys.executable, "-c", HANGS.format(part=part), str(report)], capture_output=True, text=True, timeout=30
     )
     assert (done.returncode, done.stdout.strip()) == (status, f"[{node_name()}] {words}")
-    bad = "its test did not end within 1 s" if part == "check_machine" else "passed"
+    bad = "its test did not finish within 1 s" if part == "check_machine" else "passed"
     assert json.loads(report.read_text()) == {"node": node_name(), "check": bad}
 
 
@@ -48,7 +48,7 @@ def test_the_agent_leaves_a_test_behind_that_no_signal_ends(tmp_path: Path, monk
     agent = Agent(Plan("", ()), tmp_path / "agent.json")
     hanging = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     assert agent._end_of(hanging) == preflight.BAD_NODE
-    assert json.loads((tmp_path / "agent.json").read_text())["check"] == "its test did not end within 0.2 s"
+    assert json.loads((tmp_path / "agent.json").read_text())["check"] == "its test did not finish within 0.2 s"
     assert hanging.wait(10)
 
 

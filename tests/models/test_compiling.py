@@ -89,7 +89,7 @@ SSD = "model={name: ssdlite320_mobilenet_v3_large}"
     ("task", "overrides", "why"),
     [
         ("detection", ("model.checkpointing=true",), "is not for model.checkpointing; keep one of them"),
-        ("detection", ("model.norm=sync",), "is not for model.norm: sync, .*; take another norm"),
+        ("detection", ("model.norm=sync",), "is not for model.norm: sync, .*; use another norm"),
         ("detection", (SSD, "data.allow_missing_annotations=true"), "is not for ssdlite.*; remove it"),
     ],
 )

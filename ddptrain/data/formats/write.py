@@ -81,7 +81,7 @@ def _categories(table: AnnotationTable, known: tuple[str, ...], fmt: str) -> lis
     used = set(np.unique(table.labels[table.labels >= 0]).tolist())
     unknown = [n for i, n in enumerate(table.names) if i in used and n not in known]
     if unknown:
-        raise UserError(f"{table.name}: {fmt} has no class {', '.join(unknown)}; it knows {', '.join(known)}")
+        raise UserError(f"{table.name}: {fmt} has no class {', '.join(unknown)}; its classes are {', '.join(known)}")
     return [known.index(n) + 1 if n in known else 0 for n in table.names]
 
 

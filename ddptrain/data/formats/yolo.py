@@ -65,7 +65,7 @@ def image_sources(config: DatasetConfig, root: Path, data: DataYaml | None, faul
         usual = (split / "images", root / "images" / config.split, root / f"{config.split}.txt")
         existing = [source for source in usual if source.exists()]
         for other in existing[1:]:
-            faults.note(f"{existing[0]} is read, and not {other}; set images to that if it is meant")
+            faults.note(f"{existing[0]} is read, and not {other}; set images to that if it is intended")
         if existing:
             return existing[:1]
     raise no_split(config, [*splits, *_split_folders(root)])

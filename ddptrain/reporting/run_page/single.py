@@ -112,7 +112,7 @@ def _hardware(run: RunFacts) -> str:
 
 def _results(run: RunFacts) -> str:
     if not run.metrics:
-        return html.paragraph("There was no evaluation yet.", "quiet")
+        return html.paragraph("There has been no evaluation yet.", "quiet")
     findings = run.findings
     if findings is not None and findings.about:
         which = f"the {findings.about.get('weights', '')} weights, of step {findings.about.get('step', '?')}"
@@ -149,7 +149,7 @@ def _time(run: RunFacts) -> str:
     out = [html.side_by_side([html.one(chart, run.report) for chart in charts])] if charts else []
     out += [html.paragraph(title), html.numbers(table)] if table is not None else []
     if table is None and out:
-        out.append(html.paragraph("monitor.profile=20 adds a table of what each part of a step takes.", "quiet"))
+        out.append(html.paragraph("monitor.profile=20 adds a table of the time that each part of a step takes.", "quiet"))
     return "\n".join(out)
 
 
@@ -218,7 +218,7 @@ def _commands(run: RunFacts) -> Iterator[str]:
     name, folder = _name(run), shlex.quote(str(run.folder))
     ranks = f" --nproc {last['ranks']}" if last.get("ranks", 1) > 1 and last.get("ranks") == last.get("ranks_here") else ""
     again = f"{name}-again"
-    yield f"ddptrain train {folder}/config.yaml {shlex.quote(f'name={again}')} resume=null{ranks}  # from what it became"
+    yield f"ddptrain train {folder}/config.yaml {shlex.quote(f'name={again}')} resume=null{ranks}  # from the resolved config"
     yield f"ddptrain eval {folder}"
     other = run.folder.parent / again
     yield f"ddptrain diff {folder} {shlex.quote(str(other))}  # equal to the last bit on the same device with the same versions"

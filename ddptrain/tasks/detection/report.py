@@ -69,7 +69,7 @@ class DetectionReport:
         if self.mean is not None:
             save_confidence_curves(folder / "confidence_curves.png", {c: curve for c, curve, _ in shown}, self.mean)
         matrix = curves.confusion(m, self.threshold)
-        title = f"boxes from confidence {self.threshold:.2f} on, IoU 0.5"
+        title = f"boxes with confidence ≥ {self.threshold:.2f}, IoU 0.5"
         report.confusion(folder / "confusion_matrix.png", matrix, [*classes, "background"], title=title)
         judged = m.result[0, 0] >= 0
         figures.reliability(folder / "calibration.png", *curves.calibration(m.score[judged], m.result[0, 0, judged] == 1))
@@ -85,7 +85,7 @@ class DetectionReport:
     def _panel(self, title: str, points: dict[str, curves.Point]) -> Panel:
         groups = [(name, counted(p.truths, "object")) for name, p in points.items()]
         series = {key: [getattr(p, key.lower()) for p in points.values()] for key in ("precision", "recall", "F1")}
-        return Panel(f"{title}, from confidence {self.threshold:.2f} on", groups, series)
+        return Panel(f"{title}, confidence ≥ {self.threshold:.2f}", groups, series)
 
     def by_size(self) -> dict[str, curves.Point]:
         """At the best confidence: recall of the objects of each size, and precision of the detections of that size."""

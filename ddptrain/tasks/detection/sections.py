@@ -43,7 +43,7 @@ def _sizes(found: DetectionReport) -> Iterator[Part]:
         for (name, p), area in zip(points.items(), names)
     ]
     columns = ("size", "area", "objects", "AP", "precision", "recall", "F1")
-    yield Numbers(columns, rows, f"by size, from confidence {found.threshold:.2f} on", bars=("AP",))
+    yield Numbers(columns, rows, f"by size, confidence ≥ {found.threshold:.2f}", bars=("AP",))
     yield _bars("by size", points)
     if len(found.outcome.datasets) > 1:
         yield _bars("by dataset", found.by_dataset())
@@ -74,7 +74,7 @@ def _confidence(found: DetectionReport) -> Iterator[Part]:
 
 def _matrix(found: DetectionReport) -> Matrix:
     counts = curves.confusion(found.matches, found.threshold)
-    title = f"boxes from confidence {found.threshold:.2f} on, IoU 0.5"
+    title = f"boxes with confidence ≥ {found.threshold:.2f}, IoU 0.5"
     return Matrix(title, [*found.outcome.classes, "background"], counts.tolist())
 
 

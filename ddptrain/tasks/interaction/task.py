@@ -87,7 +87,7 @@ class InteractionTask(LogitsTask):
         unlabelled = int((~people.labelled).sum())
         if unlabelled == len(people):
             raise UserError(
-                f"{data.config.name}: none of its {counted(len(people), 'frame')} says who interacts, neither by "
+                f"{data.config.name}: none of its {counted(len(people), 'frame')} says who interacts, neither through "
                 "H-interaction nor by social_group; learn from labels_2d_activity_social_stitched"
             )
         if not len(pairs):

@@ -21,7 +21,7 @@ LISTED = 30
 def segmentation_sections(
     matrix: np.ndarray, confidences: Confidences, ranked: Sequence[tuple[str, str, float]], classes: Sequence[str]
 ) -> list[Section]:
-    """Curves, what is taken for what, and the worst images.
+    """Curves, what is confused with what, and the worst images.
 
     Args:
         matrix: int64 `[C, C]`: pixels by true and predicted class.
@@ -55,8 +55,9 @@ def _confidence(found: Confidences, classes: Sequence[str]) -> Iterator[Part]:
         return
     known = sum(c.truths > 0 for c in curves)
     yield Text(
-        f"A pixel counts for every class that is at least so probable there, in steps of {1 / STEPS:g}. The dashed line is at "
-        f"confidence {mean.threshold:.2f}, where the mean F1 is highest. The calibration is that of the most probable classes."
+        f"A pixel counts for every class that is at least that probable there, in steps of {1 / STEPS:g}. The dashed line is "
+        f"at confidence {mean.threshold:.2f}, where the mean F1 is highest. "
+        "The calibration is that of the most probable classes."
         + (f" The {DRAWN} classes with the most pixels are drawn." if known > DRAWN else "")
     )
     yield from confidence_charts(classes, curves, mean)

@@ -72,7 +72,7 @@ class SegmentationView(TableView):
         ]
 
     def sections(self, predictions: Predictions, outcome: Outcome | None) -> Sequence[Section]:
-        """Curves, what is taken for what, and the worst images."""
+        """Curves, what is confused with what, and the worst images."""
         assert outcome is not None
         name = self.names(outcome)
         ranked = [(outcome.datasets[key.dataset], name(key), value) for key, value in self._ranked(predictions).items()]

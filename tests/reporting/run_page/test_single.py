@@ -116,7 +116,7 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     ):
         (run / name).unlink()
     text = Reader(write_page(run).read_text()).text
-    assert "There was no evaluation yet." in text
+    assert "There has been no evaluation yet." in text
     assert "what differs from the defaults" in text
 
 
