@@ -22,7 +22,7 @@ from ddptrain.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 HOLE = "\0"
-"""What stands in a string that is filled in when it is told."""
+"""Stands for what is filled in when a message is printed."""
 KEY = re.compile(
     rf"(?<![\w./])([a-z_]+(?:\.(?:[a-z_0-9]+|{HOLE}))+)(?![\w/(])(?:=(\[[^\]]*\]|[^\s,;)]+(?:(?:, \w+)* or \w+)?))?"
 )

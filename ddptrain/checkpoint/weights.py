@@ -31,7 +31,7 @@ def load_initial(model: nn.Module, source: Path, classes: Sequence[str], strict:
         strict: refuse a start that leaves anything out.
 
     Returns:
-        Lines for the log about what was taken, made new and left out.
+        Lines for the log about what was loaded, initialized and left out.
 
     Raises:
         UserError: there is no such checkpoint, or it has another architecture; names the tensors that do not fit.
@@ -74,7 +74,7 @@ def load_initial(model: nn.Module, source: Path, classes: Sequence[str], strict:
         sum(k not in b or a[k].shape != b[k].shape for k in a) for a, b in ((ours_else, theirs_else), (theirs_else, ours_else))
     )
     others = _differences(theirs_else, ours_else)
-    return lines + ([f"init_from: {new} other tensors initialized, {left} left: {others}"] if others else [])
+    return lines + ([f"init_from: {new} other tensors initialized, {left} left out: {others}"] if others else [])
 
 
 class Fit(NamedTuple):
@@ -133,9 +133,9 @@ def _rows(other: Tensor, own: Tensor, layout: Layout, old: Sequence[str], new: S
 
 def _by_class(old: Sequence[str], new: Sequence[str]) -> str:
     groups = {
-        "taken by name": [c for c in new if c in old],
-        "made new": [c for c in new if c not in old],
-        "left": [c for c in old if c not in new],
+        "copied by name": [c for c in new if c in old],
+        "initialized": [c for c in new if c not in old],
+        "left out": [c for c in old if c not in new],
     }
     return "; ".join(f"{what}: {len(names)} ({first_few(names, most=20)})" for what, names in groups.items() if names)
 

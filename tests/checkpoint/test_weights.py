@@ -141,9 +141,9 @@ def test_class_rows_are_taken_by_name(name: str, tmp_path: Path) -> None:
             assert torch.equal(ours[:, layout.before + i], there), (key, c)
         if layout.after:
             assert torch.equal(ours[:, -1], theirs[:, -1])
-    assert "tensors taken whole" in lines[0]
+    assert "tensors loaded whole" in lines[0]
     assert lines[1:] == [
-        "init_from: classes: taken by name: 2 (bus, person); made new: 2 (kite, van); left: 1 (car)",
+        "init_from: classes: copied by name: 2 (bus, person); initialized: 2 (kite, van); left out: 1 (car)",
     ]
 
 
@@ -175,7 +175,7 @@ def test_a_run_of_other_classes_starts_from_a_run_and_says_how(config: Path, tmp
     train(1, config, "name=first", "train.steps=1")
     other = ("name=second", "classes=[pedestrian, car, bus, van]", f"init_from={tmp_path}/first", "train.steps=1")
     text = train(1, config, *other)
-    assert "init_from: classes: taken by name: 3 (pedestrian, car, bus); made new: 1 (van)" in text
+    assert "init_from: classes: copied by name: 3 (pedestrian, car, bus); initialized: 1 (van)" in text
     text = train(1, config, "name=third", *other[1:], "init_strict=true", expect=2)
     assert "its classes are car, bus, pedestrian, those of this run pedestrian, car, bus, van; make them the same" in text
 

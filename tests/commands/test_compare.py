@@ -74,7 +74,7 @@ def test_what_cannot_be_compared_is_reported_in_one_line(tmp_path: Path, capsys:
         "different datasets: city and town": replace(base, datasets=("town",)),
         "the first that only one has: 0.jpg": replace(base, images=("new.jpg", *base.images[1:])),
         "the same images with different labels": replace(base, matches=moved),
-        "no truth to find": empty,
+        "no ground truth": empty,
     }
     a = run(tmp_path / "a", base)
     for i, (words, other) in enumerate(others.items()):

@@ -1,4 +1,5 @@
-"""Predictions of any detector against any form of the truth: one and the same AP; and what is wrong with them is said in a line."""
+"""Predictions of any detector in any form against any form of the truth: the same AP; and what is wrong with them is reported
+in one line."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_weights(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", str(run), "--weights", "nix.pt"]) == 2
     assert "nix.pt: no such checkpoint" in capfd.readouterr().err
     assert main(["eval", str(run / "checkpoints/best.pt"), "--weights", "last"]) == 2
-    assert "best.pt is a checkpoint already; name its run folder" in capfd.readouterr().err
+    assert "best.pt is already a checkpoint; give its run folder" in capfd.readouterr().err
 
 
 def test_json_into_a_file_before_or_behind_the_run(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,7 @@ def test_verdicts_are_those_of_compare(two: tuple[Path, Path], tmp_path: Path, c
 def test_mistakes_are_one_line(two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     one, second = map(str, two)
     for words, line in (
-        ([one, second, "eval.batch=1"], "eval.batch=1: 2 runs cannot be changed"),
+        ([one, second, "eval.batch=1"], "eval.batch=1: 2 runs cannot take an override"),
         ([one, one], "a run is given twice"),
         ([one, str(two[0] / "checkpoints")], "no config.yaml in it; name a run folder"),
     ):

@@ -1,4 +1,4 @@
-"""How a run ends of which one rank cannot go on: everyone is gone soon, and says who was to blame."""
+"""How a run ends when one rank cannot continue: all others end soon, and name the rank at fault."""
 
 from __future__ import annotations
 

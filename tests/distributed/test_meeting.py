@@ -82,7 +82,7 @@ def test_a_rank_that_nobody_joins_ends_after_its_time() -> None:
         ({"MASTER_ADDR": ""}, "RANK=0 and WORLD_SIZE=2 are set in the environment and MASTER_ADDR is not; `unset RANK"),
         (
             {"MASTER_ADDR": "old.invalid"},
-            "MASTER_ADDR=old.invalid in the environment is not the name of a machine that is",
+            "MASTER_ADDR=old.invalid in the environment is not a host name that resolves here",
         ),
     ],
 )

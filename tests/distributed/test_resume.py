@@ -1,4 +1,4 @@
-"""A run that was stopped or killed anywhere, and went on, ends bit-equal to one that was left alone."""
+"""A run that was stopped or killed anywhere, and resumed, ends bit-equal to one that was left alone."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_run_of_any_task_resumes_as_if_never_interrupted(small_config: Callabl
 def test_a_run_folder_is_never_overwritten_and_another_run_never_resumed(config: Path, tmp_path: Path) -> None:
     train(1, config, "train.steps=2")
     before = sorted(p.name for p in (tmp_path / "run").rglob("*"))
-    assert "this run exists" in train(1, config, "train.steps=2", expect=2)
+    assert "this run already exists" in train(1, config, "train.steps=2", expect=2)
     text = train(1, config, "train.steps=4", "train.global_batch=24", "resume=auto", expect=2)
     assert "global_batch differ" in text
     assert "resume.allow=[global_batch]" in text

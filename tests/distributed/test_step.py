@@ -161,7 +161,7 @@ def test_a_skipped_step_leaves_no_trace(
 
 
 def test_a_first_step_that_a_device_skips_leaves_no_momentum(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's fused SGD would then go on from memory that nobody has written."""
+    """torch's fused SGD would then continue from uninitialized memory."""
     monkeypatch.setattr(step_module, "device_decides", lambda *known: True)
     good, bad = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([0.1, math.nan, 0.3, 0.4])
     weights = []

@@ -1,4 +1,4 @@
-"""A run that goes on says what is other than before: keys, what follows for its statistics, and where it found nothing."""
+"""A resumed run reports what has changed: keys, what follows for its statistics, and where it found nothing."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_replaced_training_data_are_refused(small_data: Callable[[str], Path], t
     assert main([*again, "resume.allow=[datasets]"]) == 0
     output = capsys.readouterr().out
     assert "train shapes: 1 of 27 images added (train/square/30.png), 1 of 27 images removed (train/disc/3.png)" in output
-    assert "val shapes: 1 of 16 images removed (val/disc/0.png): metrics from here on" in output
+    assert "val shapes: 1 of 16 images removed (val/disc/0.png): metrics, and so the best checkpoint" in output
 
 
 def test_evaluating_other_data_is_reported(small_data: Callable[[str], Path], tmp_path: Path, capsys: Capture) -> None:

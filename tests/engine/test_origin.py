@@ -1,4 +1,4 @@
-"""Where a run starts: never anew in silence where it had checkpoints, and as was asked at first until it has its own."""
+"""Where a run starts: never silently over again where it had checkpoints, and as was asked at first until it has its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the bits of weights depend on is in every checkpoint and in the summary, and a run that goes on elsewhere says so."""
+"""What the bits of weights depend on is in every checkpoint and in the summary, and a run that resumes elsewhere reports it."""
 
 from __future__ import annotations
 

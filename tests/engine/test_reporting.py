@@ -38,7 +38,7 @@ def test_the_first_steps_are_reported_with_time_and_memory_also_after_a_resume(
 
 
 def test_losses_of_training_and_validation_and_the_rate_are_in_the_history(config: Path, tmp_path: Path) -> None:
-    """The same on one rank and on two, and in a run that goes on under another name. Other tasks: tests/distributed."""
+    """The same on one rank and on two, and in a run that continues under another name. Other tasks: tests/distributed."""
     run = ("train.steps=6", "eval.every_steps=2", "checkpoint.every_steps=1", "checkpoint.keep_last=9", "model.norm=none")
     train(1, config, "name=one", *run)
     train(2, config, "name=two", "train.micro_batch=6", "eval.batch=12", *run)

@@ -258,7 +258,7 @@ def test_a_file_stands_in_place_of_the_folder(tmp_path: Path) -> None:
     run.folder.write_text("in the way")
     run.save(20)
     run.must_have_failed("Not a directory")
-    with pytest.raises(UserError, match=r"cannot hold checkpoints \(File exists\)"):
+    with pytest.raises(UserError, match=r"checkpoints cannot be written there \(File exists\)"):
         CheckpointWriter(run.folder, 1, None, pytest.fail)
 
 

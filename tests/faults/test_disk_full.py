@@ -1,4 +1,4 @@
-"""A disk on which nothing more can be written: training continues, says so, and does not end as if all were well."""
+"""A disk on which nothing more can be written: training continues, reports it, and does not end as if all were well."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ class PrivateSlurm:
         self._start("slurmd", "-D", "-N", node)
 
     def cut_off(self, node: str) -> None:
-        """Lose a node without a word, as if its plug were pulled: its daemon and all that it started are killed."""
+        """Lose a node silently, as if its plug were pulled: its daemon and all that it started are killed."""
         self._daemons[node].kill()
         self._daemons[node].wait()
         work, keepers = [], set()

@@ -1,4 +1,4 @@
-"""The moving average follows its formula, in float32, and goes on from a saved state bit by bit."""
+"""The moving average follows its formula, in float32, and resumes from a saved state bit by bit."""
 
 from __future__ import annotations
 

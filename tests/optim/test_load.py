@@ -1,4 +1,4 @@
-"""What an optimizer has learned goes on, however its parameters lie in memory now."""
+"""An optimizer's state is kept at a resume, however its parameters lie in memory now."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_where_a_fused_optimizer_counts_its_steps_is_its_own_affair() -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_resume_with_another_memory_format_changes_nothing(name: str) -> None:
-    """The fused ones took a channels-last moment for one in rows, without a word."""
+    """The fused ones silently took a channels-last moment for one in rows."""
     config, layouts = OptimizerConfig(name=name), (torch.channels_last, torch.contiguous_format)
     torch.manual_seed(0)
     first = nn.Conv2d(4, 3, 3).to(memory_format=layouts[0])

@@ -1,4 +1,4 @@
-"""The plateau schedule lowers the rate when torch's would, and its state is all there is to go on from."""
+"""The plateau schedule lowers the rate when torch's would, and its state is all that a resume needs."""
 
 from __future__ import annotations
 

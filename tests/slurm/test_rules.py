@@ -69,7 +69,7 @@ def test_two_nodes_train(slurm: Jobs, calm: str, monkeypatch: pytest.MonkeyPatch
 
 
 def went_on(job: Submitted, calm: str, times: int = 1) -> None:
-    """The job stopped, all ranks after the same step, and went on from exactly there to the calm run's weights."""
+    """The job stopped, all ranks after the same step, and resumed from exactly there to the undisturbed run's weights."""
     assert job.end() == ("COMPLETED", times), job.log
     assert job.weights == calm
     stops = re.findall(r"stopped rank=\d step=(\d+)", job.log)

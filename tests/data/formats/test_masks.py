@@ -224,7 +224,7 @@ def broken_image(root: Path) -> None:
         (other_size, "masks/train/b.png: size mismatch: 3 x 4 pixels, its image has 4 x 3", 1),
         (no_mask, "images/train/b.jpg: image without label: no mask .*masks/train/b.png", 1),
         (no_image, "masks/train/b.png: label without image: no image", 1),
-        (sixteen_bits, r"masks/train/b.png: unreadable label: 16-bit or wider .*one 8-bit class index a pixel", 1),
+        (sixteen_bits, r"masks/train/b.png: unreadable label: 16-bit or wider .*one 8-bit class index per pixel", 1),
         (colours, r"masks/train/b.png: unreadable label: a colour image \(RGB\)", 1),
         (colours, "whose channels are equal: save one of them", 1),
         (lossy, "masks/train/b.jpg: unreadable label: a JPEG, which does not keep the values", 1),

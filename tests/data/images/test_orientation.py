@@ -254,4 +254,4 @@ def test_a_conversion_reads_either_way(tmp_path: Path, capsys: pytest.CaptureFix
         out = tmp_path / exif
         assert main(["convert", "--from", "yolo", "--to", "csv", str(tmp_path / "y"), str(out), *names, "--exif", exif]) == 0
         assert (out / "train.csv").read_text().splitlines()[1] == box
-        assert (f"read {out} with exif: ignore, too" in capsys.readouterr().out) == (exif == "ignore")
+        assert (f"read {out} with exif: ignore as well" in capsys.readouterr().out) == (exif == "ignore")

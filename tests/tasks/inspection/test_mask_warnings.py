@@ -1,4 +1,4 @@
-"""Masks whose values do not mean what the config takes them for: told with the values, their shares and the ways out."""
+"""Masks whose values do not mean what the config takes them for: reported with the values, their shares and the ways out."""
 
 from __future__ import annotations
 

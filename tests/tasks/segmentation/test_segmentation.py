@@ -161,7 +161,7 @@ def test_check_reports_pixels_by_class_and_faults(
         (["loss={cross_entropy: 0}"], "loss.cross_entropy: it and dice are both 0"),
         (
             ["model={name: mask2former, weights: w, hidden: 64}", MASKS],
-            "hidden: the folder of weights decides the architecture",
+            "hidden: the folder of weights determines the architecture",
         ),
         (["loss.class_weights=[1, 2]"], "loss.class_weights: give one number ≥ 0 for each of the 3 classes"),
     ],
