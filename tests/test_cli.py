@@ -208,7 +208,7 @@ def test_a_reader_that_leaves_early_is_not_an_error() -> None:
 
 
 def test_a_library_loss_without_ignore_regions_is_reported(config: Path) -> None:
-    words = "learns what is in ignore regions and crowds as background"
+    words = "learns objects in ignore regions and crowds as background"
     library = ["model={name: ssdlite320_mobilenet_v3_large}", "data.allow_missing_annotations=true"]
     assert sum(words in note for note in build_task(load_config(config, library)).notes) == 1
     assert not any(words in note for note in build_task(load_config(config)).notes)

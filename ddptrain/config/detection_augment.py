@@ -17,8 +17,8 @@ class DetectionAugment(MixingAugment):
     mosaic9: float = Field(default=0.0, ge=0, le=1)
     """Probability that nine images are put together, each half as large as in a mosaic of four; with `mosaic` 1 at most."""
     copy_paste: float = Field(default=0.0, ge=0, le=1)
-    """Probability that some of an image's own small objects (below 32² pixels of the network's input) are pasted once more,
-    box by box, at free places of the image."""
+    """Probability that some of an image's own small objects (below 32² pixels of the network's input) are pasted a second
+    time, box by box, at free places of the image."""
     copy_paste_objects: int = Field(default=5, ge=1, le=100)
     """Largest number of objects that are pasted into an image; the number is drawn from 1 to this."""
 

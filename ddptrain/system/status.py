@@ -11,7 +11,7 @@ Exit statuses:
                     saved checkpoint: a rank that ends with anything else is restarted by torchrun and fails the job,
                     so there the launcher reads `status.json` and turns `stopped` into 75 itself
     1   FAILED      an error, or the last checkpoint could not be written
-    2   USER_ERROR  a mistake of the user, reported in one line
+    2   USER_ERROR  a user error, reported in one line
     75  STOPPED     a signal ended the run early and a checkpoint is saved: try again later (EX_TEMPFAIL of sysexits.h)
     128+n           a second signal n ended the process at once, without a save
 """

@@ -82,7 +82,7 @@ class DetectionTask(TableTask):
         self._refuse_missing(train)
         self.accept(train, self.val_sets)
         if not self.detector.partial_labels and any((s.table.ignore | s.table.crowd).any() for s in train):
-            self.notes.append(f"warning: {config.model.name} learns what is in ignore regions and crowds as background")
+            self.notes.append(f"warning: {config.model.name} learns objects in ignore regions and crowds as background")
         tiles = self.tiles(train, cut_boxes)
         used = [s for s in train if s.used]
         sides = [sides_in_network(s.table, config.data.image_size, cut) for s, cut in zip(train, tiles) if s.used]
