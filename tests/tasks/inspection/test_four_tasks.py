@@ -145,7 +145,10 @@ def test_a_task_of_the_users_own_says_that_it_is_not_inspected(
     assert "warning: own_unread:Mine: a task of your own has no inspection" in out
     assert "error: nothing to read" in out
     assert main(["check", str(tmp_path / "run.yaml"), "classes=auto", "--out", str(tmp_path / "c.html")]) == 1
-    assert "error: classes: auto is not for own_unread:Mine, a task of your own; list the classes" in capsys.readouterr().out
+    assert (
+        "error: classes: auto is not supported by own_unread:Mine, a task of your own; list the classes"
+        in capsys.readouterr().out
+    )
 
 
 def test_one_image_and_several_are_reported_in_sentences() -> None:
