@@ -135,7 +135,7 @@ def test_cancel_waits_for_a_slow_save(code: Path, tmp_path: Path, monkeypatch: p
         assert "saves" in control.cancel(job.id)
         assert job.end() == ("CANCELLED", 0), job.log
         assert job.status == "stopped"
-        assert "ended already (CANCELLED)" in control.cancel(job.id)
+        assert "already ended (CANCELLED)" in control.cancel(job.id)
         slow = place.gloo("slow", nodes=1, run={"steps": 1000, "save_s": 600, "every": 1000}).training()
         own.run("scontrol", "requeue", slow.id)
         slow.until("start 1 of job")
