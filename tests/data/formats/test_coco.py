@@ -173,7 +173,7 @@ def test_an_image_left_out_takes_its_boxes_into_a_count(
 @pytest.mark.parametrize(
     ("categories", "words"),
     [
-        ([*CATEGORIES, {"id": 1, "name": "van"}], "categories[2]: malformed row: id 1 is that of 'car', too"),
+        ([*CATEGORIES, {"id": 1, "name": "van"}], "categories[2]: malformed row: id 1 is also that of 'car'"),
         ([*CATEGORIES, {"id": "1", "name": "van"}], "ids of categories are partly numbers and partly texts"),
         ([*CATEGORIES, {"id": 3, "name": 4}], "categories[2]: malformed row: name is 4; must be a non-empty line of text"),
         ([*CATEGORIES, "van"], "categories[2]: malformed row: the entry is 'van'; must be a mapping"),
