@@ -40,6 +40,16 @@ def test_addresses_elsewhere_are_whole(page: Path) -> None:
         assert parts.scheme == "https", address
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_whole(page: Path) -> None:
+    """Each has a line below its head, and as many cells in each row; a row that stands alone would be shown as text."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        rows = table.splitlines()
+        assert re.fullmatch(r"\|[ |:-]+\|", "".join(rows[1:2])), rows[0]
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1, rows[0]
+
+
 @PRESENT
 def test_files_and_modules_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

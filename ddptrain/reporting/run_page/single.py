@@ -209,9 +209,8 @@ def _commands(run: RunFacts) -> Iterator[str]:
     record, last = run.record, run.starts[-1] if run.starts else {}
     if record.get("commit"):
         yield f"git checkout {record['commit']}  # ddptrain {record.get('code', '')}"
-    packages = {"torch": "torch", "torchvision": "torchvision", "numpy": "numpy", "opencv": "opencv-python"}
     if record:
-        yield "pip install " + " ".join(f"{package}=={record[name]}" for name, package in packages.items() if name in record)
+        yield install_command(record)
     if run.starts and run.starts[0].get("command"):
         first = run.starts[0]
         yield f"cd {shlex.quote(first['folder'])} && {first['command']}  # as it was typed"
@@ -222,6 +221,16 @@ def _commands(run: RunFacts) -> Iterator[str]:
     yield f"ddptrain eval {folder}"
     other = run.folder.parent / again
     yield f"ddptrain diff {folder} {shlex.quote(str(other))}  # equal to the last bit on the same device with the same versions"
+
+
+def install_command(record: Mapping[str, Any]) -> str:
+    """The command that installs the versions of a record. A build of torch (`2.9.0+cpu`) is in no registry but PyTorch's own;
+    packages of OpenCV have a fourth number, which the library does not tell."""
+    packages = {"torch": "torch", "torchvision": "torchvision", "numpy": "numpy", "opencv": "opencv-python"}
+    wanted = [f"{package}=={str(record[name]).split('+')[0]}" for name, package in packages.items() if name in record]
+    builds = re.findall(r"\+(cpu|xpu|cu\d+|rocm[\d.]+)$", str(record.get("torch", "")))
+    index = [f"--extra-index-url https://download.pytorch.org/whl/{build}" for build in builds]
+    return " ".join(["pip install", *(f"'{each}.*'" if each.startswith("opencv") else each for each in wanted), *index])
 
 
 def _all_numbers(run: RunFacts) -> str:

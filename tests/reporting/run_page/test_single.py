@@ -14,7 +14,7 @@ from written_run import EVIL, FILE, SET, write_run
 from ddptrain.errors import UserError
 from ddptrain.reporting.run_page.findings import Findings, write_findings
 from ddptrain.reporting.run_page.parts import Chart, Line, Matrix, Picture, Section
-from ddptrain.reporting.run_page.single import write_page
+from ddptrain.reporting.run_page.single import install_command, write_page
 
 VOID = ("meta", "img", "br", "hr", "link", "input")
 
@@ -76,6 +76,14 @@ def test_it_says_what_the_folder_holds(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert words in text, words
     assert "image_size: " not in text  # what is not in the file is the default, and does not differ
+
+
+def test_the_command_that_installs_asks_for_what_registries_have() -> None:
+    """No registry has `2.9.0+cpu`, nor an OpenCV of three numbers."""
+    record = {"torch": "2.9.0+cpu", "torchvision": "0.24.0+cpu", "numpy": "2.0", "opencv": "5.0.0"}
+    packages = "pip install torch==2.9.0 torchvision==0.24.0 numpy==2.0 'opencv-python==5.0.0.*'"
+    assert install_command(record) == f"{packages} --extra-index-url https://download.pytorch.org/whl/cpu"
+    assert install_command({"torch": "2.9.0+gitabc"}) == "pip install torch==2.9.0"
 
 
 def test_a_picture_that_is_large_gets_smaller(tmp_path: Path) -> None:
