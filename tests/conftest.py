@@ -143,23 +143,24 @@ def config(small_config: Callable[[str], Path]) -> Path:
 
 
 CLUSTERS = 2
-"""Workers that run tests on Slurm: each starts a cluster."""
+"""Workers that begin with tests on Slurm: each starts a cluster."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Each of several workers gets an equal part of the tests, in order, and later takes some from the end of another's part.
-    So that none is left alone at the end, each part begins with tests that train long, then those that wait for processes."""
+    So that none is left alone at the end, a part begins with long tests: on Slurm, or that train long or wait for processes."""
     workers: int = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    clusters = min(workers, CLUSTERS)
     waiting = {*SLOW_FOLDERS, "launch"}
     kinds: tuple[list[pytest.Item], ...] = ([], [], [], [])
+    slurm, trains, waits, rest = kinds
     for item in items:
-        long, slurm = item.get_closest_marker("learning") is not None, item.get_closest_marker("slurm") is not None
-        kinds[0 if long else 2 if slurm else 1 if waiting & set(item.path.parts) else 3].append(item)
-    *early, rest = kinds
+        long = trains if item.get_closest_marker("learning") else waits if waiting & set(item.path.parts) else rest
+        (slurm if item.get_closest_marker("slurm") else long).append(item)
     parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
-    for kind, among in zip(early, (workers, workers, min(workers, CLUSTERS))):
+    for kind, among in ((slurm, parts[:clusters]), (trains + waits, parts[clusters:] or parts)):
         for i, item in enumerate(kind):
-            parts[i % among].append(item)
+            among[i % len(among)].append(item)
     for part in parts:
         room = max(0, -(-len(items) // workers) - len(part))
         part += rest[:room]

@@ -122,7 +122,7 @@ class MixingAugment(AugmentConfig):
     what is left of an object that is more than 60 % hidden becomes an ignore region."""
     close_epochs: float = Field(default=10.0, ge=0)
     """Number of epochs at the end of the run without mosaic, mixup, cutmix and copy_paste."""
-    pool: int | None = Field(default=16, ge=9)
+    pool: int | None = Field(default=16, ge=8)
     """Mosaic, mixup and cutmix take their other images from the same block of this many samples of the stream, so that none is
     decoded again: fastest where it is the micro batch; null takes them from the whole epoch."""
 

@@ -36,6 +36,10 @@ class DetectionAugment(MixingAugment):
     @model_validator(mode="after")
     def _images(self) -> DetectionAugment:
         check_chances(mosaic=self.mosaic, mosaic9=self.mosaic9)
+        if self.pool is not None and self.pool < self.together:
+            raise ValueError(
+                f"pool: {self.pool} is too few for a mosaic of {self.together} images; must be ≥ {self.together}, or null"
+            )
         return self
 
     @property

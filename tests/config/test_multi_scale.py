@@ -44,7 +44,7 @@ def test_the_sizes_are_all_multiples_in_the_range(
         (["data.augment.multi_scale=[64, 96]", "model.strides=[16, 32, 64]"], "96 pixels: must be two multiples of 64"),
         (["data.augment={mosaic: 0.7, mosaic9: 0.5}"], "mosaic and mosaic9: 0.7 + 0.5 is more than 1"),
         (["data.augment={mixup: 0.7, cutmix: 0.5}"], "mixup and cutmix: 0.7 + 0.5 is more than 1"),
-        (["data.augment={mosaic9: 0.1, pool: 8}"], "pool: 8: must be an integer ≥ 9"),
+        (["data.augment={mosaic9: 0.1, pool: 8}"], "pool: 8 is too few for a mosaic of 9 images; must be ≥ 9, or null"),
         (
             ["data.augment={blur: 0.1, blur_sigma: [3, 1]}"],
             "blur_sigma: [3, 1]: must be two numbers from 0.1 to 20, the lower one first",
