@@ -57,7 +57,7 @@ class Sample:
         to_native: float32 `[2, 3]`: affine map from pixels of `image` to pixels of the file; nan where there is none, in
             training images that are seen in perspective.
         native_size: (width, height) of the file in pixels.
-        replaced: where the drawn image could not be read: which, why, and what takes its place, in one line.
+        replaced: where the drawn image could not be read: which, why, and what replaces it, in one line.
         weight: factor on its loss.
         pasted: objects that copy-paste has added.
         windows: the windows of an image that is predicted in parts, some in each batch.

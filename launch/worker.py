@@ -88,7 +88,7 @@ def main() -> int:
 
 
 def again(arguments: list[str]) -> list[str]:
-    """The arguments of a restart. It goes on from the run's own checkpoints, or from the start that the run was given first,
+    """The arguments of a restart. It resumes from the run's own checkpoints, or from the start that the run was given first,
     which `start.json` records once that start has read its checkpoint."""
     try:
         config = load_config(arguments[1], arguments[2:], tell=no_line)

@@ -10,7 +10,7 @@
         best_loss.pt -> step_0000…   the same for each further metric that the config names
         .step_00000300.pt.tmp        a save that was cut off; the next prune removes it
         aside/                       checkpoints later than the one that a run was sent back to, and the best ones of
-                                     another run that it goes on from
+                                     another run that it resumes from
 
 A save writes under the temporary name, flushes the file, puts the checksum and then the checkpoint in place by renames,
 flushes the folder, and only then swaps the links. Equal states give equal bytes.

@@ -80,7 +80,7 @@ def replay_run(run: Path, step: int, out: Path | None, images: int) -> int:
 
 
 def _show(attempt: Attempt, known: dict[str, Any], task: Task, state: RunState, folder: Path, images: int) -> None:
-    """Print what is known of an attempt, and write it with its pictures into a folder."""
+    """Print what is recorded about an attempt, and write it with its pictures into a folder."""
     samples, layers = sample_rows(attempt, task), layer_rows(attempt, state.model)
     for line in shown(known, samples, layers):
         print(printable(line, lines=True))

@@ -32,7 +32,7 @@ def report_run(run: Path, overrides: Sequence[str], out: Path | None) -> int:
     """Write the task's report on a run and its page to `out`, by default `report` in the run folder.
 
     It is made from what the last evaluation has left, if that was of these weights and data and is enough for the task; else
-    the run is evaluated as by `evaluate_run`. Of a run that is still going on, only the page is written, without evaluating.
+    the run is evaluated as by `evaluate_run`. Of a run that is still training, only the page is written, without evaluating.
     """
     if run.is_dir() and not overrides and (why := _no_evaluation(run)):
         say(f"{write_page(run, out)}, without an evaluation of its own: {why}")

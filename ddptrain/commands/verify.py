@@ -1,7 +1,7 @@
 """`ddptrain verify`: test the promise on a user's own config, by short real runs that must end alike.
 
     --ranks 1,2,4  the same micro batches on other numbers of ranks: bit-equal
-    --resume       all steps at once, against going on from the checkpoint in the middle: bit-equal
+    --resume       all steps at once, against resuming from the checkpoint in the middle: bit-equal
     --workers      0 loader workers, against 1 and 3: bit-equal
     --split        the config's micro batch on one rank, against a smaller one and two ranks: equal up to rounding
 

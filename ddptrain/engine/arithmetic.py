@@ -45,7 +45,7 @@ def arithmetic(train: TrainConfig, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def inputs_of_any_size() -> Iterator[None]:
-    """Without cuDNN's measurements, which it would make anew for each size."""
+    """Without cuDNN's measurements, which it would repeat for each size."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
     try:
         yield

@@ -82,7 +82,7 @@ class ClassBalance:
         return {"drawn": self.drawn.tolist(), "ap": self._ap, "since": self._sampler.since}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint of a run with the same classes."""
+        """Resume from a checkpoint of a run with the same classes."""
         if len(state["drawn"]) == len(self._classes):
             self.drawn[:] = state["drawn"]
             if self._balance.by_ap and state["ap"] is not None:

@@ -70,7 +70,7 @@ def fastest(
 
 def choose_micro_batch(task: Task, world: World) -> None:
     """Put a number in the place of `auto` in the task's config, the same on every rank, and note how it was found: that of the
-    checkpoint from which the run goes on; on GPUs the largest that fits on all of them; on the CPU the fastest on rank 0."""
+    checkpoint from which the run resumes; on GPUs the largest that fits on all of them; on the CPU the fastest on rank 0."""
     train = task.config.train
 
     def before() -> int | None:

@@ -1,4 +1,4 @@
-"""A step of a run made again, with all that is known of it."""
+"""A step of a run recomputed, with everything that is recorded about it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Attempt:
 
 
 def replay(task: Task, state: RunState, step: int, most: int) -> Iterator[Attempt]:
-    """Go on from a state to a step, and make it: attempts to the one that is not skipped, or as many as are skipped.
+    """Continue from a state to a step, and make it: attempts to the one that is not skipped, or as many as are skipped.
 
     Args:
         state: of one rank, before the step.

@@ -61,7 +61,7 @@ class RunReporter:
         """Open the logs, empty ones where the run starts over; `stack` closes them."""
         resume, folder = task.config.resume, task.config.folder
         self._folder, self._section, self._task, self._world = folder, task.config.monitor, task, world
-        # a run that resumes may have been stopped before its first checkpoint: then it goes on from step 0
+        # a run that resumes may have been stopped before its first checkpoint: then it starts from step 0
         resumed = None if resume is None else state.step
         self.console = stack.enter_context(
             Console(

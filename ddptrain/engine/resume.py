@@ -1,4 +1,4 @@
-"""Going on with a run: from which checkpoint, what must be as it was, what has changed, and what follows from that."""
+"""Resuming a run: from which checkpoint, what must not have changed, what has, and what follows from that."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _lost_checkpoints(folder: Path) -> str:
 
 
 def _has_checkpoints(folder: Path) -> bool:
-    """Whether it has saved any: best.pt may have come along from the run that it goes on from."""
+    """Whether it has saved any: best.pt may have come along from the run that it resumes from."""
     checkpoints = folder / "checkpoints"
     return any(checkpoints.glob("step_*.pt")) or (checkpoints / "last.pt").is_symlink() or (checkpoints / "last.pt").exists()
 

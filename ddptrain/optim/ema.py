@@ -64,5 +64,5 @@ class Ema:
         return self.model.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved average; raises RuntimeError where names or shapes differ."""
+        """Resume from a saved average; raises RuntimeError where names or shapes differ."""
         self.model.load_state_dict(state)

@@ -44,5 +44,5 @@ class Plateau:
         return {name: value for name, value in asdict(self).items() if name in ("lowered", "best", "waited")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state, under the present patience and threshold."""
+        """Resume from a saved state, under the present patience and threshold."""
         self.lowered, self.best, self.waited = state["lowered"], state["best"], state["waited"]

@@ -53,7 +53,7 @@ class History:
         taken = source is not None and not path.exists()
         self._read(source if taken and source is not None else path)
         if recount is not None:
-            self.rows = _counted_anew(self.rows, resumed, *recount)
+            self.rows = _recounted(self.rows, resumed, *recount)
         self.rows = [row for row in self.rows if int(row["step"]) <= resumed]
         self._settled = not (taken or self.faults)
 
@@ -148,7 +148,7 @@ def _step(row: Mapping[str | None, str | None]) -> int | None:
     return step if step >= 0 and whole else None
 
 
-def _counted_anew(rows: Sequence[dict[str, str]], resumed: int, samples: int, of_a_step: int) -> list[dict[str, str]]:
+def _recounted(rows: Sequence[dict[str, str]], resumed: int, samples: int, of_a_step: int) -> list[dict[str, str]]:
     """The rows up to the checkpoint, their steps those of another size that their `samples` make."""
     seen = [_number(row.get("samples")) for row in rows]
     return [row | {"step": str(min(round(n / of_a_step), resumed))} for row, n in zip(rows, seen) if n <= samples]

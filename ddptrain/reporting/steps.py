@@ -5,7 +5,7 @@
 
 `step` is the number of the step, `position` that of its first sample in the stream (each row has another one, also after a step
 that was skipped), `updated` 0 where it was skipped. The parts of the loss and their sum are divided by the normalizer. A number
-has as many digits as it takes to read the same one back. Where a run goes on with other parts of its loss, a line with the new
+has as many digits as it takes to read the same one back. Where a run resumes with other parts of its loss, a line with the new
 names of the columns comes before their first row.
 """
 

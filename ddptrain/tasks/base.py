@@ -53,7 +53,7 @@ class View:
         return ()
 
     def watched(self, predictions: Predictions, metrics: Mapping[str, float]) -> Watched:
-        """What trackers show of an evaluation while the run goes on, made in little time; here nothing."""
+        """What trackers show of an evaluation while the run continues, made in little time; here nothing."""
         return Watched({}, {})
 
     def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:

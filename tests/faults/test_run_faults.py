@@ -114,12 +114,12 @@ def test_images_vanish_in_mid_training(config: Path, scenes: Path, tmp_path: Pat
     log = (tmp_path / "run" / "log.txt").read_text()
     named = [image for image in images[::2] if f"{image}: " in log]
     assert named
-    assert "takes its place" in log
+    assert "; replaced by " in log
     if code:
         assert ranks.text.count("more than data.max_bad_samples=3") == 1
         assert status(tmp_path / "run")["state"] == "failed"
     else:
-        lines = [line for line in log.splitlines() if "takes its place" in line]
+        lines = [line for line in log.splitlines() if "; replaced by " in line]
         assert len(lines) == summary(tmp_path / "run")["replaced_samples"] > 3
 
 

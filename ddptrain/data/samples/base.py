@@ -41,7 +41,7 @@ class Loaded(NamedTuple):
     Attributes:
         key: of what was really read.
         source: the result of `ImageSamples.load`.
-        fault: which image could not be read, why, and what takes its place, in one line; None where all is well.
+        fault: which image could not be read, why, and what replaces it, in one line; None where all is well.
     """
 
     key: SampleKey
@@ -226,7 +226,7 @@ class ImageSamples(ABC, Generic[T]):
         return sum(self.weights[key.dataset] for key in keys) / len(keys) if self.weights else 1.0
 
     def load_readable(self, key: SampleKey) -> Loaded:
-        """What is read for a key, or what takes its place."""
+        """What is read for a key, or what replaces it."""
         try:
             return Loaded(key, self.load(key))
         except BadImage as e:
@@ -239,7 +239,7 @@ class ImageSamples(ABC, Generic[T]):
             if self.file_of(other) in bad:  # several samples may be of one image
                 continue
             try:
-                return Loaded(other, self.load(other), f"{why}; {self.source(other)} takes its place")
+                return Loaded(other, self.load(other), f"{why}; replaced by {self.source(other)}")
             except BadImage:
                 bad.add(self.file_of(other))
                 if len(bad) >= MAX_TRIES:

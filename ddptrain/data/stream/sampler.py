@@ -204,7 +204,7 @@ class DistributedWeightedSampler(Sampler[int]):
         return {"position": self._position, **self._parts()}
 
     def load_state_dict(self, state: dict[str, int | str]) -> None:
-        """Go on from a state.
+        """Resume from a state.
 
         Raises:
             ValueError: the state belongs to another stream; the message says what differs.
