@@ -76,7 +76,7 @@ def ours(folder: str) -> dict[str, Make]:
         return lambda position: samples[SampleKey(position, 0, position * 7919 % len(table))]
 
     return {
-        "mosaic": way(1, None),
+        "mosaic, pool null": way(1, None),
         "mosaic, pool 16": way(1, 16),
         "mosaic, pool 64": way(1, 64),
         "mosaic, data.cache": way(1, None, packed=True),
