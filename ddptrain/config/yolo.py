@@ -22,6 +22,8 @@ class YoloConfig(NetworkSection):
     head: Literal["anchor_free", "dual", "anchor_based"] = "anchor_free"
     """`anchor_free`: distances from a point to the sides of a box; `dual`: two of these, of which one learns a single point for
     each object and is used, without suppression (YOLOv10); `anchor_based`: anchors with an objectness."""
+    head_width: float = Field(default=1.0, gt=0, le=8)
+    """Factor on the channels inside the head's two branches, which are rounded to multiples of 8."""
     anchors: tuple[tuple[tuple[float, float], ...], ...] | None = None
     """Of an anchor-based head, for each level, finest first, a list of [width, height] in pixels of the input, as many on each
     level. null: squares of 1.5, 3 and 6 strides, or, where these miss training boxes, anchors that fit them."""

@@ -44,7 +44,12 @@ HEAD_RULES = (
         lambda run: isinstance(run.model, YoloConfig) and (run.model.reg_max == 1 or head_of(run) == "anchor_based"),
         "model.reg_max model.head",
     ),
-    Rule("model.reg_max", "model.head=anchor_free or dual", lambda run: head_of(run) == "anchor_based", "model.head"),
+    Rule(
+        "model.reg_max model.head_width",
+        "model.head=anchor_free or dual",
+        lambda run: head_of(run) == "anchor_based",
+        "model.head",
+    ),
     Rule("model.anchors loss.obj loss.obj_pw loss.anchor_t", "model.head=anchor_based", _not_anchors),
     Rule(
         "loss.nwd_scale",

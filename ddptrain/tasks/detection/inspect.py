@@ -16,6 +16,8 @@ from ddptrain.tasks.inspection.base import DataSet, Inspection
 SIZES = ("small", "medium", "large")
 MOST = 0.9
 """Part of the box loss that one size should not get by its weight."""
+FEW, FEW_BATCH = 2000, 4
+"""Updates of a run below which a batch of 4 reached more, see "What a key is worth" in docs/recipe.md."""
 
 
 def report_sizes(config: DetectionRun, sets: Sequence[DataSet], out: Inspection) -> None:
@@ -101,6 +103,21 @@ def too_long(config: DetectionRun, sets: Sequence[DataSet], sides: Sequence[np.n
             what = f"{n:,} of {counted(len(own), 'box is', 'boxes are')} longer than the {reach} px that the head can predict"
             lines.append(f"{s.title}: {what}, at most {longest.max():.0f} px at data.image_size={size}; {advice}")
     return lines
+
+
+def few_updates(config: DetectionRun, updates: int) -> list[str]:
+    """A line where a network from scratch makes few updates, and smaller batches would make more from the same images.
+
+    Args:
+        updates: steps of the run.
+    """
+    model, factor = config.model, config.train.global_batch // FEW_BATCH
+    scratch = isinstance(model, YoloConfig) and not model.pretrained and config.init_from is None
+    asked = config.train.steps is not None or config.data.overfit is not None
+    if not scratch or asked or factor < 2 or updates >= FEW:
+        return []
+    more = f"train.global_batch={FEW_BATCH} makes {updates * factor:,} from the same images, on at most {FEW_BATCH} ranks"
+    return [f"{counted(updates, 'update')} are few for a network that starts from scratch; {more}"]
 
 
 def _sizes_figure(sets: Sequence[DataSet], sizes: Sequence[Sizes], size: int) -> str:

@@ -39,13 +39,13 @@ from ddptrain.tasks.base import FileAnswer, Prediction, Predictions
 from ddptrain.tasks.detection.advice import report_advice
 from ddptrain.tasks.detection.build import build_detector, reads_boxes
 from ddptrain.tasks.detection.found import Found, in_files, see_in_windows
-from ddptrain.tasks.detection.inspect import report_sizes, too_long
+from ddptrain.tasks.detection.inspect import few_updates, report_sizes, too_long
 from ddptrain.tasks.detection.scale import resize, side_of_step
 from ddptrain.tasks.detection.scores import detections_of, match_all, mean_losses, score, truth_of
 from ddptrain.tasks.detection.view import DetectionView
 from ddptrain.tasks.inspection.base import DataSet, Inspection, Part
 from ddptrain.tasks.inspection.classes import report_classes
-from ddptrain.tasks.stream import build_sampler, shares_of
+from ddptrain.tasks.stream import build_sampler, run_length, shares_of
 from ddptrain.tasks.tables import TableTask, annotated, loss_weights
 
 
@@ -91,6 +91,7 @@ class DetectionTask(TableTask):
             self.detector = build_detector(config, np.sum([class_counts(s.table) for s in used], 0), np.concatenate(sides))
             self.notes += self.detector.notes
         self.sampler = self._sampler([s.table for s in train], tiles)
+        self.notes += few_updates(config, run_length(config.train, self.sampler.mixture.samples_per_epoch))
         refuse_few(config.data.augment, sum(len(t or s.table) for t, s in zip(tiles, train) if s.used))
         partners = self.partners(config.data.augment, *MIXING)
         self.train = self._samples(train, depth, config.data.augment, partners, tiles)

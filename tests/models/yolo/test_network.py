@@ -93,6 +93,18 @@ def test_first_boxes_and_scores_are_sensible(reg_max):
         assert pred.logits[:, pred.strides == s].sigmoid().sum() == pytest.approx(5, rel=0.3)
 
 
+@pytest.mark.parametrize("width", [0.01, 0.5, 2])
+def test_the_width_of_the_head_changes_its_branches_alone(width):
+    usual, other = (Yolo(YoloConfig(head_width=w), 4, 128) for w in (1, width))
+    shapes, others = ({n: p.shape for n, p in m.named_parameters()} for m in (usual, other))
+    changed = {name for name, shape in shapes.items() if others[name] != shape}
+    assert changed
+    assert all(name.startswith("head.") for name in changed)
+    # n has 64 channels in the branch of boxes and in that of classes
+    assert {m.in_channels for m in (*other.head.distances, *other.head.logits)} == {max(64 * width, 8)}
+    assert other.eval()(torch.rand(1, 3, 64, 64)).logits.shape == (1, 84, 4)
+
+
 @pytest.mark.parametrize("size", ["n", "l"])
 @pytest.mark.parametrize("norm", ["batch", "none", "group", "frozen"])
 def test_signals_keep_their_size_through_all_layers(size, norm):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ddptrain.config import load_config
 from ddptrain.data.inspect.statistics import sides_in_network
 from ddptrain.tasks.build import build_task
@@ -28,3 +30,24 @@ def test_boxes_that_the_head_cannot_predict_are_counted(config: Path) -> None:
     assert not said["far"]
     assert said["tiles"]
     assert said["tiles"][0] != said["whole"][0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "advised"),
+    [
+        (["train.global_batch=16"], True),
+        (["train.global_batch=8"], True),
+        (["train.global_batch=4"], False),
+        (["train.steps=9"], False),
+        (["train.epochs=100000"], False),
+        (["model.backbone=resnet18", "model.pretrained=true"], False),
+    ],
+)
+def test_a_run_of_few_updates_advises_smaller_batches(config: Path, keys: list[str], advised: bool) -> None:
+    run = load_config(config, ["train.epochs=20", "train.steps=null", *keys])
+    task = build_task(run)
+    batch, samples = run.train.global_batch, task.sampler.mixture.samples_per_epoch
+    updates = -(-20 * samples // batch)
+    more = f"train.global_batch=4 makes {updates * (batch // 4):,} from the same images, on at most 4 ranks"
+    line = f"{updates} updates are few for a network that starts from scratch; {more}"
+    assert [note for note in task.notes if "updates" in note] == [line] * advised

@@ -26,6 +26,7 @@ class DecoupledHead(nn.Module):
         channels: channels of the levels, finest first.
         strides: strides of the levels.
         reg_max: bins per distance; 1 predicts the distance itself, kept positive by a softplus.
+        width: factor on the channels of both branches, rounded to a multiple of 8.
         image_size: nominal side of the input in pixels, for the prior of the scores.
     """
 
@@ -39,11 +40,12 @@ class DecoupledHead(nn.Module):
         reg_max: int,
         norm: Norm,
         image_size: int,
+        width: float,
     ) -> None:
         super().__init__()
         self.strides, self.num_classes, self.reg_max, self.image_size = strides, num_classes, reg_max, image_size
-        box = min(channels[0], 64)
-        cls = max(channels[0], min(num_classes, 128) // 8 * 8)
+        usual = min(channels[0], 64), max(channels[0], min(num_classes, 128) // 8 * 8)
+        box, cls = (max(round(c * width / 8), 1) * 8 for c in usual)
         self.classes = nn.ModuleList(
             nn.Sequential(
                 ConvNormAct(c, c, 3, norm, groups=c),

@@ -22,6 +22,6 @@ def build_head(
         return AnchorHead(channels, config.strides, num_classes, shapes, image_size, fixed=config.anchors is not None)
 
     def free() -> DecoupledHead:
-        return DecoupledHead(channels, config.strides, num_classes, config.reg_max, config.norm, image_size)
+        return DecoupledHead(channels, config.strides, num_classes, config.reg_max, config.norm, image_size, config.head_width)
 
     return DualHead(free(), free()) if config.head == "dual" else free()
