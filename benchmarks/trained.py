@@ -61,7 +61,8 @@ def train_own(config: Mapping[str, Any], overrides: Sequence[str], folder: Path)
     done, asked = folder / "trained.json", {"config": dict(config), "overrides": list(overrides)}
     if done.exists():
         return _read(done, asked)
-    file, partial = folder.with_suffix(".yaml"), folder.with_suffix(".json")
+    # not with_suffix: a name may end in a number with a point
+    file, partial, log = (folder.with_name(folder.name + suffix) for suffix in (".yaml", ".json", ".log"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(dict(config)))
     own = [f"output={folder.parent}", f"name={folder.name}", "resume=auto", "data.workers=0", "train.threads=1"]
@@ -77,7 +78,7 @@ def train_own(config: Mapping[str, Any], overrides: Sequence[str], folder: Path)
             partial.write_text(json.dumps(started))
 
     before = started["cpu"]
-    cpu = _cpu_of(command, folder.with_suffix(".log"), note)
+    cpu = _cpu_of(command, log, note)
     note(cpu)
     last = _history(folder)[-1]
     metrics = {k: float(v) for k, v in last.items() if v and k.startswith(("AP", "AR", "class/"))}
