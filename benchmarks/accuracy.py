@@ -6,10 +6,10 @@
 
 CONFIG: by default BCCD at 320 pixels and the aerial vehicles at 416, 40 epochs each. The first form trains them as they are and
 scores the images of `data.val`, also after every few epochs; `--peer` is a Python in whose environment the usual package is,
-whose YOLO11n is trained from its YAML, from scratch, on the same images and for as many epochs. Both are scored by this
-package's AP after their last epoch. The second form trains a row for each entry of a file (a name, and changes to the config)
-on a part of the training images; another part of them, drawn by a fixed hash of the file's name, is scored. So the images of
-`data.val` choose nothing.
+whose YOLO11n is trained from its YAML, from scratch, on the same images and for as many epochs, with its own defaults (batches
+of 16, whose gradients it adds up to 64). Both are scored by this package's AP after their last epoch. The second form trains a
+row for each entry of a file (a name, and changes to the config) on a part of the training images; another part of them, drawn
+by a fixed hash of the file's name, is scored. So the images of `data.val` choose nothing.
 
 Each training is a process of its own with one thread, and its CPU time is what the system says. Whatever has ended is not
 trained again, and the tables (Markdown, in the output folder) are written after each training.
@@ -88,7 +88,8 @@ def against_peer(path: Path, options: argparse.Namespace) -> tuple[str, Results,
     def peer(seed: int) -> None:
         assert data is not None
         where = out / f"peer_{seed}"
-        results["usual package"][seed] = train_peer(options.peer, data.yaml, data.scored, run, seed, path, where)
+        changes = dict(change.split("=", 1) for change in options.peer_set)
+        results["usual package"][seed] = train_peer(options.peer, data.yaml, data.scored, run, seed, path, where, changes)
 
     trainings = [partial(train, seed) for seed in options.seeds for train in ([peer] if data else []) + [own]]
     title = f"{run.name}: {run.data.image_size} px, {run.train.epochs:g} epochs"
@@ -173,6 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="AP and CPU time, beside the usual package's, or of rows of changes.")
     parser.add_argument("configs", nargs="*", type=Path, metavar="CONFIG")
     parser.add_argument("--peer", metavar="PYTHON", help="of an environment with the usual package")
+    parser.add_argument("--peer-set", nargs="+", default=[], metavar="key=value", help="changes to its own defaults")
     parser.add_argument("--rows", nargs="+", metavar=("FILE", "NAME"), help="an ablation: YAML of names and lists of key=value")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--every", type=float, default=2, help="epochs between evaluations of ours beside the peer")

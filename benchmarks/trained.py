@@ -86,7 +86,16 @@ def train_own(config: Mapping[str, Any], overrides: Sequence[str], folder: Path)
     return _read(done, asked)
 
 
-def train_peer(python: str, data: Path, images: Path, run: DetectionRun, seed: int, truth: Path, folder: Path) -> Trained:
+def train_peer(
+    python: str,
+    data: Path,
+    images: Path,
+    run: DetectionRun,
+    seed: int,
+    truth: Path,
+    folder: Path,
+    changes: Mapping[str, str],
+) -> Trained:
     """Train YOLO11n of the usual package from scratch, with its own defaults but for these: no evaluation on the way, and no
     pictures. Its last weights are scored by this package.
 
@@ -94,13 +103,14 @@ def train_peer(python: str, data: Path, images: Path, run: DetectionRun, seed: i
         python: of an environment with that package.
         data: data.yaml of the set in the YOLO layout.
         images: list of the images that are scored.
-        run: gives the size of images, the epochs and the batch.
+        run: gives the size of images and the epochs.
         truth: config whose `data.val` is the truth.
+        changes: to the settings of that package.
     """
     options = {
         "model": "yolo11n.yaml", "data": data, "imgsz": run.data.image_size, "epochs": int(run.train.epochs),
-        "batch": run.train.global_batch, "seed": seed, "project": folder, "name": "run", "pretrained": False, "val": False,
-        "plots": False, "workers": 0, "device": "cpu", "exist_ok": True,
+        "seed": seed, "project": folder, "name": "run", "pretrained": False, "val": False, "plots": False, "workers": 0,
+        "device": "cpu", "exist_ok": True, **changes,
     }  # fmt: skip
     done, asked = folder / "trained.json", {k: str(v) for k, v in options.items()}
     if done.exists():
