@@ -7,7 +7,8 @@
 Each contestant is a process of its own, with one thread, that is asked for a step at a time; they take turns, so that a busy
 machine slows both. A number is the median over the rounds. Both get the same random images with the same boxes, and AdamW; the
 loss is each one's own. GFLOPs are those of one forward pass of one image, counted in both by torch. `key=value` changes our
-config; `--profile` also shows where our time goes: by stage of the network, and by operation of torch.
+config (`train.precision=bf16`, `model.compile=true` …); `--profile` also shows where our time goes: by stage of the network,
+and by operation of torch.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def random_batch(batch: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
 def ours(batch: int, size: int, overrides: list[str]) -> tuple[nn.Module, nn.Module, Losses]:
     """The network, the part of it that is called last, and its loss."""
     from ddptrain.config import resolve
-    from ddptrain.engine.network import build_network
+    from ddptrain.engine.arithmetic import autocast
+    from ddptrain.engine.network import as_called, build_network
     from ddptrain.structures import Batch
     from ddptrain.tasks.build import new_task
 
@@ -64,11 +66,14 @@ def ours(batch: int, size: int, overrides: list[str]) -> tuple[nn.Module, nn.Mod
     keys, known = torch.zeros(batch, 3, dtype=torch.int64), torch.ones(batch, CLASSES, dtype=torch.bool)
     made = Batch(images, keys, known, targets, torch.eye(3)[:2].repeat(batch, 1, 1), torch.full((batch, 2), size))
 
+    called = as_called(model, task.config.model)
+
     def loss() -> Tensor:
-        found = task.loss(model, made)
+        with autocast(images.device, task.config.train.precision):
+            found = task.loss(called, made)
         return found.total / found.normalizer
 
-    return model, model.head, loss
+    return model, called, loss
 
 
 def peer(batch: int, size: int, overrides: list[str]) -> tuple[nn.Module, nn.Module, Losses]:
@@ -167,7 +172,7 @@ class Contestant:
     """A process that serves."""
 
     def __init__(self, name: str, python: str, batch: int, size: int, overrides: list[str]) -> None:
-        command = [python, os.path.abspath(__file__), "--serve", name, "--batch", str(batch), "--sizes", str(size), *overrides]
+        command = [python, os.path.abspath(__file__), *overrides, "--serve", name, "--batch", str(batch), "--sizes", str(size)]
         env = os.environ | {"OMP_NUM_THREADS": "1", "YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false"}
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         self.name, self.steps = name, list[list[float]]()
