@@ -1,4 +1,4 @@
-"""How many files this process may have open at once, how many cores it has, and how much memory is left."""
+"""How many files this process may have open at once, which cores it has, and how much memory is left."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ def open_file_limit() -> int:
 def available_cores() -> int:
     """The cores that this process may use, at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def bf16_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
+    """Whether the cores multiply in bfloat16 (AVX512_BF16 or AMX_BF16 of x86, BF16 of ARM); None where nothing tells."""
+    try:
+        fields = (line.partition(":") for line in cpuinfo.read_text().splitlines())
+        flags = next((flags.split() for key, _, flags in fields if key.strip() in ("flags", "Features")), None)
+    except OSError:
+        return None
+    return None if flags is None else not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
 def available_memory() -> int:

@@ -68,7 +68,26 @@ def test_the_log_says_which_precision_the_gpu_is_made_for(
     said = advice(precision, CUDA)
     assert said.startswith(words)
     assert bool(said) == bool(words)
-    assert advice(precision, CPU) == ""
+
+
+@pytest.mark.parametrize(
+    ("precision", "has", "words"),
+    [
+        ("bf16", False, "warning: this CPU only emulates bf16, which is slow; use train.precision=none"),
+        ("bf16", True, ""),
+        ("bf16", None, ""),
+        ("none", True, "this CPU computes most networks faster with train.precision=bf16"),
+        ("none", False, ""),
+        ("none", None, ""),
+    ],
+)
+def test_the_log_says_which_precision_the_cpu_is_made_for(
+    precision: str, has: bool | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddptrain.engine.arithmetic.bf16_instructions", lambda: has)
+    said = advice(precision, CPU)
+    assert said.startswith(words)
+    assert bool(said) == bool(words)
 
 
 def line(train: TrainConfig, ranks: int, device: torch.device = CPU, synced: bool = False) -> str:
