@@ -1,6 +1,6 @@
 """`optimizer`, `schedule` and `ema`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -82,6 +82,7 @@ class EmaConfig(Section):
     enabled: Switch = True
     """Keep a moving average of the weights; without it the weights themselves are evaluated."""
     decay: float = Field(default=0.9999, ge=0, lt=1)
-    """Decay of the average at the end of the run; at a step it is decay * (1 - exp(-step / tau))."""
-    tau: float = Field(default=2000.0, gt=0)
-    """Number of steps over which the decay rises."""
+    """Decay that the average has at most. With a tau it is decay * (1 - exp(-step / tau)) after a step."""
+    tau: Annotated[float, Field(gt=0)] | None = None
+    """Number of steps over which the decay rises (of YOLO 2000). null: after a step it is (1 + step) / (10 + step), at most
+    `decay`, so that the average is over about the last tenth of the steps so far, however long the run is."""

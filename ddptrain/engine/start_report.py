@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import exp
 
 import torch
 
@@ -90,8 +89,9 @@ def settings(state: RunState, train: Section, evaluation: Section, checkpoint: S
     if state.ema is None:
         yield "no average of the weights (ema.enabled=false)"
     else:
-        last = state.ema.decay * (1 - exp(-state.steps / state.ema.tau))
-        yield f"average of the weights: decay {state.ema.decay:g} x (1 - exp(-step / {state.ema.tau:g})), {last:.4g} at the end"
+        decay, tau = state.ema.decay, state.ema.tau
+        rule = f"{decay:g} x (1 - exp(-step / {tau:g}))" if tau is not None else f"(1 + step) / (10 + step) up to {decay:g}"
+        yield f"average of the weights: decay {rule}, {state.ema.decay_at(state.steps):.4g} at the end"
 
 
 def groups(state: RunState) -> list[list[str | int | float]]:

@@ -18,8 +18,8 @@ def _tensors(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
 
 
 class Ema:
-    """The average of a model over its updates: `ema ← d·ema + (1 − d)·model` with `d = decay·(1 − exp(−n/tau))` after
-    update n, so that early weights are soon forgotten (the ramp of YOLOv5).
+    """The average of a model over its updates: `ema ← d·ema + (1 − d)·model` after update n, with a decay d that rises, so that
+    early weights are soon forgotten: see `decay_at`.
 
     Parameters and floating-point buffers (running statistics) are averaged in float32, integer buffers copied.
 
@@ -34,12 +34,20 @@ class Ema:
         # walking through the modules costs more than the average: once a run
         self._own, self._source, self._theirs = _tensors(self.model), model, _tensors(model)
 
+    def decay_at(self, step: int) -> float:
+        """The decay after update number `step`, counted from 1: `decay·(1 − exp(−step/tau))`, the ramp of YOLOv5, or without
+        `tau` the smaller one of `decay` and `(1 + step)/(10 + step)`, the rule of TensorFlow's `num_updates`: then the average
+        is over about the last tenth of the updates so far."""
+        if self.tau is None:
+            return min(self.decay, (1 + step) / (10 + step))
+        return self.decay * (1 - exp(-step / self.tau))
+
     @torch.no_grad()
     def update(self, model: nn.Module, step: int, updated: Tensor | None = None) -> None:
         """Take in `model` after its update number `step`, counted from 1, or do nothing if the scalar `updated` is false."""
         if model is not self._source:
             self._source, self._theirs = model, _tensors(model)
-        decay = self.decay * (1 - exp(-step / self.tau))
+        decay = self.decay_at(step)
         values = [v if v.dtype == torch.float32 else v.float() for v in self._theirs[0]]
         if updated is None:
             torch._foreach_lerp_(self._own[0], values, 1 - decay)

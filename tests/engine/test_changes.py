@@ -35,7 +35,7 @@ def test_each_changed_key_is_a_line(config: Path) -> None:
     before["data"]["balance"] = "oversample"  # of another task, spelled out in every config then
     assert list(config_changes(before, of(config, "ema.decay=0.5")))[-3:] == [
         "ema.decay: absent → 0.5",
-        "ema.tau: absent → 2000.0",
+        "ema.tau: absent → null",
         "gone: 1 → absent",
     ]
 

@@ -35,7 +35,7 @@ def test_what_is_used_is_reported(shapes: Path) -> None:
         "warm-up over the first 5 steps: lr from 0, of biases from 0.1, momentum from 0.8 to 0.9",
         "weight decay 9.375e-05 = 0.0005 x global batch 12 / nominal batch 64: a sample decays alike in a batch of any size "
         "(optimizer.scale_weight_decay=true; false and yolo take other rules)",
-        "average of the weights: decay 0.9999 x (1 - exp(-step / 2000)), 0.009949 at the end",
+        "average of the weights: decay (1 + step) / (10 + step) up to 0.9999, 0.7 at the end",
     ]
     rows = groups(state)
     assert [row[0] for row in rows] == ["weight", "bias", "not trained"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -28,19 +29,33 @@ def train(model: nn.Module, ema: Ema, first: int, last: int) -> None:
         ema.update(model, step)
 
 
-def test_formula() -> None:
+@pytest.mark.parametrize(
+    ("tau", "decay"), [(5.0, lambda n: 0.9 * (1 - math.exp(-n / 5.0))), (None, lambda n: min(0.3, (1 + n) / (10 + n)))]
+)
+def test_formula(tau: float | None, decay: Callable[[int], float]) -> None:
     model = network()
-    ema = Ema(model, EmaConfig(decay=0.9, tau=5.0))
+    ema = Ema(model, EmaConfig(decay=0.9 if tau else 0.3, tau=tau))
     wanted = {k: v.double().clone() for k, v in model.state_dict().items()}
     for step in range(1, 8):
         train(model, ema, step, step)
-        d = 0.9 * (1 - math.exp(-step / 5.0))
+        d = decay(step)
         for k, v in model.state_dict().items():
             wanted[k] = d * wanted[k] + (1 - d) * v.double() if v.is_floating_point() else v.double()
     got = ema.state_dict()
     assert got["1.num_batches_tracked"] == 7
     for k, v in wanted.items():
         assert torch.allclose(got[k].double(), v, atol=1e-6), k
+
+
+@pytest.mark.parametrize("steps", [200, 5000])
+def test_without_tau_the_average_follows_the_length_of_the_run(steps: int) -> None:
+    """Weights that grow by 1 a step are a tenth of the steps ahead of their average."""
+    model = nn.Linear(1, 1, bias=False)
+    ema = Ema(model, EmaConfig(tau=None))
+    for step in range(1, steps + 1):
+        nn.init.constant_(model.weight, step)
+        ema.update(model, step)
+    assert ema.model.weight.item() == pytest.approx(0.9 * steps, rel=0.01)
 
 
 def test_average_is_ready_to_evaluate_and_leaves_the_model_alone() -> None:
