@@ -46,14 +46,14 @@ def test_rows_are_scored_on_training_images_that_they_never_see(tmp_path: Path) 
     assert rows == {"defaults": [], "mosaic 1": ["data.augment.mosaic=1"]}
 
 
-def test_every_row_of_the_ablation_is_a_change_to_its_configs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_of_the_ablation_is_a_change_to_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
     import accuracy
 
     monkeypatch.chdir(ROOT)
     rows = accuracy.read_rows(["benchmarks/ablation.yaml"])
-    for path in accuracy.CONFIGS:
-        plain = load_config(path)
-        assert [name for name, changes in rows.items() if load_config(path, changes) == plain] == ["defaults"]
+    plain = {path: load_config(path) for path in accuracy.CONFIGS}
+    same = [name for name, changes in rows.items() if all(load_config(path, changes) == run for path, run in plain.items())]
+    assert same == ["defaults"]
 
 
 def test_the_table_says_when_the_peer_was_passed() -> None:
