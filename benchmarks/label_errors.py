@@ -164,8 +164,9 @@ def main() -> None:
         if run is None:
             run = f"{name}/runs/bccd"
             own = ["data.workers=0", f"output={name}/runs", "train.epochs=16", "eval.every_epochs=16"]
+            recipe = ["train.global_batch=16", "model.strides=[8, 16, 32]", "data.augment.scale=0.5"]
             mosaic = ["data.augment.mosaic=0.5", "data.augment.close_epochs=4"]
-            if ddptrain(["train", CONFIG, *own, *mosaic]):
+            if ddptrain(["train", CONFIG, *own, *recipe, *mosaic]):
                 raise SystemExit("training failed")
         totals = []
         for seed in range(args.seeds):
