@@ -133,6 +133,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "pretrained": Key(True, probe.network),
         "norm": Key("none", probe.network),
         "reg_max": Key(4, probe.network),
+        "head_width": Key(2, probe.network),
         "activation": Key("mish", probe.network),
         "head": Key(lambda value: "anchor_free" if value == "dual" else "dual", probe.network),
         "anchors": Key([[[8, 8]], [[16, 16]], [[32, 32]]], probe.network),
