@@ -15,7 +15,7 @@ class TrainConfig(Section):
     steps: int | None = Field(default=None, ge=1)
     """Length of the run in steps (optimizer updates), instead of epochs."""
     global_batch: int = Field(default=16, ge=1)
-    """Number of samples per step, over all ranks and accumulation steps. From some hundred images a detector learns more with
+    """Number of samples per step, over all ranks and accumulation steps. From a few hundred images a detector learns more with
     4, on a CPU in hardly more time."""
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     """Number of samples that are forwarded at once: with it the run has the same bits on every number of ranks that divides

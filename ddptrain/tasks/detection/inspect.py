@@ -111,12 +111,13 @@ def few_updates(config: DetectionRun, updates: int) -> list[str]:
     Args:
         updates: steps of the run.
     """
-    model, factor = config.model, config.train.global_batch // FEW_BATCH
+    model, batch = config.model, config.train.global_batch
     scratch = isinstance(model, YoloConfig) and not model.pretrained and config.init_from is None
     asked = config.train.steps is not None or config.data.overfit is not None
-    if not scratch or asked or factor < 2 or updates >= FEW:
+    if not scratch or asked or batch < 2 * FEW_BATCH or updates >= FEW:
         return []
-    more = f"train.global_batch={FEW_BATCH} makes {updates * factor:,} from the same images, on at most {FEW_BATCH} ranks"
+    made = updates * batch // FEW_BATCH
+    more = f"train.global_batch={FEW_BATCH} makes {made:,} from the same images, on at most {FEW_BATCH} ranks"
     return [f"{counted(updates, 'update')} are few for a network that starts from scratch; {more}"]
 
 
