@@ -3,13 +3,17 @@
     python -m venv peer && peer/bin/pip install ultralytics
     python benchmarks/accuracy.py --peer peer/bin/python [--seeds 0 1 2] [--jobs 2]
     python benchmarks/accuracy.py --rows benchmarks/ablation.yaml [NAME …] [--jobs 2] [CONFIG …]
+    python benchmarks/accuracy.py --rows benchmarks/small_objects.yaml [NAME …] --final [--peer …] [--jobs 2] [CONFIG …]
 
 CONFIG: by default BCCD at 320 pixels and the aerial vehicles at 416, 40 epochs each. The first form trains them as they are and
 scores the images of `data.val`, also after every few epochs; `--peer` is a Python in whose environment the usual package is,
-whose YOLO11n is trained from its YAML, from scratch, on the same images and for as many epochs, with its own defaults (batches
-of 16, whose gradients it adds up to 64). Both are scored by this package's AP after their last epoch. The second form trains a
-row for each entry of a file (a name, and changes to the config) on a part of the training images; another part of them, drawn
-by a fixed hash of the file's name, is scored. So the images of `data.val` choose nothing.
+whose models (`--peer-models`, YOLO11n by default) are trained from their YAML, from scratch, on the same images and for as many
+epochs, with its own defaults (batches of 16, whose gradients it adds up to 64). Both are scored by this package's AP after their
+last epoch. The second form trains a row for each entry of a file (a name, and changes to the config) on a part of the training
+images; another part of them, drawn by a fixed hash of the file's name, is scored. So the images of `data.val` choose nothing.
+The third form trains rows as the first does: on all images, scored on those of `data.val`.
+
+A quarter of a dataset without splits, drawn by the same hash, takes the place of `data.val`.
 
 Each training is a process of its own with one thread, and its CPU time is what the system says. Whatever has ended is not
 trained again, and the tables (Markdown, in the output folder) are written after each training.
@@ -34,6 +38,7 @@ from ddptrain.config import DetectionRun, load_config
 CONFIGS = [Path("configs/bench/bccd.yaml"), Path("configs/bench/aerial.yaml")]
 HELD = 0.25
 """Part of the training images on which the rows of an ablation are scored."""
+PEER = "usual package"
 Results = dict[str, dict[int, Trained]]
 """By the name of a row and the seed."""
 
@@ -42,31 +47,31 @@ class DataSet:
     """The first dataset of a config's `data.train` and `data.val` in the YOLO layout, in links.
 
     Attributes:
-        root: its folder, whose data.yaml splits the training images only.
+        root: its folder, whose data.yaml splits the training images, or all of them where the dataset has no splits.
         parts: the images of the splits there.
-        yaml: a data.yaml of all images.
-        scored: list of the images of `data.val`.
+        yaml: a data.yaml of what is trained on and scored in the end.
+        scored: list of the images that are scored in the end: those of `data.val`, or `parts["val"]`.
     """
 
     def __init__(self, run: DetectionRun, folder: Path, share: float) -> None:
         (train, *others), (val, *more) = run.data.train, run.data.val
-        if others or more or train.root != val.root or None in (train.split, val.split):
-            raise SystemExit(f"{run.name}: must have one dataset, with a split for training and one for validation")
+        if others or more or train.root != val.root or (train.split is None) != (val.split is None):
+            raise SystemExit(f"{run.name}: must have one dataset, with a split for training and one for validation, or none")
+        splits = None if train.split is None else (train.split, str(val.split))
         if not folder.exists():
-            splits = (str(train.split), str(val.split))
             convert(train.format, "yolo", train.root, folder, splits=splits, names=train.names, on_fault="drop")
         names = yaml.safe_load((folder / "data.yaml").read_text())["names"]
-        self.root, self.yaml, self.scored = folder, folder / "all.yaml", folder / "scored.txt"
-        own, scored = (f"images/{part.split}" for part in (train, val))
-        everything = {"path": str(folder.resolve()), "train": own, "val": scored, "names": names}
-        self.yaml.write_text(yaml.safe_dump(everything))
+        own, *held = [f"images/{split}" for split in splits] if splits else ["images"]
         images = _images(folder / own)
         places = [int(sha256(p.name.encode()).hexdigest()[:8], 16) / 2**32 for p in images]
         kept = [p for p, at in zip(images, places) if HELD <= at < HELD + share * (1 - HELD)]
         self.parts = {"train": kept, "val": [p for p, at in zip(images, places) if at < HELD]}
-        for name, listed in [*self.parts.items(), ("scored", _images(folder / scored))]:
+        for name, listed in [*self.parts.items(), *(("scored", _images(folder / part)) for part in held)]:
             (folder / f"{name}.txt").write_text("".join(f"{p}\n" for p in listed))
+        self.root, self.yaml, self.scored = folder, folder / "all.yaml", folder / ("scored.txt" if held else "val.txt")
         parts = {split: f"{split}.txt" for split in self.parts}
+        everything = {"train": own, "val": held[0]} if held else parts
+        self.yaml.write_text(yaml.safe_dump({"path": str(folder.resolve()), "names": names} | everything))
         (folder / "data.yaml").write_text(yaml.safe_dump({"names": names} | parts))
 
 
@@ -74,47 +79,67 @@ def _images(folder: Path) -> list[Path]:
     return sorted(p.absolute() for p in folder.iterdir())
 
 
-def against_peer(path: Path, options: argparse.Namespace) -> tuple[str, Results, list[Callable[[], None]]]:
+def final(path: Path, rows: Mapping[str, Sequence[str]], options: argparse.Namespace) -> tuple[str, Results, list[Any]]:
     """The title, the results as they come, and the trainings that fill them, of ours and the usual package's."""
     run, content = _load(path), yaml.safe_load(path.read_text())
-    out, every = options.out / run.name, [f"eval.every_epochs={options.every}"]
-    results: Results = {"ours": {}} | ({"usual package": {}} if options.peer else {})
-    data = DataSet(run, out / "yolo", 1) if options.peer else None
+    out = options.out / run.name
+    models = options.peer_models if options.peer else []
+    results: Results = {name: {} for name in [*rows, *map(_peer_name, models)]}
+    unsplit = run.data.val[0].split is None
+    data = DataSet(run, out / "yolo", 1) if models or unsplit else None
+    if data and unsplit:
+        _use(content, run, data)
+        path = out / "split.yaml"
+        path.write_text(yaml.safe_dump(content))
 
-    def own(seed: int) -> None:
-        changes = [*every, *options.set, f"seed={seed}"]
-        results["ours"][seed] = train_own(content, changes, out / f"ours_{seed}")
+    def own(name: str, seed: int) -> None:
+        changes = [f"eval.every_epochs={options.every}", *options.set, *rows[name], f"seed={seed}"]
+        results[name][seed] = train_own(content, changes, out / _folder(name, seed))
 
-    def peer(seed: int) -> None:
+    def peer(model: str, seed: int) -> None:
         assert data is not None
-        where = out / f"peer_{seed}"
-        changes = dict(change.split("=", 1) for change in options.peer_set)
-        results["usual package"][seed] = train_peer(options.peer, data.yaml, data.scored, run, seed, path, where, changes)
+        changes = {"model": model} | dict(change.split("=", 1) for change in options.peer_set)
+        where = out / _folder(f"peer {Path(model).stem}", seed)
+        results[_peer_name(model)][seed] = train_peer(options.peer, data.yaml, data.scored, run, seed, path, where, changes)
 
-    trainings = [partial(train, seed) for seed in options.seeds for train in ([peer] if data else []) + [own]]
+    each = [(peer, model) for model in models] + [(own, name) for name in rows]
+    trainings = [partial(train, which, seed) for seed in options.seeds for train, which in each]
     title = f"{run.name}: {run.data.image_size} px, {run.train.epochs:g} epochs"
     return title, results, trainings
 
 
 def ablation(path: Path, rows: Mapping[str, Sequence[str]], options: argparse.Namespace) -> tuple[str, Results, list[Any]]:
-    """The same of some rows."""
+    """The same of some rows on a part of the training images."""
     run, content = _load(path), yaml.safe_load(path.read_text())
     out, results = options.out / run.name, Results((name, {}) for name in rows)
     data = DataSet(run, out / "yolo", options.part)
-    for part in ("train", "val"):
-        content["data"][part] = [{"name": run.name, "format": "yolo", "root": str(data.root), "split": part}]
+    _use(content, run, data)
     length = [f"train.epochs={options.epochs}"] if options.epochs else []
 
     def train(name: str, seed: int) -> None:
         changes = ["eval.every_epochs=null", *length, *options.set, *rows[name], f"seed={seed}"]
         folder = out / f"rows_{options.part:g}_{options.epochs or run.train.epochs:g}"
-        results[name][seed] = train_own(content, changes, folder / f"{'_'.join(name.split())}_{seed}")
+        results[name][seed] = train_own(content, changes, folder / _folder(name, seed))
 
     trainings = [partial(train, name, seed) for seed in options.seeds for name in rows]
     sizes = [len(images) for images in data.parts.values()]
     epochs = options.epochs or run.train.epochs
     title = f"{run.name}: {run.data.image_size} px, {epochs:g} epochs on {sizes[0]} images, scored on {sizes[1]} others"
     return title, results, trainings
+
+
+def _use(content: dict[str, Any], run: DetectionRun, data: DataSet) -> None:
+    """Make the parts of a dataset those of a config."""
+    for part in ("train", "val"):
+        content["data"][part] = [{"name": run.name, "format": "yolo", "root": str(data.root), "split": part}]
+
+
+def _folder(name: str, seed: int) -> str:
+    return f"{'_'.join(name.split())}_{seed}"
+
+
+def _peer_name(model: str) -> str:
+    return f"{PEER}, {Path(model).stem}"
 
 
 def _load(path: Path) -> DetectionRun:
@@ -125,7 +150,7 @@ def _load(path: Path) -> DetectionRun:
 
 def table(title: str, results: Results) -> Iterator[str]:
     """A Markdown table of what has ended; AP in percent."""
-    peer = results.get("usual package", {})
+    peer = next((by_seed for name, by_seed in results.items() if name.startswith(PEER)), {})
     beaten, first = _mean_ap(peer), _mean_ap(next(iter(results.values())))
     head = ["", "AP", "to the first", "AP50", "APs", "AP by seed", "CPU s"]
     head += ["passed at epoch", "after CPU s", "of its CPU time"] if peer else []
@@ -139,7 +164,7 @@ def table(title: str, results: Results) -> Iterator[str]:
         cells.insert(1, f"{own - first:+.1f}" if first is not None and own is not None else "")
         cells += [", ".join(f"{100 * t.metrics['AP']:.1f}" for t in each), f"{cpu:.0f}"]
         if beaten is not None:
-            passed = [t.passed(beaten / 100) for t in each] if name == "ours" else []
+            passed = [t.passed(beaten / 100) for t in each] if not name.startswith(PEER) else []
             known = [p for p in passed if p is not None]
             if known and len(known) == len(passed):
                 epoch, seconds = (statistics.mean(values) for values in zip(*known))
@@ -174,10 +199,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="AP and CPU time, beside the usual package's, or of rows of changes.")
     parser.add_argument("configs", nargs="*", type=Path, metavar="CONFIG")
     parser.add_argument("--peer", metavar="PYTHON", help="of an environment with the usual package")
+    parser.add_argument("--peer-models", nargs="+", default=["yolo11n.yaml"], metavar="YAML", help="of that package")
     parser.add_argument("--peer-set", nargs="+", default=[], metavar="key=value", help="changes to its own defaults")
     parser.add_argument("--rows", nargs="+", metavar=("FILE", "NAME"), help="an ablation: YAML of names and lists of key=value")
+    parser.add_argument("--final", action="store_true", help="train the rows on all images and score data.val")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--every", type=float, default=2, help="epochs between evaluations of ours beside the peer")
+    parser.add_argument("--every", type=float, default=2, help="epochs between evaluations of ours that score data.val")
     parser.add_argument("--part", type=float, default=1, help="of the images that a row may train on, so many are taken")
     parser.add_argument("--epochs", type=float, help="of the rows, instead of the config's")
     parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="changes to all trainings of ours")
@@ -185,8 +212,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
     options = parser.parse_args()
     configs, rows = options.configs or CONFIGS, read_rows(options.rows) if options.rows else None
-    made = [against_peer(c, options) if rows is None else ablation(c, rows, options) for c in configs]
-    report = options.out / ("accuracy.md" if rows is None else "ablation.md")
+    on_part = rows is not None and not options.final
+    made = [ablation(c, rows, options) if rows and on_part else final(c, rows or {"ours": []}, options) for c in configs]
+    report = options.out / ("ablation.md" if on_part else "accuracy.md")
 
     def then_report(training: Callable[[], None]) -> None:
         training()
