@@ -6,12 +6,12 @@
     python benchmarks/accuracy.py --rows benchmarks/small_objects.yaml [NAME …] --final [--peer …] [--jobs 2] [CONFIG …]
 
 CONFIG: by default BCCD at 320 pixels and the aerial vehicles at 416, 40 epochs each. The first form trains them as they are and
-scores the images of `data.val`, also after every few epochs; `--peer` is a Python in whose environment the usual package is,
-whose models (`--peer-models`, YOLO11n by default) are trained from their YAML, from scratch, on the same images and for as many
-epochs, with its own defaults (batches of 16, whose gradients it adds up to 64). Both are scored by this package's AP after their
-last epoch. The second form trains a row for each entry of a file (a name, and changes to the config) on a part of the training
-images; another part of them, drawn by a fixed hash of the file's name, is scored. So the images of `data.val` choose nothing.
-The third form trains rows as the first does: on all images, scored on those of `data.val`.
+scores the images of `data.val`, also after every few epochs; `--peer` is a Python in whose environment the usual package is.
+Its models (`--peer-models`, YOLO11n by default) are trained from their YAML, from scratch, on the same images and for as many
+epochs, with its own defaults (batches of 16, whose gradients it adds up to 64). Both are scored by this package's AP after
+their last epoch. The second form trains a row for each entry of a file (a name, and changes to the config) on a part of the
+training images; another part of them, drawn by a fixed hash of the file's name, is scored. So the images of `data.val` choose
+nothing. The third form trains rows as the first does: on all images, scored on those of `data.val`.
 
 A quarter of a dataset without splits, drawn by the same hash, takes the place of `data.val`.
 
