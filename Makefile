@@ -35,10 +35,10 @@ $(BIN)/.dist: $(BIN)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dist]'
 	@touch $@
 
-demo: $(BIN)/.ready  ## Make two small datasets, train them jointly on 2 processes, evaluate, draw predictions
+demo: $(BIN)/.ready  ## Make two small datasets, train them jointly on 2 processes, evaluate, draw predictions (ARGS=train.epochs=2: shorter)
 	@$(BIN)/python -m ddptrain.data.synthetic $(DEMO)
 	@rm -rf runs/demo
-	@$(BIN)/ddptrain train configs/demo.yaml --nproc $(NPROC)
+	@$(BIN)/ddptrain train configs/demo.yaml --nproc $(NPROC) $(ARGS)
 	@$(BIN)/ddptrain predict runs/demo $(DEMO)/skyview/VisDrone2019-DET-val/images $(DEMO)/streets/JPEGImages --limit 12
 	@echo
 	@echo "Curves and pictures:  $(BIN)/tensorboard --logdir runs/demo/tensorboard"

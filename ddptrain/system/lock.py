@@ -209,6 +209,8 @@ class RunLock:
         """Release the lock if it is held, however the run ended."""
         if self._beats is not None:
             self._end.set()
+            # a beat that is on its way would take the missing file for a deleted one, and create it again
+            self._beats.join()
             self._beats = None
             with suppress(OSError):
                 owner = read_owner(self._path)

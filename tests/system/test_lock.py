@@ -161,6 +161,26 @@ def test_a_stop_ends_the_wait(tmp_path: Path) -> None:
         assert left.value.code == 143
 
 
+def test_a_release_in_the_midst_of_a_beat_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may live on after its run, as a notebook does: nobody would take its lock over."""
+    read, beats = lock.read_owner, threading.Event()
+
+    def slow_in_a_beat(path: Path) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            beats.set()
+            time.sleep(0.3)
+        return read(path)
+
+    monkeypatch.setattr(lock, "BEAT_S", 0.0)
+    monkeypatch.setattr(lock, "read_owner", slow_in_a_beat)
+    with RunLock(tmp_path / "run", print) as held:
+        held.acquire()
+        (tmp_path / "run" / "config.yaml").touch()
+        assert beats.wait(10)
+    time.sleep(0.5)
+    assert not (tmp_path / "run" / NAME).exists()
+
+
 def test_a_lost_lock_is_noticed_and_left_to_its_owner(tmp_path: Path) -> None:
     path = tmp_path / "run" / NAME
     with RunLock(tmp_path / "run", print) as mine:
