@@ -223,8 +223,8 @@ def test_it_learns_reports_and_predicts(pairs_config: Path, tmp_path: Path) -> N
 @pytest.mark.learning
 @pytest.mark.timeout(1200)
 def test_the_shipped_configs_learn(tmp_path: Path) -> None:
-    """On the generated set as its command makes it, scored on sequences that were not learned from. The heads of the configs say
-    a mean F1 of 0.83 and more, after 5 and 20 epochs; it is 0.82 and 0.61 here, and by chance below 0.5 and 0.3."""
+    """On the generated set as its command makes it, scored on sequences that were not learned from. The comments of the configs
+    say a mean F1 of 0.83 and more, after 5 and 20 epochs; it is 0.82 and 0.61 here, and by chance below 0.5 and 0.3."""
     write_people(tmp_path / "people")
     configs = Path(__file__).resolve().parents[3] / "configs"
     roots = [f"data.{part}.0.root={tmp_path}/people" for part in ("train", "val")]
