@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from ddptrain.config.section import NetworkSection, Switch
+from ddptrain.system.printable import counted
 
 STRIDES = (4, 8, 16, 32, 64)
 
@@ -70,6 +71,6 @@ class YoloConfig(NetworkSection):
         if self.anchors is not None and len(self.anchors) != len(self.strides):
             levels = len(self.strides)
             raise ValueError(
-                f"anchors: given for {len(self.anchors)} levels, but strides has {levels}; give one list for each level"
+                f"anchors: given for {counted(len(self.anchors), 'level')}, but strides has {levels}; give one list for each level"
             )
         return self
