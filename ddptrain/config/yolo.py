@@ -69,8 +69,6 @@ class YoloConfig(NetworkSection):
     @model_validator(mode="after")
     def _level_each(self) -> "YoloConfig":
         if self.anchors is not None and len(self.anchors) != len(self.strides):
-            levels = len(self.strides)
-            raise ValueError(
-                f"anchors: given for {counted(len(self.anchors), 'level')}, but strides has {levels}; give one list for each level"
-            )
+            given, levels = counted(len(self.anchors), "level"), len(self.strides)
+            raise ValueError(f"anchors: given for {given}, but strides has {levels}; give one list for each level")
         return self
