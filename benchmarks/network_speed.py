@@ -55,8 +55,10 @@ def ours(batch: int, size: int, overrides: list[str]) -> tuple[nn.Module, nn.Mod
     data: dict[str, Any] = {part: [{"name": "none", "format": "yolo", "root": "none"}] for part in ("train", "val")}
     content = {"classes": [str(c) for c in range(CLASSES)], "data": data | {"image_size": size}}
     task = new_task(resolve(content | {"train": {"global_batch": batch}}, overrides, source="benchmark"))
-    model: Any = build_network(task).to(memory_format=torch.channels_last)
+    layout = torch.channels_last if task.config.train.channels_last else torch.contiguous_format
+    model: Any = build_network(task).to(memory_format=layout)
     images, boxes, labels = random_batch(batch, size)
+    images = images.contiguous(memory_format=layout)
     none = torch.zeros(0)
     targets = {
         "boxes": boxes, "labels": labels, "image": torch.arange(batch).repeat_interleave(OBJECTS),
