@@ -213,6 +213,12 @@ def main() -> None:
     options = parser.parse_args()
     configs, rows = options.configs or CONFIGS, read_rows(options.rows) if options.rows else None
     on_part = rows is not None and not options.final
+    if options.final and rows is None:
+        parser.error("--final: is for rows; name their file with --rows")
+    if on_part and options.peer:
+        parser.error("--peer: is not trained on a part of the images; add --final, or leave it out")
+    if not on_part and (options.part != 1 or options.epochs):
+        parser.error("--part, --epochs: are for rows on a part of the images; use --set train.epochs=N, or leave them out")
     made = [ablation(c, rows, options) if rows and on_part else final(c, rows or {"ours": []}, options) for c in configs]
     report = options.out / ("ablation.md" if on_part else "accuracy.md")
 

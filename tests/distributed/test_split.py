@@ -29,7 +29,7 @@ EVERYTHING = (
     "ema.tau=5.0",
 )
 TWELVE = ("train.global_batch=12", "train.micro_batch=1")
-STEPS = 12
+STEPS = 20
 DROPOUT = {"classification": ("model.dropout=0.3",), "interaction": ("model.dropout=0.3",)}
 
 

@@ -223,17 +223,15 @@ def test_it_learns_reports_and_predicts(pairs_config: Path, tmp_path: Path) -> N
 @pytest.mark.learning
 @pytest.mark.timeout(1200)
 def test_the_shipped_configs_learn(tmp_path: Path) -> None:
-    """On the generated set as its command makes it, scored on sequences that were not learned from. The comments of the configs
-    say a mean F1 of 0.83 and more, after 5 and 20 epochs; it is 0.82 and 0.61 here, and by chance below 0.5 and 0.3."""
+    """On the generated set as its command makes it, scored on sequences that were not learned from. By chance the mean F1 is
+    below 0.5; the heads of the configs say 0.83 and more, and the CPU decides about the last digits."""
     write_people(tmp_path / "people")
     configs = Path(__file__).resolve().parents[3] / "configs"
     roots = [f"data.{part}.0.root={tmp_path}/people" for part in ("train", "val")]
-    short = ("schedule.warmup_epochs=0.3", "eval.every_epochs=null", f"output={tmp_path}", "data.workers=1", *roots)
-    train(1, configs / "jrdb_stage1.yaml", "train.epochs=2", *short, timeout=600)
-    train(1, configs / "jrdb_stage2.yaml", "train.epochs=8", *short, f"init_from={tmp_path}/jrdb_stage1", timeout=600)
-    first, second = (summary(tmp_path / f"jrdb_stage{stage}") for stage in (1, 2))
-    assert min(first["f1"], first["class/interacting/f1"]) >= 0.7
-    assert second["f1"] >= 0.45
+    for stage, start in ((1, ()), (2, (f"init_from={tmp_path}/jrdb_stage1",))):
+        train(1, configs / f"jrdb_stage{stage}.yaml", f"output={tmp_path}", "data.workers=1", *roots, *start, timeout=600)
+        assert summary(tmp_path / f"jrdb_stage{stage}")["f1"] >= 0.75
+    assert summary(tmp_path / "jrdb_stage1")["class/interacting/f1"] >= 0.75
 
 
 def test_real_panoramas_beside_synthetic_ones(pairs_config: Path, tmp_path: Path, data_root: Path) -> None:
