@@ -52,7 +52,7 @@ def test_the_field_of_a_level_is_what_its_scores_depend_on() -> None:
 
 
 def test_a_config_is_described(small_config: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["model", str(small_config("detection")), "--json"]) == 0
+    assert main(["model", str(small_config("detection")), "model.strides=[8, 16, 32]", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert [level["stride"] for level in facts["levels"]] == [8, 16, 32]
     for task in ("classification", "segmentation", "interaction"):

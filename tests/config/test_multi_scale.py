@@ -32,14 +32,23 @@ def test_the_sizes_are_all_multiples_in_the_range(
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["data.augment.multi_scale=[320, 650]"], "data.augment.multi_scale: 650 pixels: must be two multiples of 32"),
-        (["data.augment.multi_scale=[16, 64]"], "data.augment.multi_scale: 16 pixels: must be two multiples of 32"),
+        (
+            ["data.augment.multi_scale=[320, 650]", "model.strides=[16, 32]"],
+            "data.augment.multi_scale: 650 pixels: must be two multiples of 32",
+        ),
+        (
+            ["data.augment.multi_scale=[16, 64]", "model.strides=[16, 32]"],
+            "data.augment.multi_scale: 16 pixels: must be two multiples of 32",
+        ),
         (["data.augment.multi_scale=[96, 64]"], "from 96 to 64 pixels there is only one size or none"),
         (
             ["data.augment.multi_scale=0.7"],
             "0.7 of data.image_size=64 goes down to 19.2 pixels; sizes are ≥ 32, so give 0.5",
         ),
-        (["data.augment.multi_scale=0.2"], "from 64 to 64 pixels there is only one size or none; sizes are multiples of 32"),
+        (
+            ["data.augment.multi_scale=0.2", "model.strides=[16, 32]"],
+            "from 64 to 64 pixels there is only one size or none; sizes are multiples of 32",
+        ),
         (["data.augment.multi_scale=1.0"], "must be a number ≥ 0 and < 1"),
         (["data.augment.multi_scale=[64, 96]", "model.strides=[16, 32, 64]"], "96 pixels: must be two multiples of 64"),
         (["data.augment={mosaic: 0.7, mosaic9: 0.5}"], "mosaic and mosaic9: 0.7 + 0.5 is more than 1"),

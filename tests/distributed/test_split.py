@@ -44,18 +44,18 @@ def test_any_number_of_ranks_has_the_same_bits(small_config: SmallConfig, tmp_pa
     ranks, resumed on one, killed again, and resumed on three."""
     commands = {}
     for task, run in RUNS.items():
-        length = (f"train.steps={STEPS}", "checkpoint.every_steps=1", "checkpoint.keep_last=99")
+        length = (f"train.steps={STEPS}", "checkpoint.every_steps=3", "checkpoint.keep_last=99")
         options = (*run.norms, *DROPOUT.get(task, ()), *EVERYTHING, *TWELVE, "train.precision=bf16", "train.threads=1", *length)
         commands[task] = ["train", str(small_config(task)), *options]
     for ranks in (4, 1, 3, 2):
         cases = [[*command, f"name={task}-{ranks}"] for task, command in commands.items()]
         if ranks == 1:
             for task in RUNS:
-                cut_back(tmp_path / f"{task}-4", tmp_path / f"{task}-often", STEPS // 2 - 1)
+                cut_back(tmp_path / f"{task}-4", tmp_path / f"{task}-often", 9)
         if ranks == 3:
             for task in RUNS:
                 (tmp_path / f"{task}-often").rename(tmp_path / f"{task}-once")
-                cut_back(tmp_path / f"{task}-once", tmp_path / f"{task}-often", STEPS // 2 + 1)
+                cut_back(tmp_path / f"{task}-once", tmp_path / f"{task}-often", 12)
         if ranks in (1, 3):
             cases += [[*command, f"name={task}-often", "resume=auto"] for task, command in commands.items()]
         texts = in_turn(ranks, cases)
@@ -66,7 +66,7 @@ def test_any_number_of_ranks_has_the_same_bits(small_config: SmallConfig, tmp_pa
         for other in ("2", "3", "4", "often"):
             same_run(first, final_state(tmp_path / f"{task}-{other}"))
         learned = final_state(tmp_path / f"{task}-4")["model"]
-        early = torch.load(tmp_path / f"{task}-4/checkpoints/step_00000001.pt", weights_only=True)["model"]
+        early = torch.load(tmp_path / f"{task}-4/checkpoints/step_00000003.pt", weights_only=True)["model"]
         assert relative_difference(early, learned) > 1e-3, task  # they do not agree because nothing moved
 
 

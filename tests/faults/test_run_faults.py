@@ -204,6 +204,7 @@ def launch_and_lose_a_rank(config: Path, log: Path, lose: Callable[[], object], 
         assert agent.wait(120) == 0, log.read_text()
     finally:
         agent.kill()
+        agent.wait()
     return log.read_text()
 
 
@@ -219,9 +220,10 @@ def test_torchrun_restarts_a_run_that_lost_a_rank(config: Path, tmp_path: Path) 
 
 def test_a_restart_before_the_first_checkpoint_keeps_the_start_that_was_given(config: Path, tmp_path: Path) -> None:
     """With a best.pt that comes along from there and a difference that was accepted."""
-    train(2, config, "name=source", "train.steps=2", "eval.every_steps=2", "checkpoint.every_steps=2")
+    few = "train.global_batch=4"
+    train(2, config, "name=source", "train.steps=2", "eval.every_steps=2", "checkpoint.every_steps=2", few)
     log = tmp_path / "run" / "log.txt"
-    given = (f"resume={tmp_path}/source", "resume.allow=[seed]", "seed=5", "train.steps=30", "checkpoint.every_steps=40")
+    given = (f"resume={tmp_path}/source", "resume.allow=[seed]", "seed=5", "train.steps=30", "checkpoint.every_steps=40", few)
     text = launch_and_lose_a_rank(
         config, tmp_path / "launch.txt", lambda: log.exists() and "step 3/" in log.read_text(), *given
     )

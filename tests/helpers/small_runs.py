@@ -62,7 +62,7 @@ data:
     - {name: streets, format: voc, root: DATA/streets, split: val}
   image_size: 64
   workers: 0
-model: {norm: group}
+model: {norm: group, strides: [8, 16]}
 # Adam divides by the gradient's own size: where that is rounding noise, its sign is what differs between splits
 optimizer: {name: sgd, lr: 0.01, momentum: 0.937}
 """
