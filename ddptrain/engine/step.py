@@ -27,6 +27,7 @@ from ddptrain.engine.norms import Measurement
 from ddptrain.engine.parts import Forward, Parts, Stopwatch, unnamed
 from ddptrain.engine.running_statistics import running_statistics
 from ddptrain.engine.step_report import Launched, StepReport
+from ddptrain.models.norms import refuse_single_values
 from ddptrain.seeding import seed_torch
 from ddptrain.structures import Batch, LossSum
 
@@ -185,7 +186,7 @@ class Stepper:
     def _forward_and_backward(self, batch: Batch, number: int) -> LossSum:
         with self.gradients.micro_batch(number):
             model = self.gradients.model if self.part is unnamed else Forward(self.gradients.model, self.part)
-            with self.part("loss"), autocast(self.device, self.precision):
+            with self.part("loss"), autocast(self.device, self.precision), refuse_single_values(batch.images.shape[-1]):
                 loss = self.loss(model, batch)
             total = loss.total
             if self.scaler is not None:

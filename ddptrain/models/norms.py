@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
 from ddptrain import distributed
+from ddptrain.errors import UserError
 
 Norm = Literal["batch", "sync", "group", "frozen", "none"]
 
@@ -128,6 +130,25 @@ NORMS: dict[Norm, Callable[[int, float, float | None], nn.Module]] = {
 }
 """Kinds of norm layers by channels, epsilon and momentum of a batch norm: `batch` over a micro batch, `sync` over all ranks,
 `group` within one sample (groups of 8 channels where that divides them), `frozen` constants, `none`."""
+
+
+@contextmanager
+def refuse_single_values(size: int) -> Iterator[None]:
+    """Around a forward pass in training of images with this side in pixels: torch's error about a batch norm that sees one
+    value of a channel becomes a line.
+
+    Raises:
+        UserError: the micro batch is one image, of which the network makes a single pixel.
+    """
+    try:
+        yield
+    except ValueError as e:
+        if "more than 1 value per channel" not in str(e):
+            raise
+        raise UserError(
+            f"train.micro_batch: at data.image_size={size} the network makes a single pixel of an image, and a batch norm "
+            "cannot learn from a single one; make micro batches of 2 or more, or larger images"
+        ) from None
 
 
 def keep_types(module: nn.Module) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import final_state, train
 
+from ddptrain.cli import main
 from ddptrain.config import load_config
 from ddptrain.engine.micro_batch import fastest, largest_that_fits, sizes
 
@@ -55,3 +57,18 @@ def test_a_run_records_what_was_found_and_keeps_it(config: Path, tmp_path: Path,
     assert final_state(tmp_path / "other")["micro_batch"] == chosen
     text = train(ranks, config, "train.steps=4", "train.micro_batch=auto", "resume=auto")
     assert f"train.micro_batch: auto keeps {chosen}" in text
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides"),
+    [
+        ("classification", ["model={name: shufflenet_v2_x0_5}"]),
+        ("detection", ["model.norm=batch", "model.strides=[8, 16, 32]", "data.image_size=32"]),
+    ],
+)
+def test_a_batch_norm_over_a_single_pixel_is_reported_in_one_line(
+    task: str, overrides: list[str], small_config: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    small = ["train.global_batch=1", "train.micro_batch=1", "train.steps=1"]
+    assert main(["train", str(small_config(task)), *overrides, *small]) == 2
+    assert "train.micro_batch: at data.image_size=32 the network makes a single pixel of an image" in capfd.readouterr().err

@@ -79,16 +79,7 @@ class LogitsTask(TableTask):
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         loss = self.loss_config
-        try:
-            logits, classes = self.learn(model, batch)
-        except ValueError as e:
-            if "more than 1 value per channel" not in str(e):
-                raise
-            size = self.config.data.image_size
-            raise UserError(
-                f"train.micro_batch: at data.image_size={size} the network makes a single pixel of an image, and a batch norm "
-                "cannot learn from a single one; make micro batches of 2 or more, or larger images"
-            ) from None
+        logits, classes = self.learn(model, batch)
         # to the device once: it is no copy there
         self._weights, self._pos_weight = _on(self._weights, logits), _on(self._pos_weight, logits)
         if self.several:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import RUNS, write_config
 from support import final_state, largest_difference, summary, train
 
 from ddptrain.cli import main
@@ -175,11 +174,3 @@ def test_how_long_images_are_mixed_is_reported(shapes_config: Path) -> None:
         "warning: no mixup and no cutmix: data.augment.close_epochs is as long as the run, 10 epochs of 2; set it lower, or "
         "remove mixup and cutmix"
     ) in told
-
-
-def test_a_batch_norm_over_a_single_pixel_is_reported_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    RUNS["classification"].write(tmp_path)
-    config = str(write_config("classification", tmp_path, tmp_path))
-    small = ["model={name: shufflenet_v2_x0_5}", "train.global_batch=1", "train.micro_batch=1", "train.steps=1"]
-    assert main(["train", config, *small]) == 2
-    assert "train.micro_batch: at data.image_size=32 the network makes a single pixel of an image" in capfd.readouterr().err
