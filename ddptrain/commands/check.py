@@ -151,7 +151,7 @@ def _pictures(task: Task) -> Section:
             continue
         indices = np.unique(np.arange(PICTURES) * size // PICTURES).tolist()
         drawn = [task.view.picture(task.train[SampleKey(PICTURES * d + i, d, index)]) for i, index in enumerate(indices)]
-        text = f"{name}: augmented, with labels; grey hatching is ignored. Titles are names of files."
+        text = f"{name}: augmented, with labels; grey hatching marks what is ignored. Titles are file names."
         section.figures.append(picture(grid(drawn, columns=2), text))
     section.figures += [picture(image, text) for image, text in task.view.figures()]
     return section

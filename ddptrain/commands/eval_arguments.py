@@ -37,7 +37,9 @@ def add_eval(commands: Any) -> None:
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the run's config, or to that of --truth")
     p.add_argument("--data", type=Path, metavar="CONFIG", help="evaluate on data.val of this config instead of the run's")
     p.add_argument("--weights", metavar="WHICH", help="best (default), last, or the path of a checkpoint")
-    p.add_argument("--predictions", type=Path, metavar="FILE", help="evaluate these instead of a run: JSON, or folder of texts")
+    p.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="evaluate these instead of a run: JSON, or a folder of text files"
+    )
     p.add_argument("--truth", type=Path, metavar="CONFIG", help="with --predictions: config whose data.val is the truth")
     p.add_argument(
         "--names", metavar="A,B,C", help="with --predictions: class names in the order of their numbers in YOLO files"
@@ -45,8 +47,8 @@ def add_eval(commands: Any) -> None:
     p.add_argument("--protocol", action="append", default=[], metavar="NAME", help="visdrone, voc or uavdt, beside coco")
     p.add_argument("--split-by", choices=SPLITS, help="a further table by dataset, by size of objects, or by folder of images")
     p.add_argument("--json", nargs="?", const="", metavar="FILE", help="print all metrics as JSON, or write them to FILE.json")
-    p.add_argument("--save", type=Path, metavar="FILE", help="write what compare reads there (default: RUN/evaluation.npz)")
-    p.add_argument("--save-predictions", type=Path, metavar="FILE", help="write all predictions there, as predict does")
+    p.add_argument("--save", type=Path, metavar="FILE", help="file to write for ddptrain compare (default: RUN/evaluation.npz)")
+    p.add_argument("--save-predictions", type=Path, metavar="FILE", help="file for all predictions, in predict's format")
     p.set_defaults(run="evaluate")
 
 

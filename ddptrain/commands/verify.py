@@ -40,8 +40,8 @@ DOUBT = 1e-5
 ROUNDING = 1e-9
 """Largest relative difference that rounding makes over a few steps in float64."""
 SYNC = """\
-  model.norm=sync takes its statistics over the micro batches of all ranks at once: compared are splits over ranks. Another
-  accumulation is another model; with group, frozen and none no split matters."""
+  model.norm=sync takes its statistics over the micro batches of all ranks at once, so only splits over ranks are compared.
+  Another accumulation makes another model; with group, frozen or none the split does not matter."""
 BATCH = """\
   It must: the model has batch norms, which normalise over one micro batch, so that its size is part of the model.
   Set model.norm=sync (equal over ranks for the same accumulation), or group, frozen or none (equal for every split), or keep

@@ -43,12 +43,12 @@ class DatasetConfig(Section):
     """Factor on the loss of its samples; what the loss is divided by stays as it is. A sample that is made of several images
     (mosaic, mixup, cutmix) has the mean of their factors, in classification by their parts. It has no effect in `val`."""
     rename: dict[str, str] = {}
-    """Own class name → class of the run, as in `{Car: car}`; `"*"` stands for all own classes that are not mentioned
-    otherwise."""
+    """Class of the dataset → class of the run, as in `{Car: car}`; `"*"` stands for all its classes that are not mentioned
+    elsewhere."""
     ignore: tuple[str, ...] = ()
-    """Own class names whose boxes become ignore regions: neither right nor wrong, in the loss and in the metric."""
+    """Classes of the dataset whose boxes become ignore regions: neither right nor wrong, in the loss and in the metric."""
     drop: tuple[str, ...] = ()
-    """Own class names whose boxes are left out, as if they were not in the file."""
+    """Classes of the dataset whose boxes are left out, as if they were not in the file."""
     annotated: Literal["all"] | tuple[str, ...] | None = None
     """Classes of the run that this dataset labels; a class outside them is unknown there, not absent. Default: the
     classes that its names map to."""

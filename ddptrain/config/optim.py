@@ -25,8 +25,8 @@ class OptimizerConfig(Section):
     weight_decay: float = Field(default=5e-4, ge=0)
     """Decay of the weights; biases, norms, embeddings and layer scales are never decayed."""
     scale_weight_decay: Switch | Literal["yolo"] = True
-    """How the decay follows the batch. true: it is multiplied by global_batch / nominal_batch, so that a sample decays the
-    weights alike in a batch of any size (at 16 of 64 a step takes a quarter of it). `yolo`: it is multiplied by global_batch x
+    """How the decay follows the batch. true: it is multiplied by global_batch / nominal_batch, so that the decay per sample
+    is the same at any batch size (at 16 of a nominal 64, a quarter of it per step). `yolo`: it is multiplied by global_batch x
     accumulate / nominal_batch with accumulate = max(1, round(nominal_batch / global_batch)), YOLO's own rule, which hardly
     changes it up to the nominal batch (YOLO also accumulates batches up to it, as do global_batch 64 and micro_batch 16).
     false: it is taken as it is. The log of a run reports the decay that is used."""

@@ -26,7 +26,7 @@ class TrainConfig(Section):
     """Number of CPU threads of each rank, on which the bits of a run on the CPU depend. Default: what torch takes, or
     OMP_NUM_THREADS, which launchers set for several ranks; the log says how many."""
     deterministic: Switch = False
-    """Use only deterministic CUDA kernels, which are slower; on the CPU all kernels are, and this changes nothing."""
+    """Use only deterministic CUDA kernels, which are slower. CPU kernels always are: there this changes nothing."""
     reduction: Literal["ordered", "fast"] = "ordered"
     """How gradients are added over micro batches and ranks: `ordered`, in one order on any number of ranks, or `fast`, as
     DistributedDataParallel does, whose sums differ from one number of ranks to another by rounding."""

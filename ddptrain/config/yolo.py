@@ -21,8 +21,8 @@ class YoloConfig(NetworkSection):
     """Strides of the head's levels, in pixels: consecutive powers of two from 4 to 64, such as [4, 8, 16] (small objects) or
     [8, 16, 32, 64] (large images); the backbone ends at the coarsest."""
     head: Literal["anchor_free", "dual", "anchor_based"] = "anchor_free"
-    """`anchor_free`: distances from a point to the sides of a box; `dual`: two of these, of which one learns a single point for
-    each object and is used, without suppression (YOLOv10); `anchor_based`: anchors with an objectness."""
+    """`anchor_free`: distances from a point to the sides of a box; `dual`: two of these; the one that learns a single point for
+    each object makes the predictions, without suppression (YOLOv10); `anchor_based`: anchors with an objectness."""
     head_width: float = Field(default=1.0, gt=0, le=8)
     """Factor on the channels inside the head's two branches, which are rounded to multiples of 8."""
     anchors: tuple[tuple[tuple[float, float], ...], ...] | None = None

@@ -54,7 +54,7 @@ def ask(store: Any, rank: int, size: int, own: str, patience_s: float = 2.0) -> 
             time.sleep(0.05)
     except RuntimeError:
         return _GONE
-    to_blame = [f"rank {r} {ends.get(r, 'did not come')}" for r in others if not ends.get(r, "").startswith(_WAITED)]
+    to_blame = [f"rank {r} {ends.get(r, 'did not arrive')}" for r in others if not ends.get(r, "").startswith(_WAITED)]
     return "; ".join(to_blame or [f"rank {r} {text}" for r, text in ends.items()])
 
 

@@ -216,7 +216,9 @@ def _lacking() -> str:
     """Why a GPU of this machine cannot be used; empty where there is none."""
     if Path("/dev/nvidia0").exists():
         if torch.version.cuda is None:
-            return f"this machine has an NVIDIA GPU, but torch {torch.__version__} was built without CUDA; install one with it"
+            return (
+                f"this machine has an NVIDIA GPU, but torch {torch.__version__} was built without CUDA; install another build"
+            )
         return (
             f"this machine has an NVIDIA GPU that torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use: its driver "
             "may be too old (see nvidia-smi), or CUDA_VISIBLE_DEVICES hides it"

@@ -60,13 +60,13 @@ def advice(precision: str, device: torch.device) -> str:
         has = bf16_instructions()
         if precision == "bf16" and has is False:
             return "warning: this CPU only emulates bf16, which is slow; use train.precision=none"
-        faster = "this CPU computes most networks faster with train.precision=bf16 (as everything else, a part of the run)"
+        faster = "this CPU computes most networks faster with train.precision=bf16 (this changes the resulting weights)"
         return faster if precision == "none" and has else ""
     native, name = torch.cuda.get_device_capability(device) >= (8, 0), torch.cuda.get_device_name(device)
     if precision == "bf16" and not native:
         return f"warning: {name} only emulates bf16, which is slow; use train.precision=fp16"
     if precision == "none" and native:
-        return f"{name} computes faster, and in less memory, with train.precision=bf16 (as everything else, a part of the run)"
+        return f"{name} computes faster, and in less memory, with train.precision=bf16 (this changes the resulting weights)"
     return ""
 
 

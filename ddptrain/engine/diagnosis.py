@@ -170,7 +170,7 @@ def findings(found: Measured) -> Iterator[str]:
         large = max(found.gradients, key=found.gradients.__getitem__)
         yield (
             f"The norm of the gradient is {found.gradient_norm:.3g}, of which train.clip_norm={found.clip_norm:g} leaves "
-            f"{found.clip_norm / found.gradient_norm:.2g}; most of it is of {large} ({found.gradients[large]:.3g})."
+            f"{found.clip_norm / found.gradient_norm:.2g}; most of it comes from {large} ({found.gradients[large]:.3g})."
         )
     for name, part in found.dead.items():
         if part > DEAD:
@@ -178,14 +178,14 @@ def findings(found: Measured) -> Iterator[str]:
     total = math.hypot(*found.parts.values())
     for name, norm in found.parts.items():
         if total and norm < SILENT * total:
-            yield f"The part {name} of the loss makes {norm / total:.1g} of the gradient, too little: loss.{name}."
+            yield f"The part {name} of the loss is only {norm / total:.1g} of the gradient, too little: see loss.{name}."
 
 
 def _rate(found: Measured) -> Iterator[str]:
     """Sentences about the rate."""
     first, last = (sum(parts.values()) for parts in (found.losses[0], found.losses[-1]))
     change = median(found.updates.values()) if found.updates else 0.0
-    rate = f"an update at lr {found.lr:.3g} changes the weights by {change:.1e} of their size (usual are 1e-4 to 1e-1)"
+    rate = f"an update at lr {found.lr:.3g} changes the weights by {change:.1e} of their size (1e-4 to 1e-1 is usual)"
     if not math.isfinite(change) or change > LARGE_UPDATE:
         yield f"The learning rate is much too large: {rate}; lower optimizer.lr, or find one with ddptrain lr-find."
     elif change < SMALL_UPDATE and found.normalizer:

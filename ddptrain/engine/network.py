@@ -39,11 +39,11 @@ def as_called(model: nn.Module, section: NetworkSection) -> nn.Module:
         return model
     why = ""
     if section.checkpointing:
-        why = "is not for model.checkpointing; keep one of them"
+        why = "does not support model.checkpointing; keep one of them"
     elif any(isinstance(m, (TorchvisionNetwork, Mask2Former)) for m in model.modules()):
-        why = f"is not for {section.name}, whose work depends on the values that it finds; remove it"
+        why = f"does not support {section.name}, whose control flow depends on the data; remove it"
     elif any(isinstance(m, SYNC_BATCH_NORMS) for m in model.modules()):
-        why = "is not for model.norm: sync, which communicates with the other ranks in between; use another norm"
+        why = "does not support model.norm: sync, which communicates with the other ranks in between; use another norm"
     if why:
         raise UserError(f"model.compile: {why}")
     # one code for several shapes would make the bits depend on which came first

@@ -39,7 +39,7 @@ def report_start(task: Task, world: World, state: RunState, reporter: RunReporte
     parameters = sum(p.numel() for p in state.model.parameters())
     line(f"model {config.model.name}: {parameters / 1e6:.2f} M parameters, {len(task.classes)} classes")
     if config.model.compile:
-        line("the first step compiles the network, which takes a minute or more; without model.compile the bits are others")
+        line("the first step compiles the network, which takes a minute or more; without model.compile the bits differ")
     if config.model.checkpointing:
         line("the backward pass computes the stages of the backbone again: less memory, and the same bits")
     for setting in settings(state, config.train, config.eval, config.checkpoint):

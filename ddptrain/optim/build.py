@@ -54,7 +54,7 @@ def used_decay(config: OptimizerConfig, global_batch: int) -> tuple[float, str]:
         accumulate = max(1, round(nominal / global_batch))
         what = f"{decay:g} x global batch {global_batch} x accumulate {accumulate} / nominal batch {nominal}"
         return decay * (global_batch * accumulate / nominal), f"{what} (optimizer.scale_weight_decay=yolo)"
-    what = f"{decay:g} x global batch {global_batch} / nominal batch {nominal}: a sample decays alike in a batch of any size"
+    what = f"{decay:g} x global batch {global_batch} / nominal batch {nominal}: the same decay per sample at any batch size"
     return decay * (global_batch / nominal), f"{what} (optimizer.scale_weight_decay=true; false and yolo take other rules)"
 
 

@@ -114,7 +114,7 @@ class Schedule:
             ValueError: `step` is negative.
         """
         if step < 0:
-            raise ValueError(f"step {step}: allowed are steps from 0")
+            raise ValueError(f"step {step}: must be ≥ 0")
         step = min(step, self.steps - 1)
         lr = self.optimizer.lr * SCHEDULES[self.config.name](self.config, step, self.steps)
         if self.plateau is not None:

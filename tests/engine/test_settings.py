@@ -33,7 +33,7 @@ def test_what_is_used_is_reported(shapes: Path) -> None:
         "20 steps = 4 epochs of 60 samples, 5 steps each",
         "optimizer sgd, peak lr 0.01, schedule one_cycle to lr 0.0001 at the last step",
         "warm-up over the first 5 steps: lr from 0, of biases from 0.1, momentum from 0.8 to 0.9",
-        "weight decay 9.375e-05 = 0.0005 x global batch 12 / nominal batch 64: a sample decays alike in a batch of any size "
+        "weight decay 9.375e-05 = 0.0005 x global batch 12 / nominal batch 64: the same decay per sample at any batch size "
         "(optimizer.scale_weight_decay=true; false and yolo take other rules)",
         "average of the weights: decay (1 + step) / (10 + step) up to 0.9999, 0.7 at the end",
     ]
@@ -58,7 +58,7 @@ def test_what_is_not_used_is_reported(shapes: Path) -> None:
 @pytest.mark.parametrize(
     ("rule", "batch", "decay", "words"),
     [
-        (True, 16, 1.25e-4, "0.0005 x global batch 16 / nominal batch 64: a sample decays alike in a batch of any size"),
+        (True, 16, 1.25e-4, "0.0005 x global batch 16 / nominal batch 64: the same decay per sample at any batch size"),
         ("yolo", 16, 5e-4, "0.0005 x global batch 16 x accumulate 4 / nominal batch 64 (optimizer.scale_weight_decay=yolo)"),
         ("yolo", 24, 5e-4 * 72 / 64, "accumulate 3"),
         ("yolo", 128, 1e-3, "accumulate 1"),

@@ -88,9 +88,9 @@ SSD = "model={name: ssdlite320_mobilenet_v3_large}"
 @pytest.mark.parametrize(
     ("task", "overrides", "why"),
     [
-        ("detection", ("model.checkpointing=true",), "is not for model.checkpointing; keep one of them"),
-        ("detection", ("model.norm=sync",), "is not for model.norm: sync, .*; use another norm"),
-        ("detection", (SSD, "data.allow_missing_annotations=true"), "is not for ssdlite.*; remove it"),
+        ("detection", ("model.checkpointing=true",), "does not support model.checkpointing; keep one of them"),
+        ("detection", ("model.norm=sync",), "does not support model.norm: sync, .*; use another norm"),
+        ("detection", (SSD, "data.allow_missing_annotations=true"), "does not support ssdlite.*; remove it"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(

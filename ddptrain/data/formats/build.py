@@ -109,7 +109,7 @@ def whole(config: Dataset, parts: Sequence[str | None]) -> Dataset:
     """The dataset of which `holdout` holds a part out; `parts` are the splits that it has, one of which may be None."""
     if len(parts) > 1:
         raise UserError(
-            f"{config.name}: holdout makes the splits of a dataset that has none, and {config.root} has"
+            f"{config.name}: holdout is for datasets without splits, but {config.root} has"
             f" {', '.join(map(str, parts))}; remove holdout, and set split to one of them"
         )
     return config.model_copy(update={"split": parts[0] if parts else None})

@@ -89,7 +89,7 @@ def _categories(
     entries = Entries(items, lambda number: f"{file}: categories[{number}]", own_faults)
     ids, names = entries.column("id", ID), entries.column("name", TEXT)
     if not own_faults.counts and len(set(map(type, ids))) > 1:
-        entries.bad(0, "malformed row", "ids of categories are partly numbers and partly texts")
+        entries.bad(0, "malformed row", "some ids of categories are numbers and some are strings")
     for number, identity in enumerate(ids if not own_faults.counts else ()):
         if ids.index(identity) < number:
             entries.bad(number, "malformed row", f"id {identity!r} is also that of {names[ids.index(identity)]!r}")

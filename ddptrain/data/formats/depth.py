@@ -131,7 +131,7 @@ def find_depth(
         UserError: the datasets and the model do not fit together, or maps are missing.
     """
     if channels not in (3, 4, 5):
-        raise UserError(f"model.in_channels: {channels}; allowed are 3 (RGB), 4 (and depth) and 5 (and whether it is known)")
+        raise UserError(f"model.in_channels: {channels}; must be 3 (RGB), 4 (and depth) or 5 (and whether it is known)")
     kept, maps, notes = [], [], []
     for d, table in zip(datasets, tables):
         own = None

@@ -66,7 +66,7 @@ AREA = Field("a number from 0 to 1e12", lambda v: _are_numbers(v) and all(0 <= n
 INTEGER = Field("an integer", lambda v: _only(v, int))
 SIZE = Field("an integer ≥ 0", lambda v: _are_numbers(v) and all(n >= 0 and n == int(n) for n in v))
 FLAG = Field("0, 1, true or false", lambda v: _only(v, int, float, bool) and set(v) <= {0, 1})
-ID = Field("an integer or a text", lambda v: _only(v, int, str))
+ID = Field("an integer or a string", lambda v: _only(v, int, str))
 TEXT = Field("a non-empty line of text", _are_texts)
 LIST = Field("a list", lambda v: _only(v, list))
 MAPPING = Field("a mapping", lambda v: _only(v, dict))

@@ -41,7 +41,7 @@ def no_split(config: DatasetConfig, existing: Iterable[str]) -> UserError:
     if not splits and config.split is None:
         hint = "check root, or give images and annotations"
     elif not splits:
-        hint = "remove split if it is one set (holdout makes train and val of one without videos), or check root"
+        hint = "remove split if the dataset has none (holdout can divide one without videos), or check root"
     return UserError(f"{config.name}: {asked}; splits in {config.root}: {splits or 'none'}; {hint}")
 
 

@@ -182,8 +182,8 @@ def _ade20k_names(config: SegmentationDataset, file: Path, faults: Faults) -> tu
         raise UserError(f"{config.name}: no {file}, which holds the class names; put it there, or give names")
     if len(config.names) >= 150 and (len(config.names) != 150 or config.names[0].casefold() != "wall"):
         raise UserError(
-            f"{config.name}: names has {len(config.names)} classes from {config.names[0]} on and ADE20K 150 from wall on, which"
-            f" is value 1 of its masks; put {file} there, or give names without what value 0 means"
+            f"{config.name}: names has {len(config.names)} classes starting with {config.names[0]}, and ADE20K has 150 starting"
+            f" with wall, value 1 of its masks; add {file}, or remove the name of value 0"
         )
     return class_names(config, config.names, "names", faults)
 

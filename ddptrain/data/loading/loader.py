@@ -153,7 +153,7 @@ class Loader:
             batch, why = batch
             if why and not self._reported:
                 self._reported = True
-                self._wait.report(f"batches come through pipes, which is slower: {why}")
+                self._wait.report(f"batches are sent through pipes, which is slower: {why}")
         if self._costs is not None:
             self._costs.add(batch)
         return batch
@@ -179,7 +179,7 @@ class Loader:
                 self._end(at_once=True)
                 asked = ", and the run was asked to stop" if stopped else ""
                 raise LoaderError(
-                    f"no batch came for {waited:.0f} s{asked}: files of the datasets cannot be read, or only very slowly; "
+                    f"no batch arrived for {waited:.0f} s{asked}: files of the datasets cannot be read, or only very slowly; "
                     f"check their disk, or raise train.timeout_s ({self._wait.timeout_s:g} s)"
                 )
             if waited > say_after:

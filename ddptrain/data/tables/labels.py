@@ -77,7 +77,7 @@ def _map(classes: tuple[str, ...], config: DatasetConfig, table: Table) -> I32:
     chosen = [*config.rename, *config.ignore, *config.drop]
     for name in chosen:
         if chosen.count(name) > 1:
-            raise UserError(f"{config.name}: {name!r} stands in more than one of rename, ignore and drop; keep one")
+            raise UserError(f"{config.name}: {name!r} is listed in more than one of rename, ignore and drop; keep one")
     mapping, unmapped = [], []
     for name in own:
         if name in config.drop:

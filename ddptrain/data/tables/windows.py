@@ -223,5 +223,5 @@ def _lost_objects(own: AnnotationTable, tiny: AnnotationTable, kept: Mask) -> It
         yield f"{small}: ignored, not learned; larger tiles.scales show more of them"
     cut = int((~kept).sum()) - len(tiny.labels)
     if cut:
-        large = f"{counted(cut, 'object')} of which no tile holds the part tiles.keep"
+        large = f"{counted(cut, 'object')} cut below tiles.keep in every tile"
         yield f"{large}: ignored, not learned; a smaller value in tiles.scales shows them whole"

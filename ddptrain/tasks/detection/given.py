@@ -120,7 +120,7 @@ def _read_list(path: Path, items: Any, entry: str, ids: Ids | None) -> Given:
     _refuse(faults)
     if ids is None and any(isinstance(c, int) for c in categories):
         raise UserError(
-            f"--predictions: {path}: category_id is a number, whose class only a truth in COCO format can tell (one dataset); "
+            f"--predictions: {path}: category_id is a number, which only a --truth of one dataset in COCO format can resolve; "
             "write class names, or add images and categories as in a COCO dataset"
         )
     known, label = _numbered(categories)
@@ -217,7 +217,7 @@ def _visdrone_row(line: str, names: Sequence[str]) -> tuple[str, tuple[float, ..
         raise ValueError(f"has {len(fields)} fields; must have 6 or more: left, top, width, height, score, category")
     (x, y, w, h, score), category = _finite(fields[:5]), to_integer(fields[5])
     if not 1 <= category <= len(VISDRONE):
-        raise ValueError(f"category {category}; allowed are 1 to {len(VISDRONE)}")
+        raise ValueError(f"category {category}; must be 1 to {len(VISDRONE)}")
     return VISDRONE[category - 1], (x, y, x + w, y + h), score
 
 

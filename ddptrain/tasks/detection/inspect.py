@@ -117,7 +117,7 @@ def few_updates(config: DetectionRun, updates: int) -> list[str]:
     if not scratch or asked or batch < 2 * FEW_BATCH or updates >= FEW:
         return []
     made = updates * batch // FEW_BATCH
-    more = f"train.global_batch={FEW_BATCH} makes {made:,} from the same images, on at most {FEW_BATCH} ranks"
+    more = f"train.global_batch={FEW_BATCH} gives {made:,} from the same images, on at most {FEW_BATCH} ranks"
     return [f"{counted(updates, 'update')} are few for a network that starts from scratch; {more}"]
 
 

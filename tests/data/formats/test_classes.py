@@ -183,7 +183,7 @@ def test_ade20k_without_its_list(tmp_path: Path, save_image: Save) -> None:
     config = OwnDataset(name="d", format="ade20k", root=str(tmp_path), split="train", names=names)
     assert read_masks(config, folder=tmp_path / "cache")[0].names == names
     for shifted in (("background", *names), ("background", *names[:-1])):
-        with pytest.raises(UserError, match="classes from background on and ADE20K 150 from wall on"):
+        with pytest.raises(UserError, match="classes starting with background, and ADE20K has 150 starting with wall"):
             read_masks(config.model_copy(update={"names": shifted}), folder=tmp_path / "cache")
     (tmp_path / "objectInfo150.txt").write_text("Idx\tName\n1\twall\n2\tbuilding, edifice\n")
     read_masks(config.model_copy(update={"names": ("wall", "edifice")}), folder=tmp_path / "cache")

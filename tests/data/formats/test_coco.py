@@ -119,7 +119,7 @@ def test_flags(coco: Callable[..., DetectionDataset], key: str) -> None:
         ({"area": 1e300}, "malformed row: area is 1e+300"),
         ({"image_id": "1"}, "label without image: image_id '1' is not among the images"),
         ({"image_id": 5}, "label without image: image_id 5"),
-        ({"image_id": True}, "malformed row: image_id is True; must be an integer or a text"),
+        ({"image_id": True}, "malformed row: image_id is True; must be an integer or a string"),
         ({"image_id": None}, "malformed row: image_id is None"),
         ({"category_id": "1"}, "unknown class: category_id '1' is not among the categories"),
         ({"category_id": 1.5}, "malformed row: category_id is 1.5"),
@@ -174,7 +174,7 @@ def test_an_image_left_out_takes_its_boxes_into_a_count(
     ("categories", "words"),
     [
         ([*CATEGORIES, {"id": 1, "name": "van"}], "categories[2]: malformed row: id 1 is also that of 'car'"),
-        ([*CATEGORIES, {"id": "1", "name": "van"}], "ids of categories are partly numbers and partly texts"),
+        ([*CATEGORIES, {"id": "1", "name": "van"}], "some ids of categories are numbers and some are strings"),
         ([*CATEGORIES, {"id": 3, "name": 4}], "categories[2]: malformed row: name is 4; must be a non-empty line of text"),
         ([*CATEGORIES, "van"], "categories[2]: malformed row: the entry is 'van'; must be a mapping"),
     ],

@@ -146,7 +146,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     for config, channels, word in (
         (dataset(tmp_path), 3, "in_channels=4 or 5"),
         (dataset(tmp_path, depth=None), 4, "depth: FOLDER"),
-        (dataset(tmp_path), 7, "allowed are 3"),
+        (dataset(tmp_path), 7, "must be 3"),
         (dataset(tmp_path, depth="nowhere"), 4, "nowhere is not a directory"),
     ):
         with pytest.raises(UserError, match=word):

@@ -69,7 +69,7 @@ def test_masks(tmp_path: Path) -> None:
     for folder in ("images", "masks"):
         for split in ("train", "val"):
             (tmp_path / "a" / folder / split).mkdir()
-    with pytest.raises(UserError, match=r"d: holdout makes the splits of a dataset that has none, and .* has train, val"):
+    with pytest.raises(UserError, match=r"d: holdout is for datasets without splits, but .* has train, val"):
         read_masks(of(config, "val"))
 
 

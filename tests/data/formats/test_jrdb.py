@@ -153,7 +153,7 @@ def test_splits_are_of_sequences(jrdb: Make, tmp_path: Path) -> None:
         ([person(0, box=[1, 2, 3, True])], "pedestrian:0: malformed row: box is [1, 2, 3, True]"),
         ([person(0, box=[0.5, 0.25, 0.125, 0.25])], "box in fractions: pedestrian:0"),
         ([person(0, attributes={"no_eval": "false"})], "pedestrian:0: malformed row: no_eval is 'false'; must be 0, 1, true"),
-        ([grouped(0, [1], {"a": 1})], "pedestrian:0: malformed row: cluster_ID is [1]; must be an integer or a text"),
+        ([grouped(0, [1], {"a": 1})], "pedestrian:0: malformed row: cluster_ID is [1]; must be an integer or a string"),
         ([grouped(0, 1, {"a": "hard"})], "pedestrian:0: malformed row: social_activity is {'a': 'hard'}; must be a mapping"),
         ([person(0, box=[1, 2, 5, 90])], "box outside image: pedestrian:0"),
         ([person(0, box=[1, 2, W + 5, 9])], "box outside image: pedestrian:0"),

@@ -100,7 +100,7 @@ def test_folders_of_splits_are_not_classes(tmp_path: Path, save_image: Save) -> 
     config = OwnDataset(name="d", format="folder", root=str(tmp_path))
     with pytest.raises(UserError, match=r"no split is chosen; splits in .*: Val, train; set split to one of them"):
         read_labelled(config)
-    with pytest.raises(UserError, match=r"holdout makes the splits of a dataset that has none, and .* has Val, train"):
+    with pytest.raises(UserError, match=r"holdout is for datasets without splits, but .* has Val, train"):
         read_labelled(config.model_copy(update={"split": "train", "holdout": 0.5}))
     assert read_labelled(config.model_copy(update={"split": "train"}))[0].names == ("cat", "dog")
 

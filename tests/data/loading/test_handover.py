@@ -73,7 +73,7 @@ def test_batches_take_no_room_in_the_shared_memory_of_a_container() -> None:
 def test_batches_come_through_pipes_where_no_file_can_be_made_in_memory() -> None:
     workers, line = look(file_bytes=1 << 20)
     assert workers == "3"
-    assert line == "batches come through pipes, which is slower: no file in memory can be made (File too large)"
+    assert line == "batches are sent through pipes, which is slower: no file in memory can be made (File too large)"
 
 
 def test_without_any_shared_memory_images_are_read_in_the_trainer() -> None:
@@ -186,7 +186,7 @@ def test_no_wait_is_without_end(monkeypatch: pytest.MonkeyPatch, asked: bool) ->
     loader = stream(Numbers(at=11, action="hang"), workers=1, wait=wait)
     next(loader)
     start = time.perf_counter()
-    with pytest.raises(LoaderError, match=r"^no batch came for \d+ s.*check their disk, or raise train.timeout_s \("):
+    with pytest.raises(LoaderError, match=r"^no batch arrived for \d+ s.*check their disk, or raise train.timeout_s \("):
         next(loader)
     assert time.perf_counter() - start < 60
     assert lines[0].startswith("waiting for a batch for ")

@@ -92,7 +92,7 @@ def test_star_renames_all_others() -> None:
     table = table_of(("car", "dog", "Bus", "cat", "tram"), [0], ignored_names=("tram",))
     space = build(table, rename={"Bus": "bus", "*": "car"}, drop=("cat",))
     assert space.maps[0].tolist() == [0, 0, 1, DROP, IGNORE]
-    with pytest.raises(UserError, match=r"'\*' stands in more than one"):
+    with pytest.raises(UserError, match=r"'\*' is listed in more than one"):
         build(table, rename={"*": "car"}, drop=("*",))
 
 
@@ -114,7 +114,7 @@ def test_a_name_that_is_not_there_is_refused(config: dict) -> None:
 
 
 def test_one_fate_for_each_class() -> None:
-    with pytest.raises(UserError, match="'dog' stands in more than one"):
+    with pytest.raises(UserError, match="'dog' is listed in more than one"):
         build(table_of(("car", "dog"), [0]), ignore=("dog",), drop=("dog",))
 
 

@@ -48,6 +48,6 @@ def test_a_run_of_few_updates_advises_smaller_batches(config: Path, keys: list[s
     task = build_task(run)
     batch, samples = run.train.global_batch, task.sampler.mixture.samples_per_epoch
     updates = -(-20 * samples // batch)
-    more = f"train.global_batch=4 makes {updates * (batch // 4):,} from the same images, on at most 4 ranks"
+    more = f"train.global_batch=4 gives {updates * (batch // 4):,} from the same images, on at most 4 ranks"
     line = f"{updates} updates are few for a network that starts from scratch; {more}"
     assert [note for note in task.notes if "updates" in note] == [line] * advised
