@@ -65,13 +65,14 @@ def test_images_that_are_not_learned_are_reported_and_the_set_is_their_own(confi
 
 
 @pytest.mark.learning
+@pytest.mark.timeout(1200)
 def test_the_detector_memorizes_sixteen_images(tmp_path: Path) -> None:
     """At its defaults, on the demo's scenes. Neither DFL nor classification can reach 0: their targets are not one-hot."""
     write_demo(tmp_path / "data", images=24, seed=3)
     path = tmp_path / "config.yaml"
     path.write_text(DEMO.replace("DATA", str(tmp_path / "data")).replace("OUTPUT", str(tmp_path)))
     os.environ["OMP_NUM_THREADS"] = "1"
-    text = train(1, path, "--overfit", "16", timeout=580)
+    text = train(1, path, "--overfit", "16", timeout=1100)
     assert "at the last: memorised" in text
 
 
