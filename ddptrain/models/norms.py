@@ -147,7 +147,7 @@ def refuse_single_values(size: int) -> Iterator[None]:
             raise
         raise UserError(
             f"train.micro_batch: at data.image_size={size} the network makes a single pixel of an image, and a batch norm "
-            "needs more than one value a channel; use micro batches of 2 or more, or larger images"
+            "needs more than one value per channel; use micro batches of 2 or more, or larger images"
         ) from None
 
 

@@ -49,7 +49,7 @@ class SegmenterNetwork(nn.Module):
         """`out`, and with an auxiliary head in training `aux`: logits `[B, classes, H, W]` of images `[B, 3, H, W]`."""
         if self.training and self._pools and len(images) * (distributed.rank_and_size()[1] if self._synced else 1) == 1:
             raise UserError(
-                "train.micro_batch: DeepLab pools each image to one pixel, and a batch norm needs more than one value a "
+                "train.micro_batch: DeepLab pools each image to one pixel, and a batch norm needs more than one value per "
                 "channel; use micro batches of 2 or more, or set model.norm to group or frozen"
             )
         out: dict[str, Tensor] = self.net(images)

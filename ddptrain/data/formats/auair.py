@@ -92,7 +92,7 @@ def _add_boxes(collector: Collector, source: int, entries: Entries, images: list
         if not 0 <= label < classes:
             labels[i] = 0
             if entries.good[i]:
-                entries.bad(i, "unknown class", f"class {label}; must be 0 to {classes - 1}")
+                entries.bad(i, "unknown class", f"class {label}; must be from 0 to {classes - 1}")
     kept = np.flatnonzero(entries.good)
     columns = (images, np.full(len(images), source), np.arange(len(images)), labels, np.zeros(len(images)))
     floats = np.column_stack([left, top, left + width, top + height, np.full(len(images), np.nan)])

@@ -150,7 +150,7 @@ def _add_uavdt_row(collector: Collector, image: int, source: int, line: int, fie
     elif 1 <= category <= len(UAVDT_NAMES):
         collector.row(image, source, line, box, category - 1)
     else:
-        collector.faults.add("unknown class", where, f"category {category}; must be 1 to {len(UAVDT_NAMES)}")
+        collector.faults.add("unknown class", where, f"category {category}; must be from 1 to {len(UAVDT_NAMES)}")
 
 
 def sequence_of(stem: str) -> str:

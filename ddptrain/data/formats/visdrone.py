@@ -54,7 +54,7 @@ def add_visdrone_row(collector: Collector, image: int, source: int, line: int, f
         return
     if not 0 <= category <= len(NAMES):
         where = line_of(collector.sources[source], line)
-        collector.faults.add("unknown class", where, f"category {category}; must be 0 to {len(NAMES)}")
+        collector.faults.add("unknown class", where, f"category {category}; must be from 0 to {len(NAMES)}")
         return
     # `others` always have score 0; they are ignored by name, so that a config can still rename them to a class
     ignored = category == 0 or (score == 0 and category < len(NAMES))

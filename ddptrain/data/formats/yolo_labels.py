@@ -100,7 +100,7 @@ class LabelRows:
                     "malformed row", f"{path}:{number}", f"{counted(len(values), 'field')}; a row must have {self._due()}"
                 )
             elif values[0] - self.first not in range(self.classes):
-                what = f"{fields[0]}; must be {self.first} to {self.first + self.classes - 1}"
+                what = f"{fields[0]}; must be from {self.first} to {self.first + self.classes - 1}"
                 faults.add("unknown class", f"{path}:{number}", what)
             else:
                 plain = self.points is not None or len(values) == 5

@@ -217,7 +217,7 @@ def _visdrone_row(line: str, names: Sequence[str]) -> tuple[str, tuple[float, ..
         raise ValueError(f"has {len(fields)} fields; must have 6 or more: left, top, width, height, score, category")
     (x, y, w, h, score), category = _finite(fields[:5]), to_integer(fields[5])
     if not 1 <= category <= len(VISDRONE):
-        raise ValueError(f"category {category}; must be 1 to {len(VISDRONE)}")
+        raise ValueError(f"category {category}; must be from 1 to {len(VISDRONE)}")
     return VISDRONE[category - 1], (x, y, x + w, y + h), score
 
 

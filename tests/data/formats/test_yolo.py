@@ -111,7 +111,7 @@ def test_names_that_count_from_1_number_the_labels_so(yolo_set: Make) -> None:
     table = read(config)[0]
     assert (table.names, table.labels.tolist()) == (("car", "bus"), [0, 1])
     (Path(config.root) / "train/labels/a.txt").write_text(GOOD)
-    assert "a.txt:1: unknown class: 0; must be 1 to 2" in refused(config)
+    assert "a.txt:1: unknown class: 0; must be from 1 to 2" in refused(config)
 
 
 @pytest.mark.parametrize(
