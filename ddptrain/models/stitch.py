@@ -143,29 +143,35 @@ def _fuse(seen: Seen, size: tuple[int, int], settings: DetectionEval) -> Detecti
     """Weighted boxes fusion (Solovyev et al., arXiv 1910.13302): boxes of one object become their mean by score. The mean of
     their scores is lowered where fewer windows found it than show all of it."""
     boxes, scores, labels = (t.double().numpy() for t in (seen.boxes, seen.scores, seen.labels))
+    looks = seen.look.numpy()
     found: list[tuple[np.ndarray, float, float]] = []
     for label in np.unique(labels):
         own = labels == label
-        mean, weight, count = _clusters(boxes[own], scores[own], settings.nms_iou)
+        mean, weight, count = _clusters(boxes[own], scores[own], looks[own], settings.nms_iou)
         shows = _shown_whole(torch.from_numpy(mean), seen.windows[:, None].double(), size).sum(0).clamp(min=1).numpy()
-        fused = weight / count * np.minimum(count, shows) / shows
-        found += [(box, score, label) for box, score in zip(mean, fused.tolist())]
+        means = weight / count * np.minimum(count, shows) / shows
+        found += [(box, score, label) for box, score in zip(mean, means.tolist())]
     order = sorted(range(len(found)), key=lambda i: -found[i][1])[: settings.max_detections]
     of_image = [found[i] for i in order if found[i][1] > settings.score_threshold]
-    return Detections(
+    fused = Detections(
         torch.tensor(np.array([box for box, _, _ in of_image]).reshape(-1, 4), dtype=torch.float32),
         torch.tensor([score for _, score, _ in of_image], dtype=torch.float32),
         torch.tensor([label for *_, label in of_image], dtype=torch.int64),
     )
+    if not settings.nms_agnostic:
+        return fused
+    return suppress(fused.boxes, fused.scores, fused.labels, settings.model_copy(update={"nms": "hard"}))
 
 
-def _clusters(boxes: np.ndarray, scores: np.ndarray, iou: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes of one class, best first, each with the cluster whose mean it overlaps most, if by more than `iou`: of each cluster
-    the mean by score, the sum of the scores, and the number of boxes."""
+def _clusters(
+    boxes: np.ndarray, scores: np.ndarray, looks: np.ndarray, iou: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes of one class, best first, each with the cluster whose mean it overlaps most, if by more than `iou`, but of each
+    window only the best one: of each cluster the mean by score, the sum of the scores, and the number of windows."""
     sums, mean = np.zeros((2, len(boxes), 4))
     weight, count = np.zeros((2, len(boxes)))
-    clusters = 0
-    for box, score in zip(boxes, scores):
+    clusters, found = 0, set()
+    for box, score, look in zip(boxes, scores, looks):
         known = mean[:clusters]
         sides = (np.minimum(known[:, 2:], box[2:]) - np.maximum(known[:, :2], box[:2])).clip(0)
         common = sides.prod(1)
@@ -173,6 +179,9 @@ def _clusters(boxes: np.ndarray, scores: np.ndarray, iou: float) -> tuple[np.nda
         place = int((common / union).argmax()) if clusters else 0
         if not clusters or common[place] <= iou * union[place]:
             place, clusters = clusters, clusters + 1
+        if (place, look) in found:
+            continue
+        found.add((place, look))
         sums[place] += score * box
         weight[place] += score
         count[place] += 1

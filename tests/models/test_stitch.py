@@ -82,6 +82,23 @@ def test_boxes_in_two_windows_on_one_object() -> None:
     assert stitched(seen(((20.0, 10, 40, 30), 0.8, 0, 0)), "wbf") == [([20, 10, 40, 30], 0.8, 0)]
 
 
+def test_fused_boxes_count_the_windows_that_found_them() -> None:
+    """Both windows show 95 to 115; a second box of one window on the same object says nothing new."""
+    first, again = ((95.0, 10, 115, 30), 0.8, 0, 0), ((96.0, 10, 115, 30), 0.8, 0, 0)
+    assert stitched(seen(first), "wbf") == [([95, 10, 115, 30], 0.4, 0)]
+    assert stitched(seen(first, again), "wbf") == [([95, 10, 115, 30], 0.4, 0)]
+    assert stitched(seen(first, (*first[:3], 1)), "wbf") == [([95, 10, 115, 30], 0.8, 0)]
+
+
+@pytest.mark.parametrize("merge", ["nms", "soft", "wbf"])
+def test_at_most_one_class_in_a_place(merge: str) -> None:
+    one, other = ((140.0, 10, 170, 30), 0.9, 0, 1), ((140.0, 10, 170, 30), 0.6, 1, 1)
+    apart, together = (stitched(seen(one, other), merge, nms_agnostic=agnostic) for agnostic in (False, True))
+    assert [label for *_, label in apart] == [0, 1]
+    assert together[0] == apart[0]
+    assert sum(score for _, score, _ in together[1:]) < 0.2 * apart[1][1]
+
+
 def test_an_image_with_one_window_stays_as_it_is() -> None:
     one = seen(((1.0, 1, 50, 50), 0.9, 0, 0), ((2.0, 1, 50, 50), 0.8, 0, 0), windows=torch.tensor([[0.0, 0, 300, 100]]))
     for merge in ("nms", "soft", "wbf"):

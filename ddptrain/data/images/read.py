@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import cv2
 import numpy as np
@@ -136,17 +136,17 @@ class ImageCache:
 
     def __init__(self, size: int) -> None:
         self.size, self._held = size, 0
-        self._images: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._images: OrderedDict[Hashable, np.ndarray] = OrderedDict()
 
-    def get(self, path: str, read: Callable[[str], np.ndarray]) -> np.ndarray:
-        """The image of a path, read where it is not kept; it must not be written into."""
-        image = self._images.get(path)
+    def get(self, key: Hashable, read: Callable[[], np.ndarray]) -> np.ndarray:
+        """The image of a key, which says which file and how it is read; not to be written into. Read where it is not kept."""
+        image = self._images.get(key)
         if image is not None:
-            self._images.move_to_end(path)
+            self._images.move_to_end(key)
             return image
-        image = read(path)
+        image = read()
         image.flags.writeable = False
-        self._images[path] = image
+        self._images[key] = image
         self._held += image.nbytes
         while self._held > self.size and len(self._images) > 1:
             self._held -= self._images.popitem(last=False)[1].nbytes

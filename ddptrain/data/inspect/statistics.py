@@ -25,7 +25,7 @@ class Sizes(NamedTuple):
 
     Attributes:
         native: int64 `[3]`: small, medium and large boxes by COCO's areas in pixels of the file.
-        network: int64 `[3]`: the same in pixels of the letterboxed input, before augmentation.
+        network: int64 `[3]`: the same in pixels of the letterboxed input, before augmentation; a box counts for each tile.
         sides: int64 `[len(EDGES) + 1]`: histogram of the square root of the area in the input.
         below_8: boxes of which that root is below 8 pixels.
         longest: longest side of a box in the input, in pixels; 0 without boxes.
@@ -58,20 +58,17 @@ def sides_in_network(table: AnnotationTable, image_size: int, tiles: Tiles | Non
     return sides * (image_size / (frames[:, 2:] - frames[:, :2]).max(1, keepdims=True))
 
 
-def box_sizes(table: AnnotationTable, image_size: int) -> Sizes:
-    """Sizes of a table's boxes, letterboxed to a square of `image_size` pixels."""
-    kept = table.learned()
-    boxes = table.boxes[kept].astype(np.float64)
-    scale = image_size / table.sizes.max(1).astype(np.float64)[table.image_of_rows()[kept]]
-    sides = boxes[:, 2:] - boxes[:, :2]
-    area = sides.prod(1)
-    in_network = np.sqrt(area) * scale
+def box_sizes(table: AnnotationTable, image_size: int, tiles: Tiles | None = None) -> Sizes:
+    """Sizes of a table's boxes, letterboxed to a square of `image_size` pixels, see `sides_in_network`."""
+    boxes = table.boxes[table.learned()].astype(np.float64)
+    sides = sides_in_network(table, image_size, tiles)
+    in_network = np.sqrt(sides.prod(1))
     return Sizes(
-        native=_by_size(area),
+        native=_by_size((boxes[:, 2:] - boxes[:, :2]).prod(1)),
         network=_by_size(in_network**2),
         sides=np.bincount(np.digitize(in_network, EDGES), minlength=len(EDGES) + 1),
         below_8=int((in_network < 8).sum()),
-        longest=float((sides.max(1) * scale).max()) if len(boxes) else 0.0,
+        longest=float(sides.max()) if len(sides) else 0.0,
     )
 
 

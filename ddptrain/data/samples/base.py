@@ -173,7 +173,7 @@ class ImageSamples(ABC, Generic[T]):
         halved = self.halved(key.dataset, width, height)
         values = self.packed(IMAGES, key.dataset, file, halved)
         if values is None:
-            values = self._recent.get(table.path(file), lambda _: read_sized(table, file, halved))
+            values = self._recent.get((table.path(file), table.exif, halved), lambda: read_sized(table, file, halved))
         return Pixels(values, (width, height), halved)
 
     def takes_pixels(self) -> bool:

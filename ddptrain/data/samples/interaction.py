@@ -52,7 +52,8 @@ class PairSamples(ImageSamples[PeopleTable]):
         packed = self.packed(IMAGES, key.dataset, frame)
         if packed is not None:
             return packed
-        return self._cache.get(self.source(key), lambda _: read_sized(self.tables[key.dataset], frame))
+        table = self.tables[key.dataset]
+        return self._cache.get((table.path(frame), table.exif), lambda: read_sized(table, frame))
 
     def needs(self, dataset: int) -> np.ndarray:
         """The frames of pairs."""

@@ -24,12 +24,14 @@ class Boxes:
         image: int64 `[M]`, rising.
         labels: int64 `[M]`, below C.
         classes: C.
+        empty: of tiles, how many of the N, the last ones, are draws of tiles without boxes.
     """
 
     images: int
     image: I64
     labels: I64
     classes: int
+    empty: int = 0
 
     @cached_property
     def shown(self) -> tuple[I64, I64]:
@@ -92,6 +94,8 @@ class Balance:
             else:
                 known = np.zeros(d.classes) if ap is None else ap
                 own = image_weights_from_class_ap(d.images, d.image, d.labels, known, box_rate)
+            if d.empty:  # they keep the part of the draws that tiles.empty gives them
+                own[-d.empty :] = own[: -d.empty].mean()
             out.append(own if len(own) and own.max() > 0 else None)
         return out
 

@@ -9,6 +9,7 @@ import numpy as np
 from ddptrain.config import DetectionRun, YoloConfig
 from ddptrain.config.detection_loss import SizeWeights
 from ddptrain.data.inspect.statistics import EDGES, Sizes, box_sizes
+from ddptrain.data.tables.windows import Tiles
 from ddptrain.reporting.page import Section, histogram
 from ddptrain.system.printable import counted
 from ddptrain.tasks.inspection.base import DataSet, Inspection
@@ -20,26 +21,35 @@ FEW, FEW_BATCH = 2000, 4
 """Updates of a run below which a batch of 4 reached more, see "What a key is worth" in docs/recipe.md."""
 
 
-def report_sizes(config: DetectionRun, sets: Sequence[DataSet], out: Inspection) -> None:
-    """Sections, facts and warnings on the sizes of boxes, and on what they mean for the loss and the head of YOLO."""
+def report_sizes(config: DetectionRun, sets: Sequence[DataSet], tiles: Sequence[Tiles | None], out: Inspection) -> None:
+    """Sections, facts and warnings on the sizes of boxes, and on what they mean for the loss and the head of YOLO.
+
+    Args:
+        tiles: of each dataset, None where its samples are whole images.
+    """
     side = config.data.image_size
-    sizes = [box_sizes(s.table, side) for s in sets]
+    sizes = [box_sizes(s.table, side, cut) for s, cut in zip(sets, tiles)]
     section = Section("Sizes of boxes")
     section.columns = ("dataset", "boxes", *(f"{n} native" for n in "SML"), *(f"{n} at {side}" for n in "SML"), "below 8 px")
     rows = []
-    for s, f in zip(sets, sizes):
-        total = int(f.native.sum())
-        parts = [f"{100 * n / total:.1f} %" if total else None for n in (*f.native, *f.network, f.below_8)]
-        rows.append([s.title, total, *parts])
-        if total and f.below_8:
-            tiny = f"{100 * f.below_8 / total:.0f} % of boxes are below 8 px (root of the area)"
-            line = f"{s.title}: {tiny} after letterbox at {side}"
+    for s, cut, f in zip(sets, tiles, sizes):
+        total, shown = int(f.native.sum()), int(f.network.sum())
+        counts = [(n, total) for n in f.native] + [(n, shown) for n in (*f.network, f.below_8)]
+        rows.append([s.title, total, *(f"{100 * n / of:.1f} %" if of else None for n, of in counts)])
+        if f.below_8:
+            tiny = f"{100 * f.below_8 / shown:.0f} % of boxes are below 8 px (root of the area)"
+            line = (
+                f"{s.title}: {tiny} after letterbox at {side}" if cut is None else f"{s.title}: {tiny} in its tiles at {side}"
+            )
             section.lines.append(line)
-            if s.part == "train" and f.below_8 > total / 2:
-                out.warnings.append(f"{line}; a larger data.image_size or finer model.strides shows more of them")
+            if s.part == "train" and f.below_8 > shown / 2:
+                more = "a larger data.image_size" if cut is None else "larger tiles.scales"
+                out.warnings.append(f"{line}; {more} or finer model.strides shows more of them")
     section.rows = rows
     if isinstance(config.model, YoloConfig):
-        _report_box_loss(config.loss.size_weights, sets, sizes, section, out)
+        _report_box_loss(
+            config.loss.size_weights, sets, [len(cut or s.table) for s, cut in zip(sets, tiles)], sizes, section, out
+        )
     section.figures.append(_sizes_figure(sets, sizes, side))
     out.sections.append(section)
     out.facts["sizes"] = [
@@ -50,14 +60,18 @@ def report_sizes(config: DetectionRun, sets: Sequence[DataSet], out: Inspection)
 
 
 def _report_box_loss(
-    weights: SizeWeights, sets: Sequence[DataSet], sizes: Sequence[Sizes], section: Section, out: Inspection
+    weights: SizeWeights,
+    sets: Sequence[DataSet],
+    samples: Sequence[int],
+    sizes: Sequence[Sizes],
+    section: Section,
+    out: Inspection,
 ) -> None:
     """What part of the box loss each size gets: its boxes in a drawn sample, times its weight."""
     boxes = np.zeros(3)
-    for s, f in zip(sets, sizes):
+    for s, count, f in zip(sets, samples, sizes):
         if s.part == "train":
-            share = len(s.table) if s.config.share is None else s.config.share
-            boxes += share * f.network / len(s.table)
+            boxes += (count if s.config.share is None else s.config.share) * f.network / count
     factors = np.array([weights.small, weights.medium, weights.large])
     if not boxes.sum() or not (boxes * factors).sum():
         return

@@ -66,6 +66,7 @@ class DetectionTask(TableTask):
     train: DetectionSamples
     val_samples: DetectionSamples
     val_sets: list[DataSet]
+    cut: Sequence[Tiles | None] = ()  # of each training dataset, once they are read
 
     def __init__(self, config: DetectionRun) -> None:
         super().__init__(config)
@@ -83,7 +84,7 @@ class DetectionTask(TableTask):
         self.accept(train, self.val_sets)
         if not self.detector.partial_labels and any((s.table.ignore | s.table.crowd).any() for s in train):
             self.notes.append(f"warning: {config.model.name} learns objects in ignore regions and crowds as background")
-        tiles = self.tiles(train, cut_boxes)
+        self.cut = tiles = self.tiles(train, cut_boxes)
         used = [s for s in train if s.used]
         sides = [sides_in_network(s.table, config.data.image_size, cut) for s, cut in zip(train, tiles) if s.used]
         self.notes += [f"warning: {line}" for line in too_long(config, used, sides)]
@@ -111,7 +112,8 @@ class DetectionTask(TableTask):
             owner = table.image_of_rows()[rows]
             if cut is not None:
                 owner, rows = cut.learned(table)
-            boxes.append(Boxes(size, owner, table.labels[rows].astype(np.int64), len(self.classes)))
+            empty = 0 if cut is None else cut.empty
+            boxes.append(Boxes(size, owner, table.labels[rows].astype(np.int64), len(self.classes), empty))
         together, by_ap = data.balance_over == "mixture", data.balance_by == "ap"
         self.balance = Balance(data.balance, data.balance_threshold, together, shares, boxes, by_ap)
         return build_sampler(self.config, sizes, self.balance.weights(), shares=shares)
@@ -289,5 +291,6 @@ class DetectionTask(TableTask):
     def inspect_labels(self, sets: Sequence[DataSet], out: Inspection) -> None:
         report_classes(sets, self.classes, np.array([class_counts(s.table) for s in sets]), self.unit, out)
         out.warnings += self.warnings(sets)
-        report_sizes(self.config, sets, out)
-        report_advice(self.config, sets, out)
+        tiles = [self.cut[s.number] if s.part == "train" and self.cut else None for s in sets]
+        report_sizes(self.config, sets, tiles, out)
+        report_advice(self.config, [s for s, cut in zip(sets, tiles) if cut is None], out)

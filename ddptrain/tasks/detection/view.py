@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ddptrain.data.images.pixels import Pixels
+from ddptrain.data.images.read import BadImage
 from ddptrain.data.samples.compose import Source
 from ddptrain.data.samples.plans import read_sized
 from ddptrain.data.tables.windows import Cutter, Tiles
@@ -67,7 +68,10 @@ class DetectionView(TableView):
         config: Any = self.task.config.data.train[dataset]
         table, cutter = samples.tables[dataset], tiles.cutter
         image = int(np.diff(table.offsets).argmax())
-        source = samples.whole(dataset, image, Pixels.of(read_sized(table, image)))
+        try:
+            source = samples.whole(dataset, image, Pixels.of(read_sized(table, image)))
+        except BadImage:  # `check` counts those
+            return []
         windows = cutter.windows(*source.size)
         name = f"{table.name}: {os.path.basename(table.path(image))}"
         out = [(tile_grid.overview(source.image.values, windows), f"{name} in {counted(len(windows), 'tile')}.")]

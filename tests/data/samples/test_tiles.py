@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shutil import copytree
 
@@ -19,6 +19,7 @@ from ddptrain.config.segmentation import SegmentationAugment, SegmentationDatase
 from ddptrain.config.tiles import WindowsConfig
 from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.images.pixels import Pixels
+from ddptrain.data.images.read import ImageCache
 from ddptrain.data.loading.batches import train_loader
 from ddptrain.data.packed.build import Talk
 from ddptrain.data.samples import base
@@ -132,6 +133,33 @@ def test_tiles_are_the_same_for_any_number_of_workers(task: Task) -> None:
     alone = batches(task, 0)
     assert len(set(alone)) == 8
     assert batches(task, 1) == batches(task, 3) == alone
+
+
+def test_whole_images_and_tiles_of_the_same_files_do_not_share_pixels(config: Path, tmp_path: Path) -> None:
+    """Of large files, which whole images are read from at half the size, and tiles are not."""
+    save_large_images(tmp_path / "large")
+    dataset = f"format: yolo, root: {tmp_path / 'large'}, names: [car], rename: {{car: car}}"
+    train = f"data.train=[{{name: whole, {dataset}}}, {{name: tiled, {dataset}, tiles: {{size: 96}}}}]"
+    built = build_task(load_config(config, [train, "data.augment.mosaic=0", "data.augment.hflip=0"]))
+    samples = built.train
+    keys = [SampleKey(i, d, i) for i in range(2) for d in range(2)]
+
+    def shown(order: Sequence[SampleKey]) -> dict[SampleKey, str]:
+        samples._recent = ImageCache(samples._recent.size)  # as in a new process
+        return {key: digest([samples[key].image, samples[key].targets]) for key in order}
+
+    assert samples.halved(0, 640, 480) > samples.halved(1, 640, 480) == 0
+    alone = {key: shown([key])[key] for key in keys}
+    assert shown(keys) == shown(keys[::-1]) == alone
+
+
+def save_large_images(root: Path) -> None:
+    """Two images of 640 x 480 pixels in YOLO's layout, each with an object that some of its tiles show."""
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    for i in range(2):
+        Image.fromarray(noise(i, 480, 640, 3)).save(root / "images" / f"{i}.png")
+        (root / "labels" / f"{i}.txt").write_text("0 0.3 0.4 0.1 0.1\n")
 
 
 def test_packed_pixels_give_the_same_tiles(task: Task, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,16 @@ def test_image_weights_by_frequency_and_by_ap() -> None:
     assert balance("image_weights").weights([1.0, 1.0]) == [None, None]
 
 
+@pytest.mark.parametrize("kind", ["image_weights", "repeat_factor", "class_balanced"])
+def test_draws_of_empty_tiles_keep_their_part(kind: str) -> None:
+    """Two of six draws, whatever the others weigh."""
+    tiles = Boxes(6, np.array([0, 0, 1, 2, 2, 2, 3]), np.array([0, 0, 0, 0, 1, 1, 1]), 2, empty=2)
+    (weights,) = Balance(kind, 0.9, False, [1], [tiles]).weights()
+    assert weights is not None
+    assert weights[4] == weights[5] == pytest.approx(weights.sum() / 6)
+    assert len(set(weights[:4].round(9))) > 1
+
+
 def test_what_images_show() -> None:
     assert A.count(np.array([2, 2, 3, 0])).tolist() == [3, 2]
     assert B.count(np.array([], np.int64)).tolist() == [0, 0]

@@ -28,7 +28,7 @@ def inspected(config: Path, *overrides: str) -> tuple[Section, Inspection]:
     sizes = Sizes(np.zeros(3, np.int64), np.array([924, 56, 20]), np.zeros(len(EDGES) + 1, np.int64), 0, 0.0)
     section, out = Section("Sizes"), Inspection()
     data = DataSet("train", 0, run.data.train[0], table, np.ones(3, bool), table, Faults())
-    _report_box_loss(run.loss.size_weights, [data], [sizes], section, out)
+    _report_box_loss(run.loss.size_weights, [data], [4], [sizes], section, out)
     return section, out
 
 
