@@ -62,7 +62,8 @@ class LossConfig(NamedSection):
     to, of the lowest cost (YOLOX); `rule`, those near its centre on the level of its size (FCOS), or, of an anchor-based head,
     the anchors of its shape at its cell and two beside it. null: `task_aligned`, of an anchor-based head `rule`."""
     anchor_t: float = Field(default=4.0, gt=1)
-    """Largest ratio between a side of an object and the same side of an anchor that learns it."""
+    """Largest ratio between a side of an object and the same side of an anchor that learns it, of assigner `rule`; anchors are
+    fitted, and their recall is counted, by it for each assigner."""
     assign_by: Literal["iou", "nwd"] = "iou"
     """How the assigners compare a predicted box with an object: `iou`, or `nwd`, which is above 0 also where they do
     not overlap."""

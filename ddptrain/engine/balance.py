@@ -25,6 +25,11 @@ class ClassBalance:
         self._ap: list[float] | None = None
         self.drawn = np.zeros(len(classes), np.int64)
 
+    @property
+    def by_ap(self) -> bool:
+        """Whether evaluations change the weights."""
+        return self._balance.by_ap
+
     def count(self, first: int, samples: int) -> None:
         """Count the samples of a step, from the position of its first."""
         dataset, index = self._sampler.keys(np.arange(first, first + samples))

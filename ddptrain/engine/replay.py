@@ -11,6 +11,8 @@ from torch import nn
 from ddptrain.engine.batches import batches_from
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step_report import StepReport
+from ddptrain.engine.trainer import due as evaluation_due
+from ddptrain.errors import UserError
 from ddptrain.structures import Batch, LossSum
 from ddptrain.tasks.base import Task
 
@@ -42,18 +44,29 @@ def replay(task: Task, state: RunState, step: int, most: int) -> Iterator[Attemp
         state: of one rank, before the step.
         step: number of the step, > `state.step`.
         most: attempts at most.
+
+    Raises:
+        UserError: the step depends on an evaluation that came before it and is not made again.
     """
     split, device = state.split, next(state.model.parameters()).device
     watch = Watch(state)
+    follows = state.schedule.plateau is not None or (state.balance is not None and state.balance.by_ap)
     with batches_from(state, task) as loader:
-        batches = iter(loader)
+        batches, unjudged = iter(loader), state.unjudged
         while state.step < step and most:
+            if unjudged and follows:
+                raise UserError(
+                    f"--step {step}: the evaluation after step {state.step} decides about it (schedule.name=plateau or "
+                    "data.balance_by=ap) and is not made again; give a step up to that one, or keep a checkpoint from after "
+                    "the evaluation (checkpoint.keep_last, checkpoint.every_steps)"
+                )
             due = state.step == step - 1
             micro = [next(batches).to(device) for _ in range(split.accumulation)]
             position = state.position
             if due:
                 watch.begin()
             report = state.advance(micro)
+            unjudged = evaluation_due(task.config.eval, state, report.updated)
             if due:
                 most -= 1
                 yield Attempt(position, report, micro, watch.losses, watch.gradients)

@@ -136,8 +136,8 @@ def run_steps(run: Run, batches: Iterator[Batch]) -> str:
             stop.saves = True
 
         last = state.step == state.steps
-        state.unjudged = last or _due(config.eval, state, report.updated)
-        save = last or report.stop or _due(config.checkpoint, state, report.updated)
+        state.unjudged = last or due(config.eval, state, report.updated)
+        save = last or report.stop or due(config.checkpoint, state, report.updated)
         if save:
             with reporter.pace.pause():
                 reporter.write_steps()
@@ -193,10 +193,10 @@ def _may_pause(run: Run, made: int) -> bool:
     """Whether the run may save, evaluate or end after the next step, the one of this process with number `made`."""
     config, state = run.task.config, run.state
     ends = made == 1 or made == run.stop.limit or state.step + 1 == state.steps
-    return ends or _due(config.eval, state, ahead=1) or _due(config.checkpoint, state, ahead=1)
+    return ends or due(config.eval, state, ahead=1) or due(config.checkpoint, state, ahead=1)
 
 
-def _due(section: EvalConfig | CheckpointConfig, state: RunState, updated: bool = True, ahead: int = 0) -> bool:
+def due(section: EvalConfig | CheckpointConfig, state: RunState, updated: bool = True, ahead: int = 0) -> bool:
     """True when the step just made, or the one so many ahead, passes a multiple of the interval; steps win over epochs, both
     null mean never."""
     if section.every_steps is not None:

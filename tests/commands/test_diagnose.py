@@ -31,7 +31,7 @@ PLANTED = {
     "lr 1e-9": (("optimizer.lr=1.0e-9",), "The learning rate is far too small: an update at lr 1e-09 changes the weights by"),
     "lr 100": (("optimizer.lr=100",), "The learning rate is much too large: an update at lr 100 changes the weights by"),
     "most is frozen": (("freeze=[backbone, neck]",), "of the network are not trained; look at freeze"),
-    "a part without a gain": (("loss.box=1.0e-9",), "The part box of the loss makes"),
+    "a part without a gain": (("loss.box=1.0e-9",), "The part box of the loss is only"),
     "a gradient that is clipped away": (("train.clip_norm=0.001",), "of which train.clip_norm=0.001 leaves"),
 }
 

@@ -136,3 +136,17 @@ def test_a_run_of_two_ranks_is_replayed_by_one_process(
     assert known["gap"] == 0
     assert len(known["samples"]) == 12
     assert math.fsum(s["loss"] for s in known["samples"]) == pytest.approx(known["numbers"]["loss"], rel=1e-5)
+
+
+def test_a_step_that_an_evaluation_decides_about_is_refused(
+    small_config: Callable[[str], Path], tmp_path: Path, capsys: Capture
+) -> None:
+    """With a rate that follows the evaluations, only steps up to the next evaluation can be made again."""
+    keys = ("schedule.name=plateau", "eval.every_steps=2", "checkpoint.every_steps=4", "train.steps=4", "train.threads=1")
+    train(1, small_config("classification"), *keys)
+    run = tmp_path / "run"
+    assert main(["replay", str(run), "--step", "3", "--images", "0"]) == 0  # from the checkpoint of the evaluation
+    (run / "checkpoints/step_00000002.pt").unlink()
+    assert main(["replay", str(run), "--step", "2", "--images", "0"]) == 0
+    assert main(["replay", str(run), "--step", "3", "--images", "0"]) == 2
+    assert "--step 3: the evaluation after step 2 decides about it" in capsys.readouterr().err

@@ -246,7 +246,8 @@ def _class_sums(
     if config.label_smoothing:  # the other classes change, too: all n * C of them
         at, half = logits.flatten(0, 1).index_select(0, pairs.row), config.label_smoothing / 2
         own = torch.arange(classes, device=logits.device) == pairs.label[:, None]
-        change = change_of_loss(at, pairs.target[:, None] * torch.where(own, 1 - half, half) * known, *kind, config.cls_pw)
+        target = pairs.target[:, None] * torch.where(own, 1 - half, half) * known
+        change = change_of_loss(at, target, *kind, config.cls_pw, own)
         change = (change if class_weights is None else change * class_weights).sum(1)
     else:
         at = logits.flatten().index_select(0, pairs.row * classes + pairs.label)

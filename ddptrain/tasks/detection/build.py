@@ -30,7 +30,7 @@ def build_detector(config: DetectionRun, objects: np.ndarray, sizes: np.ndarray 
         config.eval,
         config.train.global_batch,
         None if weights is None else weights / weights.mean(),
-        None if config.init_from is not None else sizes,  # the other run's anchors come with its weights
+        sizes,
         config.seed,
     )
     return DETECTORS[config.model.name](config.model, settings)

@@ -9,7 +9,8 @@ import numpy as np
 from ddptrain.config import DetectionRun, YoloConfig
 from ddptrain.config.detection_loss import SizeWeights
 from ddptrain.data.inspect.statistics import EDGES, Sizes, box_sizes
-from ddptrain.data.tables.windows import Tiles
+from ddptrain.data.tables.windows import Tiles, cut_boxes
+from ddptrain.errors import UserError
 from ddptrain.reporting.page import Section, histogram
 from ddptrain.system.printable import counted
 from ddptrain.tasks.inspection.base import DataSet, Inspection
@@ -19,6 +20,18 @@ MOST = 0.9
 """Part of the box loss that one size should not get by its weight."""
 FEW, FEW_BATCH = 2000, 4
 """Updates of a run below which a batch of 4 reached more, see "What a key is worth" in docs/recipe.md."""
+
+
+def tiles_of(sets: Sequence[DataSet], image_size: int) -> list[Tiles | None]:
+    """The tiles of each dataset; None where its samples are whole images, and where its tiles are refused, as a run reports."""
+    out: list[Tiles | None] = []
+    for s in sets:
+        config = s.config.tiles if s.part == "train" else None
+        try:
+            out.append(None if config is None else cut_boxes(s.table, config, image_size))
+        except UserError:
+            out.append(None)
+    return out
 
 
 def report_sizes(config: DetectionRun, sets: Sequence[DataSet], tiles: Sequence[Tiles | None], out: Inspection) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ddptrain.config import DetectionRun
+from ddptrain.config import DetectionRun, YoloConfig
 from ddptrain.config.batch import evaluated_at_once
 from ddptrain.config.detection_augment import MIXING, DetectionAugment
 from ddptrain.data.augment.partners import Partners, refuse_few
@@ -39,7 +39,7 @@ from ddptrain.tasks.base import FileAnswer, Prediction, Predictions
 from ddptrain.tasks.detection.advice import report_advice
 from ddptrain.tasks.detection.build import build_detector, reads_boxes
 from ddptrain.tasks.detection.found import Found, in_files, see_in_windows
-from ddptrain.tasks.detection.inspect import few_updates, report_sizes, too_long
+from ddptrain.tasks.detection.inspect import few_updates, report_sizes, tiles_of, too_long
 from ddptrain.tasks.detection.scale import resize, side_of_step
 from ddptrain.tasks.detection.scores import detections_of, match_all, mean_losses, score, truth_of
 from ddptrain.tasks.detection.view import DetectionView
@@ -66,7 +66,6 @@ class DetectionTask(TableTask):
     train: DetectionSamples
     val_samples: DetectionSamples
     val_sets: list[DataSet]
-    cut: Sequence[Tiles | None] = ()  # of each training dataset, once they are read
 
     def __init__(self, config: DetectionRun) -> None:
         super().__init__(config)
@@ -84,13 +83,17 @@ class DetectionTask(TableTask):
         self.accept(train, self.val_sets)
         if not self.detector.partial_labels and any((s.table.ignore | s.table.crowd).any() for s in train):
             self.notes.append(f"warning: {config.model.name} learns objects in ignore regions and crowds as background")
-        self.cut = tiles = self.tiles(train, cut_boxes)
+        tiles = self.tiles(train, cut_boxes)
         used = [s for s in train if s.used]
         sides = [sides_in_network(s.table, config.data.image_size, cut) for s, cut in zip(train, tiles) if s.used]
         self.notes += [f"warning: {line}" for line in too_long(config, used, sides)]
         if reads_boxes(config):
             self.detector = build_detector(config, np.sum([class_counts(s.table) for s in used], 0), np.concatenate(sides))
-            self.notes += self.detector.notes
+            fitted = isinstance(config.model, YoloConfig) and config.model.anchors is None
+            theirs = (
+                "; those of the run of init_from, if it fitted some, take their place" if config.init_from and fitted else ""
+            )
+            self.notes += [f"{note}{theirs}" for note in self.detector.notes]
         self.sampler = self._sampler([s.table for s in train], tiles)
         self.notes += few_updates(config, run_length(config.train, self.sampler.mixture.samples_per_epoch))
         refuse_few(config.data.augment, sum(len(t or s.table) for t, s in zip(tiles, train) if s.used))
@@ -291,6 +294,6 @@ class DetectionTask(TableTask):
     def inspect_labels(self, sets: Sequence[DataSet], out: Inspection) -> None:
         report_classes(sets, self.classes, np.array([class_counts(s.table) for s in sets]), self.unit, out)
         out.warnings += self.warnings(sets)
-        tiles = [self.cut[s.number] if s.part == "train" and self.cut else None for s in sets]
+        tiles = tiles_of(sets, self.config.data.image_size)
         report_sizes(self.config, sets, tiles, out)
         report_advice(self.config, [s for s, cut in zip(sets, tiles) if cut is None], out)

@@ -19,17 +19,18 @@ from ddptrain.config.segmentation import SegmentationAugment, SegmentationDatase
 from ddptrain.config.tiles import WindowsConfig
 from ddptrain.data.formats.masks import read_masks
 from ddptrain.data.images.pixels import Pixels
-from ddptrain.data.images.read import ImageCache
+from ddptrain.data.images.read import BadImage, ImageCache
 from ddptrain.data.loading.batches import train_loader
 from ddptrain.data.packed.build import Talk
 from ddptrain.data.samples import base
 from ddptrain.data.samples.compose import Source, compose
+from ddptrain.data.samples.plans import read_sized
 from ddptrain.data.samples.segmentation import SegmentationSamples
 from ddptrain.data.tables.windows import Cutter, cut_images
 from ddptrain.errors import UserError
 from ddptrain.structures import VOID, SampleKey
 from ddptrain.tasks.base import Task
-from ddptrain.tasks.build import build_task
+from ddptrain.tasks.build import build_task, new_task
 from ddptrain.tasks.pixels import cache_pixels
 
 STILL = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "scale": 0.0, "translate": 0.0, "hflip": 0.0}
@@ -151,6 +152,33 @@ def test_whole_images_and_tiles_of_the_same_files_do_not_share_pixels(config: Pa
     assert samples.halved(0, 640, 480) > samples.halved(1, 640, 480) == 0
     alone = {key: shown([key])[key] for key in keys}
     assert shown(keys) == shown(keys[::-1]) == alone
+
+
+def test_check_goes_on_where_a_tiled_image_cannot_be_decoded(config: Path, tmp_path: Path) -> None:
+    save_large_images(tmp_path / "large")
+    for path in (tmp_path / "large/images").iterdir():
+        data = path.read_bytes()
+        path.write_bytes(data[:90_000] + bytes(500) + data[90_500:])
+    dataset = f"format: yolo, root: {tmp_path / 'large'}, names: [car], tiles: {{size: 96}}"
+    built = build_task(load_config(config, [f"data.train=[{{name: tiled, {dataset}}}]"]))
+    with pytest.raises(BadImage):
+        read_sized(built.train.tables[0], 0)
+    assert list(built.view.figures()) == []
+
+
+def test_sizes_of_boxes_are_those_in_tiles(config: Path, tmp_path: Path) -> None:
+    """64 x 48 pixels of the file are as many in tiles as large as the input, and a tenth of that in whole images."""
+    save_large_images(tmp_path / "large")
+    sizes = {}
+    for name, tiles in {"whole": "", "tiles": ", tiles: {size: 64, keep: 0}"}.items():
+        dataset = f"{{name: a, format: yolo, root: {tmp_path / 'large'}, names: [car]{tiles}}}"
+        out = new_task(load_config(config, [f"data.train=[{dataset}]", "data.val.0.drop=[]"])).inspect(2)
+        (sizes[name],) = (found for found in out.facts["sizes"] if found["part"] == "train")
+    assert sizes["whole"]["below_8px"] == 2
+    assert sizes["tiles"]["below_8px"] < sum(sizes["tiles"]["network"].values())
+    assert sizes["whole"]["longest_side"] == pytest.approx(6.4)
+    assert sizes["tiles"]["longest_side"] > 32
+    assert sizes["whole"]["native"] == sizes["tiles"]["native"]
 
 
 def save_large_images(root: Path) -> None:

@@ -93,3 +93,16 @@ def test_boxes_are_alike_as_their_papers_say() -> None:
     assert float(similarity(a, c, "giou")) == pytest.approx(-20 / 40, abs=1e-6)
     assert float(similarity(a, c, "eiou")) == pytest.approx(-(7**2 + 1) / 116 - (2 / 10) ** 2 - (2 / 4) ** 2, abs=1e-6)
     assert float(similarity(a, c, "nwd", 5.0)) == pytest.approx(float(torch.tensor(-((49 + 1 + 2) ** 0.5) / 5).exp()), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["bce", "focal", "quality_focal", "varifocal"])
+def test_smoothing_begins_at_none(scenes: Any, kind: str) -> None:
+    """A part of next to nothing changes next to nothing, for each loss of the scores; and no score is too low to learn from."""
+    pred, targets = scenes.prediction(1, seed=6), scenes.targets([4], seed=7)
+    pred.logits.data[0, 0, 0] = -200
+    none, hardly = (
+        torch.autograd.grad(loss_of(pred, targets, {"cls_loss": kind, **keys}).total, pred.logits)[0]
+        for keys in ({}, {"label_smoothing": 1e-6})
+    )
+    assert none.isfinite().all()
+    torch.testing.assert_close(hardly, none, atol=1e-4, rtol=1e-3)

@@ -10,6 +10,7 @@ import torch
 from ddptrain import distributed
 from ddptrain.config import load_config
 from ddptrain.engine.evaluate import evaluate
+from ddptrain.models.yolo.anchors import default_anchors
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.build import build_task
 
@@ -49,3 +50,13 @@ def test_objects_without_a_point_are_counted_whatever_the_batch(config: Path) ->
         metrics = evaluate(task, task.build_model(), distributed.discover("cpu", {})).metrics
         counts.append(metrics["objects_without_point"])
     assert counts[0] == counts[1] > 0 == counts[2]
+
+
+def test_anchors_are_fitted_beside_init_from(config: Path) -> None:
+    """The other run may have none: that of an anchor-free head, or one whose config gives them."""
+    keys = ["model.head=anchor_based", "data.image_size=32"]  # too small for the default anchors
+    alone, after = (build_task(load_config(config, [*keys, *more])) for more in ([], ["init_from=runs/other"]))
+    fitted = alone.build_model().get_buffer("head.anchors")
+    assert not torch.equal(fitted, torch.tensor(default_anchors((8, 16))))
+    assert torch.equal(after.build_model().get_buffer("head.anchors"), fitted)
+    assert any("if it fitted some, take their place" in note for note in after.notes)
