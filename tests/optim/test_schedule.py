@@ -102,7 +102,7 @@ def test_only_sgd_starts_biases_high(name: str) -> None:
 
 
 def test_negative_step_is_refused() -> None:
-    with pytest.raises(ValueError, match="from 0"):
+    with pytest.raises(ValueError, match="must be ≥ 0"):
         Schedule(ScheduleConfig(), SGD, 10, 10).at(-1)
 
 
