@@ -216,7 +216,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no score": (lambda p: p.with_suffix(".json").write_text('[{"image_id": "a", "category_id": "b", "bbox": [0,0,1,1]}]'),
                  "given.json[0]: malformed row: has no score; must be a finite number"),
     "box": (results({"bbox": [1, 2, 3]}), "given.json[0]: malformed row: bbox is [1, 2, 3]; must be a list of four"),
-    "a number of a class": (results({"category_id": 3}), "category_id is a number, which only a --truth of one dataset in COCO"),
+    "a number of a class": (results({"category_id": 3}), "category_id is a number, which only a --truth of one dataset in"),
     "no image of the truth": (results({"image_id": "x"}, {"image_id": "y"}), "none of 2 images is in the truth; the first: x;"),
     "no class of the truth": (results({"category_id": "crane"}), "none of the classes crane is a class of the truth, "),
     "no format": (lambda p: p.with_suffix(".json").write_text('{"a": 1}'), "is in no known format; give a COCO"),
