@@ -57,8 +57,8 @@ def replay(task: Task, state: RunState, step: int, most: int) -> Iterator[Attemp
             if unjudged and follows:
                 raise UserError(
                     f"--step {step}: the evaluation after step {state.step} decides about it (by a plateau schedule, or "
-                    "by data.balance_by: ap) and is not made again; give a step up to that one, or keep a checkpoint from after "
-                    "the evaluation (checkpoint.keep_last, checkpoint.every_steps)"
+                    "by data.balance_by: ap) and is not made again; give a step up to that one, or keep a checkpoint from "
+                    "after the evaluation (checkpoint.keep_last, checkpoint.every_steps)"
                 )
             due = state.step == step - 1
             micro = [next(batches).to(device) for _ in range(split.accumulation)]
