@@ -181,7 +181,7 @@ def due(config: RunConfig) -> Any:
             now: Any = SimpleNamespace(
                 step=step, position=step * 8, samples_per_epoch=40, split=SimpleNamespace(global_batch=8)
             )
-            if trainer._due(section, now):
+            if trainer.due(section, now):
                 steps.append(step)
     return steps
 
