@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from ddptrain.engine.network import build_network
+from ddptrain.models.norms import refuse_single_values
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.base import Task
 
@@ -54,7 +55,7 @@ def estimate(task: Task) -> Memory:
             alive.append(tensor)  # a freed address would come again
         return tensor
 
-    with saved_tensors_hooks(note, lambda tensor: tensor):
+    with saved_tensors_hooks(note, lambda tensor: tensor), refuse_single_values(batch.images.shape[-1]):
         loss = task.loss(model, batch)
     activations = (sum(kept.values()) + batch.images.nbytes) // 2
     value = float(sum(loss.parts.values())) / max(float(loss.normalizer), 1.0)

@@ -17,6 +17,7 @@ from ddptrain.engine.memory import OPTIMIZER_COPIES
 from ddptrain.engine.network import build_network
 from ddptrain.engine.resume import find_origin
 from ddptrain.errors import UserError
+from ddptrain.models.norms import refuse_single_values
 from ddptrain.structures import Batch, SampleKey
 from ddptrain.system.printable import listing
 from ddptrain.tasks.base import Task
@@ -104,7 +105,7 @@ def _try_sizes(task: Task, world: World, candidates: Sequence[int]) -> tuple[int
 
     def run(size: int) -> None:
         batch: Batch = task.at_largest(task.train.collate(samples[:size]).to(device))
-        with autocast(device, config.train.precision):
+        with autocast(device, config.train.precision), refuse_single_values(batch.images.shape[-1]):
             loss = task.loss(model, batch)
         loss.total.backward()
         model.zero_grad(set_to_none=False)
@@ -112,6 +113,8 @@ def _try_sizes(task: Task, world: World, candidates: Sequence[int]) -> tuple[int
     try:
         run(1)
     except UserError:  # a batch norm that would see a single value
+        if len(tried) == 1:
+            raise
         tried = tried[1:]
     if not cuda:
         size, seconds = fastest(tried, run, SECONDS)

@@ -53,7 +53,9 @@ class TorchvisionBackbone(nn.Module):
             )
         known = tv.list_models(module=tv)
         if name not in known:
-            raise UserError(f"model.backbone: {name} is not a classification model of torchvision; it has {', '.join(known)}")
+            raise UserError(
+                f"model.backbone: {name} is not a classification model of torchvision; choose one of {', '.join(known)}"
+            )
         model = torchvision_model(name, published(name, pretrained))
         nodes, self.channels = _feature_nodes(model, name, strides)
         self.body = create_feature_extractor(model, return_nodes=nodes, suppress_diff_warning=True)

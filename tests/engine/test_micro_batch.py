@@ -69,6 +69,21 @@ def test_a_run_records_what_was_found_and_keeps_it(config: Path, tmp_path: Path,
 def test_a_batch_norm_over_a_single_pixel_is_reported_in_one_line(
     task: str, overrides: list[str], small_config: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    small = ["train.global_batch=1", "train.micro_batch=1", "train.steps=1"]
-    assert main(["train", str(small_config(task)), *overrides, *small]) == 2
-    assert "train.micro_batch: at data.image_size=32 the network makes a single pixel of an image" in capfd.readouterr().err
+    for micro_batch in ("1", "auto"):
+        small = ["train.global_batch=1", f"train.micro_batch={micro_batch}", "train.steps=1"]
+        assert main(["train", str(small_config(task)), *overrides, *small]) == 2
+        assert "train.micro_batch: at data.image_size=32 the network makes a single pixel of an image" in capfd.readouterr().err
+    assert (
+        main(
+            [
+                "train",
+                str(small_config(task)),
+                *overrides,
+                "name=two",
+                "train.global_batch=2",
+                "train.micro_batch=auto",
+                "train.steps=1",
+            ]
+        )
+        == 0
+    )

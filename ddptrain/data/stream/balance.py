@@ -94,7 +94,7 @@ class Balance:
             else:
                 known = np.zeros(d.classes) if ap is None else ap
                 own = image_weights_from_class_ap(d.images, d.image, d.labels, known, box_rate)
-            if d.empty:  # they keep the part of the draws that tiles.empty gives them
+            if 0 < d.empty < d.images:  # they keep the part of the draws that tiles.empty gives them
                 own[-d.empty :] = own[: -d.empty].mean()
             out.append(own if len(own) and own.max() > 0 else None)
         return out

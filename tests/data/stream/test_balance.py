@@ -55,6 +55,9 @@ def test_draws_of_empty_tiles_keep_their_part(kind: str) -> None:
     assert weights is not None
     assert weights[4] == weights[5] == pytest.approx(weights.sum() / 6)
     assert len(set(weights[:4].round(9))) > 1
+    nothing = Boxes(2, np.array([], np.int64), np.array([], np.int64), 2, empty=2)  # a dataset of nothing but background
+    alike = Balance(kind, 0.9, True, [1, 1], [tiles, nothing]).weights()[1]
+    assert alike is None or alike.tolist() == [1, 1]
 
 
 def test_what_images_show() -> None:
