@@ -145,6 +145,7 @@ class LossSum:
         parts: detached scalars by name, for the log: weighted sums whose total is `total` before `scaled`.
         per_sample: detached float32 `[B]`: each sample's own share of `total`, for the loss per dataset; or None.
         parts_per_sample: detached float32 `[B]` by name: each sample's own share of `parts`, for `ddptrain replay`; or empty.
+        terms: `parts` with their graph, each to be summed, for the gradient of each (`ddptrain diagnose`).
     """
 
     total: Tensor
@@ -152,6 +153,7 @@ class LossSum:
     parts: dict[str, Tensor] = field(default_factory=dict)
     per_sample: Tensor | None = None
     parts_per_sample: dict[str, Tensor] = field(default_factory=dict)
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, parts: Mapping[str, Tensor], normalizer: Tensor, weights: Tensor | None = None) -> LossSum:
@@ -160,7 +162,7 @@ class LossSum:
             parts = {name: part * weights for name, part in parts.items()}
         every = reduce(add, parts.values())
         each = {name: part.detach() for name, part in parts.items()}
-        return cls(every.sum(), normalizer, {name: part.sum() for name, part in each.items()}, every.detach(), each)
+        return cls(every.sum(), normalizer, {name: part.sum() for name, part in each.items()}, every.detach(), each, parts)
 
     def scaled(self, factor: float) -> LossSum:
         """The same loss, its gradient times a constant; what is logged stays as it is."""

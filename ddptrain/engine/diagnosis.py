@@ -19,7 +19,6 @@ from ddptrain.optim.schedule import Rates, Schedule
 from ddptrain.structures import Batch
 from ddptrain.system.printable import counted, first_few
 from ddptrain.tasks.base import Task
-from ddptrain.tasks.build import new_task
 
 UPDATES = 5
 """Updates on the one batch."""
@@ -56,7 +55,7 @@ class Measured:
         gradient_norm: of the first update, before clipping; clip_norm: the norm to which it is clipped, None for no clipping.
         gradients: norm of the first gradient of each trained parameter.
         updates: relative change of each weight (not of biases and norms) by the first update.
-        parts: norm of the gradient of each part of the loss alone, where parts have gains.
+        parts: norm of the gradient of each part of the loss alone, by its gain, where there are several.
         dead: part of the channels of each layer of ReLUs that are 0 everywhere in the batch.
         frozen, values: numbers of values that are not trained, and of all.
     """
@@ -116,16 +115,17 @@ def _change(before: Tensor, after: Tensor) -> float:
 
 
 def _part_gradients(task: Task, model: nn.Module, batch: Batch) -> dict[str, float]:
-    """The norm of the gradient of each part of the loss that has a gain of its name, all other gains being 0."""
-    loss, weights = task.config.loss, [p for p in model.parameters() if p.requires_grad]
-    with torch.no_grad():
-        names = [name for name in task.loss(model, batch).parts if hasattr(loss, name)]
+    """The norm of the gradient of what each gain of the loss multiplies, where it has several; by the gain."""
+    found, weights = task.loss(model, batch), [p for p in model.parameters() if p.requires_grad]
+    by_gain: dict[str, Tensor] = {}
+    for name, part in found.terms.items():
+        gain = name.removeprefix("one_")  # of both branches of a dual head
+        if hasattr(task.config.loss, gain):
+            by_gain[gain] = by_gain.get(gain, 0) + part.sum() / found.normalizer.clamp(min=1.0)
     out: dict[str, float] = {}
-    for name in names if len(names) > 1 else ():
-        alone = loss.model_copy(update={other: 0.0 for other in names if other != name})
-        found = new_task(task.config.model_copy(update={"loss": alone})).loss(model, batch)
-        grads = torch.autograd.grad(found.total / found.normalizer.clamp(min=1.0), weights, allow_unused=True)
-        out[name] = math.hypot(*(float(g.norm()) for g in grads if g is not None))
+    for gain, part in by_gain.items() if len(by_gain) > 1 else ():
+        grads = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
+        out[gain] = math.hypot(*(float(g.norm()) for g in grads if g is not None))
     return out
 
 

@@ -122,7 +122,8 @@ class TorchvisionDetector:
         """These networks average inside: the unit of the sums is the sample."""
         parts = {k: v * len(batch) for k, v in _means(model, batch).items()}
         normalizer = torch.full((), float(len(batch)), device=batch.images.device)
-        return LossSum(sum(parts.values(), start=normalizer * 0), normalizer, {k: v.detach() for k, v in parts.items()})
+        detached = {name: part.detach() for name, part in parts.items()}
+        return LossSum(sum(parts.values(), start=normalizer * 0), normalizer, detached, terms=parts)
 
     def detect(self, model: nn.Module, batch: Batch) -> list[Detections]:
         return list(model(batch.unit_images()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,28 @@ def test_a_planted_cause_is_found(config: Path, capsys: pytest.CaptureFixture[st
     code, text = diagnosed(capsys, str(config), *RUN, *keys)
     assert code == 1, text
     assert sentence in text
+
+
+SHARES = re.compile(r"(\w+) \S+ \((\d+)%\)")
+
+
+def _shares(text: str) -> dict[str, int]:
+    [line] = [line for line in text.splitlines() if line.startswith("gradient of each part")]
+    return {name: int(share) for name, share in SHARES.findall(line)}
+
+
+def test_the_shares_are_of_the_loss_that_is_learned(
+    small_config: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With weights of classes that are counted in the training data, in detection and segmentation; and of both branches."""
+    run = [str(small_config("detection")), *RUN]
+    plain, balanced, dual = (
+        _shares(diagnosed(capsys, *run, *keys)[1]) for keys in ((), ("loss.class_weights=balanced",), ("model.head=dual",))
+    )
+    assert plain.keys() == balanced.keys() == dual.keys() == {"box", "cls", "dfl"}
+    assert plain["cls"] != balanced["cls"]
+    keys = ("loss={class_weights: balanced, dice: 1}", "train.micro_batch=2")
+    assert _shares(diagnosed(capsys, str(small_config("segmentation")), *keys)[1]).keys() == {"cross_entropy", "dice"}
 
 
 def test_what_cannot_even_start_is_reported_in_one_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
