@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ddptrain.data.stream.weights import balanced_weights
 from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import binary_cross_entropy, class_weights, cross_entropy
 from ddptrain.metrics import classification as metric
+from ddptrain.metrics.curves import Calibration, calibration
 from ddptrain.metrics.outcome import CountOutcome
 from ddptrain.structures import Batch, LossSum, SampleKey
 from ddptrain.tasks.base import Prediction, Predictions
@@ -24,6 +25,25 @@ from ddptrain.tasks.tables import TableTask
 
 
 class LogitsTask(TableTask):
+class Answers(NamedTuple):
+    """What a model says of the validation samples, and what is true.
+
+    Attributes:
+        p: float64 `[n, C]`, see `probabilities`.
+        truth: bool `[n, C]`.
+        known: bool `[n, C]`: what can be scored; all, but where samples have several classes those that their dataset labels.
+    """
+
+    p: np.ndarray
+    truth: np.ndarray
+    known: np.ndarray
+
+    def of(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Probability and truth of a class, `[m]`, in the samples in which it is known."""
+        rows = self.known[:, k]
+        return self.p[rows, k], self.truth[rows, k]
+
+
     """A task whose samples have classes: `Batch.targets["classes"]` is float `[B, C]`.
 
     Attributes:
@@ -118,8 +138,24 @@ class LogitsTask(TableTask):
         joined, truth = np.concatenate([logits[i] for i in which]), np.concatenate([self.val_truth[i] for i in which])
         if not self.several:
             return metric.single_label(joined, truth.argmax(1), self.classes)
-        known = np.concatenate([np.tile(self.val_annotated[i], (len(logits[i]), 1)) for i in which])
-        return metric.multi_label(joined, truth, known, self.classes)
+        return metric.multi_label(joined, truth, self._known(which), self.classes)
+
+    def _known(self, which: Sequence[int] | range) -> np.ndarray:
+        """bool `[n, C]`: of the samples of some validation datasets, the classes that those label."""
+        return np.concatenate([np.tile(self.val_annotated[i], (len(self.val_truth[i]), 1)) for i in which])
+
+    def answers(self, predictions: Predictions) -> Answers:
+        """Those to all validation samples, dataset after dataset."""
+        truth = np.concatenate(self.val_truth)
+        known = self._known(range(len(self.val_truth))) if self.several else np.ones_like(truth)
+        p = probabilities(np.concatenate([stacked(of_dataset) for of_dataset in predictions]), self.several)
+        return Answers(p, truth & known, known)
+
+    def calibration(self, answers: Answers) -> Calibration:
+        """Of the most probable classes, or where a sample may have several classes of all known probabilities."""
+        p, truth, known = answers
+        best = known if self.several else (np.arange(len(p)), p.argmax(1))
+        return calibration(p[best], truth[best])
 
 
 def stacked(predictions: Mapping[int, Prediction]) -> np.ndarray:
