@@ -45,7 +45,7 @@ class ClassificationTask(LogitsTask):
         self.accept(train, val)
         tables, val_tables = [s.table for s in train], [s.table for s in val]
         truth = [t.truth() for t in tables]
-        self._weigh([t for t, s in zip(truth, train) if s.used])
+        self._weigh([t for t, s in zip(truth, train) if s.used], [s.annotated for s in train if s.used])
         self.sampler = self._sample(truth)
         partners = self.partners(data.augment, "mixup", "cutmix")
         self.val_truth, self.val_annotated = [t.truth() for t in val_tables], annotated(val)

@@ -57,7 +57,8 @@ class InteractionTask(LogitsTask):
         self.accept(train, val)
         samples, val_samples = self._samples(train, self.config.data.augment), self._samples(val)
         self.train, self.val_samples = samples, val_samples
-        self._weigh([t for t, s in zip(samples.truth, train) if s.used])
+        used = [i for i, s in enumerate(train) if s.used]
+        self._weigh([samples.truth[i] for i in used], [samples.annotated[i] for i in used])
         self.sampler = self._sample(samples.truth)
         self.val_truth, self.val_annotated = val_samples.truth, val_samples.annotated
         if self.stage == 2 and self.config.init_from is None:

@@ -63,7 +63,7 @@ class Answers(NamedTuple):
         self.loss_config = config.loss
         self.several = self.masked = config.loss.name == "bce"
         if "balanced" not in (config.loss.class_weights, config.loss.pos_weight):  # which `read` counts
-            self._weigh(())
+            self._weigh((), ())
 
     @abstractmethod
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -73,12 +73,18 @@ class Answers(NamedTuple):
         """`logits` float32 `[C]` of each sample."""
         return [{"logits": row} for row in self.logits(model, batch).float().cpu().numpy()]
 
-    def _weigh(self, truth: Sequence[np.ndarray]) -> None:
-        """Set the weights of the loss; `truth`: bool `[n, C]` of the training samples of each dataset that is drawn from."""
-        counts = sum((t.sum(0) for t in truth), start=np.zeros(len(self.classes), np.int64))
-        total = sum(len(t) for t in truth)
-        self._weights = class_weights(self.loss_config.class_weights, counts)
-        balanced = tuple(((total - counts) / np.maximum(counts, 1)).tolist())
+    def _weigh(self, truth: Sequence[np.ndarray], known: Sequence[np.ndarray]) -> None:
+        """Set the weights of the loss.
+
+        Args:
+            truth: bool `[n, C]` of the training samples of each dataset that is drawn from.
+            known: bool `[C]`: the classes that each of them labels.
+        """
+        none = np.zeros(len(self.classes), np.int64)
+        self._weights = class_weights(self.loss_config.class_weights, sum((t.sum(0) for t in truth), start=none))
+        positive = sum((t.sum(0) * k for t, k in zip(truth, known)), start=none)
+        negative = sum(((~t).sum(0) * k for t, k in zip(truth, known)), start=none)
+        balanced = tuple((negative / np.maximum(positive, 1)).tolist())
         weights = self.loss_config.pos_weight
         self._pos_weight = None if weights == "none" else torch.tensor(balanced if weights == "balanced" else weights)
 
@@ -90,7 +96,13 @@ class Answers(NamedTuple):
             return build_sampler(self.config, sizes)
         if self.several:
             raise UserError(f"data.balance: {self.noun} of several classes cannot be balanced; use loss.pos_weight=balanced")
-        weights, epoch = balanced_weights([t.argmax(1) for t in truth], balance)
+        used = [i for i, d in enumerate(self.config.data.train) if d.share != 0]
+        labels = [truth[i].argmax(1) for i in used]
+        balanced, epoch = balanced_weights(labels, balance)
+        self.notes += [f"warning: {line}" for line in self._undone(labels, balanced, used)]
+        weights: list[np.ndarray | None] = [None] * len(truth)
+        for i, own in zip(used, balanced):
+            weights[i] = own
         return build_sampler(self.config, sizes, weights, epoch)
 
     def learn(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
