@@ -19,12 +19,12 @@ from ddptrain.metrics import classification as metric
 from ddptrain.metrics.curves import Calibration, calibration
 from ddptrain.metrics.outcome import CountOutcome
 from ddptrain.structures import Batch, LossSum, SampleKey
+from ddptrain.system.printable import first_few
 from ddptrain.tasks.base import Prediction, Predictions
-from ddptrain.tasks.stream import build_sampler
+from ddptrain.tasks.stream import build_sampler, shares_of
 from ddptrain.tasks.tables import TableTask
 
 
-class LogitsTask(TableTask):
 class Answers(NamedTuple):
     """What a model says of the validation samples, and what is true.
 
@@ -44,6 +44,7 @@ class Answers(NamedTuple):
         return self.p[rows, k], self.truth[rows, k]
 
 
+class LogitsTask(TableTask):
     """A task whose samples have classes: `Batch.targets["classes"]` is float `[B, C]`.
 
     Attributes:
@@ -104,6 +105,22 @@ class Answers(NamedTuple):
         for i, own in zip(used, balanced):
             weights[i] = own
         return build_sampler(self.config, sizes, weights, epoch)
+
+    def _undone(self, labels: Sequence[np.ndarray], weights: Sequence[np.ndarray], used: Sequence[int]) -> list[str]:
+        """A warning where the shares of the datasets draw some classes more often than others in spite of `data.balance`."""
+        shares = shares_of(self.config.data.train)
+        if not shares:
+            return []
+        parts = sum(shares[i] * np.bincount(k, w / w.sum(), len(self.classes)) for i, k, w in zip(used, labels, weights))
+        parts = parts / sum(shares)
+        drawn = np.flatnonzero(parts)
+        if np.ptp(parts[drawn]) < 0.005:
+            return []
+        text = first_few([f"{self.classes[k]} {parts[k]:.1%}" for k in drawn.tolist()], "class")
+        return [
+            f"data.balance: the shares of data.train hold, so the classes are not drawn equally often: {text}; remove share to "
+            "balance over all datasets"
+        ]
 
     def learn(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits and targets `[B, C]` of a training batch."""
