@@ -185,6 +185,22 @@ def test_several_classes_from_a_csv(tmp_path: Path, partly_labelled: Path) -> No
     assert (last != 0).tolist() == [True, False, False]
 
 
+def test_classes_that_become_one_are_one_label(tmp_path: Path, shapes: Path) -> None:
+    rows = {"one": [("square", 3, "square|angular"), ("disc", 4, "disc")]}
+    config = of_rows(tmp_path, shapes, rows, "cross_entropy")
+    renamed = [f"data.{part}.0.rename={{angular: square}}" for part in ("train", "val")]
+    task = logits_task(config, "classes=[disc, square]", *renamed)
+    assert task.train.tables[0].samples_by_class().tolist() == [4, 3]
+
+
+def test_images_of_which_no_class_is_left_are_counted(tmp_path: Path, shapes: Path) -> None:
+    config = of_rows(tmp_path, shapes, {"one": [("square", 3, "square"), ("disc", 4, "disc"), ("stripes", 5, "junk")]})
+    junk = [f"data.{part}.0.{key}=[junk]" for part, key in (("train", "drop"), ("val", "ignore"))]
+    task = logits_task(config, "classes=[disc, square]", *junk)
+    for part in ("train", "val"):
+        assert f"{part} one: left out: 5 images whose classes are all ignored or dropped" in task.notes
+
+
 def test_of_mixed_images_only_what_both_label_is_known(partly_labelled: Path) -> None:
     task = logits_task(partly_labelled, "data.augment.mixup=1", "data.augment.close_epochs=0")
     keys = [SampleKey(p, *(int(column[0]) for column in task.sampler.keys(np.array([p])))) for p in range(24)]
