@@ -126,7 +126,8 @@ class SegmentationTask(TableTask):
             classes = answer.to(torch.uint8).cpu().numpy()
             cells, pixels = miou.count_cells(truth.cpu().numpy(), classes, len(self.classes))
             part = min(1.0, PREVIEW / max(classes.shape))
-            small = cv2.resize(classes, None, fx=part, fy=part, interpolation=cv2.INTER_NEAREST)
+            side = (max(1, round(width * part)), max(1, round(height * part)))
+            small = cv2.resize(classes, side, interpolation=cv2.INTER_NEAREST)
             preview = np.frombuffer(masks.encode_labels(small, len(self.classes)), np.uint8)
             counted = {"cells": cells, "pixels": pixels, **{f"step_{name}": a for name, a in steps._asdict().items()}}
             out.append({**counted, "loss": loss, "preview": preview})

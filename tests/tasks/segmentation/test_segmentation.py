@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -94,6 +95,17 @@ def test_a_class_that_a_dataset_does_not_label_is_unknown_there(masks_config: Pa
     assert not any((np.r_[p["cells"] % 3, p["cells"] // 3] == 2).any() for p in found)
     drawn = task.sampler.keys(np.arange(120))[0]
     assert np.bincount(drawn).tolist() == [80, 40]
+
+
+def test_an_image_may_be_thinner_than_a_pixel_of_its_preview(masks_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = build_task(load_config(masks_config))
+    batch = task.val_samples.collate([task.val_samples[SampleKey(0, 0, 0)]])
+    thin = replace(
+        batch, native_size=torch.tensor([[4000, 6]]), targets={"native_mask": torch.zeros(1, 6, 4000, dtype=torch.uint8)}
+    )
+    monkeypatch.setattr(task, "logits", lambda model, batch: iter([torch.zeros(3, 6, 4000)]))
+    (found,) = task.predict(torch.nn.Identity(), thin)
+    assert cv2.imdecode(found["preview"], cv2.IMREAD_UNCHANGED).shape[:2] == (1, 256)
 
 
 @pytest.mark.learning
