@@ -1,4 +1,5 @@
-"""Interaction samples: from a key of the stream to the crops of two people and of both, and how they stand to each other."""
+"""Interaction samples: from a key of the stream to the crops of two people and of both, and how the two are positioned relative
+to each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -71,7 +71,7 @@ class ClassificationTask(LogitsTask):
                 "loss.name=bce"
             )
         if not len(table):
-            raise UserError(f"{table.name}: no image is left after its classes were mapped; check rename, ignore and drop")
+            raise UserError(f"{table.name}: no images are left after its classes are mapped; check rename, ignore and drop")
         left_out = [f"{data.title}: left out: {data.left_out}"] if data.left_out else []
         return super().notes_on(data) + left_out
 

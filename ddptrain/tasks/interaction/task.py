@@ -141,7 +141,9 @@ class InteractionTask(LogitsTask):
         """`people` float32 `[p, 4]`, and of their candidate pairs `pairs` int64 `[n, 2]`, `interacting` float32 `[n]` (nan
         where it is not known) and `kinds` float32 `[n, classes]` (stage 1: no columns)."""
         if path is None:
-            raise UserError("predict: the people of a panorama are read beside its file; give the path of the image")
+            raise UserError(
+                "predict: the people in a panorama are read from the labels that belong to its file; pass the path of the image"
+            )
         people, _ = people_of(path)
         boxes = around_the_seam(np.array([p.box for p in people]), image.shape[1], image.shape[0])
         answers = list(self._pairs(model, image, boxes, device))

@@ -77,7 +77,7 @@ class SegmentationTask(TableTask):
     def notes_on(self, data: DataSet) -> list[str]:
         if not data.table.pixels[:, :-1].any():
             raise UserError(
-                f"{data.config.name}: no pixel is left after its classes were mapped; its masks hold "
+                f"{data.config.name}: no pixels are left after its classes are mapped; its masks hold "
                 f"{values_text(self.classes, data.table)}; check values, void, rename and ignore"
             )
         return super().notes_on(data)

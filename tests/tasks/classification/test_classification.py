@@ -256,7 +256,7 @@ def test_real_images_are_learned(tmp_path: Path, data_root: Path) -> None:
 
 def test_how_long_images_are_mixed_is_reported(shapes_config: Path) -> None:
     told = build_task(load_config(shapes_config, ["data.samples_per_epoch=36"])).notes
-    assert "mixup of 30% and cutmix of 50% of the samples in the first 2 of 2 epochs" in told
+    assert "mixup in 30% and cutmix in 50% of the samples, during the first 2 of 2 epochs" in told
     told = build_task(load_config(shapes_config, ["data.samples_per_epoch=36", "data.augment.close_epochs=10"])).notes
     assert (
         "warning: no mixup and no cutmix: data.augment.close_epochs is as long as the run, 10 epochs of 2; set it lower, or "

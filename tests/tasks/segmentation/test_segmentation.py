@@ -166,7 +166,7 @@ def test_check_reports_pixels_by_class_and_faults(
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
-        (["data.val.1.drop=[ground, disc]"], "discs: no pixel is left after its classes were mapped"),
+        (["data.val.1.drop=[ground, disc]"], "discs: no pixels are left after its classes are mapped"),
         (["loss={name: masks}"], "loss.name: masks is not the loss of lraspp_mobilenet_v3_large; set it to pixels"),
         ([MASK2FORMER, "loss={name: pixels}"], "loss.name: pixels is not the loss of mask2former; set it to masks"),
         (["model.aux=true"], "aux: lraspp_mobilenet_v3_large has none; remove it"),
