@@ -120,11 +120,11 @@ def torchvision_classifier(config: ClassifierConfig, num_classes: int, image_siz
     sized = {"image_size": image_size} if config.name.startswith("vit_") and weights is None else {}
     model = torchvision_model(config.name, weights, num_classes=1000 if weights else num_classes, **sized)
     name, last = last_layer(model)
-    learned = len(last.bias)
+    learned = len(last.weight)
     if state is None and weights is None:
         average_fast(model)
     if state is not None:
-        learned = len(state.get(f"{name}.bias", last.bias))
+        learned = len(state.get(f"{name}.bias", last.weight))
         if learned != num_classes:
             model.set_submodule(name, _class_layer(last, learned))
         try:

@@ -111,8 +111,9 @@ class LogitsTask(TableTask):
         shares = shares_of(self.config.data.train)
         if not shares:
             return []
-        parts = sum(shares[i] * np.bincount(k, w / w.sum(), len(self.classes)) for i, k, w in zip(used, labels, weights))
-        parts = parts / sum(shares)
+        parts = np.zeros(len(self.classes))
+        for i, k, w in zip(used, labels, weights):
+            parts += shares[i] / sum(shares) * np.bincount(k, w / w.sum(), len(parts))
         drawn = np.flatnonzero(parts)
         if np.ptp(parts[drawn]) < 0.005:
             return []
