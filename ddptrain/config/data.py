@@ -99,7 +99,7 @@ class AugmentConfig(Section):
     jpeg_quality: tuple[int, int] = (30, 90)
     """Lowest and highest quality of that JPEG, from 1 to 100."""
     cutout: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a rectangle of 2 to 20 % of the image is hidden by grey. Masks are void there, depth is unknown, and
+    """Probability that a rectangle of 2 to 20 % of the image is covered with grey. Masks are void there, depth is unknown, and
     what is left of an object that is more than 60 % hidden becomes an ignore region."""
 
     @field_validator("blur_sigma", "jpeg_quality")

@@ -217,7 +217,7 @@ class DetectionRun(RunConfig):
         Rule("data.allow_missing_annotations", "a detector of torchvision", _yolo, "model.name"),
         Rule(
             "data.augment.multi_scale",
-            "model.name=yolo (torchvision's detectors resize their input themselves)",
+            "model.name=yolo",
             _torchvision,
             "model.name",
         ),

@@ -127,11 +127,12 @@ class PixelLossConfig(NamedSection):
     cross_entropy: float = Field(default=1.0, ge=0)
     """Gain of the cross entropy of the pixels that are not void."""
     dice: float = Field(default=0.0, ge=0)
-    """Gain of the Dice loss, a mean over the classes that an image shows; an image counts by its pixels."""
+    """Gain of the Dice loss, a mean over the classes that an image shows; an image counts by its pixels, with
+    `class_weights` by the weights of its pixels."""
     aux: float = Field(default=0.4, ge=0)
     """Gain of the auxiliary head's loss, where the model has one."""
     class_weights: ClassWeights = "none"
-    """Weight of each class in the cross entropy: `balanced` for one over its number of pixels, or a number for each."""
+    """Weight of the pixels of each class: `balanced` for one over its number of pixels, or a number for each."""
 
     @model_validator(mode="after")
     def _some(self) -> "PixelLossConfig":

@@ -14,6 +14,7 @@ from ddptrain.config import ClassifierConfig, LeNetConfig, SmallResNetConfig
 from ddptrain.config.labels import TORCHVISION_CLASSIFIERS
 from ddptrain.errors import UserError
 from ddptrain.models.class_layers import Layout
+from ddptrain.models.norms import average_fast
 from ddptrain.models.pretrained import Normalised, published, torchvision_model
 
 SMALLEST = {"alexnet": 64}
@@ -113,24 +114,33 @@ def torchvision_classifier(config: ClassifierConfig, num_classes: int, image_siz
     weights = published(config.name, config.pretrained)
     _refuse_size(config.name, image_size, weights)
     if config.pretrained and config.weights is not None:
-        raise UserError("model: pretrained and weights are given; keep one of them")
+        raise UserError("model: both pretrained and weights are given; keep one")
     state = _read_state(Path(config.weights)) if config.weights is not None else None
-    learned = len(list(state.values())[-1]) if state else 1000 if weights else num_classes
     # a vision transformer's position embeddings are made for one size
     sized = {"image_size": image_size} if config.name.startswith("vit_") and weights is None else {}
-    model = torchvision_model(config.name, weights, num_classes=learned, **sized)
+    model = torchvision_model(config.name, weights, num_classes=1000 if weights else num_classes, **sized)
+    name, last = last_layer(model)
+    learned = len(last.weight)
+    if state is None and weights is None:
+        average_fast(model)
     if state is not None:
+        learned = len(state.get(f"{name}.bias", last.weight))
+        if learned != num_classes:
+            model.set_submodule(name, _class_layer(last, learned))
         try:
             model.load_state_dict(state)
         except RuntimeError as e:
             line = " ".join(str(e).split())[:300]
             raise UserError(f"model.weights: {config.weights} does not fit {config.name}: {line}") from None
     if learned != num_classes:
-        name, last = last_layer(model)
-        width = last.weight.shape[1]
-        new = nn.Linear(width, num_classes) if isinstance(last, nn.Linear) else nn.Conv2d(width, num_classes, 1)
-        model.set_submodule(name, new)
+        model.set_submodule(name, _class_layer(last, num_classes))
     return Classifier(model)
+
+
+def _class_layer(like: nn.Linear | nn.Conv2d, num_classes: int) -> nn.Linear | nn.Conv2d:
+    """A fresh last layer of another number of classes."""
+    width = like.weight.shape[1]
+    return nn.Linear(width, num_classes) if isinstance(like, nn.Linear) else nn.Conv2d(width, num_classes, 1)
 
 
 CLASSIFIERS: dict[str, Callable[[Any, int, int], nn.Module]] = {
@@ -162,7 +172,7 @@ def _refuse_size(name: str, image_size: int, weights: Any) -> None:
     if name.startswith("vit_") and weights is not None and image_size != weights.meta["min_size"][0]:
         only = weights.meta["min_size"][0]
         raise UserError(
-            f"model: the published weights of {name} are for images of {only} pixels, neither smaller nor larger ones, and "
+            f"model: the published weights of {name} are for images of exactly {only} pixels, but "
             f"data.image_size is {image_size}; set data.image_size={only}, or leave pretrained out"
         )
 

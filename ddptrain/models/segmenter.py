@@ -49,9 +49,11 @@ class Segmenter(Protocol):
 
 def pixel_loss(outputs: Mapping[str, Tensor], batch: Batch, weights: Tensor | None, config: PixelLossConfig) -> LossSum:
     """Cross entropy and Dice loss of the heads `out` and `aux`, logits `[B, classes, H, W]`. All divide by the pixels of the
-    step (or their classes' weights): the Dice loss of an image counts as often as it has pixels, so that one number serves
-    both terms."""
+    step (or their classes' weights): the Dice loss of an image counts as often as it has pixels (or by their classes'
+    weights), so that one number serves both terms. An image whose dataset labels a single class teaches nothing, and its
+    pixels do not count."""
     mask = batch.targets["mask"]
+    teaches = batch.annotated.sum(1) > 1
     parts: dict[str, Tensor] = {}
     counts = mask.new_zeros(len(mask), dtype=torch.float32)
     for head, gain in (("out", 1.0), ("aux", config.aux)):
@@ -59,6 +61,7 @@ def pixel_loss(outputs: Mapping[str, Tensor], batch: Batch, weights: Tensor | No
             continue
         logits = known_logits(outputs[head], batch.annotated)
         cross_entropy, counts = pixel_cross_entropy(logits, mask, weights)
+        counts = counts * teaches
         terms = {"cross_entropy": config.cross_entropy * cross_entropy}
         if config.dice:
             terms["dice"] = config.dice * dice(logits, mask) * counts

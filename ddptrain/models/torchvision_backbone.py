@@ -12,7 +12,7 @@ from torchvision import models as tv
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from ddptrain.errors import UserError
-from ddptrain.models.norms import Norm, replace_batch_norms
+from ddptrain.models.norms import Norm, average_fast, replace_batch_norms
 from ddptrain.models.pretrained import MEAN, STD, published, torchvision_model
 
 Fusion = Literal["early", "add"]
@@ -57,6 +57,8 @@ class TorchvisionBackbone(nn.Module):
                 f"model.backbone: {name} is not a classification model of torchvision; choose one of {', '.join(known)}"
             )
         model = torchvision_model(name, published(name, pretrained))
+        if not pretrained:
+            average_fast(model)
         nodes, self.channels = _feature_nodes(model, name, strides)
         self.body = create_feature_extractor(model, return_nodes=nodes, suppress_diff_warning=True)
         replace_batch_norms(self.body, norm)

@@ -11,13 +11,10 @@ from ddptrain import distributed
 from ddptrain.config import PixelLossConfig, SegmenterConfig
 from ddptrain.errors import UserError
 from ddptrain.models.class_layers import Layout
-from ddptrain.models.norms import replace_batch_norms
+from ddptrain.models.norms import average_fast, replace_batch_norms
 from ddptrain.models.pretrained import Normalised, published, torchvision_model
 from ddptrain.models.segmenter import SegmenterSettings, pixel_loss
 from ddptrain.structures import Batch, LossSum
-
-MOMENTUM = 0.1
-"""Of the running statistics of batch norms that start afresh."""
 
 
 class SegmenterNetwork(nn.Module):
@@ -37,9 +34,8 @@ class SegmenterNetwork(nn.Module):
         for module in net.modules():
             if isinstance(module, nn.Dropout) and config.dropout is not None:
                 module.p = config.dropout
-            if isinstance(module, nn.BatchNorm2d) and not (config.pretrained or config.pretrained_backbone):
-                # MobileNet's own 0.01 keeps the statistics of fresh weights for hundreds of steps
-                module.momentum = MOMENTUM
+        if not (config.pretrained or config.pretrained_backbone):
+            average_fast(net)
         replace_batch_norms(net, config.norm)
         self.net = net
         self._synced = config.norm == "sync"
@@ -49,7 +45,7 @@ class SegmenterNetwork(nn.Module):
         """`out`, and with an auxiliary head in training `aux`: logits `[B, classes, H, W]` of images `[B, 3, H, W]`."""
         if self.training and self._pools and len(images) * (distributed.rank_and_size()[1] if self._synced else 1) == 1:
             raise UserError(
-                "train.micro_batch: DeepLab pools each image to one pixel, and a batch norm needs more than one value per "
+                "train.micro_batch: DeepLab pools each image to one pixel, but a batch norm needs more than one value per "
                 "channel; use micro batches of 2 or more, or set model.norm to group or frozen"
             )
         out: dict[str, Tensor] = self.net(images)

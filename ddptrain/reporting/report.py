@@ -95,20 +95,24 @@ def confusion(
 
 
 def probability_distributions(
-    path: Path, probabilities: NDArray[np.floating], truth: NDArray[np.bool_], classes: Sequence[str]
+    path: Path,
+    probabilities: NDArray[np.floating],
+    truth: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    classes: Sequence[str],
 ) -> None:
     """For each class the histogram of its predicted probability, where it is true and where it is not.
 
     Args:
         probabilities: `[n, classes]` in 0..1.
-        truth: bool `[n, classes]`.
+        truth, known: bool `[n, classes]`; what is not known is left out.
     """
     shown = range(min(len(classes), 10))
     bins = np.linspace(0, 1, 26)
     with figure_of(path, len(shown), 3.0, 3.0) as axes:
         for axis, k in zip(axes, shown):
             for is_it, label in ((True, "true"), (False, "not")):
-                values = probabilities[truth[:, k] == is_it, k]
+                values = probabilities[(truth[:, k] == is_it) & known[:, k], k]
                 axis.hist(values, bins, alpha=0.6, label=f"{label} ({len(values)})", density=len(values) > 0)
             axis.set(title=printable(classes[k]), xlabel="probability (0 to 1)", ylabel="density")
             axis.legend(fontsize=7, loc="upper right")

@@ -152,8 +152,8 @@ class TableTask(Task):
         end = run_length(train, epoch) * train.global_batch
         until = max(0.0, end - augment.close_epochs * epoch)
         if until:
-            text = " and ".join(f"{kind} of {chance:.0%}" for kind, chance in chances.items())
-            self.notes.append(f"{text} of the samples in the first {until / epoch:.4g} of {end / epoch:.4g} epochs")
+            text = " and ".join(f"{kind} in {chance:.0%}" for kind, chance in chances.items())
+            self.notes.append(f"{text} of the samples, during the first {until / epoch:.4g} of {end / epoch:.4g} epochs")
         else:
             self.notes.append(
                 f"warning: {' and '.join(f'no {kind}' for kind in chances)}: data.augment.close_epochs is as long as the run, "
@@ -248,7 +248,7 @@ def few_images(sets: Sequence[DataSet], images: int, part: Part) -> list[DataSet
         UserError: there are fewer, or the samples are not whole images.
     """
     if not all(isinstance(s.table, RowTable) for s in sets):
-        raise UserError("data.overfit: is only for detection and classification; remove it")
+        raise UserError("data.overfit works only for detection and classification; remove it")
     drawn = [s for s in sets if s.config.share != 0]
     shares = shares_of([s.config for s in drawn]) or [float(len(s.table)) for s in drawn]
     counts = divide(images, shares)

@@ -72,7 +72,9 @@ def test_a_batch_norm_over_a_single_pixel_is_reported_in_one_line(
     for micro_batch in ("1", "auto"):
         small = ["train.global_batch=1", f"train.micro_batch={micro_batch}", "train.steps=1"]
         assert main(["train", str(small_config(task)), *overrides, *small]) == 2
-        assert "train.micro_batch: at data.image_size=32 the network makes a single pixel of an image" in capfd.readouterr().err
+        assert (
+            "train.micro_batch: at data.image_size=32 the network reduces an image to a single pixel" in capfd.readouterr().err
+        )
     assert (
         main(
             [

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ddptrain.config import PixelLossConfig
 from ddptrain.losses.pixels import dice, known_logits, pixel_cross_entropy
-from ddptrain.structures import VOID
+from ddptrain.models.segmenter import pixel_loss
+from ddptrain.structures import VOID, Batch, LossSum
 
 
 def world(void: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,6 +41,23 @@ def test_an_unknown_class_gets_no_gradient_and_takes_no_part() -> None:
     # the same as if the class did not exist
     rest = logits[:, :3].detach()
     assert torch.allclose(total, pixel_cross_entropy(rest, target).each.sum() + dice(rest, target).sum())
+
+
+def test_an_image_with_one_known_class_teaches_nothing_and_weakens_no_other() -> None:
+    logits, target = world()
+    target[target == 3] = VOID
+    target[2] = 0
+    annotated = torch.tensor([[True, True, True, True], [True, True, True, False], [True, False, False, False]])
+
+    def loss(images: slice) -> LossSum:
+        mask, keys = target[images], torch.zeros(len(target[images]), 3)
+        batch = Batch(mask, keys, annotated[images], {"mask": mask}, mask, mask)
+        return pixel_loss({"out": logits[images]}, batch, None, PixelLossConfig(dice=1.0))
+
+    every, two, last = loss(slice(3)), loss(slice(2)), loss(slice(2, 3))
+    assert last.total == last.normalizer == 0
+    assert torch.allclose(every.total, two.total)
+    assert every.normalizer == two.normalizer > 0
 
 
 def test_dice_by_hand() -> None:

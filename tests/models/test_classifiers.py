@@ -12,6 +12,8 @@ from ddptrain.config import ClassifierConfig, LeNetConfig, SmallResNetConfig
 from ddptrain.config.labels import TORCHVISION_CLASSIFIERS
 from ddptrain.errors import UserError
 from ddptrain.models.classifiers import build_classifier
+from ddptrain.models.norms import batch_norms
+from ddptrain.models.torchvision_backbone import TorchvisionBackbone
 
 
 def test_every_name_is_torchvisions() -> None:
@@ -50,6 +52,33 @@ def test_a_file_of_weights_is_taken_all_but_a_last_layer_of_other_classes(tmp_pa
         assert set(state) - same == (set() if classes == 7 else {"classifier.3.weight", "classifier.3.bias"})
 
 
+def test_the_class_layer_in_a_file_is_found_by_its_name(tmp_path: Path) -> None:
+    """Whatever comes last in the file; where it is missing, that is said."""
+    state = get_model("resnet18", num_classes=7).state_dict()
+    turned, headless = tmp_path / "turned.pt", tmp_path / "headless.pt"
+    torch.save(dict(reversed(state.items())), turned)
+    torch.save({k: v for k, v in state.items() if not k.startswith("fc.")}, headless)
+    loaded = build_classifier(ClassifierConfig(name="resnet18", weights=str(turned)), 7, 64).state_dict()
+    assert torch.equal(loaded["model.fc.bias"], state["fc.bias"])
+    with pytest.raises(UserError, match=r'does not fit resnet18: .*Missing key.*"fc\.bias"'):
+        build_classifier(ClassifierConfig(name="resnet18", weights=str(headless)), 3, 64)
+
+
+def test_fresh_weights_have_statistics_that_follow_them(tmp_path: Path) -> None:
+    """Weights that were learned keep the momentum of the network."""
+    path = tmp_path / "w.pt"
+    torch.save(get_model("mnasnet0_5", num_classes=3).state_dict(), path)
+    momenta = []
+    for weights in (None, str(path)):
+        model = build_classifier(ClassifierConfig(name="mnasnet0_5", weights=weights), 3, 64)
+        momenta.append({norm.momentum for norm in batch_norms(model)})
+    fresh, learned = momenta
+    assert fresh == {0.1}
+    assert max(learned) < 0.001
+    backbone = TorchvisionBackbone("mnasnet0_5", (8, 16, 32), 3, "batch", pretrained=False)
+    assert {norm.momentum for norm in batch_norms(backbone)} == {0.1}
+
+
 @pytest.mark.parametrize(
     ("config", "size", "line"),
     [
@@ -62,7 +91,7 @@ def test_a_file_of_weights_is_taken_all_but_a_last_layer_of_other_classes(tmp_pa
         (
             ClassifierConfig(name="vit_b_16", pretrained=True),
             256,
-            "of vit_b_16 are for images of 224 .*set data.image_size=224, or",
+            "of vit_b_16 are for images of exactly 224 pixels, .*set data.image_size=224, or",
         ),
         (ClassifierConfig(name="resnet18", weights="gone.pt"), 64, "model.weights: gone.pt: No such file"),
         (ClassifierConfig(name="resnet18", weights="w.pt"), 64, "does not fit resnet18: .*Missing key"),

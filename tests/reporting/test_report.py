@@ -55,7 +55,7 @@ def test_every_axis_has_a_label_and_names_may_hold_anything(tmp_path: Path, draw
     p, truth = np.full((4, 3), 0.5), np.eye(3, dtype=bool)[[0, 1, 2, 0]]
     curve = (np.array([0.5, 1.0]), np.array([1.0, 0.5]), 0.75)
     report.confusion(tmp_path / "a.png", np.eye(3, dtype=int), classes)
-    report.probability_distributions(tmp_path / "b.png", p, truth, classes)
+    report.probability_distributions(tmp_path / "b.png", p, truth, np.ones_like(truth), classes)
     report.pr_curve(tmp_path / "c.png", dict.fromkeys(classes, curve))
     report.training_curves(tmp_path / "d.png", {"step": [1], "mIoU": [0.5]}, ["mIoU"])
     report.confusion(tmp_path / "e.png", np.eye(3, dtype=int), classes, percent=True)

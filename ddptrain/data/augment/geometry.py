@@ -59,7 +59,7 @@ def random_window(native_size: tuple[int, int], size: int, generator: np.random.
     return matrix
 
 
-def random_affine(config: AugmentConfig, size: int, generator: np.random.Generator) -> np.ndarray:
+def random_affine(config: AugmentConfig, size: int, generator: np.random.Generator) -> tuple[np.ndarray, bool]:
     """Draw a matrix from the letterboxed square to itself: shear, turn and zoom about the centre, then shift, then flip.
 
     All numbers are drawn whatever the config, so that one option does not change the draws of another.
@@ -68,7 +68,7 @@ def random_affine(config: AugmentConfig, size: int, generator: np.random.Generat
         size: side of the square in pixels.
 
     Returns:
-        float64 `[3, 3]`; exactly the identity when all of the config's ranges are 0.
+        float64 `[3, 3]`, exactly the identity when all of the config's ranges are 0; and whether it flips left and right.
     """
     zoom, turn, shear_x, shear_y, x, y = generator.uniform(-1, 1, 6).tolist()
     left_right, upside_down = generator.random(2).tolist()
@@ -77,12 +77,13 @@ def random_affine(config: AugmentConfig, size: int, generator: np.random.Generat
     shear_x, shear_y = (math.tan(math.radians(s * config.shear)) for s in (shear_x, shear_y))
     # rotation times shear, row by row: (x, y) goes to (a x + b y + c, d x + e y + f)
     rows = [[cos - sin * shear_y, cos * shear_x - sin], [sin + cos * shear_y, sin * shear_x + cos]]
+    flips = left_right < config.hflip, upside_down < config.vflip
     matrix = np.eye(3)
-    for axis, (shift, flip) in enumerate([(x, left_right < config.hflip), (y, upside_down < config.vflip)]):
+    for axis, (shift, flip) in enumerate(zip((x, y), flips)):
         on_x, on_y = rows[axis]
         offset = size / 2 + shift * config.translate * size - (on_x + on_y) * (size / 2)
         matrix[axis] = (-on_x, -on_y, size - offset) if flip else (on_x, on_y, offset)
-    return matrix
+    return matrix, flips[0]
 
 
 def random_turn(probability: float, size: int, generator: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,6 @@ from ddptrain.config.detection_augment import DetectionAugment
 from ddptrain.errors import UserError
 from ddptrain.seeding import rng
 from ddptrain.structures import KeysOf, SampleKey
-from ddptrain.system.printable import counted
 
 
 class Together(NamedTuple):
@@ -75,6 +74,6 @@ def refuse_few(augment: DetectionAugment, images: int) -> None:
     if images < augment.together:
         name = "mosaic9" if augment.mosaic9 else "mosaic"
         raise UserError(
-            f"data.augment.{name}: puts {augment.together} images together, and data.train has {counted(images, 'image')}; add "
-            f"images, or set data.augment.{name}=0"
+            f"data.augment.{name}: a mosaic combines {augment.together} images, but data.train has only {images}; add images, "
+            f"or set data.augment.{name}=0"
         )

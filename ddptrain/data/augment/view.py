@@ -24,6 +24,7 @@ class ImageView(NamedTuple):
         gains: float64 `[3]`, see `tint`.
         effects: on the pixels of the whole square.
         cut: int64 `[4]`, the part of the square that is hidden, or None.
+        flipped: whether left and right have changed places, before all turns.
     """
 
     size: int
@@ -31,6 +32,7 @@ class ImageView(NamedTuple):
     gains: np.ndarray
     effects: Effects = Effects()
     cut: np.ndarray | None = None
+    flipped: bool = False
 
     @classmethod
     def still(cls, size: int) -> ImageView:
@@ -49,14 +51,14 @@ class ImageView(NamedTuple):
         """
         if augment is None:
             return cls.still(size)
-        matrix = random_affine(augment, size, rng(seed, position, f"affine{layer}"))
+        matrix, flipped = random_affine(augment, size, rng(seed, position, f"affine{layer}"))
         if augment.rot90:
             matrix = random_turn(augment.rot90, size, rng(seed, position, f"rot90{layer}")) @ matrix
         if augment.perspective:
             matrix = random_perspective(augment.perspective, size, rng(seed, position, f"perspective{layer}")) @ matrix
         gains = random_gains(augment, rng(seed, position, f"hsv{layer}"))
         cut = random_cut(augment.cutout, size, rng(seed, position, f"cutout{layer}")) if augment.cutout else None
-        return cls(size, matrix, gains, Effects.draw(augment, seed, position, layer), cut)
+        return cls(size, matrix, gains, Effects.draw(augment, seed, position, layer), cut, flipped)
 
     def patch(self, image: Pixels, place: np.ndarray) -> Patch:
         """What is seen of an image that `place`, float64 `[3, 3]` from pixels of its file, puts on the square: one warp, then

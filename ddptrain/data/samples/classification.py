@@ -25,7 +25,8 @@ class ClassificationSamples(ImageSamples[ImageTable]):
     Targets: `classes` float32 `[C]`, 1 for each class of the image. With mixup or cutmix also `partner` uint8
     `[S, S, 3]`, another draw of the same epoch, augmented on its own, `partner_classes` float32 `[C]`, `part`
     float32: the image's own part, and `box` int64 `[4]`: what the partner is pasted into, empty for mixup. The partner
-    is drawn by position, not taken from the batch, so that it does not depend on how a batch is split.
+    is drawn by position, not taken from the batch, so that it does not depend on how a batch is split. Of a mixed image,
+    only the classes that both datasets label are known.
 
     Args:
         partners: where mixup and cutmix take their images from; None for neither.
@@ -45,12 +46,13 @@ class ClassificationSamples(ImageSamples[ImageTable]):
     def make(self, key: SampleKey, source: Pixels) -> Sample:
         """The sample of a key from its decoded image."""
         pixels, matrix = self.view(key.position).show(source)
-        targets, weight = {"classes": self._classes(key)}, self.weight(key)
+        targets, weight, known = {"classes": self._classes(key)}, self.weight(key), self.annotated[key.dataset]
         if self.augment is not None and self.partners is not None:
             mixed, other = self._partner(key, self.augment, self.partners)
             targets |= mixed
-            weight += (1 - float(mixed["part"])) * (other - weight)
-        return Sample(key, pixels, targets, self.annotated[key.dataset], to_native(matrix), source.size, weight=weight)
+            weight += (1 - float(mixed["part"])) * (self.weight(other) - weight)
+            known = known & self.annotated[other.dataset]
+        return Sample(key, pixels, targets, known, to_native(matrix), source.size, weight=weight)
 
     def _classes(self, key: SampleKey) -> np.ndarray:
         table = self.tables[key.dataset]
@@ -60,16 +62,16 @@ class ClassificationSamples(ImageSamples[ImageTable]):
 
     def _partner(
         self, key: SampleKey, augment: ClassificationAugment, partners: Partners
-    ) -> tuple[dict[str, np.ndarray], float]:
-        """The targets about the partner, of the same shapes where nothing is mixed in, and its factor on the loss."""
-        weight, size, part, box = self.weight(key), self.image_size, 1.0, np.zeros(4, np.int64)
+    ) -> tuple[dict[str, np.ndarray], SampleKey]:
+        """The targets about the partner, and its key; where nothing is mixed in, targets of the same shapes and the own key."""
+        mixed_in, size, part, box = key, self.image_size, 1.0, np.zeros(4, np.int64)
         image, classes = np.zeros((size, size, 3), np.uint8), np.zeros_like(self._classes(key))
         mix = random_mix(augment.mixup, augment.cutmix, augment.mix_alpha, size, rng(self.seed, key.position, "mix"))
         if mix is not None and key.position < partners.until:
             other = partners.draw(key, self.seed, 1)[0]
             try:
                 image, classes = self.view(key.position + PARTNER).show(self.load(other))[0], self._classes(other)
-                (part, box), weight = mix, self.weight(other)
+                (part, box), mixed_in = mix, other
             except BadImage:  # reported when its own turn comes
                 pass
-        return {"partner": image, "partner_classes": classes, "part": np.array(part, np.float32), "box": box}, weight
+        return {"partner": image, "partner_classes": classes, "part": np.array(part, np.float32), "box": box}, mixed_in

@@ -196,13 +196,16 @@ def _boxes(tiles: Sequence[_Tile], size: int, cut: np.ndarray | None, learned: b
         moved, kept = transform_boxes(np.concatenate([source.boxes, source.ignore_boxes]), matrix, size, shown)
         moved, regions = np.split(moved, [len(source.boxes)])
         kept = kept[: len(source.boxes)]
+        parts = [part for part in (hidden, cut) if part is not None]
+        mostly = kept & (_covered(moved, parts) > COVERED)
+        rest = moved[mostly]
+        for part in parts:
+            rest = left_of(rest, part)
+        ignored.append(rest[(rest[:, 2:] > rest[:, :2]).all(1)])
+        kept = kept & ~mostly
+        if hidden is not None:  # there another image is seen, with objects of its own
+            regions = left_of(regions, hidden)
         visible = (regions[:, 2] > regions[:, 0]) & (regions[:, 3] > regions[:, 1])
-        for part in (hidden, cut):
-            if part is not None:
-                mostly = kept & (covered(moved, part) > COVERED)
-                rest = left_of(moved[mostly], part)
-                ignored.append(rest[(rest[:, 2:] > rest[:, :2]).all(1)])
-                kept = kept & ~mostly
         boxes.append(moved[kept] if learned else moved)
         labels.append(source.labels[kept] if learned else source.labels)
         ignored.append(regions[visible] if learned else regions)
@@ -212,6 +215,15 @@ def _boxes(tiles: Sequence[_Tile], size: int, cut: np.ndarray | None, learned: b
         "labels": np.concatenate(labels).astype(np.int64),
         "ignore_boxes": np.concatenate(ignored),
     }, pasted
+
+
+def _covered(boxes: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Float `[n]`, 0..1: how much of the area of each box `[n, 4]` lies in at least one of up to two rectangles `[4]`."""
+    area = sum((covered(boxes, part) for part in parts), start=np.zeros(len(boxes)))
+    if len(parts) == 2:
+        first, second = parts
+        area -= covered(boxes, np.concatenate([np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])]))
+    return area
 
 
 def _known(tiles: Sequence[_Tile], size: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -1,4 +1,5 @@
-"""Interaction samples: from a key of the stream to the crops of two people and of both, and how they stand to each other."""
+"""Interaction samples: from a key of the stream to the crops of two people and of both, and how the two are positioned relative
+to each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ class PairSamples(ImageSamples[PeopleTable]):
 
 def crops(image: np.ndarray, boxes: np.ndarray, view: ImageView) -> tuple[np.ndarray, np.ndarray]:
     """Both people and their union as the network sees them; the person on the right is mirrored, so that both look at the
-    other one when they look to the right.
+    other one when they look to the right. Of a scene that the view flips, that is the other person.
 
     Args:
         image: uint8 `[H, W, 3]`, the panorama.
@@ -89,6 +90,8 @@ def crops(image: np.ndarray, boxes: np.ndarray, view: ImageView) -> tuple[np.nda
     a, b = boxes.astype(np.float64)
     around = union(a, b, image.shape[1])
     ahead = turn_to(a, b, image.shape[1])
+    if view.flipped:  # then the other one is on the right
+        ahead = -ahead
     shown = []
     for box, mirrored in ((a, ahead < 0), (b, ahead > 0), (around, False)):
         part = cut(image, box)

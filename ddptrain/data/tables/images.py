@@ -42,7 +42,10 @@ class ImageTable(RowTable):
         return np.bincount(self.labels, minlength=len(self.names))
 
     def to_classes(self, classes: tuple[str, ...], mapping: I32) -> ImageTable:
-        """Dropped and ignored labels go, and with them an image that had no other."""
+        """Dropped and ignored labels go, and with them an image that had no other. Several own classes of an image that become
+        the same one are one label."""
         labels = mapping[self.labels].astype(np.int32)
         out = replace(self, names=classes, ignored_names=(), labels=labels).keep_rows(labels >= 0)
+        _, first = np.unique(out.image_of_rows() * len(classes) + out.labels, return_index=True)
+        out = out.keep_rows(np.isin(np.arange(len(out.labels)), first))
         return out.keep_images((np.diff(out.offsets) > 0) | (np.diff(self.offsets) == 0))

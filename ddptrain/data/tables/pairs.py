@@ -35,8 +35,8 @@ def is_candidate(a: F64, b: F64, width: npt.ArrayLike, multiplier: float) -> Mas
 
 
 def geometry(a: F64, b: F64, size: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """How two people stand to each other: float32 `[n, 10]`, the same for (a, b) and (b, a), for a panorama that is turned
-    and for its mirror image.
+    """How two people are positioned relative to each other: float32 `[n, 10]`, the same for (a, b) and (b, a), for a panorama
+    that is turned and for its mirror image.
 
     With widths w, heights h, areas A of the boxes, bars for means of the two, and the distance around the seam dx:
     dx / w̄; |Δ centre y| / h̄; |Δ bottom| / h̄; |ln w ratio|; |ln h ratio|; |ln A ratio|; IoU; overlap in y / smaller h;

@@ -14,6 +14,7 @@ from ddptrain.data.augment.view import ImageView
 from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.data.samples.classification import ClassificationSamples
 from ddptrain.data.tables.images import ImageTable
+from ddptrain.data.tables.labels import LabelSpace
 from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import mix
 from ddptrain.models.classifiers import build_classifier
@@ -21,7 +22,7 @@ from ddptrain.structures import Batch
 from ddptrain.system.printable import counted
 from ddptrain.tasks.base import FileAnswer, Prediction
 from ddptrain.tasks.classification.view import ClassificationView, titled
-from ddptrain.tasks.inspection.base import DataSet
+from ddptrain.tasks.inspection.base import DataSet, Part
 from ddptrain.tasks.logits.task import LogitsTask, probabilities
 from ddptrain.tasks.tables import annotated, loss_weights
 
@@ -45,7 +46,7 @@ class ClassificationTask(LogitsTask):
         self.accept(train, val)
         tables, val_tables = [s.table for s in train], [s.table for s in val]
         truth = [t.truth() for t in tables]
-        self._weigh([t for t, s in zip(truth, train) if s.used])
+        self._weigh([t for t, s in zip(truth, train) if s.used], [s.annotated for s in train if s.used])
         self.sampler = self._sample(truth)
         partners = self.partners(data.augment, "mixup", "cutmix")
         self.val_truth, self.val_annotated = [t.truth() for t in val_tables], annotated(val)
@@ -53,6 +54,11 @@ class ClassificationTask(LogitsTask):
             tables, annotated(train), data.image_size, data.augment, self.config.seed, partners, weights=loss_weights(train)
         )
         self.val_samples = ClassificationSamples(val_tables, self.val_annotated, data.image_size, None)
+
+    def apply(self, space: LabelSpace, table: ImageTable, part: Part) -> tuple[ImageTable, str]:
+        learned, _ = super().apply(space, table, part)
+        gone = len(table) - len(learned)
+        return learned, f"{counted(gone, 'image')} whose classes are all ignored or dropped" if gone else ""
 
     def notes_on(self, data: DataSet) -> list[str]:
         table: ImageTable = data.table
@@ -65,8 +71,9 @@ class ClassificationTask(LogitsTask):
                 "loss.name=bce"
             )
         if not len(table):
-            raise UserError(f"{table.name}: no image is left after its classes were mapped; check rename, ignore and drop")
-        return super().notes_on(data)
+            raise UserError(f"{table.name}: no images are left after its classes are mapped; check rename, ignore and drop")
+        left_out = [f"{data.title}: left out: {data.left_out}"] if data.left_out else []
+        return super().notes_on(data) + left_out
 
     def facts(self, data: DataSet) -> dict[str, Any]:
         counts = np.diff(data.table.offsets)

@@ -57,7 +57,8 @@ class InteractionTask(LogitsTask):
         self.accept(train, val)
         samples, val_samples = self._samples(train, self.config.data.augment), self._samples(val)
         self.train, self.val_samples = samples, val_samples
-        self._weigh([t for t, s in zip(samples.truth, train) if s.used])
+        used = [i for i, s in enumerate(train) if s.used]
+        self._weigh([samples.truth[i] for i in used], [samples.annotated[i] for i in used])
         self.sampler = self._sample(samples.truth)
         self.val_truth, self.val_annotated = val_samples.truth, val_samples.annotated
         if self.stage == 2 and self.config.init_from is None:
@@ -140,7 +141,9 @@ class InteractionTask(LogitsTask):
         """`people` float32 `[p, 4]`, and of their candidate pairs `pairs` int64 `[n, 2]`, `interacting` float32 `[n]` (nan
         where it is not known) and `kinds` float32 `[n, classes]` (stage 1: no columns)."""
         if path is None:
-            raise UserError("predict: the people of a panorama are read beside its file; give the path of the image")
+            raise UserError(
+                "predict: the people in a panorama are read from the labels that belong to its file; pass the path of the image"
+            )
         people, _ = people_of(path)
         boxes = around_the_seam(np.array([p.box for p in people]), image.shape[1], image.shape[0])
         answers = list(self._pairs(model, image, boxes, device))

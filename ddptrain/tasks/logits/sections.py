@@ -8,11 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ddptrain.metrics import classification as metric
-from ddptrain.metrics.curves import calibration
 from ddptrain.reporting.run_page.parts import Chart, Matrix, Numbers, Part, Picture, Section, Text, line
 from ddptrain.structures import SampleKey
 from ddptrain.tasks.base import Predictions
-from ddptrain.tasks.logits.task import LogitsTask, probabilities, stacked
+from ddptrain.tasks.logits.task import Answers, LogitsTask, probabilities, stacked
 from ddptrain.tasks.parts import DRAWN, calibration_bars
 
 LISTED, SHOWN = 40, 12
@@ -56,30 +55,28 @@ def contradictions(task: LogitsTask, predictions: Predictions) -> list[Contradic
 
 def logits_sections(task: LogitsTask, predictions: Predictions, name: Callable[[SampleKey], str]) -> list[Section]:
     """Curves, confusion, and where model and labels disagree; `name` tells that of a sample's file."""
-    truth = np.concatenate(task.val_truth)
-    p = probabilities(np.concatenate([stacked(of_dataset) for of_dataset in predictions]), task.several)
-    sections = [Section("confidence", "Precision, recall and confidence", list(_confidence(task, p, truth)))]
+    answers = task.answers(predictions)
+    sections = [Section("confidence", "Precision, recall and confidence", list(_confidence(task, answers)))]
     if not task.several:
-        matrix = metric.confusion_matrix(truth.argmax(1), p.argmax(1), len(task.classes))
+        matrix = metric.confusion_matrix(answers.truth.argmax(1), answers.p.argmax(1), len(task.classes))
         sections.append(Section("confusion", "Confusion", [Matrix(task.noun, task.classes, matrix.tolist())]))
     errors = list(_errors(task, contradictions(task, predictions), name))
     return [*sections, Section("errors", "Errors and suspected labels", errors)]
 
 
-def _confidence(task: LogitsTask, p: np.ndarray, truth: np.ndarray) -> Iterator[Part]:
-    order = sorted(int(k) for k in np.argsort(-truth.sum(0), kind="stable")[:DRAWN] if truth[:, k].any())
-    found = {k: metric.precision_recall(p[:, k], truth[:, k]) for k in order}
+def _confidence(task: LogitsTask, answers: Answers) -> Iterator[Part]:
+    counts = answers.truth.sum(0)
+    order = sorted(int(k) for k in np.argsort(-counts, kind="stable")[:DRAWN] if counts[k])
+    found = {k: metric.precision_recall(*answers.of(k)) for k in order}
     if len(task.classes) > DRAWN:
         yield Text(f"The {DRAWN} classes with the most {task.noun} are drawn.")
     names = {k: f"{task.classes[k]}, AP {ap:.3f}" for k, (_, _, ap) in found.items()}
     lines = [line(names[k], recall, precision) for k, (recall, precision, _) in found.items()]
     yield Chart("precision over recall", "recall", "precision", lines, x_range=(0, 1), y_range=(0, 1.02))
-    areas = {k: f"{task.classes[k]}, area {metric.auc(p[:, k], truth[:, k]):.3f}" for k in order}
-    lines = [line(areas[k], *metric.roc(p[:, k], truth[:, k])) for k in order]
+    areas = {k: f"{task.classes[k]}, area {metric.auc(*answers.of(k)):.3f}" for k in order}
+    lines = [line(areas[k], *metric.roc(*answers.of(k))) for k in order]
     yield Chart("ROC", "false positive rate", "true positive rate", lines, x_range=(0, 1), y_range=(0, 1.02))
-    best = np.arange(len(p)), p.argmax(1)
-    confidence, right = (p.ravel(), truth.ravel()) if task.several else (p[best], truth[best])
-    yield calibration_bars(calibration(confidence, right))
+    yield calibration_bars(task.calibration(answers))
 
 
 def _errors(task: LogitsTask, found: Sequence[Contradiction], name: Callable[[SampleKey], str]) -> Iterator[Part]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +16,32 @@ from ddptrain.data.stream.weights import balanced_weights
 from ddptrain.errors import UserError
 from ddptrain.losses.image_labels import binary_cross_entropy, class_weights, cross_entropy
 from ddptrain.metrics import classification as metric
+from ddptrain.metrics.curves import Calibration, calibration
 from ddptrain.metrics.outcome import CountOutcome
 from ddptrain.structures import Batch, LossSum, SampleKey
+from ddptrain.system.printable import first_few
 from ddptrain.tasks.base import Prediction, Predictions
-from ddptrain.tasks.stream import build_sampler
+from ddptrain.tasks.stream import build_sampler, shares_of
 from ddptrain.tasks.tables import TableTask
+
+
+class Answers(NamedTuple):
+    """What a model says of the validation samples, and what is true.
+
+    Attributes:
+        p: float64 `[n, C]`, see `probabilities`.
+        truth: bool `[n, C]`.
+        known: bool `[n, C]`: what can be scored; all, but where samples have several classes those that their dataset labels.
+    """
+
+    p: np.ndarray
+    truth: np.ndarray
+    known: np.ndarray
+
+    def of(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Probability and truth of a class, `[m]`, in the samples in which it is known."""
+        rows = self.known[:, k]
+        return self.p[rows, k], self.truth[rows, k]
 
 
 class LogitsTask(TableTask):
@@ -43,7 +64,7 @@ class LogitsTask(TableTask):
         self.loss_config = config.loss
         self.several = self.masked = config.loss.name == "bce"
         if "balanced" not in (config.loss.class_weights, config.loss.pos_weight):  # which `read` counts
-            self._weigh(())
+            self._weigh((), ())
 
     @abstractmethod
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -53,12 +74,18 @@ class LogitsTask(TableTask):
         """`logits` float32 `[C]` of each sample."""
         return [{"logits": row} for row in self.logits(model, batch).float().cpu().numpy()]
 
-    def _weigh(self, truth: Sequence[np.ndarray]) -> None:
-        """Set the weights of the loss; `truth`: bool `[n, C]` of the training samples of each dataset that is drawn from."""
-        counts = sum((t.sum(0) for t in truth), start=np.zeros(len(self.classes), np.int64))
-        total = sum(len(t) for t in truth)
-        self._weights = class_weights(self.loss_config.class_weights, counts)
-        balanced = tuple(((total - counts) / np.maximum(counts, 1)).tolist())
+    def _weigh(self, truth: Sequence[np.ndarray], known: Sequence[np.ndarray]) -> None:
+        """Set the weights of the loss.
+
+        Args:
+            truth: bool `[n, C]` of the training samples of each dataset that is drawn from.
+            known: bool `[C]`: the classes that each of them labels.
+        """
+        none = np.zeros(len(self.classes), np.int64)
+        self._weights = class_weights(self.loss_config.class_weights, sum((t.sum(0) for t in truth), start=none))
+        positive = sum((t.sum(0) * k for t, k in zip(truth, known)), start=none)
+        negative = sum(((~t).sum(0) * k for t, k in zip(truth, known)), start=none)
+        balanced = tuple((negative / np.maximum(positive, 1)).tolist())
         weights = self.loss_config.pos_weight
         self._pos_weight = None if weights == "none" else torch.tensor(balanced if weights == "balanced" else weights)
 
@@ -70,8 +97,31 @@ class LogitsTask(TableTask):
             return build_sampler(self.config, sizes)
         if self.several:
             raise UserError(f"data.balance: {self.noun} of several classes cannot be balanced; use loss.pos_weight=balanced")
-        weights, epoch = balanced_weights([t.argmax(1) for t in truth], balance)
+        used = [i for i, d in enumerate(self.config.data.train) if d.share != 0]
+        labels = [truth[i].argmax(1) for i in used]
+        balanced, epoch = balanced_weights(labels, balance)
+        self.notes += [f"warning: {line}" for line in self._undone(labels, balanced, used)]
+        weights: list[np.ndarray | None] = [None] * len(truth)
+        for i, own in zip(used, balanced):
+            weights[i] = own
         return build_sampler(self.config, sizes, weights, epoch)
+
+    def _undone(self, labels: Sequence[np.ndarray], weights: Sequence[np.ndarray], used: Sequence[int]) -> list[str]:
+        """A warning where the shares of the datasets draw some classes more often than others in spite of `data.balance`."""
+        shares = shares_of(self.config.data.train)
+        if not shares:
+            return []
+        parts = np.zeros(len(self.classes))
+        for i, k, w in zip(used, labels, weights):
+            parts += shares[i] / sum(shares) * np.bincount(k, w / w.sum(), len(parts))
+        drawn = np.flatnonzero(parts)
+        if np.ptp(parts[drawn]) < 0.005:
+            return []
+        text = first_few([f"{self.classes[k]} {parts[k]:.1%}" for k in drawn.tolist()], "class")
+        return [
+            f"data.balance: the shares of data.train hold, so the classes are not drawn equally often: {text}; remove share to "
+            "balance over all datasets"
+        ]
 
     def learn(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits and targets `[B, C]` of a training batch."""
@@ -118,8 +168,24 @@ class LogitsTask(TableTask):
         joined, truth = np.concatenate([logits[i] for i in which]), np.concatenate([self.val_truth[i] for i in which])
         if not self.several:
             return metric.single_label(joined, truth.argmax(1), self.classes)
-        known = np.concatenate([np.tile(self.val_annotated[i], (len(logits[i]), 1)) for i in which])
-        return metric.multi_label(joined, truth, known, self.classes)
+        return metric.multi_label(joined, truth, self._known(which), self.classes)
+
+    def _known(self, which: Sequence[int] | range) -> np.ndarray:
+        """bool `[n, C]`: of the samples of some validation datasets, the classes that those label."""
+        return np.concatenate([np.tile(self.val_annotated[i], (len(self.val_truth[i]), 1)) for i in which])
+
+    def answers(self, predictions: Predictions) -> Answers:
+        """Those to all validation samples, dataset after dataset."""
+        truth = np.concatenate(self.val_truth)
+        known = self._known(range(len(self.val_truth))) if self.several else np.ones_like(truth)
+        p = probabilities(np.concatenate([stacked(of_dataset) for of_dataset in predictions]), self.several)
+        return Answers(p, truth & known, known)
+
+    def calibration(self, answers: Answers) -> Calibration:
+        """Of the most probable classes, or where a sample may have several classes of all known probabilities."""
+        p, truth, known = answers
+        best = known if self.several else (np.arange(len(p)), p.argmax(1))
+        return calibration(p[best], truth[best])
 
 
 def stacked(predictions: Mapping[int, Prediction]) -> np.ndarray:

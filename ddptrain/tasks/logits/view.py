@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ddptrain.metrics import classification as metric
-from ddptrain.metrics.curves import Calibration, calibration, counts_of_answers
+from ddptrain.metrics.curves import counts_of_answers
 from ddptrain.metrics.outcome import Outcome
 from ddptrain.reporting import charts, pictures, report
 from ddptrain.reporting import curves as figures
@@ -20,7 +20,7 @@ from ddptrain.structures import Sample
 from ddptrain.tasks.base import Prediction, Predictions
 from ddptrain.tasks.intervals import intervals_of
 from ddptrain.tasks.logits.sections import SHOWN, WORST, contradictions, logits_sections
-from ddptrain.tasks.logits.task import LogitsTask, probabilities, stacked
+from ddptrain.tasks.logits.task import LogitsTask, probabilities
 from ddptrain.tasks.view import TableView
 
 SHEET = 1300
@@ -74,37 +74,31 @@ class LogitsView(TableView):
             (folder / WORST).unlink(missing_ok=True)
 
     def watched(self, predictions: Predictions, metrics: Mapping[str, float]) -> Watched:
-        truth = np.concatenate(self.task.val_truth)
-        p = probabilities(np.concatenate([stacked(of_dataset) for of_dataset in predictions]), self.task.several)
-        found = {c: Counts(*counts_of_answers(p[:, i], truth[:, i])) for i, c in enumerate(self.classes[:MOST_CLASSES])}
-        of = self._calibration(p, truth)
+        answers = self.task.answers(predictions)
+        found = {c: Counts(*counts_of_answers(*answers.of(i))) for i, c in enumerate(self.classes[:MOST_CLASSES])}
+        of = self.task.calibration(answers)
         drawn = {"calibration": charts.reliability(of.precision, of.number, of.error)}
         if not self.task.several:
-            confused = metric.confusion_matrix(truth.argmax(1), p.argmax(1), len(self.classes))
+            confused = metric.confusion_matrix(answers.truth.argmax(1), answers.p.argmax(1), len(self.classes))
             drawn["confusion matrix"] = charts.matrix(confused, self.classes, self.classes)
         return Watched({f"class/{name}": counts for name, counts in found.items()}, drawn)
-
-    def _calibration(self, p: np.ndarray, truth: np.ndarray) -> Calibration:
-        """Of the answers, or where a sample may have several classes of all probabilities."""
-        best = np.arange(len(p)), p.argmax(1)
-        return calibration(p.ravel(), truth.ravel()) if self.task.several else calibration(p[best], truth[best])
 
     def report(self, folder: Path, predictions: Predictions, history: Mapping[str, Sequence[float]]) -> None:
         """Curves, confusion matrix, distributions of probabilities, precision over recall, and all numbers as text."""
         task = self.task
         self._save_worst(folder, predictions)
-        truth = np.concatenate(task.val_truth)
-        p = probabilities(np.concatenate([stacked(of_dataset) for of_dataset in predictions]), task.several)
+        answers = task.answers(predictions)
         report.training_curves(folder / "training_curves.png", history, list(dict.fromkeys(task.monitors)))
         if not task.several:
-            matrix = metric.confusion_matrix(truth.argmax(1), p.argmax(1), len(self.classes))
+            matrix = metric.confusion_matrix(answers.truth.argmax(1), answers.p.argmax(1), len(self.classes))
             report.confusion(folder / "confusion_matrix.png", matrix, self.classes)
-        report.probability_distributions(folder / "probability_distributions.png", p, truth, self.classes)
-        curves = {c: metric.precision_recall(p[:, i], truth[:, i]) for i, c in enumerate(self.classes)}
+        report.probability_distributions(folder / "probability_distributions.png", *answers, self.classes)
+        of_class = {c: answers.of(i) for i, c in enumerate(self.classes)}
+        curves = {c: metric.precision_recall(*of) for c, of in of_class.items()}
         report.pr_curve(folder / "pr_curve.png", curves)
-        areas = {c: (*metric.roc(p[:, i], truth[:, i]), metric.auc(p[:, i], truth[:, i])) for i, c in enumerate(self.classes)}
+        areas = {c: (*metric.roc(*of), metric.auc(*of)) for c, of in of_class.items()}
         figures.roc_curves(folder / "roc_curve.png", areas)
-        figures.reliability(folder / "calibration.png", *self._calibration(p, truth))
+        figures.reliability(folder / "calibration.png", *task.calibration(answers))
         metrics = task.metrics(predictions)
         outcome = self.task.outcome(predictions, metrics, {})
         tables = [Table(*self.summary(metrics)), *([] if outcome is None else [intervals_of(outcome)])]

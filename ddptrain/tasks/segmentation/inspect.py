@@ -28,7 +28,7 @@ def report_pixels(classes: Sequence[str], sets: Sequence[DataSet], out: Inspecti
 
 def mask_warnings(classes: Sequence[str], sets: Sequence[DataSet]) -> list[str]:
     """A line for each dataset in which a class never occurs or void covers more than half of the pixels: with the values in
-    its masks and their shares, and how to give them a meaning."""
+    its masks and their shares, and how to give them a meaning; and for each that labels only one class."""
     out = []
     sets = [s for s in sets if s.used]
     shown = np.array([s.table.samples_by_class() > 0 for s in sets]).reshape(len(sets), len(classes))
@@ -45,8 +45,13 @@ def mask_warnings(classes: Sequence[str], sets: Sequence[DataSet]) -> list[str]:
                 ways.append(unlabelled_way(classes, s, shown[i], "pixel"))
             ways += _accept(classes, s, absent, mostly_void)
             out.append(f"{s.title}: {' and '.join(what)}; its masks hold {values_text(classes, table)}; {'; '.join(ways)}")
+        if s.annotated.sum() == 1 < len(classes):
+            out.append(
+                f"{s.title}: labels only {classes[int(s.annotated.argmax())]}, so every answer is right there; name its "
+                f"background as a class, or write annotated: all (in {s.key})"
+            )
     if len(classes) == 1:
-        out.append(f"class {classes[0]}: the only class, so that every answer is right; list the background as a class")
+        out.append(f"class {classes[0]}: the only class, so every answer is right; list the background as a class")
     return out
 
 

@@ -77,7 +77,7 @@ class SegmentationTask(TableTask):
     def notes_on(self, data: DataSet) -> list[str]:
         if not data.table.pixels[:, :-1].any():
             raise UserError(
-                f"{data.config.name}: no pixel is left after its classes were mapped; its masks hold "
+                f"{data.config.name}: no pixels are left after its classes are mapped; its masks hold "
                 f"{values_text(self.classes, data.table)}; check values, void, rename and ignore"
             )
         return super().notes_on(data)
@@ -126,7 +126,8 @@ class SegmentationTask(TableTask):
             classes = answer.to(torch.uint8).cpu().numpy()
             cells, pixels = miou.count_cells(truth.cpu().numpy(), classes, len(self.classes))
             part = min(1.0, PREVIEW / max(classes.shape))
-            small = cv2.resize(classes, None, fx=part, fy=part, interpolation=cv2.INTER_NEAREST)
+            side = (max(1, round(width * part)), max(1, round(height * part)))
+            small = cv2.resize(classes, side, interpolation=cv2.INTER_NEAREST)
             preview = np.frombuffer(masks.encode_labels(small, len(self.classes)), np.uint8)
             counted = {"cells": cells, "pixels": pixels, **{f"step_{name}": a for name, a in steps._asdict().items()}}
             out.append({**counted, "loss": loss, "preview": preview})

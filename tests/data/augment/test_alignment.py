@@ -201,6 +201,35 @@ def test_an_object_that_a_cutout_hides_is_neither_object_nor_background() -> Non
     assert gone > 5
 
 
+def test_what_cutmix_and_a_cutout_hide_together_is_neither_object_nor_background() -> None:
+    """Of an object that is kept, at least 40 % of the pixels are seen."""
+    second = source(4)._replace(labels=np.full(9, 1))
+    both = 0
+    for position in range(60):
+        out = made(position, [[source(0)], [second]], cutout=1, **{"scale": 0.0, "translate": 0.0, "hflip": 0.0})
+        shown = out.image[..., 0]
+        for box, label in zip(out.targets["boxes"], out.targets["labels"]):
+            x1, y1, x2, y2 = box.round().astype(int)
+            seen = (shown[y1:y2, x1:x2] == 10 + 160 * label).mean()
+            assert seen > 1 - COVERED - 0.1
+            both += len(np.unique(shown[y1:y2, x1:x2])) == 3
+    assert both > 5
+
+
+def test_an_ignore_region_ends_where_cutmix_hides_it() -> None:
+    first, second = source(0)._replace(ignore_boxes=np.array([[20, 16, 80, 64]], np.float32)), source(4)
+    first, second = (s._replace(boxes=s.boxes[:0], labels=s.labels[:0]) for s in (first, second))
+    second = second._replace(ignore_boxes=second.ignore_boxes[:0])
+    found = []
+    for position in range(60):
+        out = made(position, [[first], [second]], **{"scale": 0.0, "translate": 0.0, "hflip": 0.0})
+        own = out.image[..., 0] == 10
+        for x1, y1, x2, y2 in out.targets["ignore_boxes"].round().astype(int):
+            assert own[y1:y2, x1:x2].any()
+            found.append(own[y1:y2, x1:x2].all())
+    assert 10 < sum(found) < len(found) < 60
+
+
 def test_what_is_left_of_a_box() -> None:
     """By hand: hidden from the left, from below, in the middle, as a corner, and all of it."""
     parts = {(0, 0, 6, 20): (6, 5, 10, 15), (0, 10, 20, 20): (5, 5, 10, 10), (6, 0, 8, 20): (5, 5, 10, 15),

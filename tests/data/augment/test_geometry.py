@@ -17,7 +17,7 @@ WILD = AugmentConfig(scale=0.5, translate=0.1, rotate=25, shear=8, hflip=0.5, vf
 
 
 def draw(config: AugmentConfig, size: int, seed: int) -> np.ndarray:
-    return random_affine(config, size, np.random.default_rng(seed))
+    return random_affine(config, size, np.random.default_rng(seed))[0]
 
 
 def painted(width: int, height: int, box: tuple[int, int, int, int]) -> np.ndarray:

@@ -89,6 +89,18 @@ def test_crops_around_the_seam_are_those_of_the_rolled_panorama(a: np.ndarray, b
     np.testing.assert_array_equal(crops(image, both, drawn)[0], swapped[..., [3, 4, 5, 0, 1, 2, 6, 7, 8]])
 
 
+@given(boxes(), boxes())
+def test_crops_that_the_view_flips_are_those_of_the_mirrored_panorama(a: np.ndarray, b: np.ndarray) -> None:
+    """So that each person of a flipped scene faces right when facing the other one, as in evaluation."""
+    assume((a[0, ::2].mean() - b[0, ::2].mean()) % W != W / 2)
+    a[:, 2:], b[:, 2:] = a[:, :2] + 16, b[:, :2] + 16  # the letterbox then shifts nothing sideways
+    image = np.random.default_rng(0).integers(0, 256, (H, W, 3)).astype(np.uint8)
+    drawn = ImageView.draw(32, AugmentConfig(hflip=1, scale=0, translate=0, hsv_h=0, hsv_s=0, hsv_v=0), 3, 5)
+    shown = crops(image, np.concatenate([a, b]), drawn)[0]
+    other = crops(image[:, ::-1], np.concatenate([mirrored(a), mirrored(b)]), ImageView.still(32))[0]
+    np.testing.assert_array_equal(shown[..., :6], other[..., :6])
+
+
 def test_the_crop_of_the_union_leads_back_to_the_panorama() -> None:
     image = np.zeros((H, W, 3), np.uint8)
     both = np.array([[230, 4, 250, 30], [4, 8, 20, 28]], np.float32)

@@ -58,7 +58,7 @@ def test_the_loss_of_an_unknown_class_is_exactly_zero(config: Path) -> None:
 
 def test_in_a_mosaic_it_is_zero_where_the_dataset_is(config: Path) -> None:
     task = detection(load_config(config, ["data.augment.mosaic=1", "data.augment.mixup=0.5", "data.augment.close_epochs=0"]))
-    assert any("mosaic of 100% and mixup of 50%" in n for n in task.notes)
+    assert any("mosaic in 100% and mixup in 50%" in n for n in task.notes)
     mixed = 0
     for position in range(12):
         dataset, index = (int(v[0]) for v in task.sampler.keys(np.array([position])))

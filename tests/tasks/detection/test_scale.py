@@ -69,7 +69,7 @@ def test_the_pixels_are_means_where_they_shrink_to_half() -> None:
 def test_a_mosaic_of_too_few_images_is_refused(augment: DetectionAugment, images: int) -> None:
     refuse_few(augment, images + 1)
     refuse_few(DetectionAugment(mixup=1), 1)
-    with pytest.raises(UserError, match=f"puts {images + 1} images together, and data.train has {images} images; add"):
+    with pytest.raises(UserError, match=f"a mosaic combines {images + 1} images, but data.train has only {images}; add"):
         refuse_few(augment, images)
 
 

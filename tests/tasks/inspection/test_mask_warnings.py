@@ -94,14 +94,25 @@ def test_both_at_once_in_one_line(run: Config, tmp_path: Path) -> None:
     assert line.startswith("val d: no pixel of crack and void covers 75.0 % of the pixels; its masks hold 255 (75.0 %, void)")
     assert "write annotated: all and void: 255 (in" in line
     put(tmp_path, "val", 0, [255] * 4)
-    with pytest.raises(UserError, match=r"no pixel is left .*; its masks hold 255 \(100.0 %, void\); check values"):
+    with pytest.raises(UserError, match=r"no pixels are left .*; its masks hold 255 \(100.0 %, void\); check values"):
         told(run)
 
 
 def test_one_class_alone_is_nothing_to_learn(run: Config) -> None:
     alone = changed(run, "names: [crack]") | {"classes": ["crack"]}
     notes = build_task(resolve(alone)).notes
-    assert [n for n in notes if n.startswith("warning: class crack: the only class, so that every answer is right")]
+    assert [n for n in notes if n.startswith("warning: class crack: the only class, so every answer is right")]
+
+
+def test_a_dataset_with_one_class_alone_is_nothing_to_learn(run: Config) -> None:
+    run["data"]["train"].append(run["data"]["train"][0] | {"name": "e", "names": ["crack"], "values": {255: 0, 0: None}})
+    warning = (
+        "warning: train e: labels only crack, so every answer is right there; name its background as a class, or write "
+        "annotated: all (in data.train.1)"
+    )
+    assert warning in build_task(resolve(run)).notes
+    run["data"]["train"][1]["annotated"] = "all"
+    assert not [n for n in build_task(resolve(run)).notes if "labels only" in n]
 
 
 def test_a_class_that_another_dataset_shows_is_one_line_with_three_ways(run: Config, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -96,6 +97,17 @@ def test_a_class_that_a_dataset_does_not_label_is_unknown_there(masks_config: Pa
     assert np.bincount(drawn).tolist() == [80, 40]
 
 
+def test_an_image_may_be_thinner_than_a_pixel_of_its_preview(masks_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = build_task(load_config(masks_config))
+    batch = task.val_samples.collate([task.val_samples[SampleKey(0, 0, 0)]])
+    thin = replace(
+        batch, native_size=torch.tensor([[4000, 6]]), targets={"native_mask": torch.zeros(1, 6, 4000, dtype=torch.uint8)}
+    )
+    monkeypatch.setattr(task, "logits", lambda model, batch: iter([torch.zeros(3, 6, 4000)]))
+    (found,) = task.predict(torch.nn.Identity(), thin)
+    assert cv2.imdecode(found["preview"], cv2.IMREAD_UNCHANGED).shape[:2] == (1, 256)
+
+
 @pytest.mark.learning
 @pytest.mark.usefixtures("figures")
 def test_it_learns_reports_and_predicts(masks_config: Path, tmp_path: Path, tables: Path) -> None:
@@ -154,7 +166,7 @@ def test_check_reports_pixels_by_class_and_faults(
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
-        (["data.val.1.drop=[ground, disc]"], "discs: no pixel is left after its classes were mapped"),
+        (["data.val.1.drop=[ground, disc]"], "discs: no pixels are left after its classes are mapped"),
         (["loss={name: masks}"], "loss.name: masks is not the loss of lraspp_mobilenet_v3_large; set it to pixels"),
         ([MASK2FORMER, "loss={name: pixels}"], "loss.name: pixels is not the loss of mask2former; set it to masks"),
         (["model.aux=true"], "aux: lraspp_mobilenet_v3_large has none; remove it"),
