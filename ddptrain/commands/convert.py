@@ -14,7 +14,8 @@ from typing import Any
 from ddptrain.config import DetectionDataset
 from ddptrain.config.data import Exif
 from ddptrain.data.formats.build import FORMATS, read, splits_of
-from ddptrain.data.formats.write import PLURALS, WRITERS
+from ddptrain.data.formats.write import WRITERS
+from ddptrain.data.formats.writing import PLURALS
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.errors import UserError
 from ddptrain.system import temporary
