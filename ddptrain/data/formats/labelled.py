@@ -112,7 +112,7 @@ def read_label_csv(config: HoldoutDataset, faults: Faults) -> ImageTable:
     """`path, class` in each row, under a header or in this order. An image of several classes stands in several rows,
     or has them in one, `a|b`; a row without a class is an image of none."""
     files = csv_files(config)
-    held_of = config if config.holdout is None or config.annotations is not None else whole(config, list(files))
+    held_of = config if config.holdout is None or config.annotations is not None else whole(config, sorted(files))
     file = annotation_file(config, files, "CSV")
     rows = list(_rows(config, file, faults))
     occurring = sorted({label for _, _, labels in rows for label in labels})
