@@ -25,7 +25,15 @@ import numpy as np
 from ddptrain.config import InteractionDataset
 from ddptrain.data.formats.build import check
 from ddptrain.data.formats.collect import ImageCollector, in_fractions
-from ddptrain.data.formats.files import dataset_root, find_folder, no_split, visible
+from ddptrain.data.formats.files import (
+    dataset_root,
+    find_folder,
+    folders_in,
+    images_below,
+    no_split,
+    note_unlabelled,
+    visible,
+)
 from ddptrain.data.formats.jrdb_people import PAIRS, Labels, Person, group_pairs, mapping, named_pairs, people_in
 from ddptrain.data.formats.texts import listed_names, load_json
 from ddptrain.data.tables.base import to_offsets
@@ -46,9 +54,17 @@ def read_jrdb(config: InteractionDataset, on_fault: OnFault = "error") -> tuple[
     files = {p.stem: p for p in visible(labels, "*.json")}
     chosen = sequences(config, tuple(files))
     collector = _Collector(config, faults, labels, images)
+    unnamed: list[str] = []
     for name, file in files.items():
         content = load_json(config.name, file, ["labels"], dict)["labels"]
         collector.file(file, content, images / name if name in chosen else None)
+        if name in chosen and (images / name).is_dir():
+            unnamed += [p for p in images_below(images / name, Faults(), deep=False) if os.path.basename(p) not in content]
+    note_unlabelled(unnamed, faults)  # no fault: only some frames of a video may be labelled
+    if config.sequences is None and config.split is None:
+        for name in sorted(set(folders_in(images)) - files.keys()):
+            for path in images_below(images / name, Faults(), deep=False):
+                faults.add("image without label", path, f"no {name}.json in {labels}")
     return check(config, collector.table(chosen), faults, on_fault)
 
 

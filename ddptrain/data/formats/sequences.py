@@ -14,6 +14,7 @@ from ddptrain.data.formats.files import (
     find_folder,
     folders_in,
     frames_by_number,
+    images_by_stem,
     no_split,
     visible,
 )
@@ -133,6 +134,10 @@ def read_uavdt(config: DatasetConfig, faults: Faults) -> AnnotationTable:
         if ignored.is_file():
             for row in sequence.rows(ignored, 9):
                 _add_uavdt_row(collector, *row, ignore=True)
+    if config.split is None:
+        for folder in (images_folder / name for name in folders_in(images_folder) if name not in existing):
+            if images_folder != dataset_root(config) or visible(folder, "img*"):  # in the root other folders lie, too
+                _report_unlabelled(folder, f"no file of {folder.name} in {annotations}", faults)
     return collector.table(names)
 
 
@@ -179,5 +184,14 @@ def read_uavdt_xml(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     sequences = set(chosen_sequences(config, sorted({sequence_of(s) for s in parsed})))
     stems = [(s, f"{annotations / s}.xml") for s in parsed if sequence_of(s) in sequences]
     collector = Collector(config, faults, place=object_line)
-    add_files(collector, stems, parsed, (annotations, images_folder), UAVDT_NAMES)
+    known = add_files(collector, stems, parsed, (annotations, images_folder), UAVDT_NAMES)
+    images = images_by_stem(images_folder, Faults(), deep=True)
+    pictured = {sequence_of(s) for s in images} - {""}
+    for name in sorted(sequences - pictured - {sequence_of(s) for s in parsed}):
+        _report_unlabelled(images_folder / name, "neither images nor XML files", faults)
+    if config.split is None and images_folder != dataset_root(config):  # in the root other images lie, too
+        sequences |= pictured
+    for stem, path in images.items():
+        if sequence_of(stem) in sequences and path not in known:
+            faults.add("image without label", path, f"{annotations / stem}.xml does not exist")
     return collector.table(names)
