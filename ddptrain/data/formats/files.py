@@ -91,7 +91,8 @@ def files_below(
     that their order depends on names alone.
 
     Hidden ones are left out. A folder that links reach twice is visited once, one above `folder` not at all. With images
-    wanted, other files that are images or maps by their suffix are left out. All of these are counted in `faults`.
+    wanted, other files that are images or maps by their suffix are left out. All of these are counted in `faults`, which also
+    keeps the folders.
 
     Args:
         seen: the real folders that were visited so far, where one dataset has several; grows.
@@ -107,6 +108,7 @@ def files_below(
             faults.add("folder reached twice", base, f"a link to {real}")
             continue
         seen.add(real)
+        faults.looked_in.add(base)
         for entry in _entries(base):
             suffix = os.path.splitext(entry.name)[1].lower()
             if entry.is_dir():

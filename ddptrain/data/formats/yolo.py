@@ -164,6 +164,7 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
             f"{config.name}: none of its {len(unlabelled)} images has a text file; looked for {text}, the one of {path}; give"
             " the folder of the text files as annotations, relative to the root"
         )
+    faults.looked_in |= {str(data.file.parent)} if data else set()
     faults.looked_in |= label_files.folders.keys()
     for path, text in unlabelled:
         faults.add("image without label file", path, f"background; {text} does not exist")
