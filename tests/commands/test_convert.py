@@ -320,3 +320,29 @@ def test_a_sequence_in_two_splits_is_refused(tmp_path: Path, target: str) -> Non
     with pytest.raises(UserError, match="sequence seqA has frames in train and in val"):
         convert("csv", target, root, tmp_path / "out")
     assert [d.images for d in convert("csv", target, root, tmp_path / "out", splits=("val",))] == [2]
+
+
+def test_splits_of_any_name_are_converted_on(tmp_path: Path) -> None:
+    """Also those that a data.yaml names but has no usual key for."""
+    root = tmp_path / "set"
+    for split in ("train", "val", "test-dev"):
+        (root / f"images/{split}").mkdir(parents=True)
+        Image.new("RGB", (10, 10)).save(root / f"images/{split}/{split}.png")
+        (root / f"{split}.csv").write_text(f"{split}.png,1,1,5,5,car\n")
+    convert("csv", "yolo", root, tmp_path / "yolo")
+    (tmp_path / "yolo/images/unlabelled").mkdir()
+    assert [d.split for d in convert("yolo", "coco", tmp_path / "yolo", tmp_path / "coco")] == ["test-dev", "train", "val"]
+
+
+def test_a_trainval_of_more_images_is_not_left_out(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(3):
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (10, 10)).save(root / f"images/{i}.png")
+    rows = [f"{i}.png,1,1,5,5,car\n" for i in range(3)]
+    for split, own in (("train", rows[:1]), ("val", rows[1:2]), ("trainval", rows[:2])):
+        (root / f"{split}.csv").write_text("".join(own))
+    assert [d.split for d in convert("csv", "coco", root, tmp_path / "coco")] == ["train", "val"]
+    (root / "trainval.csv").write_text("".join(rows))
+    with pytest.raises(UserError, match=r"trainval has 1 image that neither train nor val has, such as .*2\.png"):
+        convert("csv", "coco", root, tmp_path / "more")
