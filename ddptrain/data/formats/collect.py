@@ -120,8 +120,12 @@ class Collector(ImageCollector):
             self.faults.add("duplicate image", named_by, f"{path} is listed twice")
             return None
         if self.bounds.given and not self.bounds.hold(path, named_by, self.faults):
-            self._refused.add(len(self.paths))
+            self.leave_out(len(self.paths))
         return self.add(path, named_by, size)
+
+    def leave_out(self, image: int) -> None:
+        """Leave an image out of the table, for a fault that was counted."""
+        self._refused.add(image)
 
     def source(self, path: str) -> int:
         """Number of an annotation file, for `row`."""

@@ -180,6 +180,8 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 stripped = [f.strip() for f in fields]
                 if any(stripped):
                     yield reader.line_num, stripped
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read: {e.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as e:
         raise UserError(f"{path} is not a CSV in UTF-8: {e}; save it as CSV in UTF-8") from e
 

@@ -179,7 +179,12 @@ class _Collector(ImageCollector):
         self._tell_lost_pairs(people, good, sizes)
         names = self.names if self.names is not None else tuple(sorted(self._names))
         place = {name: i for i, name in enumerate(names)}
-        flat = [(k, place[n], d) for k, (_, _, labels) in enumerate(pairs) for n, d in labels.items() if self._known(n, place)]
+        flat = [
+            (k, place[n], max(-128, min(d, 127)))
+            for k, (_, _, labels) in enumerate(pairs)
+            for n, d in labels.items()
+            if self._known(n, place)
+        ]
         labels = np.array(flat, np.int64).reshape(-1, 3)
         return PeopleTable(
             names=names,
@@ -192,7 +197,7 @@ class _Collector(ImageCollector):
             pairs=np.array([p[:2] for p in pairs], np.int32).reshape(-1, 2),
             pair_offsets=np.searchsorted(labels[:, 0], np.arange(len(pairs) + 1)).astype(np.int64),
             labels=labels[:, 1].astype(np.int32),
-            difficulty=labels[:, 2].clip(-128, 127).astype(np.int8),
+            difficulty=labels[:, 2].astype(np.int8),
             **self.columns(sizes),
         )
 

@@ -3,6 +3,7 @@
 import gzip
 import os
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def _rows(config: HoldoutDataset, file: Path, faults: Faults) -> Iterator[tuple[
             what = f"{','.join(values)}; a row must have {due} fields, a path and classes among them, several classes as a|b"
             faults.add("malformed row", where, what)
         else:
-            yield where, unguarded(values[path_at]), [unguarded(v) for v in values[class_at].split("|") if v]
+            yield where, unguarded(values[path_at]), [unguarded(v.strip()) for v in values[class_at].split("|") if v.strip()]
 
 
 def read_mnist(config: HoldoutDataset, faults: Faults) -> ImageTable:
@@ -195,7 +196,7 @@ def _read_idx(config: HoldoutDataset, stem: str, dimensions: int) -> tuple[np.nd
         shape = struct.unpack(f">{dimensions}I", data[4 : 4 + 4 * dimensions])
         if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) != 4 + 4 * dimensions + int(np.prod(shape)):
             raise ValueError("its header does not fit its length")
-    except (OSError, EOFError, struct.error, ValueError) as e:
+    except (OSError, EOFError, struct.error, zlib.error, ValueError) as e:
         raise UserError(f"{config.name}: {file} is not an idx file of {dimensions} dimensions, or cut short ({e})") from None
     return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape), file
 

@@ -19,7 +19,7 @@ from ddptrain.data.formats.files import (
     visible,
 )
 from ddptrain.data.formats.texts import listed_names
-from ddptrain.data.formats.visdrone import NAMES, add_visdrone_row, numbered_rows, split_folder
+from ddptrain.data.formats.visdrone import NAMES, add_visdrone_row, readable_rows, split_folder
 from ddptrain.data.formats.voc import add_files, object_line, parse_folder
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
@@ -42,7 +42,12 @@ class _Sequence:
     def rows(self, file: Path, fields: int) -> Iterator[tuple[int, int, int, list[str]]]:
         """(image, source, line, fields) of each row whose frame is there; counts one fault for each absent frame."""
         faults, source = self.collector.faults, self.collector.source(str(file))
-        for number, values in numbered_rows(file):
+        rows = readable_rows(file, faults)
+        if rows is None:
+            for image in self.images.values():
+                if image is not None:
+                    self.collector.leave_out(image)
+        for number, values in rows or []:
             if len(values) != fields or not values[0].isdecimal():
                 what = f"{','.join(values)}; a row must have {fields} fields and begin with the frame"
                 faults.add("malformed row", f"{file}:{number}", what)

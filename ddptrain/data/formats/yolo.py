@@ -185,7 +185,7 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     for path, text in unlabelled:
         faults.add("image without label file", path, f"background; {text} does not exist")
     if all(s.is_dir() for s in sources):
-        label_files.report_orphans()
+        label_files.report_orphans(os.path.dirname(label_path(str(s / "image"))) for s in sources if annotations is None)
     for reading, count in sorted(rows.read_as.items()):
         faults.note(f"{reading}: {count}")
     return collector.table(names)

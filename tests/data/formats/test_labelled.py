@@ -92,7 +92,7 @@ def test_a_dataset_is_read_once_and_again_after_any_change(format: str, tmp_path
 def test_csv_with_and_without_header(tmp_path: Path, header: str) -> None:
     images(tmp_path / "images", 4)
     order = (lambda p, c: f"{c},{p}\n") if header else (lambda p, c: f"{p},{c}\n")
-    rows = [order("0.png", "a|b"), order("1.png", "b"), order("2.png", ""), order("1.png", "a")]
+    rows = [order("0.png", "a | b"), order("1.png", "b"), order("2.png", ""), order("1.png", "a")]
     (tmp_path / "train.csv").write_text(header + "".join(rows))
     table, faults = read_labelled(dataset(tmp_path, format="csv", split="train"))
     assert not faults.counts
