@@ -113,5 +113,8 @@ def _check_trainval(base: DetectionDataset, parts: tuple[str | None, ...], paths
 def _put(write: Callable[[str, Path], object], source: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(target):
-        raise UserError(f"{source}: another image has become {target.name} already; its splits share names, convert one")
+        raise UserError(
+            f"{source}: another image was already written as {target.name}: the splits share file names; convert one split"
+            " at a time"
+        )
     write(os.path.abspath(source), target)

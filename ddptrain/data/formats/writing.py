@@ -49,7 +49,9 @@ def flat_names(table: AnnotationTable, split: str | None) -> list[str]:
     stems = Counter(os.path.splitext(n)[0] for n in names)
     twice = next((s for s, n in stems.items() if n > 1), None)
     if twice is not None:
-        raise UserError(f"{table.name}: {twice} is the name of two images, whose labels would share a file; rename one")
+        raise UserError(
+            f"{table.name}: two images would both be named {twice}, so their labels would share a file; rename one of them"
+        )
     return names
 
 

@@ -152,7 +152,9 @@ def test_two_files_of_one_image_keep_all_boxes(tmp_path: Path, save_image: Save)
 def test_a_split_that_nothing_makes_is_not_all_images(tmp_path: Path, save_image: Save) -> None:
     put(tmp_path, save_image, "Annotations/a.xml")
     assert "split val does not exist; splits in " in refused(voc(tmp_path, "val"))
-    assert "none; remove split if the dataset has none (holdout can divide one without videos)" in refused(voc(tmp_path, "val"))
+    assert "none; remove split if the dataset has none (`holdout` can split a dataset that is not video)" in refused(
+        voc(tmp_path, "val")
+    )
 
 
 def test_a_name_may_end_like_a_list_of_a_class(tmp_path: Path, save_image: Save, voc_object: Callable[..., str]) -> None:
