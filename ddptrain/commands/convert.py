@@ -14,7 +14,8 @@ from typing import Any
 from ddptrain.config import DetectionDataset
 from ddptrain.config.data import Exif
 from ddptrain.data.formats.build import FORMATS, read, splits_of
-from ddptrain.data.formats.write import PLURALS, WRITERS
+from ddptrain.data.formats.write import WRITERS
+from ddptrain.data.formats.writing import PLURALS
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.errors import UserError
 from ddptrain.system import temporary
@@ -82,11 +83,14 @@ def convert(
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = temporary.make("convert", out.parent)
     try:
-        done = []
+        done, paths = [], set[str]()
         for split in parts:
             table, faults = read(base.model_copy(update={"split": split}), on_fault, "leave it out with --drop")
             lost = WRITERS[dst_format](table, aside, split, partial(_put, shutil.copyfile if copy else os.symlink))
+            paths.update(table.paths)
             done.append(Converted(split, len(table), len(table.boxes), table.counts(), lost, faults))
+        if splits is None:
+            _check_trainval(base, parts, paths)
         aside.chmod(0o755)  # a temporary folder is the owner's alone
         aside.rename(out)
     finally:
@@ -94,8 +98,23 @@ def convert(
     return done
 
 
+def _check_trainval(base: DetectionDataset, parts: tuple[str | None, ...], paths: set[str]) -> None:
+    """`UserError` where `trainval`, which `splits_of` leaves out beside train and val, has images that they have not."""
+    if {"train", "val"} <= set(parts) and "trainval" in FORMATS[base.format].splits(base):
+        table, _ = read(base.model_copy(update={"split": "trainval"}), "drop")
+        more = [p for p in table.paths if p not in paths]
+        if more:
+            raise UserError(
+                f"{base.name}: trainval has {counted(len(more), 'image')} that neither train nor val has, such as {more[0]};"
+                " give the splits to convert as --split"
+            )
+
+
 def _put(write: Callable[[str, Path], object], source: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(target):
-        raise UserError(f"{source}: another image has become {target.name} already; its splits share names, convert one")
+        raise UserError(
+            f"{source}: another image was already written as {target.name}: the splits share file names; convert one split"
+            " at a time"
+        )
     write(os.path.abspath(source), target)

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 from ddptrain.commands.convert import convert
 from ddptrain.config.detection import DetectionDataset
-from ddptrain.data.formats import write
+from ddptrain.data.formats import write, writing
 from ddptrain.data.formats.build import read, splits_of
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.errors import UserError
@@ -86,15 +86,15 @@ def test_real_sets_come_back(data_root: Path, tmp_path: Path, name: str, target:
         expected: dict[str, int] = {}
     elif target == "voc":
         keep = ~regions
-        expected = {write.REGION_LOST: int(regions.sum()), write.CROWD_IGNORED: int(before.crowd.sum())}
+        expected = {writing.REGION_LOST: int(regions.sum()), writing.CROWD_IGNORED: int(before.crowd.sum())}
         before.ignore[:] = special
         before.crowd[:] = False
     else:
         keep = ~special
         expected = {
-            write.REGION_LOST: int(regions.sum()),
-            write.IGNORED_LOST: int((before.ignore & ~regions).sum()),
-            write.CROWD_LOST: int(before.crowd.sum()),
+            writing.REGION_LOST: int(regions.sum()),
+            writing.IGNORED_LOST: int((before.ignore & ~regions).sum()),
+            writing.CROWD_LOST: int(before.crowd.sum()),
         }
     assert lost == {k: n for k, n in expected.items() if n}
     assert_same(before, after, keep)
@@ -214,7 +214,7 @@ def test_uavdt_through_another_format(uavdt: DetectionDataset, tmp_path: Path, t
     done = convert("uavdt", through, uavdt.root, tmp_path / "there")
     assert [d.split for d in done] == ["test", "train"]
     kept = through == "coco"
-    assert [d.lost[write.REGION_LOST] for d in done] == ([0, 0] if kept else [1, 1])
+    assert [d.lost[writing.REGION_LOST] for d in done] == ([0, 0] if kept else [1, 1])
     assert ("warning: 1 ignore region without a class left out" in done[0].text()) != kept
     back = convert(through, "uavdt", tmp_path / "there", tmp_path / "back")
     assert [d.split for d in back] == ["test", "train"]
@@ -238,7 +238,7 @@ def test_uavdt_cannot_hold_a_class_of_what_is_ignored(tmp_path: Path, data_root:
             f"<a><object><name>car</name><difficult>{difficult}</difficult>{box}</object></a>"
         )
     (done,) = convert("voc", "uavdt", folder, tmp_path / "out")
-    assert done.lost == {write.CLASS_LOST: 1}
+    assert done.lost == {writing.CLASS_LOST: 1}
     table = read(DetectionDataset(name="u", format="uavdt", root=str(tmp_path / "out")))[0]
     assert table.labels.tolist() == [-1, 0]
 
@@ -297,11 +297,52 @@ def test_names_that_would_share_a_label_file(tmp_path: Path) -> None:
     for suffix in ("jpg", "png"):
         Image.new("RGB", (10, 10)).save(root / f"images/a.{suffix}")
     (root / "all.csv").write_text("a.jpg,1,1,5,5,car\na.png,1,1,5,5,car\n")
-    with pytest.raises(UserError, match="a is the name of two images"):
+    with pytest.raises(UserError, match="two images would both be named a"):
         convert("csv", "voc", root, tmp_path / "out")
 
 
 def test_splits_that_share_images_are_refused_by_formats_of_one_folder(data_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="another image has become"):
+    with pytest.raises(UserError, match="another image was already written as"):
         convert("voc", "voc", data_root / "bccd", tmp_path / "out", splits=("train", "trainval"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", UAVDT)
+def test_a_sequence_in_two_splits_is_refused(tmp_path: Path, target: str) -> None:
+    """The second split would overwrite the labels of the first, and both would read the frames of both."""
+    root = tmp_path / "set"
+    for frame in range(4):
+        path = root / f"images/seqA/img{frame:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (10, 10)).save(path)
+    for split, frames in (("train", (0, 1)), ("val", (2, 3))):
+        (root / f"{split}.csv").write_text("".join(f"seqA/img{f:06d}.jpg,1,1,5,5,car\n" for f in frames))
+    with pytest.raises(UserError, match="sequence seqA has frames in train and in val"):
+        convert("csv", target, root, tmp_path / "out")
+    assert [d.images for d in convert("csv", target, root, tmp_path / "out", splits=("val",))] == [2]
+
+
+def test_splits_of_any_name_are_converted_on(tmp_path: Path) -> None:
+    """Also those that a data.yaml names but has no usual key for."""
+    root = tmp_path / "set"
+    for split in ("train", "val", "test-dev"):
+        (root / f"images/{split}").mkdir(parents=True)
+        Image.new("RGB", (10, 10)).save(root / f"images/{split}/{split}.png")
+        (root / f"{split}.csv").write_text(f"{split}.png,1,1,5,5,car\n")
+    convert("csv", "yolo", root, tmp_path / "yolo")
+    (tmp_path / "yolo/images/unlabelled").mkdir()
+    assert [d.split for d in convert("yolo", "coco", tmp_path / "yolo", tmp_path / "coco")] == ["test-dev", "train", "val"]
+
+
+def test_a_trainval_of_more_images_is_not_left_out(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(3):
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (10, 10)).save(root / f"images/{i}.png")
+    rows = [f"{i}.png,1,1,5,5,car\n" for i in range(3)]
+    for split, own in (("train", rows[:1]), ("val", rows[1:2]), ("trainval", rows[:2])):
+        (root / f"{split}.csv").write_text("".join(own))
+    assert [d.split for d in convert("csv", "coco", root, tmp_path / "coco")] == ["train", "val"]
+    (root / "trainval.csv").write_text("".join(rows))
+    with pytest.raises(UserError, match=r"trainval has 1 image that neither train nor val has, such as .*2\.png"):
+        convert("csv", "coco", root, tmp_path / "more")

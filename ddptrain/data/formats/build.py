@@ -30,6 +30,7 @@ from ddptrain.data.tables.base import R
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.errors import UserError
+from ddptrain.system.printable import counted, first_few
 
 TableOf = TypeVar("TableOf", bound=Sized)
 Dataset = TypeVar("Dataset", bound=HoldoutDataset)
@@ -37,6 +38,8 @@ REMEDY = "set data.on_fault=drop"
 """How a run leaves out what is faulty."""
 SPLITS = ("train", "val")
 """Those that `holdout` makes of a dataset without any: a part is held out, drawn by file name."""
+SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+"""Names of folders that stand for splits."""
 
 
 class Format(NamedTuple):
@@ -115,15 +118,23 @@ def whole(config: Dataset, parts: Sequence[str | None]) -> Dataset:
     return config.model_copy(update={"split": parts[0] if parts else None})
 
 
-def of_split(config: HoldoutDataset, groups: Mapping[str, str]) -> Callable[[str], bool]:
-    """Which images are of the split: all, or where `holdout` makes the splits, those of them. `groups`: the paths of all
-    images and what is held out evenly of, such as the class."""
+def of_split(config: HoldoutDataset, groups: Mapping[str, str], faults: Faults) -> Callable[[str], bool]:
+    """Which images are of the split: all, or where `holdout` makes the splits, those of them, which a note counts. `groups`:
+    the paths of all images and what is held out evenly of, such as the class."""
     if config.holdout is None:
         return lambda path: True
     if config.split not in SPLITS:
         raise UserError(f"{config.name}: holdout makes the splits train and val; set split to one of them")
     held = _held_out(groups, config.holdout, config.root)
-    return lambda path: (path in held) == (config.split == "val")
+    kept = {path for path in groups if (path in held) == (config.split == "val")}
+    part = f"holdout {config.holdout:g}"
+    if groups and not kept:
+        other = "raise" if config.split == "val" else "lower"
+        raise UserError(f"{config.name}: {part} of its {len(groups)} images leaves none for {config.split}; {other} it")
+    lacking = sorted({*groups.values()} - {groups[path] for path in kept} - {""})
+    none = f", none of {first_few(lacking)}" if lacking else ""
+    faults.note(f"{part} makes {config.split}: {len(kept)} of {counted(len(groups), 'image')}{none}")
+    return kept.__contains__
 
 
 def _held_out(groups: Mapping[str, str], part: float, root: str) -> Collection[str]:
@@ -141,12 +152,5 @@ def _held_out(groups: Mapping[str, str], part: float, root: str) -> Collection[s
 
 def keep_split(config: HoldoutDataset, table: R, faults: Faults) -> R:
     """The images of the split that `holdout` makes of a whole table."""
-    in_split = of_split(config, dict.fromkeys(table.paths, ""))
-    keep = np.array([in_split(p) for p in table.paths], bool)
-    if len(keep) and not keep.any():
-        other = "raise" if config.split == "val" else "lower"
-        raise UserError(
-            f"{config.name}: holdout {config.holdout:g} of its {len(keep)} images leaves none for {config.split}; {other} it"
-        )
-    faults.note(f"holdout {config.holdout:g} makes {config.split}: {int(keep.sum())} of {len(keep)} images")
-    return table.keep_images(keep)
+    in_split = of_split(config, dict.fromkeys(table.paths, ""), faults)
+    return table.keep_images(np.array([in_split(p) for p in table.paths], bool))

@@ -6,10 +6,11 @@
                                   /boxes.npy … one file for each column of the table
 ```
 
-The key is made of the dataset's config and of the readers' own source, the fingerprint of name, size and times of every
-file in the dataset's folders. An entry is written aside and renamed, and never written again, so that any number of
-processes, also on several machines over NFS, may read and write at the same time. Superseded entries are removed after
-`KEEP_DAYS`; the whole folder may be deleted whenever no run uses it. A cache that cannot be written is not used.
+The key is made of the dataset's config, the kind of table, and the readers' own source with the libraries that decode; the
+fingerprint of name, size and times of every file in the dataset's folders. An entry is written aside and renamed, and never
+written again, so that any number of processes, also on several machines over NFS, may read and write at the same time.
+Superseded entries are removed after `KEEP_DAYS`; the whole folder may be deleted whenever no run uses it. A cache that
+cannot be written is not used.
 """
 
 import dataclasses
@@ -34,6 +35,8 @@ import numpy.typing as npt
 
 from ddptrain.config.data import DatasetConfig, HoldoutDataset
 from ddptrain.data.formats.build import check, parse
+from ddptrain.data.formats.fingerprint import fingerprint, outside_of
+from ddptrain.data.images.read import decoders
 from ddptrain.data.tables.base import Paths
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Fault, Faults, OnFault
@@ -82,7 +85,7 @@ def cached(
     coarse, and another change might leave the same time.
     """
     tables = (folder or cache_folder()) / "tables"
-    key = _key(config)
+    key = _key(config, kind)
     known = _pointer(tables, key)
     started = time.time()
     stamp, newest = _look(config.root, known.get("outside", ()))
@@ -98,7 +101,7 @@ def cached(
     (_LOOKS.get() or {}).clear()  # reading takes long, and what was seen before it is old then
     table, faults = parse()
     table = dataclasses.replace(table, digests=table.hash_contents().view(np.int64))
-    outside = _outside(faults.looked_in, Path(config.root))
+    outside = outside_of(faults.looked_in, Path(config.root))
     if outside != known.get("outside", []):
         # files may have changed since they were read; then this fingerprint has a time after `started`
         stamp, newest = fingerprint(Path(config.root), outside)
@@ -132,73 +135,18 @@ def _look(root: str, outside: Iterable[str]) -> tuple[str, float]:
     return looks[key]
 
 
-def fingerprint(root: Path, outside: Iterable[str] = ()) -> tuple[str, float]:
-    """Hash of path, size and times of every file below `root` and right in the folders `outside`, and the newest of the
-    times in seconds. Links are followed."""
-    digest = hashlib.blake2b(digest_size=16)
-    newest = 0
-    with ThreadPoolExecutor(16) as pool:  # on network storage the time goes into waiting
-        for base, files in _folders(root, outside):
-            chunks = [files[i : i + 1000] for i in range(0, len(files), 1000)]
-            lines: list[str] = []
-            for part, time_ns in pool.map(_describe, chunks):
-                lines += part
-                newest = max(newest, time_ns)
-            lines.sort()
-            digest.update("\n".join([base, *lines, ""]).encode("utf-8", "surrogateescape"))
-    return digest.hexdigest(), newest / 1e9
-
-
-def _describe(files: list[os.DirEntry[str]]) -> tuple[list[str], int]:
-    """Name, size and times of some files, and the newest of their times in nanoseconds."""
-    lines, newest = [], 0
-    for entry in files:
-        try:
-            status = entry.stat()
-        except OSError:  # a dangling link
-            lines.append(entry.name)
-            continue
-        newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
-        lines.append(f"{entry.name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}")
-    return lines, newest
-
-
-def _folders(root: Path, outside: Iterable[str]) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-    """(folder, entries of its files) of the root and all below it, then of those outside. Each real folder once, so
-    that links in a circle end."""
-    waiting, seen = [str(root)], set()
-    alone = list(outside)
-    while waiting or alone:
-        deep = bool(waiting)
-        folder = waiting.pop() if deep else alone.pop()
-        real = os.path.realpath(folder)
-        if real in seen or not os.path.isdir(real):
-            continue
-        seen.add(real)
-        with os.scandir(folder) as entries:
-            listed = list(entries)
-        files = [e for e in listed if not e.is_dir()]
-        if deep:
-            waiting += sorted((e.path for e in listed if e.is_dir()), reverse=True)
-        yield folder, files
-
-
-def _outside(folders: Iterable[str], root: Path) -> list[str]:
-    """Those of the folders that do not lie below the root, where a change would not be noticed otherwise."""
-    top = os.path.join(os.path.abspath(root), "")
-    return sorted(f for f in folders if not os.path.join(os.path.abspath(f), "").startswith(top))
-
-
 @cache
 def _readers_version() -> str:
-    """Hash of the source of all readers: a table of another version of them is read again."""
+    """Hash of the source of all readers and of what decodes images: a table of another version of them is read again."""
     data = Path(__file__).parents[1]
     sources = [p for room in ("formats", "images", "tables") for p in sorted((data / room).glob("*.py"))]
-    return hashlib.blake2b(b"\0".join(p.read_bytes() for p in sources), digest_size=8).hexdigest()
+    return hashlib.blake2b(b"\0".join([decoders().encode(), *(p.read_bytes() for p in sources)]), digest_size=8).hexdigest()
 
 
-def _key(config: DatasetConfig) -> str:
-    parts = [config.model_dump(mode="json", include=READ_FROM), os.path.abspath(config.root), _readers_version()]
+def _key(config: DatasetConfig, kind: type) -> str:
+    """Of an entry; the same CSV may be a table of boxes and one of labels."""
+    read_from = config.model_dump(mode="json", include=READ_FROM)
+    parts = [read_from, os.path.abspath(config.root), kind.__name__, _readers_version()]
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 

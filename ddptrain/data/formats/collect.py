@@ -120,8 +120,12 @@ class Collector(ImageCollector):
             self.faults.add("duplicate image", named_by, f"{path} is listed twice")
             return None
         if self.bounds.given and not self.bounds.hold(path, named_by, self.faults):
-            self._refused.add(len(self.paths))
+            self.leave_out(len(self.paths))
         return self.add(path, named_by, size)
+
+    def leave_out(self, image: int) -> None:
+        """Leave an image out of the table, for a fault that was counted."""
+        self._refused.add(image)
 
     def source(self, path: str) -> int:
         """Number of an annotation file, for `row`."""
@@ -172,7 +176,7 @@ class Collector(ImageCollector):
         if not self.fractions:
             self._drop(rows, "box in fractions", in_fractions(rows.boxes), "must be in pixels: ")
         width_height = rows.boxes[:, 2:] - rows.boxes[:, :2]
-        self._drop(rows, "malformed row", ~_all(width_height >= 0), "its end lies before its start: ")
+        self._drop(rows, "malformed row", ~_all(width_height >= 0), "x2 < x1 or y2 < y1: ")
         self._drop(rows, "zero-area box", ~_all(rows.boxes[:, 2:] > rows.boxes[:, :2]), "")
         limit = np.tile(sizes[rows.image], 2).astype(np.float64)
         over = np.maximum(-rows.boxes, rows.boxes - limit).max(1, initial=0.0)
@@ -182,7 +186,7 @@ class Collector(ImageCollector):
         # as float32, the form in which they are kept, so that nothing collapses or becomes equal later
         rows.boxes = rows.boxes.astype(np.float32).astype(np.float64)
         empty = ~_all(rows.boxes[:, 2:] > rows.boxes[:, :2])
-        self._report(rows, "zero-area box", empty & (over <= 1), "nothing of it remains: ")
+        self._report(rows, "zero-area box", empty & (over <= 1), "no part of it is inside the image: ")
         rows.keep(~empty)
         self._drop(rows, "duplicate row", _repeats(rows), "")
 

@@ -160,7 +160,7 @@ def read_csv(config: HoldoutDataset, faults: Faults) -> AnnotationTable:
         if name in labels:
             collector.row(image, source, row.line, row.box(x, y, a, b), labels[name])
         else:
-            faults.add("unknown class", where, f"{name!r} is not among its names")
+            faults.add("unknown class", where, f"{name!r} is not one of the dataset's classes")
     report_unlisted(config, folders[0], len(all_files) == 1, collector.paths, faults)
     return collector.table(names)
 
@@ -180,6 +180,8 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 stripped = [f.strip() for f in fields]
                 if any(stripped):
                     yield reader.line_num, stripped
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read: {e.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as e:
         raise UserError(f"{path} is not a CSV in UTF-8: {e}; save it as CSV in UTF-8") from e
 

@@ -107,8 +107,9 @@ class DepthMaps:
         if turned <= max(size) < fits:
             other = "ignore" if self._exif == "apply" else "apply"
             raise BadImage(
-                f"{path}: {width} x {height} pixels, its image has {size[0]} x {size[1]}: one of them lies on its side; make "
-                f"the map again from the image as it is read here (exif: {self._exif}), or set exif: {other} for the dataset"
+                f"{path}: {width} x {height} pixels, its image has {size[0]} x {size[1]}: one of them is rotated by 90°; "
+                f"regenerate the map from the image as it is read here (exif: {self._exif}), or set exif: {other} for the"
+                " dataset"
             )
         if (width, height) != size:
             levels = cv2.resize(levels, size, interpolation=cv2.INTER_NEAREST)
@@ -136,7 +137,7 @@ def find_depth(
     for d, table in zip(datasets, tables):
         own = None
         if d.depth is not None and channels == 3:
-            raise UserError(f"{d.name}: depth is given, and the model takes 3 channels; set model.in_channels=4 or 5")
+            raise UserError(f"{d.name}: `depth` is given, but the model takes 3 channels; set model.in_channels=4 or 5")
         if channels > 3:
             if d.depth_missing == "zeros" and channels == 4:
                 raise UserError(
@@ -152,7 +153,9 @@ def find_depth(
 def _maps_of(d: DetectionDataset, table: AnnotationTable, on_fault: OnFault) -> tuple[AnnotationTable, DepthMaps | None, str]:
     if d.depth is None:
         if d.depth_missing == "error":
-            raise UserError(f"{d.name}: no depth, and the model takes it; give depth: FOLDER, or depth_missing: zeros")
+            raise UserError(
+                f"{d.name}: the model needs depth, but the dataset has none; set `depth: FOLDER`, or `depth_missing: zeros`"
+            )
         return table, None, f"{d.name}: no depth maps, unknown everywhere"
     maps = DepthMaps(d, [table.path(i) for i in range(len(table))])
     has_map = maps.there()

@@ -18,7 +18,9 @@ def dataset_root(config: DatasetConfig) -> Path:
     """The dataset's folder; `UserError` where it does not exist."""
     root = Path(config.root)
     if not root.is_dir():
-        raise UserError(f"{config.name}: root {root} is not a directory; correct data…root or put the dataset there")
+        raise UserError(
+            f"{config.name}: root {root} is not a directory; correct `root` of this dataset, or move the data there"
+        )
     return root
 
 
@@ -41,7 +43,7 @@ def no_split(config: DatasetConfig, existing: Iterable[str]) -> UserError:
     if not splits and config.split is None:
         hint = "check root, or give images and annotations"
     elif not splits:
-        hint = "remove split if the dataset has none (holdout can divide one without videos), or check root"
+        hint = "remove split if the dataset has none (`holdout` can split a dataset that is not video), or check root"
     return UserError(f"{config.name}: {asked}; splits in {config.root}: {splits or 'none'}; {hint}")
 
 
@@ -91,7 +93,8 @@ def files_below(
     that their order depends on names alone.
 
     Hidden ones are left out. A folder that links reach twice is visited once, one above `folder` not at all. With images
-    wanted, other files that are images or maps by their suffix are left out. All of these are counted in `faults`.
+    wanted, other files that are images or maps by their suffix are left out. All of these are counted in `faults`, which also
+    keeps the folders.
 
     Args:
         seen: the real folders that were visited so far, where one dataset has several; grows.
@@ -107,6 +110,7 @@ def files_below(
             faults.add("folder reached twice", base, f"a link to {real}")
             continue
         seen.add(real)
+        faults.looked_in.add(base)
         for entry in _entries(base):
             suffix = os.path.splitext(entry.name)[1].lower()
             if entry.is_dir():
@@ -171,7 +175,8 @@ def frames_by_number(folder: Path, faults: Faults) -> dict[int, str]:
 def note_unlabelled(paths: list[str], faults: Faults) -> None:
     """Report the images that lie in a dataset's folder without belonging to it, as they have no label."""
     if paths:
-        faults.note(f"{counted(len(paths), 'image')} without label left out, such as {paths[0]}")
+        verb = "was" if len(paths) == 1 else "were"
+        faults.note(f"{counted(len(paths), 'image')} without labels {verb} left out, for example {paths[0]}")
 
 
 def image_folders(config: DatasetConfig, split: str, beside: Path) -> list[Path]:

@@ -25,7 +25,15 @@ import numpy as np
 from ddptrain.config import InteractionDataset
 from ddptrain.data.formats.build import check
 from ddptrain.data.formats.collect import ImageCollector, in_fractions
-from ddptrain.data.formats.files import dataset_root, find_folder, no_split, visible
+from ddptrain.data.formats.files import (
+    dataset_root,
+    find_folder,
+    folders_in,
+    images_below,
+    no_split,
+    note_unlabelled,
+    visible,
+)
 from ddptrain.data.formats.jrdb_people import PAIRS, Labels, Person, group_pairs, mapping, named_pairs, people_in
 from ddptrain.data.formats.texts import listed_names, load_json
 from ddptrain.data.tables.base import to_offsets
@@ -46,9 +54,17 @@ def read_jrdb(config: InteractionDataset, on_fault: OnFault = "error") -> tuple[
     files = {p.stem: p for p in visible(labels, "*.json")}
     chosen = sequences(config, tuple(files))
     collector = _Collector(config, faults, labels, images)
+    unnamed: list[str] = []
     for name, file in files.items():
         content = load_json(config.name, file, ["labels"], dict)["labels"]
         collector.file(file, content, images / name if name in chosen else None)
+        if name in chosen and (images / name).is_dir():
+            unnamed += [p for p in images_below(images / name, Faults(), deep=False) if os.path.basename(p) not in content]
+    note_unlabelled(unnamed, faults)  # no fault: only some frames of a video may be labelled
+    if config.sequences is None and config.split is None:
+        for name in sorted(set(folders_in(images)) - files.keys()):
+            for path in images_below(images / name, Faults(), deep=False):
+                faults.add("image without label", path, f"no {name}.json in {labels}")
     return check(config, collector.table(chosen), faults, on_fault)
 
 
@@ -163,7 +179,12 @@ class _Collector(ImageCollector):
         self._tell_lost_pairs(people, good, sizes)
         names = self.names if self.names is not None else tuple(sorted(self._names))
         place = {name: i for i, name in enumerate(names)}
-        flat = [(k, place[n], d) for k, (_, _, labels) in enumerate(pairs) for n, d in labels.items() if self._known(n, place)]
+        flat = [
+            (k, place[n], max(-128, min(d, 127)))
+            for k, (_, _, labels) in enumerate(pairs)
+            for n, d in labels.items()
+            if self._known(n, place)
+        ]
         labels = np.array(flat, np.int64).reshape(-1, 3)
         return PeopleTable(
             names=names,
@@ -176,7 +197,7 @@ class _Collector(ImageCollector):
             pairs=np.array([p[:2] for p in pairs], np.int32).reshape(-1, 2),
             pair_offsets=np.searchsorted(labels[:, 0], np.arange(len(pairs) + 1)).astype(np.int64),
             labels=labels[:, 1].astype(np.int32),
-            difficulty=labels[:, 2].clip(-128, 127).astype(np.int8),
+            difficulty=labels[:, 2].astype(np.int8),
             **self.columns(sizes),
         )
 

@@ -13,7 +13,9 @@ from ddptrain.data.tables.faults import Faults
 
 PAIRS = "H-interaction"
 
-LABEL_ID = Field("a text such as pedestrian:3", lambda v: all(type(n) is str and re.fullmatch(r"pedestrian:\d+", n) for n in v))
+LABEL_ID = Field(
+    "a text such as pedestrian:3", lambda v: all(type(n) is str and re.fullmatch(r"pedestrian:\d{1,9}", n) for n in v)
+)
 DIFFICULTIES = Field(
     "a mapping from names to integers",
     lambda v: MAPPING.fits(v) and all(TEXT.fits(list(m)) and INTEGER.fits(list(m.values())) for m in v),

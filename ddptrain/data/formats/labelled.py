@@ -3,13 +3,14 @@
 import gzip
 import os
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ddptrain.config.data import HoldoutDataset
-from ddptrain.data.formats.build import check, of_split, whole
+from ddptrain.data.formats.build import SPLIT_FOLDERS, check, of_split, whole
 from ddptrain.data.formats.cache import cached
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import ImageCollector
@@ -31,9 +32,6 @@ from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.data.tables.images import ImageTable
 from ddptrain.errors import UserError
 from ddptrain.system.printable import counted, unguarded
-
-SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-"""Folders of these names alone are splits, not classes."""
 
 
 class LabelCollector(ImageCollector):
@@ -76,7 +74,8 @@ def read_labelled(config: HoldoutDataset, on_fault: OnFault = "error", folder: P
 
 
 def read_folder(config: HoldoutDataset, faults: Faults) -> ImageTable:
-    """`<root>/<split>/<class>/…` or `<root>/<class>/…`; images may lie in further subfolders of their class."""
+    """`<root>/<split>/<class>/…` or `<root>/<class>/…`; images may lie in further subfolders of their class. Two folders that
+    have names of splits are splits, whatever lies beside them, and so is one alone; `train` beside others is a class."""
     root = dataset_root(config)
     base, split = root, config.split
     if split is not None and config.holdout is None:
@@ -84,10 +83,12 @@ def read_folder(config: HoldoutDataset, faults: Faults) -> ImageTable:
         if not base.is_dir():
             raise no_split(config, folders_in(root))
     folders = folders_in(base)
-    if base == root and folders and {f.lower() for f in folders} <= SPLIT_FOLDERS:
+    splits = [f for f in folders if f.lower() in SPLIT_FOLDERS]
+    if base == root and splits and (len(splits) > 1 or splits == folders):
         if config.holdout is None:
-            raise no_split(config, folders)
-        whole(config, folders)
+            raise no_split(config, splits)
+        base = root / str(whole(config, splits).split)
+        folders = folders_in(base)
     if not folders:
         raise UserError(f"{config.name}: no folder of a class in {base}; correct root or split")
     collector = LabelCollector(config, faults)
@@ -105,19 +106,20 @@ def read_folder(config: HoldoutDataset, faults: Faults) -> ImageTable:
     for folder in sorted(labels.keys() - set(groups.values())):
         faults.add("empty class folder", str(base / folder), "a class folder without images")
     names = class_names(config, folders, str(base), faults)
-    return collector.table(names, of_split(config, groups))
+    return collector.table(names, of_split(config, groups, faults))
 
 
 def read_label_csv(config: HoldoutDataset, faults: Faults) -> ImageTable:
     """`path, class` in each row, under a header or in this order. An image of several classes stands in several rows,
     or has them in one, `a|b`; a row without a class is an image of none."""
     files = csv_files(config)
+    held_of = config if config.holdout is None or config.annotations is not None else whole(config, sorted(files))
     file = annotation_file(config, files, "CSV")
     rows = list(_rows(config, file, faults))
     occurring = sorted({label for _, _, labels in rows for label in labels})
     names = class_names(config, config.names or occurring, str(file), faults)
     numbers = {name: i for i, name in enumerate(names)}
-    folders = image_folders(config, config.split or file.stem, file.parent)
+    folders = image_folders(config, held_of.split or file.stem, file.parent)
     collector = LabelCollector(config, faults)
     bounds = Bounds((config.root, *folders))
     groups: dict[str, str] = {}
@@ -131,9 +133,9 @@ def read_label_csv(config: HoldoutDataset, faults: Faults) -> ImageTable:
             if label in numbers:
                 collector.labels.append((image, numbers[label]))
             else:
-                faults.add("unknown class", where, f"{label!r} is not among its names")
+                faults.add("unknown class", where, f"{label!r} is not one of the dataset's classes")
     report_unlisted(config, folders[0], len(files) == 1, collector.paths, faults)
-    return collector.table(names, of_split(config, groups))
+    return collector.table(names, of_split(config, groups, faults))
 
 
 def _rows(config: HoldoutDataset, file: Path, faults: Faults) -> Iterator[tuple[str, str, list[str]]]:
@@ -149,7 +151,7 @@ def _rows(config: HoldoutDataset, file: Path, faults: Faults) -> Iterator[tuple[
             what = f"{','.join(values)}; a row must have {due} fields, a path and classes among them, several classes as a|b"
             faults.add("malformed row", where, what)
         else:
-            yield where, unguarded(values[path_at]), [unguarded(v) for v in values[class_at].split("|") if v]
+            yield where, unguarded(values[path_at]), [unguarded(v.strip()) for v in values[class_at].split("|") if v.strip()]
 
 
 def read_mnist(config: HoldoutDataset, faults: Faults) -> ImageTable:
@@ -194,7 +196,7 @@ def _read_idx(config: HoldoutDataset, stem: str, dimensions: int) -> tuple[np.nd
         shape = struct.unpack(f">{dimensions}I", data[4 : 4 + 4 * dimensions])
         if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) != 4 + 4 * dimensions + int(np.prod(shape)):
             raise ValueError("its header does not fit its length")
-    except (OSError, EOFError, struct.error, ValueError) as e:
+    except (OSError, EOFError, struct.error, zlib.error, ValueError) as e:
         raise UserError(f"{config.name}: {file} is not an idx file of {dimensions} dimensions, or cut short ({e})") from None
     return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape), file
 

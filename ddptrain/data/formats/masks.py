@@ -9,10 +9,10 @@ import numpy as np
 
 from ddptrain.config import SegmentationDataset
 from ddptrain.config.data import Exif
-from ddptrain.data.formats.build import SPLITS, of_split, whole
+from ddptrain.data.formats.build import SPLIT_FOLDERS, of_split, whole
 from ddptrain.data.formats.cache import cached
-from ddptrain.data.formats.files import dataset_root
-from ddptrain.data.formats.mask_layouts import LAYOUTS, Meaning
+from ddptrain.data.formats.files import dataset_root, folders_in
+from ddptrain.data.formats.mask_layouts import LAYOUTS, MASK_FOLDERS, Meaning
 from ddptrain.data.images.headers import exif_hint, read_header
 from ddptrain.data.images.read import BadImage
 from ddptrain.data.tables.base import Paths
@@ -57,7 +57,7 @@ def _parse(config: SegmentationDataset) -> tuple[MaskTable, Faults]:
     for stem in [s for s in masks if s not in images]:
         faults.add("label without image", masks[stem], f"no image {layout.images / stem}.*")
     stems = [s for s in images if s in masks]
-    in_split = of_split(config, {images[s]: "" for s in stems})
+    in_split = of_split(config, {images[s]: "" for s in stems}, faults)
     stems = [s for s in stems if in_split(images[s])]
     with ThreadPoolExecutor(8) as pool:
         scans = list(pool.map(lambda s: _scan(images[s], masks[s], config.exif, layout.wide), stems))
@@ -86,9 +86,12 @@ def _parse(config: SegmentationDataset) -> tuple[MaskTable, Faults]:
 
 
 def _parts(config: SegmentationDataset) -> list[str]:
-    """The splits that a folder for each would make."""
+    """The splits that have a folder of masks each: `<masks>/<split>` or `<split>/<masks>`."""
     root = dataset_root(config)
-    return [s for s in SPLITS if any((root / folder / s).is_dir() for folder in (config.images or "images", "."))]
+    folders = [config.annotations] if config.annotations is not None else MASK_FOLDERS
+    inside = {s for folder in folders for s in folders_in(root / folder)}
+    around = {s for s in folders_in(root) if any((root / s / folder).is_dir() for folder in folders)}
+    return sorted(s for s in inside | around if s.lower() in SPLIT_FOLDERS)
 
 
 def _scan(image: str, mask: str, exif: Exif, wide: bool) -> Scan:

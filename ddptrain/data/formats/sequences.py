@@ -14,11 +14,12 @@ from ddptrain.data.formats.files import (
     find_folder,
     folders_in,
     frames_by_number,
+    images_by_stem,
     no_split,
     visible,
 )
 from ddptrain.data.formats.texts import listed_names
-from ddptrain.data.formats.visdrone import NAMES, add_visdrone_row, numbered_rows, split_folder
+from ddptrain.data.formats.visdrone import NAMES, add_visdrone_row, readable_rows, split_folder
 from ddptrain.data.formats.voc import add_files, object_line, parse_folder
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
@@ -41,7 +42,12 @@ class _Sequence:
     def rows(self, file: Path, fields: int) -> Iterator[tuple[int, int, int, list[str]]]:
         """(image, source, line, fields) of each row whose frame is there; counts one fault for each absent frame."""
         faults, source = self.collector.faults, self.collector.source(str(file))
-        for number, values in numbered_rows(file):
+        rows = readable_rows(file, faults)
+        if rows is None:
+            for image in self.images.values():
+                if image is not None:
+                    self.collector.leave_out(image)
+        for number, values in rows or []:
             if len(values) != fields or not values[0].isdecimal():
                 what = f"{','.join(values)}; a row must have {fields} fields and begin with the frame"
                 faults.add("malformed row", f"{file}:{number}", what)
@@ -133,6 +139,10 @@ def read_uavdt(config: DatasetConfig, faults: Faults) -> AnnotationTable:
         if ignored.is_file():
             for row in sequence.rows(ignored, 9):
                 _add_uavdt_row(collector, *row, ignore=True)
+    if config.split is None:
+        for folder in (images_folder / name for name in folders_in(images_folder) if name not in existing):
+            if images_folder != dataset_root(config) or visible(folder, "img*"):  # in the root other folders lie, too
+                _report_unlabelled(folder, f"no file of {folder.name} in {annotations}", faults)
     return collector.table(names)
 
 
@@ -179,5 +189,14 @@ def read_uavdt_xml(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     sequences = set(chosen_sequences(config, sorted({sequence_of(s) for s in parsed})))
     stems = [(s, f"{annotations / s}.xml") for s in parsed if sequence_of(s) in sequences]
     collector = Collector(config, faults, place=object_line)
-    add_files(collector, stems, parsed, (annotations, images_folder), UAVDT_NAMES)
+    known = add_files(collector, stems, parsed, (annotations, images_folder), UAVDT_NAMES)
+    images = images_by_stem(images_folder, Faults(), deep=True)
+    pictured = {sequence_of(s) for s in images} - {""}
+    for name in sorted(sequences - pictured - {sequence_of(s) for s in parsed}):
+        _report_unlabelled(images_folder / name, "neither images nor XML files", faults)
+    if config.split is None and images_folder != dataset_root(config):  # in the root other images lie, too
+        sequences |= pictured
+    for stem, path in images.items():
+        if sequence_of(stem) in sequences and path not in known:
+            faults.add("image without label", path, f"{annotations / stem}.xml does not exist")
     return collector.table(names)

@@ -73,7 +73,7 @@ def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
     texts = {stem: Path(p) for stem, p in files_by_stem(annotations, {".txt"}, faults, deep=False).items()}
     for stem in sorted(texts.keys() - images.keys()):
         faults.add("label without image", str(texts[stem]), f"no image {stem} in {images_folder}")
-        for number, _ in numbered_rows(texts[stem]):
+        for number, _ in readable_rows(texts[stem], faults) or []:
             faults.add("box of an image left out", f"{texts[stem]}:{number}", f"no image {stem}")
     for stem, path in images.items():
         if stem not in texts:
@@ -86,12 +86,23 @@ def read_visdrone(config: DatasetConfig, faults: Faults) -> AnnotationTable:
 
 
 def _add_file(collector: Collector, image: int, path: Path) -> None:
-    source = collector.source(str(path))
-    for number, fields in numbered_rows(path):
+    source, rows = collector.source(str(path)), readable_rows(path, collector.faults)
+    if rows is None:
+        collector.leave_out(image)
+    for number, fields in rows or []:
         if len(fields) != 8:
             collector.faults.add("malformed row", f"{path}:{number}", f"{counted(len(fields), 'field')}; a row must have 8")
         else:
             add_visdrone_row(collector, image, source, number, fields)
+
+
+def readable_rows(path: Path, faults: Faults) -> list[tuple[int, list[str]]] | None:
+    """`numbered_rows` of a file; None and a fault where it cannot be opened."""
+    try:
+        return list(numbered_rows(path))
+    except OSError as e:
+        faults.add("unreadable label", str(path), str(e.strerror))
+        return None
 
 
 def numbered_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

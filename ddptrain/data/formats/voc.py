@@ -69,6 +69,8 @@ def parse_voc(path: str) -> VocFile:
     except (ValueError, OverflowError):
         pass  # a size that is not a number claims nothing; the image's own size is used
     objects = [_object(number, item) for number, item in enumerate(tree.iterfind("object"))]
+    if not objects and any(str(item.tag).rpartition("}")[2] == "object" for item in tree.iter()):
+        raise ValueError(f"its root is <{tree.tag}> and no <object> lies right in it; must be <annotation> without xmlns")
     return VocFile(path, (tree.findtext("filename") or "").strip(), size, objects)
 
 
@@ -152,13 +154,17 @@ def _stems(config: DatasetConfig, lists: dict[str, Path], parsed: Container[str]
         raise no_split(config, lists)
     stems = []
     for entry, where in listed_names(lists[config.split]):
-        # lists per class end in 1, 0 or -1; other tools write paths
-        stem = re.sub(r"\s+-?[01]$", "", entry).replace("\\", "/")
-        stem = os.path.splitext(stem)[0] if is_image(stem) else stem
-        parts = stem.split("/")
-        tails = ("/".join(parts[k:]) for k in range(len(parts)))
-        stems.append((next((tail for tail in tails if tail in parsed), stem), where))
+        # other tools write paths; lists per class end in 1, 0 or -1, and so may a name
+        written = [_tails(text) for text in (entry, re.sub(r"\s+-?[01]$", "", entry))]
+        stems.append((next((tail for tails in written for tail in tails if tail in parsed), written[-1][0]), where))
     return stems
+
+
+def _tails(entry: str) -> list[str]:
+    """The path of an entry without suffix, and without its first folders, one after the other."""
+    stem = entry.replace("\\", "/")
+    parts = (os.path.splitext(stem)[0] if is_image(stem) else stem).split("/")
+    return ["/".join(parts[k:]) for k in range(len(parts))]
 
 
 def parse_folder(annotations: Path, faults: Faults) -> dict[str, VocFile | None]:
@@ -257,7 +263,7 @@ def _add_objects(collector: Collector, image: int, file: VocFile, labels: dict[s
     source = collector.source(file.path)
     for number, name, box, difficult, wrong in file.objects:
         if wrong or name not in labels:
-            fault = ("malformed row", wrong) if wrong else ("unknown class", f"{name!r} is not among its names")
+            fault = ("malformed row", wrong) if wrong else ("unknown class", f"{name!r} is not one of the dataset's classes")
             collector.faults.add(fault[0], object_line(file.path, number), fault[1])
         else:
             collector.row(image, source, number, box, labels[name], IGNORE if difficult else 0)

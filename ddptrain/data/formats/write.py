@@ -8,97 +8,52 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 
 from ddptrain.config.text import parse_yaml
 from ddptrain.data.formats.csv import COLUMNS
 from ddptrain.data.formats.sequences import UAVDT_NAMES
 from ddptrain.data.formats.visdrone import NAMES, PREFIX
+from ddptrain.data.formats.writing import (
+    CLASS_LOST,
+    CROWD_IGNORED,
+    GUARDED,
+    Lost,
+    Place,
+    Writer,
+    categories_of,
+    flat_names,
+    indices,
+    ltwh,
+    number,
+    plain_lost,
+    voc_lost,
+)
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.errors import UserError
 from ddptrain.system.printable import guarded
-
-Place = Callable[[str, Path], None]
-Lost = Counter[str]
-Writer = Callable[[AnnotationTable, Path, str | None, Place], Lost]
-
-REGION_LOST = "ignore region without a class left out"
-IGNORED_LOST = "ignored box left out"
-CROWD_LOST = "crowd box left out"
-CROWD_IGNORED = "crowd box written as an ignored box"
-CLASS_LOST = "ignored or crowd box written as an ignore region without its class"
-GUARDED = "name written with ' in front, or spreadsheets would run it as a formula"
-PLURALS = {
-    REGION_LOST: "ignore regions without a class left out",
-    IGNORED_LOST: "ignored boxes left out",
-    CROWD_LOST: "crowd boxes left out",
-    CROWD_IGNORED: "crowd boxes written as ignored boxes",
-    CLASS_LOST: "ignored or crowd boxes written as ignore regions without their classes",
-    GUARDED: "names written with ' in front, or spreadsheets would run them as formulas",
-}
-
-USUAL_FOLDERS = {"images", "Images", "JPEGImages", "sequences", "UAV-benchmark-M", "train", "val", "valid", "test"}
-"""Parts of a path that do not tell one image from another."""
-
-
-def flat_names(table: AnnotationTable, split: str | None) -> list[str]:
-    """A file name for each image: its path below the root, without folders that stand for images or for the split, and
-    with `_` for `/`. Images outside the root count from the folder that all have in common."""
-    paths = [table.path(i) for i in range(len(table))]
-    names = [os.path.relpath(p, table.root) for p in paths]
-    if any(n.split(os.sep)[0] == ".." for n in names):
-        common = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in paths])
-        names = [os.path.relpath(p, common) for p in paths]
-    for i, name in enumerate(names):
-        *folders, file = name.split(os.sep)
-        own = [f for f in folders if f not in USUAL_FOLDERS and not (split and f.endswith(split))]
-        names[i] = "_".join([*own, file])
-    stems = Counter(os.path.splitext(n)[0] for n in names)
-    twice = next((s for s, n in stems.items() if n > 1), None)
-    if twice is not None:
-        raise UserError(f"{table.name}: {twice} is the name of two images, whose labels would share a file; rename one")
-    return names
-
-
-def number(value: float) -> str:
-    """A coordinate: whole where it is whole, else with two decimals."""
-    return f"{value:.0f}" if abs(value - round(value)) < 0.005 else f"{value:.2f}"
-
-
-def _ltwh(box: npt.NDArray[np.float32]) -> list[str]:
-    return [number(v) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])]
-
-
-def _categories(table: AnnotationTable, known: tuple[str, ...], fmt: str) -> list[int]:
-    """Number (from 1) of each own class among those that the format knows; 0 for a class without boxes."""
-    used = set(np.unique(table.labels[table.labels >= 0]).tolist())
-    unknown = [n for i, n in enumerate(table.names) if i in used and n not in known]
-    if unknown:
-        raise UserError(f"{table.name}: {fmt} has no class {', '.join(unknown)}; its classes are {', '.join(known)}")
-    return [known.index(n) + 1 if n in known else 0 for n in table.names]
 
 
 def write_visdrone(table: AnnotationTable, out: Path, split: str | None, place: Place) -> Lost:
     """VisDrone-DET text. Ignore regions are category 0, ignored and crowd boxes have score 0."""
     folder = out / f"{PREFIX}{split}" if split else out
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
-    categories = _categories(table, NAMES, "visdrone")
+    categories = categories_of(table, NAMES, "visdrone")
     for i, name in enumerate(flat_names(table, split)):
         place(table.path(i), folder / "images" / name)
         lines = []
-        for r in _indices(table, i):
+        for r in indices(table, i):
             label = int(table.labels[r])
             category = categories[label] if label >= 0 else 0
             # `others` are never scored
             ignored = table.ignore[r] or table.crowd[r] or category in (0, len(NAMES))
-            lines.append(",".join([*_ltwh(table.boxes[r]), str(int(not ignored)), str(category), "0", "0"]) + "\n")
+            lines.append(",".join([*ltwh(table.boxes[r]), str(int(not ignored)), str(category), "0", "0"]) + "\n")
         (folder / "annotations" / f"{os.path.splitext(name)[0]}.txt").write_text("".join(lines))
     return Counter({CROWD_IGNORED: int(table.crowd.sum())})
 
@@ -113,31 +68,39 @@ def frame_paths(table: AnnotationTable, split: str | None) -> list[tuple[str, in
     return [(split or "all", i, os.path.splitext(p)[1]) for i, p in enumerate(paths, 1)]
 
 
-def _write_sequence_list(out: Path, split: str | None, sequences: list[str]) -> None:
+def _write_sequence_list(table: AnnotationTable, out: Path, split: str | None, frames: list[tuple[str, int, str]]) -> None:
+    """The list of a split's sequences; `UserError` where one of them is in the list of another split."""
     if split:
-        (out / f"{split}.txt").write_text("".join(f"{s}\n" for s in sorted(set(sequences))))
+        sequences = {s for s, _, _ in frames}
+        for other in sorted(out.glob("*.txt")):
+            if twice := sequences & set(other.read_text(encoding="utf-8").splitlines()):
+                raise UserError(
+                    f"{table.name}: sequence {min(twice)} has frames in {other.stem} and in {split}, and the format splits by"
+                    " sequence; convert one split at a time"
+                )
+        (out / f"{split}.txt").write_text("".join(f"{s}\n" for s in sorted(sequences)), encoding="utf-8")
 
 
 def write_uavdt(table: AnnotationTable, out: Path, split: str | None, place: Place) -> Lost:
     """UAVDT text. Ignore regions, ignored and crowd boxes go to `_gt_ignore.txt`, which holds no classes."""
     (out / "GT").mkdir(parents=True, exist_ok=True)
-    categories = _categories(table, UAVDT_NAMES, "uavdt")
+    categories = categories_of(table, UAVDT_NAMES, "uavdt")
     frames = frame_paths(table, split)
+    _write_sequence_list(table, out, split, frames)
     rows: dict[str, list[str]] = {}
     target = 0
     for i, (sequence, frame, suffix) in enumerate(frames):
         place(table.path(i), out / sequence / f"img{frame:06d}{suffix}")
         whole, ignored = (rows.setdefault(f"{sequence}_gt_{k}.txt", []) for k in ("whole", "ignore"))
-        for r in _indices(table, i):
+        for r in indices(table, i):
             target += 1
-            row = [str(frame), str(target), *_ltwh(table.boxes[r])]
+            row = [str(frame), str(target), *ltwh(table.boxes[r])]
             if table.ignore[r] or table.crowd[r]:
                 ignored.append(",".join([*row, "1", "-1", "-1"]))
             else:
                 whole.append(",".join([*row, "1", "1", str(categories[table.labels[r]])]))
     for name, lines in rows.items():
         (out / "GT" / name).write_text("".join(f"{line}\n" for line in lines))
-    _write_sequence_list(out, split, [s for s, _, _ in frames])
     return Counter({CLASS_LOST: int(((table.ignore | table.crowd) & (table.labels >= 0)).sum())})
 
 
@@ -149,7 +112,7 @@ def voc_text(table: AnnotationTable, image: int, filename: str) -> str:
         f"  <filename>{escape(filename)}</filename>",
         f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
     ]
-    for r in _indices(table, image):
+    for r in indices(table, image):
         if table.labels[r] >= 0:
             corners = zip(("xmin", "ymin", "xmax", "ymax"), table.boxes[r])
             box = "".join(f"<{k}>{number(v)}</{k}>" for k, v in corners)
@@ -157,11 +120,6 @@ def voc_text(table: AnnotationTable, image: int, filename: str) -> str:
             name = escape(table.names[table.labels[r]])
             lines.append(f"  <object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{box}</bndbox></object>")
     return "\n".join([*lines, "</annotation>", ""])
-
-
-def _voc_lost(table: AnnotationTable) -> Lost:
-    crowds = table.crowd & ~table.ignore
-    return Counter({REGION_LOST: int((table.labels < 0).sum()), CROWD_IGNORED: int(crowds.sum())})
 
 
 def write_voc(table: AnnotationTable, out: Path, split: str | None, place: Place) -> Lost:
@@ -175,20 +133,20 @@ def write_voc(table: AnnotationTable, out: Path, split: str | None, place: Place
         (out / "Annotations" / f"{stems[-1]}.xml").write_text(voc_text(table, i, name), encoding="utf-8")
     if split:
         (out / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{s}\n" for s in stems), encoding="utf-8")
-    return _voc_lost(table)
+    return voc_lost(table)
 
 
 def write_uavdt_xml(table: AnnotationTable, out: Path, split: str | None, place: Place) -> Lost:
     """UAVDT as XML files."""
-    _categories(table, UAVDT_NAMES, "uavdt-xml")
+    categories_of(table, UAVDT_NAMES, "uavdt-xml")
     frames = frame_paths(table, split)
+    _write_sequence_list(table, out, split, frames)
     for i, (sequence, frame, suffix) in enumerate(frames):
         stem = f"img{frame:06d}"
         place(table.path(i), out / "images" / sequence / f"{stem}{suffix}")
         (out / "Annotations" / sequence).mkdir(parents=True, exist_ok=True)
         (out / "Annotations" / sequence / f"{stem}.xml").write_text(voc_text(table, i, f"{stem}{suffix}"))
-    _write_sequence_list(out, split, [s for s, _, _ in frames])
-    return _voc_lost(table)
+    return voc_lost(table)
 
 
 def write_coco(table: AnnotationTable, out: Path, split: str | None, place: Place) -> Lost:
@@ -200,7 +158,7 @@ def write_coco(table: AnnotationTable, out: Path, split: str | None, place: Plac
         place(table.path(i), out / "images" / (split or ".") / name)
         width, height = table.sizes[i].tolist()
         images.append({"id": i + 1, "file_name": name, "width": width, "height": height})
-        for r in _indices(table, i):
+        for r in indices(table, i):
             for annotation in _coco_annotations(table, r):
                 annotations.append({"id": len(annotations) + 1, "image_id": i + 1, **annotation})
     categories = [{"id": c + 1, "name": name} for c, name in enumerate(table.names)]
@@ -233,20 +191,13 @@ def write_yolo(table: AnnotationTable, out: Path, split: str | None, place: Plac
         place(table.path(i), out / "images" / part / name)
         scale = np.tile(table.sizes[i], 2).astype(np.float64)
         lines = []
-        for r in _indices(table, i):
+        for r in indices(table, i):
             if plain[r]:
                 x1, y1, x2, y2 = table.boxes[r] / scale
                 values = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
                 lines.append(f"{table.labels[r]} " + " ".join(f"{v:.8f}" for v in values) + "\n")
         (out / "labels" / part / f"{os.path.splitext(name)[0]}.txt").write_text("".join(lines))
-    return _plain_lost(table)
-
-
-def _plain_lost(table: AnnotationTable) -> Lost:
-    """What a format of plain boxes cannot hold."""
-    regions, crowds = table.labels < 0, table.crowd & ~table.ignore
-    ignored = table.ignore & ~regions
-    return Counter({REGION_LOST: int(regions.sum()), IGNORED_LOST: int(ignored.sum()), CROWD_LOST: int(crowds.sum())})
+    return plain_lost(table)
 
 
 def _update_data_yaml(file: Path, table: AnnotationTable, split: str | None) -> None:
@@ -269,18 +220,13 @@ def write_csv(table: AnnotationTable, out: Path, split: str | None, place: Place
         writer.writerow(COLUMNS)
         for i, name in enumerate(files):
             place(table.path(i), out / "images" / (split or ".") / name)
-            rows = [r for r in _indices(table, i) if plain[r]]
+            rows = [r for r in indices(table, i) if plain[r]]
             for r in rows:
                 writer.writerow([guarded(name), *map(number, table.boxes[r]), guarded(table.names[table.labels[r]])])
             if not rows:
                 writer.writerow([guarded(name), "", "", "", "", ""])
     named = {table.names[k] for k in np.unique(table.labels[plain]).tolist()}
-    return _plain_lost(table) + Counter({GUARDED: sum(guarded(n) != n for n in [*files, *named])})
-
-
-def _indices(table: AnnotationTable, image: int) -> range:
-    rows = table.rows(image)
-    return range(rows.start, rows.stop)
+    return plain_lost(table) + Counter({GUARDED: sum(guarded(n) != n for n in [*files, *named])})
 
 
 WRITERS: dict[str, Writer] = {

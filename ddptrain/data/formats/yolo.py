@@ -61,14 +61,17 @@ def image_sources(config: DatasetConfig, root: Path, data: DataYaml | None, faul
             )
         return resolve_split(data, config.split)
     else:
-        split = root / config.split
-        usual = (split / "images", root / "images" / config.split, root / f"{config.split}.txt")
-        existing = [source for source in usual if source.exists()]
+        existing = [source for source in _usual_sources(root, config.split) if source.exists()]
         for other in existing[1:]:
             faults.note(f"{existing[0]} is read, and not {other}; set images to that if it is intended")
         if existing:
             return existing[:1]
     raise no_split(config, [*splits, *_split_folders(root)])
+
+
+def _usual_sources(root: Path, split: str) -> list[Path]:
+    """Where the images of a split may be, or a list of them; the first that exists is taken."""
+    return [root / split / "images", root / "images" / split, root / f"{split}.txt"]
 
 
 def _split_folders(root: Path) -> list[str]:
@@ -79,10 +82,23 @@ def _split_folders(root: Path) -> list[str]:
 
 
 def yolo_splits(config: DatasetConfig) -> list[str]:
-    """The splits of a set: those of its data.yaml, else its folders; a folder may have two names otherwise."""
+    """The splits of a set: those of its data.yaml, and labelled folders beside theirs (`test-dev`); else its folders."""
     root = dataset_root(config)
     data = description(config, root)
-    return list(data.splits) if data and data.splits else _split_folders(root)
+    if data is None or not data.splits:
+        return _split_folders(root)
+    sources = [p.resolve() for split in data.splits for p in resolve_split(data, split)]
+    if not all(s.is_dir() for s in sources):  # the images of a list may lie in any folder
+        return list(data.splits)
+    others = [s for s in _split_folders(root) if s not in data.splits and _lies_beside(root, s, sources)]
+    return [*data.splits, *others]
+
+
+def _lies_beside(root: Path, split: str, sources: list[Path]) -> bool:
+    """Whether a split has folders of images and labels of its own, neither in one of the sources nor around it."""
+    folder = next((f.resolve() for f in _usual_sources(root, split) if f.is_dir()), root.resolve())
+    labelled = os.path.isdir(os.path.dirname(label_path(str(folder / "image"))))
+    return labelled and not any(folder == s or folder in s.parents or s in folder.parents for s in sources)
 
 
 def _listed_images(source: Path, base: Path, faults: Faults, seen: set[str]) -> list[tuple[str, str, bool]]:
@@ -164,11 +180,12 @@ def read_yolo(config: DatasetConfig, faults: Faults) -> AnnotationTable:
             f"{config.name}: none of its {len(unlabelled)} images has a text file; looked for {text}, the one of {path}; give"
             " the folder of the text files as annotations, relative to the root"
         )
+    faults.looked_in |= {str(data.file.parent)} if data else set()
     faults.looked_in |= label_files.folders.keys()
     for path, text in unlabelled:
         faults.add("image without label file", path, f"background; {text} does not exist")
     if all(s.is_dir() for s in sources):
-        label_files.report_orphans()
+        label_files.report_orphans(os.path.dirname(label_path(str(s / "image"))) for s in sources if annotations is None)
     for reading, count in sorted(rows.read_as.items()):
         faults.note(f"{reading}: {count}")
     return collector.table(names)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from ddptrain.data.formats.collect import Box, Collector
@@ -52,10 +53,16 @@ class LabelFiles:
             self.used.add(file)
         return file
 
-    def report_orphans(self) -> None:
-        """Count text files with boxes that belong to no image; notes or lists that lie among the labels are none."""
-        for path in sorted(p for files in self.folders.values() for p in files.values()):
-            if path not in self.used and _has_rows(path):
+    def report_orphans(self, below: Iterable[str]) -> None:
+        """Count text files with boxes that belong to no image; notes or lists that lie among the labels are none. `below`:
+        folders that are searched to their depths, beside those of the images' own label files."""
+        paths = {p for files in self.folders.values() for p in files.values()}
+        for folder in filter(os.path.isdir, below):
+            paths.update(files_by_stem(Path(folder), {".txt"}, Faults()).values())
+        unused = sorted(paths - self.used)
+        reached = set(map(os.path.realpath, self.used)) if unused else set()  # links may give a file several paths
+        for path in unused:
+            if os.path.realpath(path) not in reached and _has_rows(path):
                 self.faults.add("label without image", path, "no image of this name")
                 for number, line in enumerate(text_lines(path), 1):
                     if line.strip():
@@ -64,6 +71,8 @@ class LabelFiles:
 
 def _has_rows(path: str) -> bool:
     """Whether the first line of a text file is a box."""
+    if not os.path.isfile(path):  # a dangling link
+        return False
     fields = next(iter(text_lines(path)), "").split()
     return len(fields) >= 5 and all(re.fullmatch(r"[-+.\deE]+", f) for f in fields)
 
@@ -86,7 +95,13 @@ class LabelRows:
     def add_file(self, image: int, path: str) -> None:
         """Add the rows of one file, and count those that are more than a box."""
         faults, source = self.collector.faults, self.collector.source(path)
-        for number, line in enumerate(text_lines(path), 1):
+        try:
+            lines = text_lines(path)
+        except OSError as e:
+            faults.add("unreadable label", path, str(e.strerror))
+            self.collector.leave_out(image)
+            return
+        for number, line in enumerate(lines, 1):
             fields = line.split()
             if not fields:
                 continue

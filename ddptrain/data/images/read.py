@@ -26,6 +26,11 @@ _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
+def decoders() -> str:
+    """The libraries that decode, with their versions: what another version makes of a file may differ."""
+    return f"{cv2.__version__} {np.__version__} {Image.__version__}"
+
+
 class BadImage(Exception):
     """An image that cannot be used: one line with the file and why."""
 

@@ -124,10 +124,10 @@ def _find(name: str, plan: Plan, where: Where, place: Path, tell: Callable[[str]
         os.close(file)
     if tell is not None:
         if then is None:
-            tell(f"{target} is not what was packed; it is packed again")
+            tell(f"{target} is damaged; packing the dataset again")
         else:
             changed = int((then[:, :-1] != now[:, :-1]).any(1).sum())
-            tell(f"{name}: {changed} of {counted(len(plan), 'file')} changed since they were packed; they are packed again")
+            tell(f"{name}: {changed} of {counted(len(plan), 'file')} changed since they were packed; packing the dataset again")
         target.unlink(missing_ok=True)
     return None
 

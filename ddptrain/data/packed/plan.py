@@ -12,10 +12,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from PIL import Image
 
+from ddptrain.data.images.read import decoders
 from ddptrain.data.tables.base import I64, Mask, Paths
 
 ALIGNMENT = 64
@@ -95,5 +94,4 @@ def _version() -> str:
     data = Path(__file__).parents[1]
     sources = [p for room in ("images", "packed") for p in sorted((data / room).glob("*.py"))]
     sources += [data / "tables" / "masks.py", data / "formats" / "depth.py"]
-    libraries = f"{cv2.__version__} {np.__version__} {Image.__version__}".encode()
-    return hashlib.blake2b(b"\0".join([libraries, *(p.read_bytes() for p in sources)]), digest_size=8).hexdigest()
+    return hashlib.blake2b(b"\0".join([decoders().encode(), *(p.read_bytes() for p in sources)]), digest_size=8).hexdigest()

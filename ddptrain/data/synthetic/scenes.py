@@ -18,7 +18,8 @@ import numpy as np
 
 from ddptrain.data.formats.sequences import UAVDT_NAMES
 from ddptrain.data.formats.visdrone import NAMES
-from ddptrain.data.formats.write import Writer, write_uavdt, write_visdrone, write_voc
+from ddptrain.data.formats.write import write_uavdt, write_visdrone, write_voc
+from ddptrain.data.formats.writing import Writer
 from ddptrain.data.tables.base import Paths, to_offsets
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.seeding import rng

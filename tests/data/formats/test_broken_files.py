@@ -1,12 +1,17 @@
 """Files that are not what their name says end in one line, whatever the format."""
 
+import gzip
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ddptrain.config.classification import ClassificationDataset
+from ddptrain.config.detection import DetectionDataset
 from ddptrain.config.own import OwnDataset
 from ddptrain.data.formats.build import read
+from ddptrain.data.formats.labelled import read_labelled
 from ddptrain.errors import UserError
 
 LATIN = "bücher\n".encode("latin-1")
@@ -69,3 +74,38 @@ def test_harmless_oddities(tmp_path: Path, save_image: Callable[..., Path], fmt:
     assert len(table.boxes) == 1
     assert table.names[table.labels[0]] == "car"
     assert faults.text() == "no faults"
+
+
+@pytest.mark.parametrize("fmt", ["yolo", "visdrone", "uavdt"])
+def test_a_dangling_link_is_an_unreadable_label(tmp_path: Path, save_image: Callable[..., Path], fmt: str) -> None:
+    """Its image is left out, rather than learned as background."""
+    images, labels, row = {
+        "yolo": ("images/{}.png", "labels/{}.txt", "0 .5 .5 .2 .2"),
+        "visdrone": ("images/{}.png", "annotations/{}.txt", "1,1,8,8,1,4,0,0"),
+        "uavdt": ("{}/img000001.png", "GT/{}_gt_whole.txt", "1,1,1,1,10,10,1,1,1"),
+    }[fmt]
+    (tmp_path / labels).parent.mkdir()
+    for stem in ("a", "b"):
+        save_image(tmp_path / images.format(stem))
+    (tmp_path / labels.format("a")).write_text(row)
+    (tmp_path / labels.format("b")).symlink_to("/nowhere")
+    names = ("car",) if fmt == "yolo" else None
+    table, faults = read(DetectionDataset(name="d", format=fmt, root=str(tmp_path), names=names), "drop")
+    assert [str(Path(p).relative_to(tmp_path)) for p in table.paths] == [images.format("a")]
+    assert dict(faults.counts) == {"unreadable label": 1}
+
+
+def test_a_dangling_csv(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").symlink_to("/nowhere")
+    with pytest.raises(UserError, match=r"train\.csv: cannot be read: No such file or directory"):
+        read(DetectionDataset(name="d", format="csv", root=str(tmp_path), split="train"))
+
+
+def test_a_gzipped_idx_file_with_a_damaged_body(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(struct.pack(">4I", 0x803, 20, 28, 28) + bytes(20 * 28 * 28)))
+    for place in (14, 15, 20):
+        data[place] ^= 0xFF
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(data)
+    config = ClassificationDataset.model_validate({"name": "d", "format": "mnist", "root": str(tmp_path), "split": "train"})
+    with pytest.raises(UserError, match="is not an idx file of 3 dimensions, or cut short"):
+        read_labelled(config)

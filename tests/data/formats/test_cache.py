@@ -12,11 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddptrain.config.classification import ClassificationDataset
 from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats import cache
 from ddptrain.data.formats.build import read
-from ddptrain.data.formats.cache import cache_folder, fingerprint, one_look, read_cached
+from ddptrain.data.formats.cache import cache_folder, one_look, read_cached
+from ddptrain.data.formats.fingerprint import fingerprint
+from ddptrain.data.formats.labelled import read_label_csv
 from ddptrain.data.tables.boxes import AnnotationTable
+from ddptrain.data.tables.faults import Faults
+from ddptrain.data.tables.images import ImageTable
 from ddptrain.errors import UserError
 
 GOOD = "0 0.5 0.5 0.2 0.2\n"
@@ -138,6 +143,46 @@ def test_files_outside_the_root_are_watched(dataset: DetectionDataset, tmp_path:
     if layout == "list":
         (elsewhere / "train.txt").write_text("images/b.png\n")
         assert len(load(config, tmp_path)) == 1
+        return
+    for folder in ("images", "labels"):
+        shutil.copytree(elsewhere / folder, elsewhere / folder / "more")
+    assert len(load(config, tmp_path)) == (6 if layout == "images" else 3 + 3)
+    shutil.copytree(elsewhere / "images/more", elsewhere / "images/more/deep")
+    assert len(load(config, tmp_path, "drop")) == 9
+
+
+def test_a_data_yaml_outside_the_root_is_watched(dataset: DetectionDataset, tmp_path: Path) -> None:
+    yaml = tmp_path / "elsewhere/data.yaml"
+    yaml.parent.mkdir()
+    config = dataset.model_copy(update={"annotations": str(yaml), "split": "train"})
+    for name in ("car", "truck"):
+        yaml.write_text(f"path: {dataset.root}\ntrain: images\nnames: [{name}, bus]\n")
+        assert load(config, tmp_path).names == (name, "bus")
+
+
+def test_each_task_and_each_version_of_the_libraries_has_its_own_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    Image.new("RGB", (100, 80)).save(tmp_path / "set/a.png")
+    (tmp_path / "set/train.csv").write_text("path,x1,y1,x2,y2,class\na.png,1,1,9,9,car\n")
+    keys = {"name": "d", "format": "csv", "root": str(tmp_path / "set"), "split": "train"}
+    of_boxes, of_labels = DetectionDataset.model_validate(keys), ClassificationDataset.model_validate(keys)
+
+    def parse() -> tuple[ImageTable, Faults]:
+        faults = Faults()
+        return read_label_csv(of_labels, faults), faults
+
+    for _ in range(2):
+        boxes, faults = read_cached(of_boxes, "error", tmp_path / "cache", settle=-60)
+        labels, more = cache.cached(of_labels, "error", parse, ImageTable, tmp_path / "cache", settle=-60)
+        assert (len(boxes.boxes), labels.labels.tolist()) == (1, [0])
+        assert not faults.counts
+        assert not more.counts
+    assert len(entries(tmp_path)) == 2
+    monkeypatch.setattr(cache, "decoders", lambda: "another OpenCV")
+    cache._readers_version.cache_clear()
+    load(of_boxes, tmp_path)
+    cache._readers_version.cache_clear()
+    assert len(entries(tmp_path)) == 3
 
 
 def test_what_has_just_changed_is_not_stored(dataset: DetectionDataset, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_an_image_that_is_not_a_frame_is_reported(tmp_path: Path, save_image: Sa
     save_image(tmp_path / "sequences/s1/cover.jpg")
     table, faults = read(config)
     assert len(table) == 2
-    assert faults.text() == f"no faults; 1 image without label left out, such as {tmp_path}/sequences/s1/cover.jpg"
+    assert faults.text() == f"no faults; 1 image without labels was left out, for example {tmp_path}/sequences/s1/cover.jpg"
 
 
 def test_two_images_of_a_frame(tmp_path: Path, save_image: Save) -> None:

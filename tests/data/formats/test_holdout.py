@@ -64,12 +64,17 @@ def test_masks(tmp_path: Path) -> None:
     (tmp_path / "a/masks").mkdir()
     for stem in STEMS:
         Image.new("L", (40, 30)).save(tmp_path / "a/masks" / f"{stem}.png")
-    tables = [read_masks(of(config, split), folder=tmp_path / "cache")[0] for split in ("train", "val")]
+    tables, faults = zip(*(read_masks(of(config, split), folder=tmp_path / "cache") for split in ("train", "val")))
     assert [len(t) for t in tables] == [15, 5]
+    assert faults[1].notes == ["holdout 0.25 makes val: 5 of 20 images"]
     for folder in ("images", "masks"):
         for split in ("train", "val"):
             (tmp_path / "a" / folder / split).mkdir()
     with pytest.raises(UserError, match=r"d: holdout is for datasets without splits, but .* has train, val"):
+        read_masks(of(config, "val"))
+    for folder in ("images", "masks"):
+        (tmp_path / "a" / folder / "val").rename(tmp_path / "a" / folder / "valid")
+    with pytest.raises(UserError, match=r"d: holdout is for datasets without splits, but .* has train, valid"):
         read_masks(of(config, "val"))
 
 

@@ -230,3 +230,10 @@ def test_the_real_sequence(data_root: Path) -> None:
     assert np.unique(table.sizes, axis=0).tolist() == [[3760, 480]]
     # groups of 3, 2, 2 and 2 people in each frame
     assert len(table.pairs) == 6 * (3 + 1 + 1 + 1)
+
+
+def test_numbers_that_no_column_holds(jrdb: Make) -> None:
+    table = read(jrdb({"s": {"000000.jpg": [grouped(1, 1, {"w": 10**30}), grouped(2, 1, {"w": 10**30})]}}))
+    assert table.difficulty.tolist() == [127]
+    with pytest.raises(UserError, match=r"malformed row: label_id is 'pedestrian:4294967298'"):
+        read_jrdb(jrdb({"s": {"000000.jpg": [person(2**32 + 2)]}}))

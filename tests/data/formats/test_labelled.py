@@ -92,7 +92,7 @@ def test_a_dataset_is_read_once_and_again_after_any_change(format: str, tmp_path
 def test_csv_with_and_without_header(tmp_path: Path, header: str) -> None:
     images(tmp_path / "images", 4)
     order = (lambda p, c: f"{c},{p}\n") if header else (lambda p, c: f"{p},{c}\n")
-    rows = [order("0.png", "a|b"), order("1.png", "b"), order("2.png", ""), order("1.png", "a")]
+    rows = [order("0.png", "a | b"), order("1.png", "b"), order("2.png", ""), order("1.png", "a")]
     (tmp_path / "train.csv").write_text(header + "".join(rows))
     table, faults = read_labelled(dataset(tmp_path, format="csv", split="train"))
     assert not faults.counts
@@ -174,3 +174,35 @@ def test_faulty_parts_can_be_left_out(tmp_path: Path) -> None:
     table, faults = read_labelled(dataset(tmp_path, format="folder", split="train"), "drop")
     assert len(table) == 1
     assert faults.counts["empty class folder"] == 1
+
+
+def test_holdout_beside_splits_is_refused(tmp_path: Path) -> None:
+    """Else most of the images would be left out, or the splits would be taken for classes."""
+    for split in ("train", "val"):
+        images(tmp_path / f"folders/{split}/cat", 2)
+        images(tmp_path / f"csv/images/{split}", 2)
+        (tmp_path / f"csv/{split}.csv").write_text("0.png,cat\n1.png,dog\n")
+    images(tmp_path / "folders/extra/cat", 1)
+    for format, root in (("csv", tmp_path / "csv"), ("folder", tmp_path / "folders")):
+        with pytest.raises(UserError, match=r"holdout is for datasets without splits, but .* has train, val"):
+            read_labelled(dataset(root, format=format, split="train", holdout=0.5))
+    with pytest.raises(UserError, match=r"no split is chosen; splits in .*: train, val;"):
+        read_labelled(dataset(tmp_path / "folders", format="folder"))
+
+
+def test_holdout_of_the_only_split(tmp_path: Path) -> None:
+    """The classes are those of its folder, and the note names a class of which the split has none."""
+    images(tmp_path / "train/cat", 10)
+    images(tmp_path / "train/dog", 2)
+    table, faults = read_labelled(dataset(tmp_path, format="folder", split="val", holdout=0.2))
+    assert table.names == ("cat", "dog")
+    assert np.bincount(table.labels, minlength=2).tolist() == [2, 0]
+    assert faults.notes == ["holdout 0.2 makes val: 2 of 12 images, none of dog"]
+    with pytest.raises(UserError, match=r"holdout 0.01 of its 12 images leaves none for val; raise it"):
+        read_labelled(dataset(tmp_path, format="folder", split="val", holdout=0.01))
+
+
+def test_a_class_of_the_name_of_a_split(tmp_path: Path) -> None:
+    for name in ("bus", "train"):
+        images(tmp_path / name, 1)
+    assert read_labelled(dataset(tmp_path, format="folder"))[0].names == ("bus", "train")

@@ -152,4 +152,31 @@ def test_two_files_of_one_image_keep_all_boxes(tmp_path: Path, save_image: Save)
 def test_a_split_that_nothing_makes_is_not_all_images(tmp_path: Path, save_image: Save) -> None:
     put(tmp_path, save_image, "Annotations/a.xml")
     assert "split val does not exist; splits in " in refused(voc(tmp_path, "val"))
-    assert "none; remove split if the dataset has none (holdout can divide one without videos)" in refused(voc(tmp_path, "val"))
+    assert "none; remove split if the dataset has none (`holdout` can split a dataset that is not video)" in refused(
+        voc(tmp_path, "val")
+    )
+
+
+def test_a_name_may_end_like_a_list_of_a_class(tmp_path: Path, save_image: Save, voc_object: Callable[..., str]) -> None:
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    for stem in ("photo", "photo 1", "photo 0"):
+        save_image(tmp_path / f"JPEGImages/{stem}.jpg")
+        (tmp_path / f"Annotations/{stem}.xml").write_text(f"<annotation>{voc_object('car', 1, 1, 9, 9)}</annotation>")
+    (tmp_path / "ImageSets/Main/train.txt").write_text("photo  1\nphoto 1\nphoto 0.jpg\n")
+    table, faults = read(DetectionDataset(name="v", format="voc", root=str(tmp_path), split="train"))
+    assert [Path(p).stem for p in table.paths] == ["photo", "photo 1", "photo 0"]
+    assert not faults.counts
+
+
+@pytest.mark.parametrize("text", ["<annotation xmlns='x'>{}</annotation>", "<root><annotation>{}</annotation></root>"])
+def test_objects_elsewhere_are_no_background(
+    tmp_path: Path, save_image: Save, voc_object: Callable[..., str], text: str
+) -> None:
+    (tmp_path / "Annotations").mkdir()
+    for stem, own in (("a", "<annotation>{}</annotation>"), ("b", text)):
+        save_image(tmp_path / f"JPEGImages/{stem}.jpg")
+        (tmp_path / f"Annotations/{stem}.xml").write_text(own.format(voc_object("car", 1, 1, 9, 9)))
+    table, faults = read(DetectionDataset(name="v", format="voc", root=str(tmp_path)), "drop")
+    assert [Path(p).stem for p in table.paths] == ["a"]
+    assert "must be <annotation> without xmlns" in faults.kept[0].what

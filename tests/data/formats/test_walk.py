@@ -113,7 +113,7 @@ def test_other_kinds_of_images_are_named_with_their_count(tmp_path: Path, save_i
     table, faults = read_labelled(OwnDataset(name="d", format="folder", root=str(tmp_path)))
     assert len(table) == 1
     unread = "2 .heic files (not read), 1 .gif file (not read), 1 .jfif file (not read), 1 .avif file (not read)"
-    assert faults.text() == f"{unread}; 1 image without label left out, such as {tmp_path}/b.png"
+    assert faults.text() == f"{unread}; 1 image without labels was left out, for example {tmp_path}/b.png"
     (tmp_path / "cat" / "a.png").unlink()
     with pytest.raises(UserError, match=r"cat: empty class folder: .*; in total: 1 empty class folder; also 2 \.heic files"):
         read_labelled(OwnDataset(name="d", format="folder", root=str(tmp_path)))
@@ -164,4 +164,7 @@ def test_images_that_no_list_names_are_reported(tmp_path: Path, save_image: Save
         (tmp_path / name).write_text(text)
     config = OwnDataset(name="d", format=fmt, root=str(tmp_path), split=None if fmt == "auair" else "train")
     table, faults = read(config)
-    assert (len(table), faults.text()) == (1, f"no faults; 2 images without label left out, such as {tmp_path}/{folder}/b.jpg")
+    assert (len(table), faults.text()) == (
+        1,
+        f"no faults; 2 images without labels were left out, for example {tmp_path}/{folder}/b.jpg",
+    )

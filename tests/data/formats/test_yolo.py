@@ -267,3 +267,20 @@ def test_folders_of_splits_convert_as_a_whole(tmp_path: Path, save_image: Save) 
     (tmp_path / "set/.cache/images").mkdir(parents=True)
     done = convert("yolo", "coco", tmp_path / "set", tmp_path / "out")
     assert [(c.split, c.images, c.boxes) for c in done] == [("train", 1, 1), ("val", 1, 1)]
+
+
+def test_labels_of_an_absent_image_folder_are_reported(tmp_path: Path, save_image: Callable[..., Path]) -> None:
+    save_image(tmp_path / "images/train/s1/a.jpg")
+    for stem in ("s1/a", "s2/b", "c"):
+        (tmp_path / f"labels/train/{stem}.txt").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"labels/train/{stem}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    config = DetectionDataset(name="y", format="yolo", root=str(tmp_path), split="train", names=("car",))
+    _, faults = read(config, "drop")
+    where = [Path(f.where).stem for f in faults.kept if f.kind == "label without image"]
+    assert where == ["c", "b"]
+    # a folder that a link reaches as well holds no orphans
+    for name in ("c.txt", "s2/b.txt"):
+        (tmp_path / "labels/train" / name).unlink()
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "train/linked").symlink_to("s1")
+    assert "label without image" not in read(config, "drop")[1].counts

@@ -95,7 +95,7 @@ def test_a_depth_map_on_its_side_is_not_a_depth_map(tmp_path: Path) -> None:
     maps = DepthMaps(OwnDataset(name="d", format="yolo", root=str(tmp_path), depth="depth"), [])
     assert maps.read(path, (48, 32)).shape == (32, 48)
     assert maps.read(path, (50, 32)).shape == (32, 50)  # another resolution is not yet another side
-    with pytest.raises(BadImage, match=r"24 x 16 pixels, its image has 32 x 48: one of them lies on its side.*exif: ignore"):
+    with pytest.raises(BadImage, match=r"24 x 16 pixels, its image has 32 x 48: one of them is rotated by 90°.*exif: ignore"):
         maps.read(path, (32, 48))
 
 

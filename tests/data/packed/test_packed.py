@@ -154,7 +154,7 @@ def test_it_is_made_once_and_again_where_a_file_changes(where: build.Where, path
     assert made(paths, where, tmp_path) == []
     cv2.imwrite(paths[2], np.zeros((SIZE[1], SIZE[0], 3), np.uint8))
     lines = made(paths, where, tmp_path)
-    assert lines[0] == "a: 1 of 6 files changed since they were packed; they are packed again"
+    assert lines[0] == "a: 1 of 6 files changed since they were packed; packing the dataset again"
     assert len(list((tmp_path / "pixels").glob("a.*"))) == 1
     assert kept["a"].get(2) is not None  # still those that it was made of
 
@@ -226,7 +226,7 @@ def test_a_file_that_is_not_whole_is_not_taken(place: int, paths: list[str], tmp
         data[place] ^= 1
     file.write_bytes(data)
     lines = made(paths, "disk", tmp_path)
-    assert lines[0] == f"{file} is not what was packed; it is packed again"
+    assert lines[0] == f"{file} is damaged; packing the dataset again"
 
 
 @pytest.mark.parametrize("where", ["disk", "ram"])

@@ -188,7 +188,7 @@ def test_a_run_with_depth(config: Path, scenes: Path, with_depth: list[str], fus
 
 
 def test_a_model_without_depth_refuses_it(config: Path, with_depth: list[str]) -> None:
-    with pytest.raises(UserError, match="skyview: depth is given"):
+    with pytest.raises(UserError, match="skyview: `depth` is given"):
         detection(load_config(config, with_depth[:2]))
-    with pytest.raises(UserError, match="streets: no depth, and the model takes it"):
+    with pytest.raises(UserError, match="streets: the model needs depth, but the dataset has none"):
         detection(load_config(config, [*with_depth[:2], "model.in_channels=4"]))
