@@ -14,8 +14,8 @@ from typing import Any
 from ddptrain.config import DetectionDataset
 from ddptrain.config.data import Exif
 from ddptrain.data.formats.build import FORMATS, read, splits_of
-from ddptrain.data.formats.write import WRITERS
-from ddptrain.data.formats.writing import PLURALS
+from ddptrain.data.formats.write import OWN_CLASSES, WRITERS
+from ddptrain.data.formats.writing import PLURALS, class_note
 from ddptrain.data.tables.faults import Faults, OnFault
 from ddptrain.errors import UserError
 from ddptrain.system import temporary
@@ -25,7 +25,8 @@ from ddptrain.system.printable import counted, say
 @dataclass(frozen=True)
 class Converted:
     """One split after its conversion. `boxes` counts all rows that were read, ignore regions among them; `counts` is both
-    in words, with the images without a box; `lost` is what the new format cannot hold."""
+    in words, with the images without a box; `lost` is what the new format cannot hold; `note` is what it says about classes
+    and the old one did not."""
 
     split: str | None
     images: int
@@ -33,12 +34,14 @@ class Converted:
     counts: str
     lost: Counter[str]
     faults: Faults
+    note: str = ""
 
     def text(self) -> str:
         """One line, with a warning where something was lost."""
         lost = ", ".join(counted(n, what, PLURALS[what]) for what, n in self.lost.items() if n)
         warning = f"; warning: {lost}" if lost else ""
-        return f"{self.split or 'all'}: {self.counts}, {self.faults.text()}{warning}"
+        note = f"; {self.note}" if self.note else ""
+        return f"{self.split or 'all'}: {self.counts}, {self.faults.text()}{warning}{note}"
 
 
 def report_conversion(source: str, target: str, src: str, dst: str, *, exif: Exif, **options: Any) -> int:
@@ -88,7 +91,8 @@ def convert(
             table, faults = read(base.model_copy(update={"split": split}), on_fault, "leave it out with --drop")
             lost = WRITERS[dst_format](table, aside, split, partial(_put, shutil.copyfile if copy else os.symlink))
             paths.update(table.paths)
-            done.append(Converted(split, len(table), len(table.boxes), table.counts(), lost, faults))
+            note = class_note(table, dst_format, OWN_CLASSES.get(dst_format))
+            done.append(Converted(split, len(table), len(table.boxes), table.counts(), lost, faults, note))
         if splits is None:
             _check_trainval(base, parts, paths)
         aside.chmod(0o755)  # a temporary folder is the owner's alone

@@ -346,3 +346,18 @@ def test_a_trainval_of_more_images_is_not_left_out(tmp_path: Path) -> None:
     (root / "trainval.csv").write_text("".join(rows))
     with pytest.raises(UserError, match=r"trainval has 1 image that neither train nor val has, such as .*2\.png"):
         convert("csv", "coco", root, tmp_path / "more")
+
+
+def test_what_a_format_says_about_classes_beside_those_of_the_source_is_noted(tmp_path: Path) -> None:
+    """VisDrone labels all its classes, VOC those that occur: read back, an unknown class is absent, or one vanishes."""
+    root = tmp_path / "cars"
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    Image.new("RGB", (60, 40)).save(root / "images/a.jpg")
+    (root / "labels/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (root / "data.yaml").write_text("names: [car, bus]\n")
+    (to_visdrone,), (to_voc,), (to_coco,) = (convert("yolo", f, root, tmp_path / f) for f in ("visdrone", "voc", "coco"))
+    assert "note: visdrone labels pedestrian, people, " in to_visdrone.text()
+    assert to_visdrone.text().endswith("of which the source says nothing; read it with annotated: [car, bus]")
+    assert to_voc.text().endswith("; note: voc cannot list bus, without a box here; read it with annotated: [car, bus]")
+    assert "note" not in to_coco.text()

@@ -37,7 +37,7 @@ class DepthMaps:
         paths: the map of each image; empty where there is none.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or a map would be that of two images.
     """
 
     def __init__(self, config: DetectionDataset, paths: Sequence[str]) -> None:
@@ -45,7 +45,15 @@ class DepthMaps:
         self._folder = self._root / str(config.depth)
         if not self._folder.is_dir():
             raise UserError(f"{config.name}: depth: {self._folder} is not a directory; it is relative to root")
-        self.paths = Paths.pack(self.find(path) or "" for path in paths)
+        found = [self.find(path) or "" for path in paths]
+        owner: dict[str, str] = {}
+        for image, path in zip(paths, found):
+            if path and owner.setdefault(path, image) != image:
+                raise UserError(
+                    f"{config.name}: depth: {path} would be the map of two images, {owner[path]} and {image}; give each its "
+                    "own, at its path relative to root"
+                )
+        self.paths = Paths.pack(found)
         self._exif = config.exif
         self._levels = {bits: _levels(config, bits) for bits in (8, 16)}
 
@@ -173,14 +181,17 @@ def _maps_of(d: DetectionDataset, table: AnnotationTable, on_fault: OnFault) -> 
 
 
 def depth_of_file(path: str, size: tuple[int, int], datasets: Sequence[DetectionDataset], channels: int) -> np.ndarray:
-    """The depth of any image file, uint8 `[H, W]`, from the depth folder of the first dataset that has a map for it.
+    """The depth of any image file, uint8 `[H, W]`, from the depth folder of the first dataset that has a map for it. A folder
+    inside a dataset has maps only for its images: elsewhere, another image may have the name of one of them.
 
     Raises:
         UserError: there is none, and the model has no channel to say so.
         BadImage: it cannot be read.
     """
     for d in datasets:
-        if d.depth is not None and (Path(d.root) / d.depth).is_dir():
+        if d.depth is None or not (Path(d.root) / d.depth).is_dir():
+            continue
+        if Path(d.depth).is_absolute() or Path(path).absolute().is_relative_to(Path(d.root).absolute()):
             maps = DepthMaps(d, [])
             own = maps.find(path)
             if own is not None:

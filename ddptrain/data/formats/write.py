@@ -239,3 +239,5 @@ WRITERS: dict[str, Writer] = {
     "yolo": write_yolo,
 }
 """Every format that can be written, by its name."""
+OWN_CLASSES = {"uavdt": UAVDT_NAMES, "uavdt-xml": UAVDT_NAMES, "visdrone": NAMES}
+"""The classes of formats that have their own."""

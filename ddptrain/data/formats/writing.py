@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.errors import UserError
+from ddptrain.system.printable import first_few
 
 Place = Callable[[str, Path], None]
 Lost = Counter[str]
@@ -30,6 +31,8 @@ PLURALS = {
     GUARDED: "names written with ' in front, or spreadsheets would run them as formulas",
 }
 
+OCCURRING = ("voc", "csv")
+"""Formats without a list of classes: a dataset has those that occur."""
 USUAL_FOLDERS = {"images", "Images", "JPEGImages", "sequences", "UAV-benchmark-M", "train", "val", "valid", "test"}
 """Parts of a path that do not tell one image from another."""
 
@@ -58,6 +61,25 @@ def flat_names(table: AnnotationTable, split: str | None) -> list[str]:
 def number(value: float) -> str:
     """A coordinate: whole where it is whole, else with two decimals."""
     return f"{value:.0f}" if abs(value - round(value)) < 0.005 else f"{value:.2f}"
+
+
+def class_note(table: AnnotationTable, fmt: str, known: Sequence[str] | None) -> str:
+    """What the written dataset says about classes that the table does not, empty for nothing.
+
+    Args:
+        known: the classes of a format that has its own; None for one whose classes are those that occur, or are listed.
+    """
+    own = f"annotated: [{', '.join(table.names)}]"
+    if known is not None:
+        more = [name for name in known if name not in table.names]
+        if more:
+            return f"note: {fmt} labels {first_few(more)}, too, of which the source says nothing; read it with {own}"
+    elif fmt in OCCURRING:
+        used = set(np.unique(table.labels).tolist())
+        lacking = [name for i, name in enumerate(table.names) if i not in used]
+        if lacking:
+            return f"note: {fmt} cannot list {first_few(lacking)}, without a box here; read it with {own}"
+    return ""
 
 
 def ltwh(box: npt.NDArray[np.float32]) -> list[str]:

@@ -177,6 +177,22 @@ def test_real_pairs(data_root: Path) -> None:
     assert (depth_of_file("elsewhere.jpg", (64, 48), [config], 5) == 0).all()
 
 
+def test_a_map_is_that_of_one_image_of_its_dataset(tmp_path: Path) -> None:
+    """Not of two images of one name in two folders, nor of any image elsewhere that has the name."""
+    (tmp_path / "set/depth").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "set/depth/1.png"), np.full((48, 64), 9, np.uint8))
+    config = dataset(tmp_path / "set")
+    first, second = (str(tmp_path / "set/images" / folder / "1.jpg") for folder in ("s1", "s2"))
+    assert DepthMaps(config, [first]).there().all()
+    with pytest.raises(UserError, match=r"1\.png would be the map of two images, .*s1/1\.jpg and .*s2/1\.jpg"):
+        DepthMaps(config, [first, second])
+    elsewhere = str(tmp_path / "1.jpg")
+    with pytest.raises(UserError, match="no depth map"):
+        depth_of_file(elsewhere, (64, 48), [config], 4)
+    given = config.model_copy(update={"depth": str(tmp_path / "set/depth")})
+    assert (depth_of_file(elsewhere, (64, 48), [given], 4) > 0).all()
+
+
 def test_maps_that_are_replaced_are_reported(tmp_path: Path) -> None:
     table = make_table(tmp_path)
 
