@@ -72,7 +72,7 @@ def add_commands(commands: Any, compare: Callable[[Path], Sequence[str]]) -> Non
     p = commands.add_parser("sweep", help="train one run for each combination of values and seeds")
     p.add_argument("config", help="YAML config, or the folder of a sweep with --table")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
-    p.add_argument("--grid", nargs="+", default=[], metavar="key=a,b", help="values of a key to be combined")
+    p.add_argument("--grid", nargs="+", action="extend", default=[], metavar="key=a,b", help="values of a key to be combined")
     p.add_argument("--seeds", type=positive, default=1, metavar="N", help="seeds for each combination (default 1)")
     p.add_argument("--parallel", type=positive, metavar="P", help="runs at a time on Slurm (default: all)")
     p.add_argument("--local", action="store_true", help="train the runs here, one after the other")
@@ -217,7 +217,10 @@ def sweep(args: argparse.Namespace) -> int:
         return 0
     if args.dry_run:
         raise UserError("--dry-run: is for ddptrain submit, which can try the configs of a sweep one by one")
-    folder = sweeps.lay_out(Path(args.config), args.overrides, sweeps.parse_grid(args.grid), args.seeds)
+    alone = sweeps.overrides_in(args.grid)
+    grid = sweeps.parse_grid([item for item in args.grid if item not in alone])
+    ranks = args.nproc if args.local else None
+    folder = sweeps.lay_out(Path(args.config), [*args.overrides, *alone], grid, args.seeds, ranks)
     if args.local:
         code = sweeps.run_here(folder, args.nproc)
         _print_results(folder, args.compare)

@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 
 from ddptrain.config import load_config, no_line
+from ddptrain.config.aliases import canonical_key
+from ddptrain.config.batch import split_batch
 from ddptrain.errors import UserError
 from ddptrain.system.files import write_text
 from ddptrain.system.status import STOPPED
@@ -23,48 +25,85 @@ from launch.job import Job
 METRICS = ("accuracy", "balanced_accuracy", "f1", "mIoU", "AP", "AP50", "AP75")
 
 
+OWN_WAY = {
+    "name": "each run is named after the sweep, which the override name=… names",
+    "output": "all runs of a sweep are in one folder, which the override output=… sets",
+    "seed": "--seeds N trains each combination with N seeds, from the config's seed on",
+}
+"""Keys that are no part of a grid, and what to do instead."""
+
+
+def split_values(text: str) -> list[str]:
+    """The values in `a,b`, as YAML texts. Commas inside brackets do not separate."""
+    values, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth == 0:
+            values.append("")
+        else:
+            values[-1] += character
+    return [v.strip() for v in values]
+
+
 def parse_grid(items: Sequence[str]) -> dict[str, list[str]]:
-    """The values of each key in `key=a,b` texts, as YAML texts. Commas inside brackets do not separate.
+    """The values of each key in `key=a,b` texts, as YAML texts.
 
     Raises:
-        UserError: an item is not of this form.
+        UserError: an item is not of this form, or a key is listed twice or is no part of a grid.
     """
     grid: dict[str, list[str]] = {}
     for item in items:
         key, eq, text = item.partition("=")
         if not eq or not key or not text:
             raise UserError(f"--grid {item!r}: write key=value,value, such as optimizer.lr=0.01,0.02")
-        values, depth = [""], 0
-        for character in text:
-            depth += (character in "[{") - (character in "]}")
-            if character == "," and depth == 0:
-                values.append("")
-            else:
-                values[-1] += character
-        grid[key] = [v.strip() for v in values]
+        if key in OWN_WAY:
+            raise UserError(f"--grid {item!r}: {key} cannot be in a grid; {OWN_WAY[key]}")
+        if twice := [k for k in grid if canonical_key(k) == canonical_key(key)]:
+            also = "" if twice == [key] else f" (as {twice[0]})"
+            raise UserError(f"--grid {item!r}: {key} is listed twice{also}; list all its values once")
+        grid[key] = split_values(text)
+        if "" in grid[key]:
+            raise UserError(f"--grid {item!r}: a value is empty; remove a comma, or write null for no value")
     return grid
 
 
-def lay_out(config_path: Path, overrides: Sequence[str], grid: Mapping[str, Sequence[str]], seeds: int) -> Path:
+def overrides_in(items: Sequence[str]) -> list[str]:
+    """The items behind `--grid` that are overrides, since they hold one value: argparse cannot tell them from a grid's."""
+    return [item for item in items if "=" in item and len(split_values(item.partition("=")[2])) == 1]
+
+
+def lay_out(
+    config_path: Path, overrides: Sequence[str], grid: Mapping[str, Sequence[str]], seeds: int, ranks: int | None = None
+) -> Path:
     """Write one config for each run: `<output>/<name>-sweep-N/0.yaml`, `1.yaml`, … and `sweep.json`.
 
     Every config is checked. Run i is named `<name>-sweep-N-<i>`.
 
     Args:
         seeds: number of seeds for each combination: the config's own and those after it.
+        ranks: number of ranks of each run, over which its batches must divide; None where that is checked later.
 
     Raises:
-        UserError: a combination is not a valid config; nothing is written then.
+        UserError: a combination is not a valid config, or two are the same; nothing is written then.
     """
     base = load_config(config_path, overrides, tell=no_line)
+    given = {canonical_key(override.partition("=")[0]) for override in overrides}
+    if twice := [key for key in grid if canonical_key(key) in given]:
+        raise UserError(f"--grid {twice[0]}: the key is also set by an override; remove one of them")
     combinations = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
     runs = [(c, base.seed + s) for c in combinations for s in range(seeds)]
     number = next(n for n in itertools.count(1) if not (Path(base.output) / f"{base.name}-sweep-{n}").exists())
     name = f"{base.name}-sweep-{number}"
     configs, entries = [], []
+    known: dict[str, dict[str, str]] = {}
     for i, (values, seed) in enumerate(runs):
         own = [*overrides, *(f"{k}={v}" for k, v in values.items()), f"seed={seed}", f"name={json.dumps(f'{name}-{i}')}"]
         config = load_config(config_path, own)
+        if ranks is not None:
+            split_batch(config.train.global_batch, config.train.micro_batch, ranks)
+        same = known.setdefault(config.model_dump_json(exclude={"name"}), values)
+        if same is not values:
+            raise UserError(f"--grid: {_shown(same)} and {_shown(values)} are the same run; remove one of them")
         # what neither the file nor an override sets stays unset, so that options of the submission still apply
         configs.append(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True))
         entries.append({"index": i, "values": values, "seed": seed, "run": str(config.folder.absolute())})
@@ -74,6 +113,10 @@ def lay_out(config_path: Path, overrides: Sequence[str], grid: Mapping[str, Sequ
         (folder / f"{i}.yaml").write_text(text, encoding="utf-8")
     (folder / "sweep.json").write_text(json.dumps({"grid": {k: list(v) for k, v in grid.items()}, "runs": entries}, indent=1))
     return folder
+
+
+def _shown(values: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in values.items())
 
 
 def table(folder: Path) -> str:

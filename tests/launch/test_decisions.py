@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ddptrain.config import SlurmConfig, resolve
+from ddptrain.cli import main
+from ddptrain.config import SlurmConfig, load_config, resolve
 from ddptrain.config.slurm import RESERVED, minutes
 from ddptrain.errors import UserError
 from ddptrain.system.status import write_status
@@ -381,6 +382,47 @@ def test_grid_of_a_sweep(config: Path) -> None:
         (Path(run["run"]) / "summary.json").write_text(json.dumps({"AP": ap}))
     assert sweep.table(folder).splitlines()[2:] == ["| 0.1 | 2/2 | 0.2000 ± 0.1414 |", "| 0.2 | 1/2 | 0.5000 |"]
     assert sweep.lay_out(config, [], {}, 1).name == "small-sweep-2"
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep here that trains nothing, and compares nothing."""
+    monkeypatch.setattr(sweep, "run_here", lambda folder, nproc: 0)
+    monkeypatch.setattr("launch.cli._print_results", lambda folder, compare: None)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_overrides_behind_a_grid_are_overrides(config: Path) -> None:
+    grids = ["--grid", "optimizer.lr=0.1,0.2", "seed=5", "name=b", "--grid", "ema.decay=0.9,0.99"]
+    assert main(["sweep", str(config), "train.steps=8", "--local", *grids]) == 0
+    runs = [load_config(f"runs/b-sweep-1/{i}.yaml") for i in range(4)]
+    assert [(c.optimizer.lr, c.ema.decay) for c in runs] == [(0.1, 0.9), (0.1, 0.99), (0.2, 0.9), (0.2, 0.99)]
+    assert [c.name for c in runs] == [f"b-sweep-1-{i}" for i in range(4)]
+    assert {(c.seed, c.train.steps) for c in runs} == {(5, 8)}
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["seed=1,2"], "seed cannot be in a grid; --seeds N trains"),
+        (["name=a,b"], "name cannot be in a grid; each run is named"),
+        (["output=a,b"], "output cannot be in a grid"),
+        (["optimizer.lr=0.1,0.2", "optimizer.lr=0.3,0.4"], r"optimizer\.lr is listed twice; list"),
+        (["train.global_batch_size=4,8", "train.global_batch=4,12"], r"listed twice \(as train\.global_batch_size\)"),
+        (["train.global_batch_size=4,8", "train.global_batch=4"], "also set by an override; remove one"),
+        (["train.clip_norm=1,"], "a value is empty; remove a comma, or write null"),
+        (["optimizer.lr=0.01,0.010"], r"optimizer\.lr=0\.01 and optimizer\.lr=0\.010 are the same run"),
+        (["train.precision=none,fp32"], "are the same run"),
+        (["train.micro_batch=4,5", "--nproc", "3"], "5 does not divide"),
+    ],
+)
+def test_a_grid_whose_table_would_be_wrong_is_refused(
+    config: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", str(config), "--local", "--grid", *arguments]) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not Path("runs").exists()
 
 
 NO_TORCH = """
