@@ -138,6 +138,11 @@ def slurm_options(args: argparse.Namespace) -> dict[str, Any]:
     options |= {"setup": args.setup, "debug": args.debug, "check": args.check}
     extra = _pairs(args.slurm, "--slurm")
     if args.after:
+        if "dependency" in extra:
+            raise UserError(
+                f"--after {args.after}: --slurm dependency={extra['dependency']} is given, too; give one dependency, as in "
+                f"--slurm dependency={extra['dependency']},afterok:{args.after}"
+            )
         # otherwise a job whose condition can never come true stays in the queue forever
         extra |= {"dependency": f"afterok:{args.after}", "kill-on-invalid-dep": "yes"}
     options |= {"extra": extra or None, "srun": _pairs(args.srun, "--srun") or None, "env": _pairs(args.env, "--env") or None}

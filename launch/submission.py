@@ -36,11 +36,30 @@ def user_defaults(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     return values
 
 
+MAPPINGS = ("extra", "srun", "env")
+"""Keys of the `slurm` section whose entries are each a setting of its own."""
+
+
 def load(config: str | Path, overrides: Sequence[str], options: Mapping[str, Any]) -> RunConfig:
-    """The config with its `slurm` section completed: options first, then overrides, the file, and the user's defaults."""
-    given = load_config(config, overrides, tell=no_line).slurm.model_fields_set
-    defaults = {k: v for k, v in user_defaults().items() if k not in given}
-    return load_config(config, [*_as_overrides(defaults), *overrides, *_as_overrides(options)])
+    """The config with its `slurm` section completed: options first, then overrides, the file, and the user's defaults.
+
+    Raises:
+        UserError: a mistake in one of them, or a dependency that another would replace.
+    """
+    own = load_config(config, overrides, tell=no_line).slurm
+    defaults = user_defaults()
+    values = {k: v for k, v in defaults.items() if k not in own.model_fields_set} | dict(options)
+    for key in MAPPINGS:
+        parts = [defaults.get(key, {}), getattr(own, key), options.get(key, {})]
+        if all(isinstance(part, dict) for part in parts) and (parts[0] or parts[2]):
+            values[key] = parts[0] | parts[1] | parts[2]
+            before, now = (parts[0] | parts[1]).get("dependency"), parts[2].get("dependency")
+            if key == "extra" and before and now and before != now:
+                raise UserError(
+                    f"slurm.extra.dependency: the settings have {before}, the options {now}, which would replace it; give one "
+                    "dependency, its conditions joined by commas"
+                )
+    return load_config(config, [*overrides, *_as_overrides(values)])
 
 
 def _as_overrides(values: Mapping[str, Any]) -> list[str]:

@@ -106,6 +106,24 @@ def test_options_come_before_config_before_user_file(config: Path, tmp_path: Pat
         submission.load(config, [], {})
 
 
+def test_entries_of_settings_are_merged_one_by_one(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "home" / "ddptrain").mkdir(parents=True)
+    (tmp_path / "home" / "ddptrain" / "slurm.yaml").write_text("extra: {comment: users, mail-type: END}\nenv: {A: users}\n")
+    config.write_text(yaml.safe_dump(SMALL | {"slurm": SMALL["slurm"] | {"extra": {"comment": "file"}, "env": {"B.C": "1"}}}))
+    slurm = submission.load(config, [], {"extra": {"exclusive": True}, "env": {"B": "2"}, "srun": {"mpi": "none"}}).slurm
+    assert slurm.extra == {"comment": "file", "mail-type": "END", "exclusive": True}
+    assert slurm.env == {"A": "users", "B.C": "1", "B": "2"}
+    assert submission.load(config, [], {}).slurm.extra == {"comment": "file", "mail-type": "END"}
+
+
+def test_a_dependency_is_not_lost_beside_another(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for given in (["--slurm", "dependency=singleton"], ["slurm.extra.dependency=singleton"]):
+        assert main(["submit", str(config), "--dry-run", "--through", "sbatch", "--after", "12", *given]) == 2
+        assert "give one dependency" in capsys.readouterr().err
+    options = {"extra": {"dependency": "afterok:12"}}
+    assert submission.load(config, ["slurm.extra.dependency=false"], options).slurm.extra == options["extra"]
+
+
 def test_job_folder_holds_all_a_start_needs(config: Path) -> None:
     mine = submission.create(config, ["train.steps=8"], {"nodes": 3})
     config.write_text("broken: after submission")
