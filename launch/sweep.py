@@ -8,6 +8,7 @@ import shlex
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,7 @@ def _shown(values: Mapping[str, str]) -> str:
 
 def table(folder: Path) -> str:
     """The result table of a sweep in Markdown: a row for each combination, mean ± deviation over its seeds."""
-    try:
-        described = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: holds no sweep.json; give the folder that ddptrain sweep wrote") from None
+    described = _described(folder)
     groups: dict[str, list[dict[str, Any]]] = {}
     for run in described["runs"]:
         groups.setdefault(json.dumps(run["values"]), []).append(run)
@@ -136,6 +134,13 @@ def table(folder: Path) -> str:
         cells = [_spread([float(r[m]) for r in done if r.get(m) is not None]) for m in known]
         lines.append(_line([*json.loads(values).values(), f"{len(done)}/{len(runs)}", *cells]))
     return "\n".join(lines)
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "sweep.json").read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{folder}: holds no sweep.json; give the folder that ddptrain sweep wrote") from None
 
 
 def write_table(folder: Path) -> None:
@@ -162,16 +167,18 @@ def _summary(run: Path) -> dict[str, Any] | None:
 
 
 def run_here(folder: Path, nproc: int) -> int:
-    """Train the runs of a sweep one after the other on this machine; finished ones stay as they are.
+    """Train the runs of a sweep one after the other on this machine; those that have finished stay as they are.
 
     Returns:
         The highest exit status: 0 when all have finished; a stop ends the sweep with 75.
     """
     from launch.torchrun import run
+    from launch.worker import again
 
     worst = 0
-    for entry in json.loads((folder / "sweep.json").read_text())["runs"]:
-        code = run(folder / f"{entry['index']}.yaml", ["resume=auto"], nproc)
+    for entry in _described(folder)["runs"]:
+        path = folder / f"{entry['index']}.yaml"
+        code = run(path, again(["train", str(path)])[2:], nproc)
         write_table(folder)
         if code == STOPPED:
             return code
@@ -186,21 +193,23 @@ def submit(folder: Path, options: Mapping[str, Any], parallel: int | None, *, ch
         options: keys of the `slurm` section that take precedence over those of the config.
         parallel: runs at a time; None for all.
         check_data: refuse data folders that do not exist.
+
+    Raises:
+        UserError: one of the runs is refused, or Slurm refuses the job; nothing is left of the sweep then.
     """
-    runs = json.loads((folder / "sweep.json").read_text())["runs"]
+    runs = _described(folder)["runs"]
     (folder / "scripts").mkdir()
     made: list[Job] = []
-    for run in runs:
-        code = Path(made[0].folder) / "code" if made else None
-        made.append(
-            submission.create(folder / f"{run['index']}.yaml", [], options, check_data=check_data, table=str(folder), code=code)
-        )
-        (folder / "scripts" / f"{run['index']}.sh").write_text(sbatch.text(made[-1]))
-    lines = ["#!/bin/bash", f'exec bash {shlex.quote(str(folder))}/scripts/"$SLURM_ARRAY_TASK_ID".sh', ""]
-    (folder / "array.sh").write_text("\n".join(lines))
-    array = f"--array=0-{len(runs) - 1}" + (f"%{parallel}" if parallel else "")
     try:
-        number = sbatch.queue([*sbatch.arguments(made[0]), array, str(folder / "array.sh")])
+        for run in runs:
+            code = Path(made[0].folder) / "code" if made else None
+            path = folder / f"{run['index']}.yaml"
+            made.append(submission.create(path, [], options, check_data=check_data, table=str(folder), code=code))
+            (folder / "scripts" / f"{run['index']}.sh").write_text(sbatch.text(made[-1]))
+        lines = ["#!/bin/bash", f'exec bash {shlex.quote(str(folder))}/scripts/"$SLURM_ARRAY_TASK_ID".sh', ""]
+        (folder / "array.sh").write_text("\n".join(lines))
+        array = f"--array=0-{len(runs) - 1}" + (f"%{parallel}" if parallel else "")
+        number = sbatch.queue([*_shape(made), array, str(folder / "array.sh")])
     except UserError:
         shutil.rmtree(folder)
         for mine in made:
@@ -209,3 +218,16 @@ def submit(folder: Path, options: Mapping[str, Any], parallel: int | None, *, ch
     for run, mine in zip(runs, made):
         job.register(mine, f"{number}_{run['index']}")
     return number
+
+
+def _shape(made: Sequence[Job]) -> list[str]:
+    """The options of sbatch for all runs, with as many cores as the one that needs most."""
+    wide = [replace(mine, cpus=max(m.cpus for m in made)) for mine in made]
+    first, *others = ({k: v for k, v in sbatch.options(m).items() if k not in ("job-name", "output")} for m in wide)
+    for other in others:
+        if differing := sorted(k for k in {*first, *other} if first.get(k) != other.get(k)):
+            raise UserError(
+                f"--grid: the runs differ in sbatch's --{differing[0]}, and all runs of an array job have the same; submit "
+                "them one by one with ddptrain submit"
+            )
+    return sbatch.arguments(wide[0])

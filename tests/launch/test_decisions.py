@@ -18,6 +18,7 @@ from ddptrain.cli import main
 from ddptrain.config import SlurmConfig, load_config, resolve
 from ddptrain.config.slurm import RESERVED, minutes
 from ddptrain.errors import UserError
+from ddptrain.system.start import Start, write_start
 from ddptrain.system.status import write_status
 from launch import batch, cluster, control, job, logs, sbatch, source, submission, sweep
 from launch.job import Job
@@ -417,6 +418,69 @@ def test_overrides_behind_a_grid_are_overrides(config: Path) -> None:
     assert [(c.optimizer.lr, c.ema.decay) for c in runs] == [(0.1, 0.9), (0.1, 0.99), (0.2, 0.9), (0.2, 0.99)]
     assert [c.name for c in runs] == [f"b-sweep-1-{i}" for i in range(4)]
     assert {(c.seed, c.train.steps) for c in runs} == {(5, 8)}
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_sweep_here_continues_in_its_folder(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", str(config), "--local", "--grid", "optimizer.lr=0.1,0.2"]) == 0
+    assert main(["sweep", "runs/small-sweep-1", "--local"]) == 0
+    assert [path.name for path in Path("runs").iterdir()] == ["small-sweep-1"]
+    assert main(["sweep", "runs/small-sweep-1", "--local", "train.steps=9"]) == 2
+    assert "key=value: has no effect on a sweep that continues" in capsys.readouterr().err
+    with pytest.raises(UserError, match="holds no sweep.json; give the folder"):
+        sweep.table(config)  # a file
+
+
+def test_runs_of_a_sweep_here_keep_their_source(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source of the config first; once the run has begun with it, the run's own checkpoints."""
+    given = []
+    monkeypatch.setattr("launch.torchrun.run", lambda path, overrides, nproc: given.append((path.name, overrides)) or 0)
+    folder = sweep.lay_out(config, ["resume=runs/other"], {"optimizer.lr": ["0.1", "0.2"]}, 1)
+    (tmp_path / "runs/small-sweep-1-1").mkdir()
+    write_start(tmp_path / "runs/small-sweep-1-1", Start(str(tmp_path / "runs/other")))
+    sweep.run_here(folder, 1)
+    sweep.run_here(sweep.lay_out(config, [], {}, 1), 1)
+    assert given == [("0.yaml", []), ("1.yaml", ["resume=auto"]), ("0.yaml", ["resume=auto"])]
+
+
+@pytest.fixture
+def queued(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What sbatch would be called with; it gives the number 77."""
+    calls: list[list[str]] = []
+    monkeypatch.setattr(sbatch, "queue", lambda arguments: calls.append(list(arguments)) or "77")
+    return calls
+
+
+def test_an_array_has_the_cores_of_its_widest_run_and_one_shape(config: Path, queued: list[list[str]]) -> None:
+    sweep.submit(sweep.lay_out(config, [], {"data.workers": ["0", "7", "1"]}, 1), {}, None)
+    assert "--cpus-per-task=8" in queued[0]
+    left = sorted(Path("runs").rglob("*"))
+    with pytest.raises(UserError, match="the runs differ in sbatch's --nodes, and all runs of an array"):
+        sweep.submit(sweep.lay_out(config, [], {"slurm.nodes": ["1", "3"]}, 1), {}, None)
+    with pytest.raises(UserError, match="none does not exist"):
+        sweep.submit(sweep.lay_out(config, [], {"data.val.0.root": ["data", "none"]}, 1), {}, None)
+    assert (len(queued), sorted(Path("runs").rglob("*"))) == (1, left)  # nothing is left of a refused sweep
+
+
+@pytest.mark.usefixtures("queued")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sweep", "--local", "--parallel", "2"], "--parallel: has no effect with --local; remove it"),
+        (["sweep", "--local", "--gpus-per-node", "0"], "--gpus-per-node: has no effect with --local"),
+        (["sweep", "--local", "--no-check"], "--no-check: has no effect with --local"),
+        (["sweep", "--local", "--after", "12"], "--after: has no effect with --local"),
+        (["sweep", "--nproc", "4"], "--nproc: has no effect without --local"),
+        (["launch", "--nproc", "1", "--rdzv", "host:29500"], "--rdzv: has no effect with --nnodes 1"),
+        (["launch", "--nproc", "1", "--rdzv-id", "a"], "--rdzv-id: has no effect with --nnodes 1"),
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    config: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([arguments[0], str(config), *arguments[1:]]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("runs").exists()
 
 
 @pytest.mark.usefixtures("untrained")
