@@ -427,7 +427,7 @@ def test_a_sweep_here_continues_in_its_folder(config: Path, capsys: pytest.Captu
     assert [path.name for path in Path("runs").iterdir()] == ["small-sweep-1"]
     assert main(["sweep", "runs/small-sweep-1", "--local", "train.steps=9"]) == 2
     assert "key=value: has no effect on a sweep that continues" in capsys.readouterr().err
-    with pytest.raises(UserError, match="holds no sweep.json; give the folder"):
+    with pytest.raises(UserError, match=r"holds no sweep\.json; give the folder"):
         sweep.table(config)  # a file
 
 
