@@ -99,7 +99,7 @@ def create(
         check_starts(config.resume, config.init_from, config.folder)
         check_datasets("train", config.data.train)
         check_datasets("val", config.data.val)
-    folder = new_folder(config.folder.absolute(), folder_name, code)
+    folder = new_folder(config.folder.absolute(), config.task, folder_name, code)
     shutil.copyfile(config_path, folder / "config.yaml")
     arguments = ["train", str(folder / "config.yaml"), *overrides]
     if config.resume is None:
@@ -126,14 +126,15 @@ def pythons(slurm: SlurmConfig) -> dict[str, str]:
     return {"python": sys.executable if slurm.container else inside, "agent_python": inside}
 
 
-def new_folder(run: Path, name: str | None = None, code: Path | None = None) -> Path:
-    """A new job folder in a run folder, with the code in it; the names sort by time."""
+def new_folder(run: Path, task: str, name: str | None = None, code: Path | None = None) -> Path:
+    """A new job folder in a run folder, with the code in it, that of the task included; the names sort by time."""
     folder = run / "jobs" / (name or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
     (folder / "logs").mkdir(parents=True)
     if code:
         (folder / "code").symlink_to(code, target_is_directory=True)
     else:
         source.copy(folder)
+    source.copy_task(folder / "code", task)
     return folder
 
 
@@ -256,7 +257,7 @@ def _evaluation(run: Path, overrides: list[str], here: dict[str, Any], name: str
     config = load(root / "config.yaml", overrides, here)
     made = Job(
         name=config.name,
-        folder=str(new_folder(root.absolute(), name)),
+        folder=str(new_folder(root.absolute(), config.task, name)),
         run=str(root.absolute()),
         module="ddptrain.cli",
         arguments=("eval", str(run.absolute()), *overrides),

@@ -370,6 +370,29 @@ def test_the_copy_without_git_holds_the_packages(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "code.json").read_text())["commit"] is None
 
 
+def test_a_package_inside_a_foreign_checkout_has_no_commit(tmp_path: Path) -> None:
+    (tmp_path / "site" / "ddptrain").mkdir(parents=True)
+    (tmp_path / "site" / "ddptrain" / "a.py").write_text("a")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "foreign"], check=True)
+    (tmp_path / "out").mkdir()
+    assert source.copy(tmp_path / "out", tmp_path / "site") == 1
+    described = json.loads((tmp_path / "out" / "code.json").read_text())
+    assert (described["commit"], described["edited"]) == (None, False)
+
+
+@pytest.mark.parametrize("file", ["count.py", "count/__init__.py", "count/tasks.py"])
+def test_a_job_has_a_copy_of_the_users_own_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("class Count: pass")
+    (tmp_path / "other.py").touch()
+    for task in ("detection", "gone:Count", "yaml:Count", "ddptrain.tasks.base:Task", "count.tasks:Count"):
+        source.copy_task(tmp_path / "code", task)
+    assert [p.relative_to("code").as_posix() for p in Path("code").rglob("*.py")] == [file]
+
+
 def test_merged_logs_and_the_rank_that_failed_first(tmp_path: Path) -> None:
     (tmp_path / "r0.a0.n.1.rank0.log").write_text("one\ntwo")
     tail, out = logs.Tail(tmp_path, "r0.*.log"), io.StringIO()
