@@ -71,7 +71,7 @@ def copy(folder: Path, root: Path | None = None) -> int:
     root = root or source_root()
     checkout = _is_checkout(root)
     files = _files(root, checkout)
-    _copy(root, files, folder / "code", "that git does not ignore", "add to .gitignore what is not code")
+    _copy(root, files, folder / "code", "MiB of files that git does not ignore", "add to .gitignore what is not code")
     commit, diff = (_git(root, *a) if checkout else None for a in (("rev-parse", "HEAD"), ("diff", "HEAD", "--binary")))
     (folder / "diff.patch").write_bytes(diff or b"")
     described = {"root": str(root), "commit": commit.decode().strip() if commit else None, "edited": bool(diff)}
@@ -98,14 +98,16 @@ def copy_task(code: Path, task: str) -> None:
     if found.is_relative_to(source_root()) or {"site-packages", "dist-packages"} & set(found.parts) or not found.exists():
         return
     if not (code / found.name).exists():
-        _copy(found.parent, _below(found.parent, found.name), code, f"of {task}", "keep data outside of the package")
+        _copy(
+            found.parent, _below(found.parent, found.name), code, f"MiB of files of {task}", "keep data outside of the package"
+        )
 
 
 def _copy(root: Path, files: list[str], target: Path, which: str, remedy: str) -> None:
     sizes = {name: (root / name).stat().st_size for name in files}
     if sum(sizes.values()) > LARGEST:
         largest = max(sizes, key=lambda n: sizes[n])
-        raise UserError(f"{root}: {sum(sizes.values()) >> 20} MiB of files {which}, {largest} the largest; {remedy}")
+        raise UserError(f"{root}: {sum(sizes.values()) >> 20} {which}, {largest} the largest; {remedy}")
     for name in files:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(root / name, target / name)
