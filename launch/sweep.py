@@ -12,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ddptrain.config import load_config, no_line
 from ddptrain.config.aliases import canonical_key
 from ddptrain.config.batch import split_batch
+from ddptrain.config.text import dump_yaml
 from ddptrain.errors import UserError
 from ddptrain.system.files import write_text
 from ddptrain.system.status import STOPPED
@@ -106,7 +105,7 @@ def lay_out(
         if same is not values:
             raise UserError(f"--grid: {_shown(same)} and {_shown(values)} are the same run; remove one of them")
         # what neither the file nor an override sets stays unset, so that options of the submission still apply
-        configs.append(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True))
+        configs.append(dump_yaml(config.model_dump(mode="json", exclude_unset=True)))
         entries.append({"index": i, "values": values, "seed": seed, "run": str(config.folder.absolute())})
     folder = Path(base.output).absolute() / name
     folder.mkdir(parents=True)

@@ -247,3 +247,16 @@ def test_an_option_out_of_its_range_is_refused(arguments: list[str], said: str, 
         main(arguments)
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a.yaml", "--schema"], "a.yaml: has no effect beside --schema"),
+        (["a.yaml", "--data", "b.yaml"], "a.yaml: has no effect beside --data"),
+        (["--schema", "--data", "b.yaml"], "--data has no effect beside --schema"),
+        (["--weights", "share"], "--weights has no effect without --data"),
+    ],
+)
+def test_config_takes_no_argument_without_effect(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said in refused(capsys, "config", *arguments)

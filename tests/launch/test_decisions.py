@@ -443,6 +443,11 @@ def test_overrides_behind_a_grid_are_overrides(config: Path) -> None:
     assert {(c.seed, c.train.steps) for c in runs} == {(5, 8)}
 
 
+def test_names_that_look_like_numbers_reach_the_runs(config: Path) -> None:
+    folder = sweep.lay_out(config, ["classes=[car, '1e3', '1_0']"], {}, 1)
+    assert load_config(folder / "0.yaml").classes == ("car", "1e3", "1_0")
+
+
 @pytest.mark.usefixtures("untrained")
 def test_a_sweep_here_continues_in_its_folder(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", str(config), "--local", "--grid", "optimizer.lr=0.1,0.2"]) == 0
