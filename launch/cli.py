@@ -130,7 +130,9 @@ def slurm_options(args: argparse.Namespace) -> dict[str, Any]:
     """The keys of the `slurm` section that the command line gives."""
     options = {k: getattr(args, k) for k in (n.replace("-", "_") for n in SLURM_OPTIONS)}
     options |= {"setup": args.setup, "debug": args.debug, "check": args.check}
-    extra = _pairs(args.slurm, "--slurm")
+    extra, env = _pairs(args.slurm, "--slurm"), _pairs(args.env, "--env")
+    if bare := [name for name, value in env.items() if value is True]:
+        raise UserError(f"--env {bare[0]}: write {bare[0]}=value")
     if args.after:
         if "dependency" in extra:
             raise UserError(
@@ -139,7 +141,7 @@ def slurm_options(args: argparse.Namespace) -> dict[str, Any]:
             )
         # otherwise a job whose condition can never come true stays in the queue forever
         extra |= {"dependency": f"afterok:{args.after}", "kill-on-invalid-dep": "yes"}
-    options |= {"extra": extra or None, "srun": _pairs(args.srun, "--srun") or None, "env": _pairs(args.env, "--env") or None}
+    options |= {"extra": extra or None, "srun": _pairs(args.srun, "--srun") or None, "env": env or None}
     return {k: v for k, v in options.items() if v is not None}
 
 

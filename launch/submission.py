@@ -198,15 +198,19 @@ def check_datasets(part: str, datasets: Sequence[DatasetConfig]) -> None:
 
 
 def check_setup(lines: Sequence[str]) -> None:
-    """Refuse shell commands that bash cannot parse, each by itself; without bash on this machine nothing is checked.
+    """Refuse shell commands that bash cannot parse, each by itself and as it stands in the script, whose next line it might
+    swallow; without bash on this machine nothing is checked.
 
     Raises:
         UserError: names the first.
     """
     bash = shutil.which("bash")
     for i, line in enumerate(lines if bash else ()):
-        done = subprocess.run([str(bash), "-n", "-c", line], capture_output=True, text=True)
-        if done.returncode:
+        tried = (
+            subprocess.run([str(bash), "-n", "-c", text], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"})
+            for text in (line, f"{{\n{line}\n}}")
+        )
+        if done := next((t for t in tried if t.returncode or t.stderr), None):
             reason = done.stderr.strip().splitlines()[0].partition("line ")[2].partition(": ")[2]
             raise UserError(f"slurm.setup.{i}: {line!r} is not a complete shell command ({reason}); give each command an entry")
 

@@ -101,8 +101,8 @@ def resolve(
     if not left_out:
         return config
     keys = ", ".join(f"{key.key}={dump_inline(key.value)} (only {key.user} uses it)" for key in left_out)
-    which = "1 key is" if len(left_out) == 1 else f"{len(left_out)} keys are"
-    tell(f"{source}: {which} left out, without effect beside the overrides: {keys}")
+    have, are = ("1 key has", "is") if len(left_out) == 1 else (f"{len(left_out)} keys have", "are")
+    tell(f"{source}: {have} no effect with these overrides and {are} left out: {keys}")
     for key in left_out:
         _take_out(data, key.key)
     return _validated(data, source)

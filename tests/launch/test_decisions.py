@@ -117,6 +117,26 @@ def test_entries_of_settings_are_merged_one_by_one(config: Path, tmp_path: Path)
     assert submission.load(config, [], {}).slurm.extra == {"comment": "file", "mail-type": "END"}
 
 
+def test_options_of_the_printed_script_are_quoted(tmp_path: Path) -> None:
+    assert "#SBATCH --comment='two words'\n" in sbatch.render(made(tmp_path, extra={"comment": "two words"}))
+
+
+def test_a_requeue_takes_a_cancel_back(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = submission.create(config)
+    job.register(mine, "17")
+    monkeypatch.setattr(cluster, "job_state", lambda number: cluster.JobState("RUNNING"))
+    monkeypatch.setattr(cluster, "call", lambda *command: "")
+    control.cancel("17")
+    assert (mine.path / batch.CANCEL).exists()
+    assert "saves, then is requeued" in control.requeue("17")
+    assert not (mine.path / batch.CANCEL).exists()
+
+
+def test_an_environment_variable_has_a_value(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", str(config), "--dry-run", "--env", "NAME"]) == 2
+    assert "--env NAME: write NAME=value" in capsys.readouterr().err
+
+
 def test_a_dependency_is_not_lost_beside_another(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for given in (["--slurm", "dependency=singleton"], ["slurm.extra.dependency=singleton"]):
         assert main(["submit", str(config), "--dry-run", "--through", "sbatch", "--after", "12", *given]) == 2
@@ -138,6 +158,9 @@ def test_job_folder_holds_all_a_start_needs(config: Path) -> None:
     assert job.all_jobs() == [mine]
     with pytest.raises(UserError, match="known: 17"):
         job.find("18")
+    submission.discard(mine)
+    with pytest.raises(UserError, match=r"job 17: its folder .* is gone"):
+        job.find("17")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +174,8 @@ def test_job_folder_holds_all_a_start_needs(config: Path) -> None:
         (["resume=gone.pt"], r"resume: .*/gone\.pt does not exist"),
         (["slurm.setup=['if true; then', 'fi']"], r"slurm\.setup\.0: 'if true; then' is not a complete shell command"),
         (["slurm.setup=['true', 'echo \"a']"], r"slurm\.setup\.1: .* give each command an entry"),
+        (["slurm.setup=['export A=1 \\']"], r"slurm\.setup\.0: .* is not a complete shell command"),
+        (["slurm.setup=['cat <<EOF']"], r"slurm\.setup\.0: .* is not a complete shell command"),
     ],
 )
 def test_refusals_leave_nothing_behind(config: Path, overrides: list[str], said: str) -> None:
