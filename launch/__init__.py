@@ -1,7 +1,7 @@
 """Starts runs: through torchrun here, through submitit or sbatch on Slurm. Only agents and ranks import torch.
 
-cli.py         the subcommands                           sweep.py       one run for each combination of values
-torchrun.py    ranks on this machine                     control.py     list, read, cancel, requeue jobs
+cli.py         the subcommands                           options.py     what their options may hold
+torchrun.py    ranks on this machine                     sweep.py       one run for each combination of values
 submission.py  check a config, lay out its job           job.py         a job's folder, the list of a user's jobs
 sbatch.py      the batch script, queued by sbatch        source.py      the copy of the code that a job runs
 submitit.py    the same, queued by submitit              cluster.py     what is asked of Slurm
@@ -9,5 +9,5 @@ batch.py       the script's first and last word: prepare a start, judge its end,
 plan.py        what an agent does in one start           preflight.py   is this machine fit to train?
 agent.py       one per machine: starts the ranks         rendezvous.py  where the agents meet
 worker.py      one per rank: runs the training           peers.py       which machines still answer
-logs.py        the logs of the ranks
+logs.py        the logs of the ranks                     control.py     list, read, cancel, requeue jobs
 """

@@ -10,6 +10,7 @@ from typing import Any
 
 from ddptrain.errors import UserError
 from ddptrain.system.printable import printable, say
+from launch.options import endpoint, natural, positive, refuse_idle
 
 SLURM_OPTIONS = {
     "nodes": (int, "machines"),
@@ -32,19 +33,11 @@ SLURM_OPTIONS = {
 }
 
 
-def positive(text: str) -> int:
-    """An integer ≥ 1 on the command line."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer ≥ 1, not {text!r}")
-    return int(text)
-
-
-def numbers(text: str) -> list[int]:
-    """Two or more different integers ≥ 1 on the command line, separated by commas."""
-    parts = [part.strip() for part in text.split(",")]
-    if len(set(parts)) < 2 or len(set(parts)) < len(parts) or not all(p.isdecimal() and int(p) for p in parts):
-        raise argparse.ArgumentTypeError(f"must be two or more different integers ≥ 1, such as 1,2,4, not {text!r}")
-    return [int(p) for p in parts]
+SLURM_ONLY = (
+    "parallel", *(name.replace("-", "_") for name in SLURM_OPTIONS), "slurm", "srun", "setup", "env", "debug", "check", "after",
+    "no_data_check",
+)  # fmt: skip
+"""Options of a sweep, as argparse names them, that only Slurm reads."""
 
 
 def add_commands(commands: Any, compare: Callable[[Path], Sequence[str]]) -> None:
@@ -57,9 +50,9 @@ def add_commands(commands: Any, compare: Callable[[Path], Sequence[str]]) -> Non
     _add_config(p)
     p.add_argument("--nproc", type=positive, required=True, metavar="N", help="ranks on this machine")
     p.add_argument("--nnodes", type=positive, default=1, metavar="M", help="number of machines; start the same command on each")
-    p.add_argument("--rdzv", metavar="HOST:PORT", help="a port of one of the machines, where all ranks meet")
-    p.add_argument("--rdzv-id", default="ddptrain", help="name of the rendezvous (default ddptrain)")
-    p.add_argument("--max-restarts", type=int, default=0, help="restarts of all ranks after one was lost (default 0)")
+    p.add_argument("--rdzv", type=endpoint, metavar="HOST:PORT", help="a port of one of the machines, where all ranks meet")
+    p.add_argument("--rdzv-id", help="name of the rendezvous (default ddptrain)")
+    p.add_argument("--max-restarts", type=natural, default=0, help="restarts of all ranks after one was lost (default 0)")
     add_level(p)
     p.set_defaults(run=launch)
 
@@ -70,13 +63,13 @@ def add_commands(commands: Any, compare: Callable[[Path], Sequence[str]]) -> Non
     p.set_defaults(run=submit)
 
     p = commands.add_parser("sweep", help="train one run for each combination of values and seeds")
-    p.add_argument("config", help="YAML config, or the folder of a sweep with --table")
+    p.add_argument("config", help="YAML config; with --table or --local also the folder of a sweep")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
-    p.add_argument("--grid", nargs="+", default=[], metavar="key=a,b", help="values of a key to be combined")
-    p.add_argument("--seeds", type=positive, default=1, metavar="N", help="seeds for each combination (default 1)")
+    p.add_argument("--grid", nargs="+", action="extend", default=[], metavar="key=a,b", help="values of a key to be combined")
+    p.add_argument("--seeds", type=positive, metavar="N", help="seeds for each combination (default 1)")
     p.add_argument("--parallel", type=positive, metavar="P", help="runs at a time on Slurm (default: all)")
-    p.add_argument("--local", action="store_true", help="train the runs here, one after the other")
-    p.add_argument("--nproc", type=positive, default=1, metavar="N", help="ranks of each local run (default 1)")
+    p.add_argument("--local", action="store_true", help="train, or continue, the runs here, one after the other")
+    p.add_argument("--nproc", type=positive, metavar="N", help="ranks of each local run (default 1)")
     p.add_argument("--table", action="store_true", help="only print the table of results")
     _add_slurm(p)
     p.set_defaults(run=sweep, compare=compare)
@@ -128,7 +121,8 @@ def _add_slurm(p: argparse.ArgumentParser) -> None:
     group.add_argument("--debug", action="store_true", default=None, help="make NCCL and torch log what they do")
     group.add_argument("--no-check", dest="check", action="store_false", default=None, help="skip the pre-flight")
     group.add_argument("--after", metavar="JOB", help="start once this job has finished its training")
-    group.add_argument("--no-data-check", action="store_true", help="do not look for the data folders on this machine")
+    text = "do not look for the data folders on this machine"
+    group.add_argument("--no-data-check", action="store_true", default=None, help=text)
     group.add_argument("--dry-run", action="store_true", help="print the script and let Slurm test it; queue nothing")
 
 
@@ -136,11 +130,18 @@ def slurm_options(args: argparse.Namespace) -> dict[str, Any]:
     """The keys of the `slurm` section that the command line gives."""
     options = {k: getattr(args, k) for k in (n.replace("-", "_") for n in SLURM_OPTIONS)}
     options |= {"setup": args.setup, "debug": args.debug, "check": args.check}
-    extra = _pairs(args.slurm, "--slurm")
+    extra, env = _pairs(args.slurm, "--slurm"), _pairs(args.env, "--env")
+    if bare := [name for name, value in env.items() if value is True]:
+        raise UserError(f"--env {bare[0]}: write {bare[0]}=value")
     if args.after:
+        if "dependency" in extra:
+            raise UserError(
+                f"--after {args.after}: --slurm dependency={extra['dependency']} is given, too; give one dependency, as in "
+                f"--slurm dependency={extra['dependency']},afterok:{args.after}"
+            )
         # otherwise a job whose condition can never come true stays in the queue forever
         extra |= {"dependency": f"afterok:{args.after}", "kill-on-invalid-dep": "yes"}
-    options |= {"extra": extra or None, "srun": _pairs(args.srun, "--srun") or None, "env": _pairs(args.env, "--env") or None}
+    options |= {"extra": extra or None, "srun": _pairs(args.srun, "--srun") or None, "env": env or None}
     return {k: v for k, v in options.items() if v is not None}
 
 
@@ -158,7 +159,10 @@ def launch(args: argparse.Namespace) -> int:
     """Train through torchrun's agent."""
     from launch.torchrun import run
 
-    given = {"nnodes": args.nnodes, "rdzv": args.rdzv, "rdzv_id": args.rdzv_id, "max_restarts": args.max_restarts}
+    if args.nnodes == 1:
+        refuse_idle(args, ("rdzv", "rdzv_id"), "with --nnodes 1")
+    given = {"nnodes": args.nnodes, "rdzv": args.rdzv, "max_restarts": args.max_restarts}
+    given |= {"rdzv_id": args.rdzv_id} if args.rdzv_id else {}
     return run(args.config, [*args.overrides, *args.level], args.nproc, **given)
 
 
@@ -216,10 +220,18 @@ def sweep(args: argparse.Namespace) -> int:
         _print_results(Path(args.config), args.compare)
         return 0
     if args.dry_run:
-        raise UserError("--dry-run: is for ddptrain submit, which can try the configs of a sweep one by one")
-    folder = sweeps.lay_out(Path(args.config), args.overrides, sweeps.parse_grid(args.grid), args.seeds)
+        raise UserError("--dry-run: sweep does not support it; try one config with ddptrain submit --dry-run")
+    refuse_idle(args, *((SLURM_ONLY, "with --local") if args.local else (("nproc",), "without --local")))
+    folder = Path(args.config)
+    if args.local and folder.is_dir():
+        refuse_idle(args, ("overrides", "grid", "seeds"), "on a sweep that continues")
+    else:
+        alone = sweeps.overrides_in(args.grid)
+        grid = sweeps.parse_grid([item for item in args.grid if item not in alone])
+        ranks = (args.nproc or 1) if args.local else None
+        folder = sweeps.lay_out(folder, [*args.overrides, *alone], grid, args.seeds or 1, ranks)
     if args.local:
-        code = sweeps.run_here(folder, args.nproc)
+        code = sweeps.run_here(folder, args.nproc or 1)
         _print_results(folder, args.compare)
         return code
     options = slurm_options(args)

@@ -160,12 +160,12 @@ def requeue(number: str) -> str:
     mine = job.find(number)
     slurm_id = mine.id or number
     state = cluster.job_state(slurm_id)
+    (mine.path / batch.CANCEL).unlink(missing_ok=True)
     if state and state.state == "RUNNING":
         _stop(mine, slurm_id)
         return f"job {slurm_id} saves, then is requeued"
     if state and state.state == "PENDING":
         return f"job {slurm_id} is already queued"
-    (mine.path / batch.CANCEL).unlink(missing_ok=True)
     try:
         cluster.call("scontrol", "requeue", slurm_id)
     except UserError as e:

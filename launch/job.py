@@ -105,6 +105,8 @@ def find(number: str) -> Job:
     path = registry() / number
     if os.sep not in number and path.is_file() and (Path(path.read_text()) / "job.json").is_file():
         return read(Path(path.read_text()))
+    if os.sep not in number and path.is_file():
+        raise UserError(f"job {number}: its folder {path.read_text()} is gone; use Slurm's own commands, such as scancel")
     known = ", ".join(sorted((p.name for p in registry().glob("[0-9]*")), key=_number)[-8:]) or "none"
     raise UserError(f"job {number}: was not submitted by ddptrain from here; known: {known} (see ddptrain jobs)")
 

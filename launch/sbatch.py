@@ -120,4 +120,5 @@ def queue(arguments: Sequence[str]) -> str:
 def render(mine: Job) -> str:
     """The batch script with its options, as sbatch would accept it."""
     first, rest = text(mine).split("\n", 1)
-    return "\n".join([first, *(f"#SBATCH {a}" for a in arguments(mine)), rest])
+    quoted = (f"{key}{eq}{shlex.quote(value) if eq else ''}" for key, eq, value in (a.partition("=") for a in arguments(mine)))
+    return "\n".join([first, *(f"#SBATCH {a}" for a in quoted), rest])

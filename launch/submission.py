@@ -36,11 +36,30 @@ def user_defaults(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     return values
 
 
+MAPPINGS = ("extra", "srun", "env")
+"""Keys of the `slurm` section whose entries are each a setting of its own."""
+
+
 def load(config: str | Path, overrides: Sequence[str], options: Mapping[str, Any]) -> RunConfig:
-    """The config with its `slurm` section completed: options first, then overrides, the file, and the user's defaults."""
-    given = load_config(config, overrides, tell=no_line).slurm.model_fields_set
-    defaults = {k: v for k, v in user_defaults().items() if k not in given}
-    return load_config(config, [*_as_overrides(defaults), *overrides, *_as_overrides(options)])
+    """The config with its `slurm` section completed: options first, then overrides, the file, and the user's defaults.
+
+    Raises:
+        UserError: a mistake in one of them, or a dependency that another would replace.
+    """
+    own = load_config(config, overrides, tell=no_line).slurm
+    defaults = user_defaults()
+    values = {k: v for k, v in defaults.items() if k not in own.model_fields_set} | dict(options)
+    for key in MAPPINGS:
+        parts = [defaults.get(key, {}), getattr(own, key), options.get(key, {})]
+        if all(isinstance(part, dict) for part in parts) and (parts[0] or parts[2]):
+            values[key] = parts[0] | parts[1] | parts[2]
+            before, now = (parts[0] | parts[1]).get("dependency"), parts[2].get("dependency")
+            if key == "extra" and before and now and before != now:
+                raise UserError(
+                    f"slurm.extra.dependency: the settings have {before}, the options {now}, which would replace it; give one "
+                    "dependency, its conditions joined by commas"
+                )
+    return load_config(config, [*overrides, *_as_overrides(values)])
 
 
 def _as_overrides(values: Mapping[str, Any]) -> list[str]:
@@ -80,7 +99,7 @@ def create(
         check_starts(config.resume, config.init_from, config.folder)
         check_datasets("train", config.data.train)
         check_datasets("val", config.data.val)
-    folder = new_folder(config.folder.absolute(), folder_name, code)
+    folder = new_folder(config.folder.absolute(), config.task, folder_name, code)
     shutil.copyfile(config_path, folder / "config.yaml")
     arguments = ["train", str(folder / "config.yaml"), *overrides]
     if config.resume is None:
@@ -107,14 +126,15 @@ def pythons(slurm: SlurmConfig) -> dict[str, str]:
     return {"python": sys.executable if slurm.container else inside, "agent_python": inside}
 
 
-def new_folder(run: Path, name: str | None = None, code: Path | None = None) -> Path:
-    """A new job folder in a run folder, with the code in it; the names sort by time."""
+def new_folder(run: Path, task: str, name: str | None = None, code: Path | None = None) -> Path:
+    """A new job folder in a run folder, with the code in it, that of the task included; the names sort by time."""
     folder = run / "jobs" / (name or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
     (folder / "logs").mkdir(parents=True)
     if code:
         (folder / "code").symlink_to(code, target_is_directory=True)
     else:
         source.copy(folder)
+    source.copy_task(folder / "code", task)
     return folder
 
 
@@ -178,15 +198,19 @@ def check_datasets(part: str, datasets: Sequence[DatasetConfig]) -> None:
 
 
 def check_setup(lines: Sequence[str]) -> None:
-    """Refuse shell commands that bash cannot parse, each by itself; without bash on this machine nothing is checked.
+    """Refuse shell commands that bash cannot parse, each by itself and as it stands in the script, whose next line it might
+    swallow; without bash on this machine nothing is checked.
 
     Raises:
         UserError: names the first.
     """
     bash = shutil.which("bash")
     for i, line in enumerate(lines if bash else ()):
-        done = subprocess.run([str(bash), "-n", "-c", line], capture_output=True, text=True)
-        if done.returncode:
+        tried = (
+            subprocess.run([str(bash), "-n", "-c", text], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"})
+            for text in (line, f"{{\n{line}\n}}")
+        )
+        if done := next((t for t in tried if t.returncode or t.stderr), None):
             reason = done.stderr.strip().splitlines()[0].partition("line ")[2].partition(": ")[2]
             raise UserError(f"slurm.setup.{i}: {line!r} is not a complete shell command ({reason}); give each command an entry")
 
@@ -237,7 +261,7 @@ def _evaluation(run: Path, overrides: list[str], here: dict[str, Any], name: str
     config = load(root / "config.yaml", overrides, here)
     made = Job(
         name=config.name,
-        folder=str(new_folder(root.absolute(), name)),
+        folder=str(new_folder(root.absolute(), config.task, name)),
         run=str(root.absolute()),
         module="ddptrain.cli",
         arguments=("eval", str(run.absolute()), *overrides),

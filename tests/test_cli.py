@@ -228,3 +228,35 @@ def test_a_place_that_cannot_be_written_is_one_line(
     assert out == ""
     assert len(err.strip().splitlines()) == 1, err
     assert str(tmp_path / "file") in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["launch", "x.yaml", "--nproc", "1", "--max-restarts", "-1"], "must be an integer ≥ 0, not '-1'"),
+        (["launch", "x.yaml", "--nproc", "1", "--nnodes", "2", "--rdzv", "localhost:abc"], "HOST:PORT with a port from 1 to"),
+        (["launch", "x.yaml", "--nproc", "1", "--nnodes", "2", "--rdzv", "localhost:70000"], "HOST:PORT with a port from 1 to"),
+        (["compare", "a", "b", "--seed", "-1"], "must be an integer ≥ 0, not '-1'"),
+        (["check", "x.yaml", "--images", "-5"], "must be an integer ≥ 0, not '-5'"),
+        (["predict", "run", "a.jpg", "--score", "nan"], "must be a number from 0 to 1, not 'nan'"),
+        (["predict", "run", "a.jpg", "--score", "2"], "must be a number from 0 to 1, not '2'"),
+    ],
+)
+def test_an_option_out_of_its_range_is_refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a.yaml", "--schema"], "a.yaml: has no effect beside --schema"),
+        (["a.yaml", "--data", "b.yaml"], "a.yaml: has no effect beside --data"),
+        (["--schema", "--data", "b.yaml"], "--data has no effect beside --schema"),
+        (["--weights", "share"], "--weights has no effect without --data"),
+    ],
+)
+def test_config_takes_no_argument_without_effect(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said in refused(capsys, "config", *arguments)

@@ -8,7 +8,8 @@ from typing import Any
 
 from ddptrain.commands.eval_arguments import add_eval
 from ddptrain.version import __version__
-from launch.cli import add_commands, add_level, numbers, positive
+from launch.cli import add_commands, add_level
+from launch.options import fraction, natural, numbers, positive
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,7 +71,7 @@ def _add_runs(commands: Any) -> None:
     _add_run(p)
     p.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them and their subfolders")
     p.add_argument("--out", type=Path, help="folder for pictures and predictions.json (default: RUN/predictions)")
-    p.add_argument("--score", type=float, default=0.25, help="draw detections with at least this score (default 0.25)")
+    p.add_argument("--score", type=fraction, default=0.25, help="draw detections with at least this score (default 0.25)")
     p.add_argument("--depth", type=Path, metavar="FOLDER", help="depth maps of the images, for a model that takes depth")
     p.add_argument("--tiles", type=positive, metavar="SIZE", help="predict in windows of SIZE x SIZE pixels (see eval.tiles)")
     p.add_argument("--limit", type=positive, metavar="N", help="use only N of the images, evenly spread")
@@ -108,7 +109,7 @@ def _add_comparisons(commands: Any) -> None:
     )
     p.add_argument("--against", nargs="+", type=Path, default=[], metavar="RUN", help="the other side: one or more runs")
     p.add_argument("--metric", help="such as AP, AP50, class/car/AP, accuracy, mIoU (default: the task's first)")
-    p.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
+    p.add_argument("--seed", type=natural, default=0, help="of the draws (default 0)")
     p.add_argument("--json", action="store_true", help="print the comparison as JSON")
     p.set_defaults(run="compare")
 
@@ -154,7 +155,7 @@ def _add_data(commands: Any) -> None:
     p = commands.add_parser("check", help="look for mistakes in a config and its datasets before training")
     _add_config(p)
     p.add_argument("--out", type=Path, default=Path("check.html"), help="page to write (default check.html)")
-    p.add_argument("--images", type=int, default=4000, metavar="N", help="open N images to find duplicates (0: all)")
+    p.add_argument("--images", type=natural, default=4000, metavar="N", help="open N images to find duplicates (0: all)")
     p.add_argument("--json", action="store_true", help="print everything as JSON")
     p.set_defaults(run="check")
 

@@ -73,7 +73,8 @@ def read_arguments(args: argparse.Namespace) -> tuple[list[str], list[str], Outp
         if args.truth is None:
             raise UserError("eval: --predictions needs --truth CONFIG, whose data.val lists the datasets with the truth")
     else:
-        _refuse(args.truth is not None or args.names is not None, "a run", "--truth and --names, which --predictions takes")
+        if args.truth is not None or args.names is not None:
+            raise UserError("eval: --truth and --names go with --predictions, not with a run")
         if len(runs) != 1:
             raise UserError(f"eval: {len(runs) or 'no'} runs; give one run or checkpoint, or --predictions FILE --truth CONFIG")
     return runs, overrides, Output(to_json, args.save, args.save_predictions, args.split_by)

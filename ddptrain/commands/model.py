@@ -41,7 +41,9 @@ def describe_model(source: str, overrides: Sequence[str], as_json: bool) -> int:
     """Print the stages of the network, their sum, and for the package's own detector what its levels see and can predict."""
     config = load_config(source, overrides)
     if not config.classes:
-        raise UserError("classes: auto: how many there are is read from the datasets; list the classes, or use ddptrain check")
+        raise UserError(
+            "classes: auto: their number is only known once the datasets are read; list the classes, or use ddptrain check"
+        )
     task = new_task(config)
     torch.manual_seed(config.seed)
     model = task.build_model().eval()

@@ -89,7 +89,7 @@ def resolve(
     for override in overrides:
         _apply(data, override)
         _spelled_out(data, f"override {override!r}")
-    data = _spelled_out(_expand(data, environ, source, ""), source)
+    data = _spelled_out(_expand(data, environ, source, "", stored), source)
     config = _validated(data, source)
     given = [concerned_key(override.partition("=")[0]) for override in overrides]
     refused, left_out = split_unused(unused(config), given)
@@ -101,8 +101,8 @@ def resolve(
     if not left_out:
         return config
     keys = ", ".join(f"{key.key}={dump_inline(key.value)} (only {key.user} uses it)" for key in left_out)
-    which = "1 key is" if len(left_out) == 1 else f"{len(left_out)} keys are"
-    tell(f"{source}: {which} left out, without effect beside the overrides: {keys}")
+    have, are = ("1 key has", "is") if len(left_out) == 1 else (f"{len(left_out)} keys have", "are")
+    tell(f"{source}: {have} no effect with these overrides and {are} left out: {keys}")
     for key in left_out:
         _take_out(data, key.key)
     return _validated(data, source)
@@ -171,13 +171,15 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+_SHELL = ("slurm.setup", "slurm.container", "slurm.check_command", "slurm.env")
+"""Texts that are read again on the machines of a job, where `~`, `$` and `${` may have a meaning of their own."""
 
 
-def _expand(value: Any, environ: Mapping[str, str], source: str, path: str) -> Any:
+def _expand(value: Any, environ: Mapping[str, str], source: str, path: str, stored: bool) -> Any:
     if isinstance(value, dict):
-        return {k: _expand(v, environ, source, f"{path}.{k}".lstrip(".")) for k, v in value.items()}
+        return {k: _expand(v, environ, source, f"{path}.{k}".lstrip("."), stored) for k, v in value.items()}
     if isinstance(value, list):
-        return [_expand(v, environ, source, f"{path}.{i}") for i, v in enumerate(value)]
+        return [_expand(v, environ, source, f"{path}.{i}", stored) for i, v in enumerate(value)]
     if not isinstance(value, str):
         return value
     if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
@@ -190,4 +192,11 @@ def _expand(value: Any, environ: Mapping[str, str], source: str, path: str) -> A
             raise UserError(f"{source}: {path}: {value!r} needs the variable {name}; set it or write ${{{name}:-default}}")
         return found
 
+    if not stored and not path.startswith(_SHELL):
+        if "${" in _VARIABLE.sub(lambda match: match[2] or "", value) or re.match(r"\$\w+(/|$)", value):
+            raise UserError(
+                f"{source}: {path}: {value!r}: a variable is written ${{VAR}} or ${{VAR:-default}}, without one in a default"
+            )
+        if value.startswith("~/") and "HOME" in environ:
+            value = environ["HOME"] + value[1:]
     return _VARIABLE.sub(look_up, value)

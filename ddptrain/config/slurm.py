@@ -39,7 +39,10 @@ def minutes(time: str) -> float:
     """
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
     if not match:
-        raise ValueError('allowed: minutes, "hours:minutes:seconds", "days-hours:minutes:seconds" and Slurm\'s others')
+        raise ValueError(
+            'allowed: minutes, "hours:minutes:seconds", "days-hours:minutes:seconds", or another of Slurm\'s notations '
+            "(not UNLIMITED)"
+        )
     days, a, b, c = (None if g is None else int(g) for g in match.groups())
     assert a is not None
     if days is not None:
@@ -57,7 +60,7 @@ def no_room(limit_s: float, signal_s: int) -> str:
     remedy = f"a longer slurm.time, or slurm.signal_s of at most {most}" if most else f"a slurm.time of more than {LEAST_S} s"
     return (
         f"a time limit of {limit_s:.0f} s leaves no time to train, since the run is asked to stop {signal_s} s before it "
-        f"(slurm.signal_s), and Slurm may say so {LEAST_S} s early; set {remedy}"
+        f"(slurm.signal_s), and Slurm may send that signal up to {LEAST_S} s early; set {remedy}"
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -83,6 +83,15 @@ def discover(device: str = "auto", environ: Mapping[str, str] = os.environ) -> W
     tasks_here = environ.get("SLURM_STEP_TASKS_PER_NODE" if launcher == "srun" else "LOCAL_WORLD_SIZE", "").strip()
     picked, lacking = _pick_device(device, local_rank, local_size if tasks_here else local_rank + 1)
     return World(rank, size, local_rank, local_size, picked, launcher, _note(environ) if launcher == "single" else "", lacking)
+
+
+def discover_later(device: str, environ: Mapping[str, str] = os.environ) -> World:
+    """The same for the weights of a run on `device`, which need not be on this machine: without a GPU "cuda" is the CPU, and
+    `lacking` says so."""
+    world = discover("auto" if device == "cuda" else device, environ)
+    if device == "cuda" and world.device.type == "cpu":
+        return replace(world, lacking=world.lacking or "the run has train.device=cuda, and no GPU is here: the CPU is used")
+    return world
 
 
 def _integer(environ: Mapping[str, str], key: str, default: int | None = None, low: int = 0) -> int | None:
@@ -207,7 +216,7 @@ def _pick_device(device: str, local_rank: int, needed: int) -> tuple[torch.devic
         )
     if device == "cuda":
         raise UserError(
-            f"train.device: cuda, and no GPU is available here: {_lacking() or 'none is seen'}; set train.device=cpu"
+            f"train.device: cuda, and no GPU is available here: {_lacking() or 'torch sees none'}; set train.device=cpu"
         )
     return torch.device("cpu"), _lacking()
 

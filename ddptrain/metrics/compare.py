@@ -112,6 +112,8 @@ def in_words(c: Comparison, metric: str, first: str, second: str) -> list[str]:
 
 def _enough(c: Comparison) -> str:
     """How much more data, or how many more seeds, would tell."""
+    if c.difference == 0:
+        return "the two results are equal"
     images, seeds = c.images_needed(), c.seeds_needed()
     ways = [f"{images:,} images like these {c.images:,}"] if images is not None and images < 1000 * c.images else []
     ways += [f"{seeds} seeds on each side"] if seeds is not None and seeds < 1000 else []

@@ -76,11 +76,16 @@ def read_status(folder: Path) -> Status | None:
     """
     path = folder / "status.json"
     try:
-        status = Status(**json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if unknown := [key for key in content if key not in Status.__dataclass_fields__]:
+            raise ValueError(f"unknown key {unknown[0]!r}")
+        status = Status(**content)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as e:
-        raise UserError(f"{path}: is not the status of a run ({e}); delete it, the run writes a new one") from None
+        raise UserError(
+            f"{path}: is not the status of a ddptrain run ({e}); delete it, and the run will write a new one"
+        ) from None
     if status.state not in get_args(State):
         raise UserError(f"{path}: unknown state {status.state!r}; the states are {', '.join(get_args(State))}")
     return status

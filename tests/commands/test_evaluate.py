@@ -100,7 +100,7 @@ def test_what_does_not_go_together(run: Path, capfd: pytest.CaptureFixture[str])
         ([str(run), str(run)], "eval: 2 runs; give one run"),
         (["--predictions", "p.json"], "eval: --predictions needs --truth CONFIG"),
         ([str(run), "--predictions", "p.json", "--truth", "t.yaml"], "eval: --predictions cannot be combined with RUN"),
-        ([str(run), "--truth", "t.yaml"], "eval: a run cannot be combined with --truth and --names"),
+        ([str(run), "--truth", "t.yaml"], "eval: --truth and --names go with --predictions, not with a run"),
         (["--predictions", "p", "--truth", "t", "--data", "d"], "--predictions cannot be combined with --data and --weights"),
         ([str(run), "--protocol", "cocoa"], 'eval.protocols.1: "cocoa": allowed: coco, visdrone, voc or uavdt'),
     ):

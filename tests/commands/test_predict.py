@@ -10,6 +10,7 @@ import pytest
 from small_runs import RUNS, write_config
 from support import Ranks, save_checkpoint
 
+from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.cli import main
 from ddptrain.commands.image_files import distinct, find_images
 from ddptrain.config import RunConfig, load_config
@@ -58,6 +59,17 @@ def test_what_lies_in_a_folder(tmp_path: Path, run: Path, capfd: pytest.CaptureF
     assert "failed: 3 of 8 images were skipped, each is named above" in output.err
     assert "3 hidden files or folders (skipped), 2 folders reached twice (visited once), 1 .heic file (not read)" in output.out
     assert "5 images with" in output.out
+
+
+def test_weights_of_a_gpu_predict_without_one(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    known = load_checkpoint(run, best=True)
+    config = known.config.model_copy(update={"train": known.config.train.model_copy(update={"device": "cuda"})})
+    image = picture(tmp_path / "a.png")
+    assert main(["predict", str(untrained(config, tmp_path / "run")), str(image)]) == 0
+    assert "train.device=cuda, and no GPU is here: the CPU is used" in capfd.readouterr().err
 
 
 def test_when_nothing_can_be_used(tmp_path: Path, run: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -320,6 +320,18 @@ def test_variables_of_the_environment(tmp_path: Path) -> None:
         load_config(path, environ={})
 
 
+@pytest.mark.parametrize("text", ["${A:-${HOME}/runs}", "${oc.env:HOME}", "${HOME-x}", "a/${", "$HOME/runs", "$HOME"])
+def test_a_variable_that_is_not_understood_is_refused(tmp_path: Path, text: str) -> None:
+    assert f"output: {text!r}: a variable is written ${{VAR}} or" in error(tmp_path, BASE, f"output={text}")
+    assert resolve(parse_yaml(BASE, "") | {"output": text}, stored=True, environ={"HOME": "h"}).output  # that of an old run
+
+
+def test_what_a_shell_reads_again_stays_as_it_is(tmp_path: Path) -> None:
+    lines = ["export A=$HOME ~/x", "echo ${A%.txt}"]
+    config = load_config(write(tmp_path, BASE), [f"slurm.setup={lines}", "output=~/runs"], environ={"HOME": "/h"})
+    assert (list(config.slurm.setup), config.output) == (lines, "/h/runs")
+
+
 def test_resolve_names_its_source() -> None:
     with pytest.raises(UserError, match=r"^there: classes: missing"):
         resolve({}, source="there")

@@ -106,8 +106,9 @@ def test_what_the_command_line_switches_off_is_left_out_and_reported(
             resolve(data, overrides, tell=lines.append)
         return
     found = resolve(data, overrides, tell=lines.append)
-    which = "1 key is" if len(left_out) == 1 else f"{len(left_out)} keys are"
-    assert [line.partition(" left out")[0] for line in lines] == [f"config: {which}"]
+    have, are = ("1 key has", "is") if len(left_out) == 1 else (f"{len(left_out)} keys have", "are")
+    which = f"config: {have} no effect with these overrides and {are}"
+    assert [line.partition(" left out")[0] for line in lines] == [which]
     assert all(f"{key}=" in lines[0] for key in left_out)
     # what the run folder gets is a config like any other
     assert resolve(parse_yaml(to_yaml(found), "config.yaml"), tell=lines.append) == found

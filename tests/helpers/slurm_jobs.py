@@ -56,8 +56,9 @@ class Jobs:
         folder = self.folder / name
         options = ["train", str(folder), *(f"{k}={v}" for k, v in (run or {}).items()), "resume=auto"]
         given = {"nodes": nodes, "gpus_per_node": 0, "ranks_per_node": ranks, "time": "20:00", "check": False} | slurm
+        place = submission.new_folder(folder, "detection", code=self.code)
         mine = Job(
-            name=Path(name).name, folder=str(submission.new_folder(folder, code=self.code)), run=str(folder), module="gloo_run",
+            name=Path(name).name, folder=str(place), run=str(folder), module="gloo_run",
             arguments=tuple(options), cwd=str(self.folder), slurm=SlurmConfig.model_validate(given).model_dump(mode="json"),
             cpus=2, python=sys.executable, agent_python=sys.executable,
         )  # fmt: skip

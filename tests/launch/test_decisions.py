@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from ddptrain.config import SlurmConfig, resolve
+from ddptrain.cli import main
+from ddptrain.config import SlurmConfig, load_config, resolve
 from ddptrain.config.slurm import RESERVED, minutes
 from ddptrain.errors import UserError
+from ddptrain.system.start import Start, write_start
 from ddptrain.system.status import write_status
 from launch import batch, cluster, control, job, logs, sbatch, source, submission, sweep
 from launch.job import Job
@@ -105,6 +107,44 @@ def test_options_come_before_config_before_user_file(config: Path, tmp_path: Pat
         submission.load(config, [], {})
 
 
+def test_entries_of_settings_are_merged_one_by_one(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "home" / "ddptrain").mkdir(parents=True)
+    (tmp_path / "home" / "ddptrain" / "slurm.yaml").write_text("extra: {comment: users, mail-type: END}\nenv: {A: users}\n")
+    config.write_text(yaml.safe_dump(SMALL | {"slurm": SMALL["slurm"] | {"extra": {"comment": "file"}, "env": {"B.C": "1"}}}))
+    slurm = submission.load(config, [], {"extra": {"exclusive": True}, "env": {"B": "2"}, "srun": {"mpi": "none"}}).slurm
+    assert slurm.extra == {"comment": "file", "mail-type": "END", "exclusive": True}
+    assert slurm.env == {"A": "users", "B.C": "1", "B": "2"}
+    assert submission.load(config, [], {}).slurm.extra == {"comment": "file", "mail-type": "END"}
+
+
+def test_options_of_the_printed_script_are_quoted(tmp_path: Path) -> None:
+    assert "#SBATCH --comment='two words'\n" in sbatch.render(made(tmp_path, extra={"comment": "two words"}))
+
+
+def test_a_requeue_takes_a_cancel_back(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = submission.create(config)
+    job.register(mine, "17")
+    monkeypatch.setattr(cluster, "job_state", lambda number: cluster.JobState("RUNNING"))
+    monkeypatch.setattr(cluster, "call", lambda *command: "")
+    control.cancel("17")
+    assert (mine.path / batch.CANCEL).exists()
+    assert "saves, then is requeued" in control.requeue("17")
+    assert not (mine.path / batch.CANCEL).exists()
+
+
+def test_an_environment_variable_has_a_value(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", str(config), "--dry-run", "--env", "NAME"]) == 2
+    assert "--env NAME: write NAME=value" in capsys.readouterr().err
+
+
+def test_a_dependency_is_not_lost_beside_another(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for given in (["--slurm", "dependency=singleton"], ["slurm.extra.dependency=singleton"]):
+        assert main(["submit", str(config), "--dry-run", "--through", "sbatch", "--after", "12", *given]) == 2
+        assert "give one dependency" in capsys.readouterr().err
+    options = {"extra": {"dependency": "afterok:12"}}
+    assert submission.load(config, ["slurm.extra.dependency=false"], options).slurm.extra == options["extra"]
+
+
 def test_job_folder_holds_all_a_start_needs(config: Path) -> None:
     mine = submission.create(config, ["train.steps=8"], {"nodes": 3})
     config.write_text("broken: after submission")
@@ -118,6 +158,9 @@ def test_job_folder_holds_all_a_start_needs(config: Path) -> None:
     assert job.all_jobs() == [mine]
     with pytest.raises(UserError, match="known: 17"):
         job.find("18")
+    submission.discard(mine)
+    with pytest.raises(UserError, match=r"job 17: its folder .* is gone"):
+        job.find("17")
 
 
 @pytest.mark.parametrize(
@@ -131,6 +174,8 @@ def test_job_folder_holds_all_a_start_needs(config: Path) -> None:
         (["resume=gone.pt"], r"resume: .*/gone\.pt does not exist"),
         (["slurm.setup=['if true; then', 'fi']"], r"slurm\.setup\.0: 'if true; then' is not a complete shell command"),
         (["slurm.setup=['true', 'echo \"a']"], r"slurm\.setup\.1: .* give each command an entry"),
+        (["slurm.setup=['export A=1 \\']"], r"slurm\.setup\.0: .* is not a complete shell command"),
+        (["slurm.setup=['cat <<EOF']"], r"slurm\.setup\.0: .* is not a complete shell command"),
     ],
 )
 def test_refusals_leave_nothing_behind(config: Path, overrides: list[str], said: str) -> None:
@@ -350,6 +395,29 @@ def test_the_copy_without_git_holds_the_packages(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "code.json").read_text())["commit"] is None
 
 
+def test_a_package_inside_a_foreign_checkout_has_no_commit(tmp_path: Path) -> None:
+    (tmp_path / "site" / "ddptrain").mkdir(parents=True)
+    (tmp_path / "site" / "ddptrain" / "a.py").write_text("a")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "foreign"], check=True)
+    (tmp_path / "out").mkdir()
+    assert source.copy(tmp_path / "out", tmp_path / "site") == 1
+    described = json.loads((tmp_path / "out" / "code.json").read_text())
+    assert (described["commit"], described["edited"]) == (None, False)
+
+
+@pytest.mark.parametrize("file", ["count.py", "count/__init__.py", "count/tasks.py"])
+def test_a_job_has_a_copy_of_the_users_own_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("class Count: pass")
+    (tmp_path / "other.py").touch()
+    for task in ("detection", "gone:Count", "yaml:Count", "ddptrain.tasks.base:Task", "count.tasks:Count"):
+        source.copy_task(tmp_path / "code", task)
+    assert [p.relative_to("code").as_posix() for p in Path("code").rglob("*.py")] == [file]
+
+
 def test_merged_logs_and_the_rank_that_failed_first(tmp_path: Path) -> None:
     (tmp_path / "r0.a0.n.1.rank0.log").write_text("one\ntwo")
     tail, out = logs.Tail(tmp_path, "r0.*.log"), io.StringIO()
@@ -381,6 +449,115 @@ def test_grid_of_a_sweep(config: Path) -> None:
         (Path(run["run"]) / "summary.json").write_text(json.dumps({"AP": ap}))
     assert sweep.table(folder).splitlines()[2:] == ["| 0.1 | 2/2 | 0.2000 ± 0.1414 |", "| 0.2 | 1/2 | 0.5000 |"]
     assert sweep.lay_out(config, [], {}, 1).name == "small-sweep-2"
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep here that trains nothing, and compares nothing."""
+    monkeypatch.setattr(sweep, "run_here", lambda folder, nproc: 0)
+    monkeypatch.setattr("launch.cli._print_results", lambda folder, compare: None)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_overrides_behind_a_grid_are_overrides(config: Path) -> None:
+    grids = ["--grid", "optimizer.lr=0.1,0.2", "seed=5", "name=b", "--grid", "ema.decay=0.9,0.99"]
+    assert main(["sweep", str(config), "train.steps=8", "--local", *grids]) == 0
+    runs = [load_config(f"runs/b-sweep-1/{i}.yaml") for i in range(4)]
+    assert [(c.optimizer.lr, c.ema.decay) for c in runs] == [(0.1, 0.9), (0.1, 0.99), (0.2, 0.9), (0.2, 0.99)]
+    assert [c.name for c in runs] == [f"b-sweep-1-{i}" for i in range(4)]
+    assert {(c.seed, c.train.steps) for c in runs} == {(5, 8)}
+
+
+def test_names_that_look_like_numbers_reach_the_runs(config: Path) -> None:
+    folder = sweep.lay_out(config, ["classes=[car, '1e3', '1_0']"], {}, 1)
+    assert load_config(folder / "0.yaml").classes == ("car", "1e3", "1_0")
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_sweep_here_continues_in_its_folder(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", str(config), "--local", "--grid", "optimizer.lr=0.1,0.2"]) == 0
+    assert main(["sweep", "runs/small-sweep-1", "--local"]) == 0
+    assert [path.name for path in Path("runs").iterdir()] == ["small-sweep-1"]
+    assert main(["sweep", "runs/small-sweep-1", "--local", "train.steps=9"]) == 2
+    assert "key=value: has no effect on a sweep that continues" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"holds no sweep\.json; give the folder"):
+        sweep.table(config)  # a file
+
+
+def test_runs_of_a_sweep_here_keep_their_source(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source of the config first; once the run has begun with it, the run's own checkpoints."""
+    given = []
+    monkeypatch.setattr("launch.torchrun.run", lambda path, overrides, nproc: given.append((path.name, overrides)) or 0)
+    folder = sweep.lay_out(config, ["resume=runs/other"], {"optimizer.lr": ["0.1", "0.2"]}, 1)
+    (tmp_path / "runs/small-sweep-1-1").mkdir()
+    write_start(tmp_path / "runs/small-sweep-1-1", Start(str(tmp_path / "runs/other")))
+    sweep.run_here(folder, 1)
+    sweep.run_here(sweep.lay_out(config, [], {}, 1), 1)
+    assert given == [("0.yaml", []), ("1.yaml", ["resume=auto"]), ("0.yaml", ["resume=auto"])]
+
+
+@pytest.fixture
+def queued(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What sbatch would be called with; it gives the number 77."""
+    calls: list[list[str]] = []
+    monkeypatch.setattr(sbatch, "queue", lambda arguments: calls.append(list(arguments)) or "77")
+    return calls
+
+
+def test_an_array_has_the_cores_of_its_widest_run_and_one_shape(config: Path, queued: list[list[str]]) -> None:
+    sweep.submit(sweep.lay_out(config, [], {"data.workers": ["0", "7", "1"]}, 1), {}, None)
+    assert "--cpus-per-task=8" in queued[0]
+    left = sorted(Path("runs").rglob("*"))
+    with pytest.raises(UserError, match="the runs differ in sbatch's --nodes, and all runs of an array"):
+        sweep.submit(sweep.lay_out(config, [], {"slurm.nodes": ["1", "3"]}, 1), {}, None)
+    with pytest.raises(UserError, match="none does not exist"):
+        sweep.submit(sweep.lay_out(config, [], {"data.val.0.root": ["data", "none"]}, 1), {}, None)
+    assert (len(queued), sorted(Path("runs").rglob("*"))) == (1, left)  # nothing is left of a refused sweep
+
+
+@pytest.mark.usefixtures("queued")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sweep", "--local", "--parallel", "2"], "--parallel: has no effect with --local; remove it"),
+        (["sweep", "--local", "--gpus-per-node", "0"], "--gpus-per-node: has no effect with --local"),
+        (["sweep", "--local", "--no-check"], "--no-check: has no effect with --local"),
+        (["sweep", "--local", "--after", "12"], "--after: has no effect with --local"),
+        (["sweep", "--nproc", "4"], "--nproc: has no effect without --local"),
+        (["launch", "--nproc", "1", "--rdzv", "host:29500"], "--rdzv: has no effect with --nnodes 1"),
+        (["launch", "--nproc", "1", "--rdzv-id", "a"], "--rdzv-id: has no effect with --nnodes 1"),
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    config: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([arguments[0], str(config), *arguments[1:]]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["seed=1,2"], "seed cannot be in a grid; --seeds N trains"),
+        (["name=a,b"], "name cannot be in a grid; each run is named"),
+        (["output=a,b"], "output cannot be in a grid"),
+        (["optimizer.lr=0.1,0.2", "optimizer.lr=0.3,0.4"], r"optimizer\.lr is listed twice; list"),
+        (["train.global_batch_size=4,8", "train.global_batch=4,12"], r"listed twice \(as train\.global_batch_size\)"),
+        (["train.global_batch_size=4,8", "train.global_batch=4"], "also set by an override; remove one"),
+        (["train.clip_norm=1,"], "a value is empty; remove a comma, or write null"),
+        (["optimizer.lr=0.01,0.010"], r"optimizer\.lr=0\.01 and optimizer\.lr=0\.010 are the same run"),
+        (["train.precision=none,fp32"], "are the same run"),
+        (["train.micro_batch=4,5", "--nproc", "3"], "5 does not divide"),
+    ],
+)
+def test_a_grid_whose_table_would_be_wrong_is_refused(
+    config: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", str(config), "--local", "--grid", *arguments]) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not Path("runs").exists()
 
 
 NO_TORCH = """

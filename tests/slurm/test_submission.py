@@ -80,7 +80,7 @@ def test_submit_watch_and_read(slurm: Jobs, config: Path) -> None:
     for through in ("submitit", "sbatch"):
         wrong = ddptrain("submit", config, "name=refused", "--through", through, "--partition", "no", code=2)
         assert re.fullmatch(r"ddptrain: error: sbatch: invalid partition specified: no; [^\n]*\n", wrong)
-    assert "generic resource" in ddptrain("sweep", config, "--grid", "seed=1,2", "--slurm", "gres=no:1", code=2)
+    assert "generic resource" in ddptrain("sweep", config, "--seeds", 2, "--slurm", "gres=no:1", code=2)
     assert not (slurm.folder / "runs").exists()
     said = ddptrain("submit", config, "--slurm", "begin=now+6")
     assert re.search("PENDING|RUNNING", ddptrain("jobs"))

@@ -37,6 +37,14 @@ def test_a_failed_write_leaves_the_old_status(tmp_path: Path) -> None:
     assert status.step == 1
 
 
+def test_a_key_that_is_no_status_is_named(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text('{"state": "running", "a": 1}')
+    with pytest.raises(
+        UserError, match=r"is not the status of a ddptrain run \(unknown key 'a'\); delete it, and the run will"
+    ):
+        read_status(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "running"}', "\x00\xff"])
 def test_a_foreign_file_is_reported_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "status.json").write_text(text, encoding="latin-1")

@@ -97,6 +97,14 @@ def test_open_weights_are_refused_with_the_numbers_of_both_readings(mixture: Mak
     assert "share or multiplier" in message
 
 
+def test_a_class_that_looks_like_a_number_is_a_name_in_the_config(
+    mixture: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["config", "--data", str(mixture(names=["car", "1e3"]))]) == 0
+    (tmp_path / "run.yaml").write_text(capsys.readouterr().out)
+    assert load_config(tmp_path / "run.yaml").classes == ("car", "1e3")
+
+
 def test_the_command_line_writes_the_config(mixture: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = mixture(train_weights=[2, 1])
     assert main(["config", "--data", str(file)]) == 2
