@@ -16,9 +16,9 @@ from ddptrain.config import RunConfig, load_config, resolve
 from ddptrain.config.batch import split_batch
 from ddptrain.engine.arithmetic import arithmetic
 from ddptrain.engine.batches import batches_from
+from ddptrain.engine.build import build_state
 from ddptrain.engine.diagnosis import findings, measure, measured_text
 from ddptrain.engine.resume import take_over
-from ddptrain.engine.state import build_state
 from ddptrain.reporting.steps import read_steps
 from ddptrain.system.printable import counted, say
 from ddptrain.tasks.build import build_task

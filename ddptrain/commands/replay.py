@@ -23,10 +23,11 @@ from ddptrain.config.batch import split_batch
 from ddptrain.data.tables.contents import differences
 from ddptrain.distributed import World
 from ddptrain.engine.arithmetic import arithmetic
+from ddptrain.engine.build import build_state
 from ddptrain.engine.record import bits_record, machine_changes
 from ddptrain.engine.replay import Attempt, replay
 from ddptrain.engine.resume import take_over
-from ddptrain.engine.state import RunState, build_state
+from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
 from ddptrain.reporting.history import plain
 from ddptrain.reporting.pictures import save

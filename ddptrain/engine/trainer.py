@@ -22,13 +22,14 @@ from ddptrain.distributed import World
 from ddptrain.engine.arithmetic import arithmetic
 from ddptrain.engine.bad_steps import BadSteps
 from ddptrain.engine.batches import Supply, batches_from
+from ddptrain.engine.build import build_state
 from ddptrain.engine.evaluate import evaluate
 from ddptrain.engine.micro_batch import choose_micro_batch
 from ddptrain.engine.rank_check import check_ranks
 from ddptrain.engine.reporting import RunReporter
 from ddptrain.engine.run_folder import RunFolder
 from ddptrain.engine.start_report import report_start
-from ddptrain.engine.state import RunState, build_state
+from ddptrain.engine.state import RunState
 from ddptrain.engine.step_report import Launched, StepReport
 from ddptrain.engine.stop import StopFlag
 from ddptrain.reporting.trackers.build import check_installed
