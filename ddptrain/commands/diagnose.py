@@ -48,7 +48,7 @@ def diagnose(source: Path, overrides: Sequence[str]) -> int:
         micro = config.train.micro_batch if checkpoint is None else checkpoint.state.get("micro_batch")
         state = build_state(task, world, split_batch(config.train.global_batch, micro, 1))
         if checkpoint is not None:
-            take_over(state, checkpoint, config.optimizer.name)
+            take_over(state, checkpoint, config.optimizer.name, config.freeze)
         elif config.init_from is not None:
             state.start_from(Path(config.init_from), task.config.classes, config.init_strict)
         with batches_from(state, task) as loader:

@@ -103,7 +103,7 @@ def _begin(start: ReplayStart, world: World) -> tuple[Task, RunState]:
     task = build_task(config)
     state = build_state(task, world, split_batch(config.train.global_batch, start.micro_batch, 1))
     if start.checkpoint is not None:
-        take_over(state, start.checkpoint, config.optimizer.name)
+        take_over(state, start.checkpoint, config.optimizer.name, config.freeze)
     elif config.init_from is not None:
         state.start_from(Path(config.init_from), config.classes, config.init_strict)
     return task, state
