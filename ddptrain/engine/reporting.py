@@ -76,8 +76,11 @@ class RunReporter:
         self._try(METRICS, self._metrics.settle)
         self._finished, names, say = False, self._section.trackers, self.console.line
         self._pictures_wanted = self._section.images if world.main and names else 0
-        how = {"counted": state.recounted, "changed": state.changed}
-        self.tracker = build_trackers(names, folder, resumed, state.unjudged, say, **how) if world.main else Tracker()
+        self.tracker = Tracker()
+        if world.main:
+            self.tracker = build_trackers(
+                names, folder, resumed, state.unjudged, say, counted=state.recounted, changed=state.changed
+            )
         stack.callback(lambda: self.tracker.close(self._finished))
         self._settings = flat(task.config.model_dump(mode="json"))
         self.tracker.hparams(self._settings, {}, state.step)

@@ -145,8 +145,8 @@ class RunFolder:
                 carry(folder, link, path, self._state.best_steps[name])
             elif (folder / link).resolve() != path.resolve():
                 point(folder / link, os.path.relpath(path.resolve(), folder.resolve()))
-        for link in set(best_links(folder)) - {folder / link_of(name, first) for name in self._bests}:
-            link.unlink()
+        for stale in set(best_links(folder)) - {folder / link_of(name, first) for name in self._bests}:
+            stale.unlink()
         left = 0
         if own and source.resolve() != path_of(folder, step).resolve():
             left = set_aside(folder, step, "at")
