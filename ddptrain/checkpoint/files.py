@@ -81,12 +81,11 @@ def save(folder: Path, state: dict[str, Any], step: int, best: bool = False, lin
 def point_to(folder: Path, step: int, links: Sequence[str]) -> bool:
     """Let links point to an earlier save of a step, which has the same weights; False where there is none, or it fails."""
     path = path_of(folder, step)
-    if not path.exists():
-        return False
-    with suppress(OSError):
-        for link in links:
-            point(folder / link, path.name)
-        return True
+    with suppress(OSError):  # what has failed the save may fail this, too
+        if path.exists():
+            for link in links:
+                point(folder / link, path.name)
+            return True
     return False
 
 
