@@ -34,9 +34,9 @@ from ddptrain import distributed
 from ddptrain.config import resolve
 from ddptrain.config.batch import split_batch
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
+from ddptrain.engine.build import build_state
 from ddptrain.engine.reporting import RunReporter
 from ddptrain.engine.run_folder import RunFolder
-from ddptrain.engine.state import build_state
 from ddptrain.engine.stop import StopFlag
 from ddptrain.engine.trainer import Run, run_steps
 from ddptrain.structures import Batch, LossSum

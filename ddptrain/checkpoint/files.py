@@ -9,8 +9,8 @@
         best.pt -> step_00000100.pt  What they point to is not pruned. Copies where a file system has no links
         best_loss.pt -> step_0000…   the same for each further metric that the config names
         .step_00000300.pt.tmp        a save that was cut off; the next prune removes it
-        aside/                       checkpoints later than the one that a run was sent back to, and the best ones of
-                                     another run that it resumes from
+        aside/                       checkpoints of a course that the run has left, and the best checkpoints of the run
+                                     it was resumed from
 
 A save writes under the temporary name, flushes the file, puts the checksum and then the checkpoint in place by renames,
 flushes the folder, and only then swaps the links. Equal states give equal bytes.
@@ -25,8 +25,9 @@ import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, Literal, cast
 
 import torch
 
@@ -72,9 +73,20 @@ def save(folder: Path, state: dict[str, Any], step: int, best: bool = False, lin
             temporary.unlink()
         raise
     for link in ("last.pt", *(("best.pt",) if best else ()), *links):
-        _point(folder / link, path.name)
+        point(folder / link, path.name)
     sync_folder(folder)
     return path
+
+
+def point_to(folder: Path, step: int, links: Sequence[str]) -> bool:
+    """Let links point to an earlier save of a step, which has the same weights; False where there is none, or it fails."""
+    path = path_of(folder, step)
+    with suppress(OSError):  # what has failed the save may fail this, too
+        if path.exists():
+            for link in links:
+                point(folder / link, path.name)
+            return True
+    return False
 
 
 def prune(folder: Path, keep_last: int, keep_every: int | None = None) -> None:
@@ -87,7 +99,7 @@ def prune(folder: Path, keep_last: int, keep_every: int | None = None) -> None:
         keep_every: those whose step is a multiple of this stay for good; None: no such rule.
     """
     paths = checkpoints_in(folder)
-    kept = set(paths[-keep_last:]) | {link.resolve() for link in (folder / "last.pt", *_bests(folder))}
+    kept = set(paths[-keep_last:]) | {link.resolve() for link in (folder / "last.pt", *best_links(folder))}
     kept |= {p for p in paths if keep_every and step_of(p) % keep_every == 0}
     for path in paths:
         if path not in kept and path.resolve() not in kept:
@@ -99,36 +111,45 @@ def prune(folder: Path, keep_last: int, keep_every: int | None = None) -> None:
         temporary.unlink()
 
 
-def set_aside(folder: Path, step: int) -> None:
-    """Move the checkpoints later than `step` to `aside/`: they are of a course that the run leaves by going back. `best.pt` and
-    its kind follow their checkpoints, `last.pt` goes back to the newest that remains."""
+def set_aside(folder: Path, step: int, course: Literal["later", "at", "others"] = "later") -> int:
+    """Move checkpoints of a course that the run leaves to `aside/`: those later than `step`, the one at it, or all others.
+    `best.pt` and its kind follow their checkpoints, `last.pt` goes back to the newest that remains. Returns their number."""
     paths = checkpoints_in(folder)
-    later = [p for p in paths if step_of(p) > step]
-    bests = {link: link.resolve() for link in _bests(folder)}
-    for path in later:
-        (folder / "aside").mkdir(exist_ok=True)
-        for name in (path.name + ".sha256", path.name):
-            if (folder / name).exists():
-                os.replace(folder / name, folder / "aside" / name)
+    left = [p for p in paths if {"later": step_of(p) > step, "at": step_of(p) == step, "others": step_of(p) != step}[course]]
+    bests = {link: link.resolve() for link in best_links(folder)}
+    for path in left:
+        aside = _place_aside(folder, path, step_of(path))
+        for end in (".sha256", ""):
+            if path.with_name(path.name + end).exists():
+                os.replace(path.with_name(path.name + end), aside.with_name(aside.name + end))
         for link, target in bests.items():
             if target == folder.resolve() / path.name:
-                _point(link, f"aside/{path.name}")
-    if later:
+                point(link, f"aside/{aside.name}")
+    if left:
         (folder / "last.pt").unlink(missing_ok=True)
-        if len(paths) > len(later):
-            _point(folder / "last.pt", paths[-len(later) - 1].name)
+        if remain := [p for p in paths if p not in left]:
+            point(folder / "last.pt", remain[-1].name)
         sync_folder(folder)
+    return len(left)
 
 
 def carry(folder: Path, link: str, source: Path, step: int) -> None:
-    """Put a checkpoint of another run into `aside/`, where no start looks for the newest one, and let `link` point to it."""
-    aside = path_of(folder / "aside", step)
-    aside.parent.mkdir(exist_ok=True)
+    """Copy a checkpoint of another run, or of another count of steps, into `aside/`, where no start looks for the newest one,
+    and let `link` point to it."""
+    aside = _place_aside(folder, source, step)
     for end in (".sha256", ""):
-        if source.with_name(source.name + end).is_file():
+        if source.with_name(source.name + end).is_file() and source.resolve() != aside.resolve():
             shutil.copyfile(source.with_name(source.name + end), aside.with_name(aside.name + end))
-    _point(folder / link, f"aside/{aside.name}")
+    point(folder / link, f"aside/{aside.name}")
     sync_folder(folder)
+
+
+def _place_aside(folder: Path, source: Path, step: int) -> Path:
+    """A path in `aside/` that is free, or that of the same checkpoint: `step_00000020.pt`, `step_00000020-2.pt` …"""
+    path, known = path_of(folder / "aside", step), recorded_checksums(source)
+    path.parent.mkdir(exist_ok=True)
+    places = (path if n == 1 else path.with_stem(f"{path.stem}-{n}") for n in count(1))
+    return next(p for p in places if not p.exists() or known & recorded_checksums(p))
 
 
 class _Hashed:
@@ -163,7 +184,8 @@ def _replace(temporary: Path, path: Path, digest: str) -> None:
         write_text(sidecar, f"{digest}  {path.name}\n")
 
 
-def _point(link: Path, target: str) -> None:
+def point(link: Path, target: str) -> None:
+    """Let a link point to a file, relative to its folder, by one rename."""
     temporary = link.with_name(f".{link.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:
@@ -198,11 +220,11 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def step_of(path: Path) -> int:
-    """The step of a checkpoint by its name."""
-    return int(path.stem.removeprefix("step_"))
+    """The step of a checkpoint by its name, which may have a number behind it in `aside/`."""
+    return int(path.stem.removeprefix("step_").partition("-")[0])
 
 
-def _bests(folder: Path) -> list[Path]:
+def best_links(folder: Path) -> list[Path]:
     """`best.pt` and `best_<metric>.pt`, those that are there."""
     return sorted((*folder.glob("best.pt"), *folder.glob("best_*.pt")))
 

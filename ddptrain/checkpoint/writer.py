@@ -78,7 +78,10 @@ class CheckpointWriter:
             self.failed, self.digest = False, digest
         except Exception as e:  # whatever it is, training continues and the run ends non-zero
             self.failed = True
-            self._report(f"{checkpoint.path_of(self._folder, step)}: not saved ({e}); earlier checkpoints are intact")
+            links = [*(["best.pt"] if best else ()), *links]
+            kept = checkpoint.point_to(self._folder, step, links)
+            more = f"; {' and '.join(links)} cannot point to it" if links and not kept else ""
+            self._report(f"{checkpoint.path_of(self._folder, step)}: not saved ({e}); earlier checkpoints are intact{more}")
             return
         try:
             checkpoint.prune(self._folder, self._keep_last, self._keep_every)

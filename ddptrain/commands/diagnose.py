@@ -16,9 +16,9 @@ from ddptrain.config import RunConfig, load_config, resolve
 from ddptrain.config.batch import split_batch
 from ddptrain.engine.arithmetic import arithmetic
 from ddptrain.engine.batches import batches_from
+from ddptrain.engine.build import build_state
 from ddptrain.engine.diagnosis import findings, measure, measured_text
 from ddptrain.engine.resume import take_over
-from ddptrain.engine.state import build_state
 from ddptrain.reporting.steps import read_steps
 from ddptrain.system.printable import counted, say
 from ddptrain.tasks.build import build_task
@@ -48,7 +48,7 @@ def diagnose(source: Path, overrides: Sequence[str]) -> int:
         micro = config.train.micro_batch if checkpoint is None else checkpoint.state.get("micro_batch")
         state = build_state(task, world, split_batch(config.train.global_batch, micro, 1))
         if checkpoint is not None:
-            take_over(state, checkpoint, config.optimizer.name)
+            take_over(state, checkpoint, config.optimizer.name, config.freeze)
         elif config.init_from is not None:
             state.start_from(Path(config.init_from), task.config.classes, config.init_strict)
         with batches_from(state, task) as loader:

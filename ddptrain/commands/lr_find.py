@@ -21,7 +21,8 @@ from ddptrain.config import load_config
 from ddptrain.config.batch import split_batch
 from ddptrain.engine.arithmetic import arithmetic
 from ddptrain.engine.batches import batches_from
-from ddptrain.engine.state import RunState, build_state
+from ddptrain.engine.build import build_state
+from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
 from ddptrain.optim.schedule import Rates, Schedule
 from ddptrain.reporting.rates import draw_rates

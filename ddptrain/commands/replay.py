@@ -23,10 +23,11 @@ from ddptrain.config.batch import split_batch
 from ddptrain.data.tables.contents import differences
 from ddptrain.distributed import World
 from ddptrain.engine.arithmetic import arithmetic
+from ddptrain.engine.build import build_state
 from ddptrain.engine.record import bits_record, machine_changes
 from ddptrain.engine.replay import Attempt, replay
 from ddptrain.engine.resume import take_over
-from ddptrain.engine.state import RunState, build_state
+from ddptrain.engine.state import RunState
 from ddptrain.errors import UserError
 from ddptrain.reporting.history import plain
 from ddptrain.reporting.pictures import save
@@ -104,7 +105,7 @@ def _begin(start: ReplayStart, world: World) -> tuple[Task, RunState]:
     task = build_task(config)
     state = build_state(task, world, split_batch(config.train.global_batch, start.micro_batch, 1))
     if start.checkpoint is not None:
-        take_over(state, start.checkpoint, config.optimizer.name)
+        take_over(state, start.checkpoint, config.optimizer.name, config.freeze)
     elif config.init_from is not None:
         state.start_from(Path(config.init_from), config.classes, config.init_strict)
     return task, state

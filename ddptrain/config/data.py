@@ -166,8 +166,8 @@ class DataConfig(Section):
     """What happens at the start to a faulty image or label: `error` ends the run with a list of them; `drop` omits
     and counts them."""
     max_bad_samples: int = Field(default=100, ge=0)
-    """Number of training samples that may turn out unreadable during the run before it ends; each one is replaced by another
-    sample of its dataset."""
+    """How often a training sample that is drawn may turn out unreadable before the run ends: one that is drawn in every epoch
+    counts in each. It is replaced by another sample of its dataset."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of the training images."""
 

@@ -61,8 +61,8 @@ class ScheduleConfig(Section):
     final_div_factor: float = Field(default=1e4, ge=1)
     """The rate ends at 1 / (div_factor * final_div_factor) (of `one_cycle_3`)."""
     warmup_epochs: float = Field(default=3.0, ge=0)
-    """Epochs of linear warm-up of the learning rate (from 0) and the momentum, capped at the run's length; 0 for
-    none."""
+    """Epochs of linear warm-up of the learning rate (from 0) and the momentum, capped one step short of the run's length;
+    0 for none."""
     warmup_bias_lr: float = Field(default=0.1, ge=0)
     """Learning rate of the biases at the first step of the warm-up, for sgd; under the other rules, whose steps are as
     large as the learning rate, biases start from 0 like the rest."""

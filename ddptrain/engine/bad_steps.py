@@ -19,6 +19,7 @@ from ddptrain.engine.state import RunState
 from ddptrain.engine.step_report import StepReport
 from ddptrain.errors import RunFailed
 from ddptrain.structures import Batch, SampleKey
+from ddptrain.system.printable import counted
 from ddptrain.tasks.base import Task
 
 NAMED = 8
@@ -55,9 +56,10 @@ class BadSteps:
                 self._say(f"warning: after step {state.step}: {line}")
         most = self._config.data.max_bad_samples
         if state.replaced > most:
+            draws = counted(state.replaced, "draw")
             raise RunFailed(
-                f"{state.replaced} samples could not be read, more than data.max_bad_samples={most}; they are named in "
-                f"{self._config.folder / 'log.txt'}: repair them, or raise the limit, and continue with resume=auto"
+                f"{draws} of samples that cannot be read, more than data.max_bad_samples={most}; they are named "
+                f"in {self._config.folder / 'log.txt'}: repair them, or raise the limit, and continue with resume=auto"
             )
 
     def _bad(self, state: RunState, report: StepReport, batches: Sequence[Batch]) -> None:

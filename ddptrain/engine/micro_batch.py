@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ddptrain import distributed
-from ddptrain.config.batch import AT_ONCE
+from ddptrain.config.batch import AT_ONCE, split_batch
 from ddptrain.distributed import World
 from ddptrain.engine.arithmetic import autocast
 from ddptrain.engine.memory import OPTIMIZER_COPIES
@@ -80,6 +80,11 @@ def choose_micro_batch(task: Task, world: World) -> None:
 
     kept = None if task.config.resume is None else distributed.on_main(before, "the search for a checkpoint")
     if kept is not None:
+        try:
+            split_batch(train.global_batch, kept, world.size)
+        except UserError as e:
+            why = str(e).removeprefix("train.micro_batch: ")
+            raise UserError(f"train.micro_batch: auto keeps {kept} from the checkpoint: {why}") from None
         found, how = kept, f"keeps {kept}, with which the run was trained so far"
     else:
         candidates = sizes(train.global_batch // world.size)

@@ -72,17 +72,21 @@ class RunReporter:
                 level=self._section.console,
             )
         )
-        self._metrics = MetricsLog(folder / METRICS if world.main else None, resumed, state.unjudged)
+        self._metrics = MetricsLog(folder / METRICS if world.main else None, resumed, state.unjudged, state.recounted)
         self._try(METRICS, self._metrics.settle)
         self._finished, names, say = False, self._section.trackers, self.console.line
         self._pictures_wanted = self._section.images if world.main and names else 0
-        self.tracker = build_trackers(names, folder, resumed, state.unjudged, say) if world.main else Tracker()
+        self.tracker = Tracker()
+        if world.main:
+            self.tracker = build_trackers(
+                names, folder, resumed, state.unjudged, say, counted=state.recounted, changed=state.changed
+            )
         stack.callback(lambda: self.tracker.close(self._finished))
         self._settings = flat(task.config.model_dump(mode="json"))
         self.tracker.hparams(self._settings, {}, state.step)
         self.tracker.text("config", f"```yaml\n{to_yaml(task.config)}```", state.step)
         other = None if resume is None or resume.source == "auto" else history_of(Path(resume.source))
-        recount = (state.position, state.split.global_batch) if state.recounted else None
+        recount = (state.position, state.split.global_batch) if state.recounted is not None else None
         self._history = History(folder / "history.csv" if world.main else None, resumed, other, recount)
         self._try("history.csv", lambda: self._history.settle(self.console.line))
         steps = None if other is None else other.with_name(STEPS)
@@ -196,7 +200,8 @@ class RunReporter:
         if plateau is not None and plateau.lowered > self._lowered and not last:
             self._lowered = plateau.lowered
             lr = state.schedule.at(state.step).lr
-            why = f"{state.schedule.config.patience} evaluations brought no better {state.monitored[0]} than {plateau.best:.4g}"
+            waited = counted(state.schedule.config.patience, "evaluation")
+            why = f"no better {state.monitored[0]} than {plateau.best:.4g} in {waited}"
             self.console.line(f"{why}: the learning rate is lowered to {lr:g}")
         if state.sampler.since == state.position and state.balance is not None and not last:
             self.console.table("images that show a class, by the AP of this evaluation", state.balance.plan())
@@ -257,7 +262,7 @@ class RunReporter:
                 **flat,
                 "monitor": state.monitored[0],
                 "best": state.best,
-                "best_step": self._history.step_of(state.monitored[0], state.best),
+                "best_step": state.best_steps.get(state.monitored[0]),
                 "step": state.step,
                 "steps": state.steps,
                 "reason": state.early_end,

@@ -58,7 +58,7 @@ def find_origin(config: RunConfig, warn: Callable[[str], None]) -> Origin:
             )
         if start is None or _is_inside(Path(start.source), folder):
             return Origin(fresh=bool(lost))
-        warn(f"{folder}: has no checkpoint of its own yet: starts from {start.source}, as at its first start")
+        warn(f"{folder}: no checkpoint of its own yet: starting from {start.source} again, as the first time")
         allow = (*start.allow, *resume.allow)
         return Origin(load_checkpoint(Path(start.source), warn), start, allow, bool(lost))
     assert start is not None
@@ -149,7 +149,7 @@ def consequences(checkpoint: Checkpoint, state: RunState, image_size: Any, loss:
     synced = any(isinstance(m, SYNC_BATCH_NORMS) for m in learning)
     same = micro == split.micro_batch and (ranks == split.world_size or not synced)
     if learning and micro is not None and ranks is not None and not same:
-        restore = "both" if synced else f"train.micro_batch={micro}"
+        restore = "the micro batch and the number of ranks" if synced else f"train.micro_batch={micro}"
         over = "all ranks' micro batches" if synced else "one micro batch"
         group = ", or train with model.norm=group, where the split does not matter" if group_norms else ""
         yield (
@@ -183,14 +183,21 @@ def takes_group_norms(config: RunConfig) -> bool:
     return True
 
 
-def take_over(state: RunState, checkpoint: Checkpoint, optimizer: str) -> None:
-    """Load a checkpoint into a state whose update rule is `optimizer.name` of its config; raises `UserError` where it does not
-    fit."""
+def take_over(state: RunState, checkpoint: Checkpoint, optimizer: str, freeze: Sequence[str]) -> None:
+    """Load a checkpoint into a state whose update rule is `optimizer.name` of its config, and whose frozen parts are `freeze`;
+    raises `UserError` where it does not fit."""
     rule = checkpoint.stored_config["optimizer"]["name"]
     if rule != optimizer:
         raise UserError(
             f"{checkpoint.path}: cannot resume: optimizer.name was {rule} and is {optimizer}, whose state does not fit; "
             "restore it, or start a new run"
+        )
+    frozen = list(checkpoint.stored_config.get("freeze", ()))
+    if "trained" not in checkpoint.state and frozen != list(freeze):
+        raise UserError(
+            f"{checkpoint.path}: cannot resume: freeze was {frozen} and is {list(freeze)}: the optimizer's state does not fit, "
+            f"since this older checkpoint has no names in it; restore it, or start a new run with resume=null name=… "
+            f"init_from={checkpoint.path}"
         )
     try:
         state.load_state_dict(checkpoint.state)

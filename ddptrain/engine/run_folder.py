@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,12 +12,16 @@ import numpy as np
 import torch
 
 from ddptrain import distributed
-from ddptrain.checkpoint.files import carry, set_aside
-from ddptrain.checkpoint.load import Checkpoint, load_checkpoint
+from ddptrain.checkpoint.digest import weights_digest
+from ddptrain.checkpoint.files import best_links, carry, path_of, point, set_aside
+from ddptrain.checkpoint.files import save as write_checkpoint
+from ddptrain.checkpoint.host_copy import copy_to_host
+from ddptrain.checkpoint.load import Checkpoint
 from ddptrain.checkpoint.writer import CheckpointWriter
 from ddptrain.config.docs import to_yaml
 from ddptrain.config.moved import nothing_found
 from ddptrain.distributed import World
+from ddptrain.engine.bests import find_bests, link_of
 from ddptrain.engine.record import bits_record, other_bits
 from ddptrain.engine.resume import (
     Origin,
@@ -36,7 +39,7 @@ from ddptrain.errors import UserError
 from ddptrain.reporting.history import amend_summary
 from ddptrain.system.files import write_text
 from ddptrain.system.lock import LockLost, RunLock
-from ddptrain.system.printable import warn
+from ddptrain.system.printable import counted, warn
 from ddptrain.system.start import write_start
 from ddptrain.system.status import State, exit_status, write_status
 from ddptrain.tasks.base import Task
@@ -66,7 +69,7 @@ class RunFolder:
         self._checkpoints = task.config.folder / "checkpoints"
         self._origin = Origin()
         self._writer: CheckpointWriter | None = None
-        self._carried: dict[str, tuple[Path, int]] = {}
+        self._bests: dict[str, Path] = {}
         self._ended = False
 
     def open(self) -> None:
@@ -75,8 +78,8 @@ class RunFolder:
         origin = distributed.agree(self._find, "the search for a checkpoint")
         checkpoint = distributed.broadcast_object(origin, "the broadcast of the checkpoint")
         if checkpoint is not None:
-            rule = self._config.optimizer.name
-            distributed.agree(lambda: take_over(self._state, checkpoint, rule), "loading the checkpoint")
+            rule, frozen = self._config.optimizer.name, self._config.freeze
+            distributed.agree(lambda: take_over(self._state, checkpoint, rule, frozen), "loading the checkpoint")
         elif (source := self._config.init_from) is not None:
             classes, strict = self._config.classes, self._config.init_strict
             distributed.agree(lambda: self._state.start_from(Path(source), classes, strict), "loading the weights of init_from")
@@ -96,36 +99,20 @@ class RunFolder:
         path = checkpoint.path
         meaning = consequences(checkpoint, self._state, config.data.image_size, config.loss, takes_group_norms(config))
         accepted = check_same(checkpoint, self._identity, self._contents, self._origin.allow)
+        changed = list(config_changes(checkpoint.stored_config, config))
+        self._state.changed = bool(changed)
         self._state.notes[:] = [
-            f"resume: from {path}" + ("" if config.init_from is None else "; init_from is not used, it was for the start"),
+            f"resume: from {path}"
+            + ("" if config.init_from is None else "; init_from is ignored: it applies only when a run starts"),
             *(f"warning: resume: {line}" for line in accepted),
-            *(f"resume: changed: {line}" for line in config_changes(checkpoint.stored_config, config)),
+            *(f"resume: changed: {line}" for line in changed),
             *(f"warning: resume: {line}" for line in meaning),
             *(f"warning: resume: {line}" for line in other_bits(checkpoint.record, self._record)),
         ]
         self._digest = checkpoint.digest
-        if config.folder.resolve() not in path.resolve().parents:
-            self._carry(checkpoint)
+        self._bests, lost = find_bests(checkpoint, self._state.monitored[0])
+        self._state.notes += [f"warning: resume: {line}" for line in lost]
         return checkpoint
-
-    def _carry(self, checkpoint: Checkpoint) -> None:
-        """Let a run that resumes elsewhere keep the best checkpoints so far; a best value whose checkpoint is gone is dropped,
-        too, so that the next evaluation is the best."""
-        folder, state = checkpoint.path.parent, checkpoint.state
-        folder = folder.parent if folder.name == "aside" else folder
-        for name in list(state["bests"]):
-            link = "best.pt" if name == self._state.monitored[0] else f"best_{name}.pt"
-            best = None
-            with suppress(UserError):
-                best = load_checkpoint(folder / link)
-            if best is not None and best.step <= checkpoint.step:
-                self._carried[link] = (best.path, best.step)
-            else:
-                value = state["bests"].pop(name)
-                self._state.notes.append(
-                    f"warning: resume: {folder} has no {link} of step {checkpoint.step} or before: the best {name} so far, "
-                    f"{value:.4g}, is forgotten, the next evaluation counts as the best"
-                )
 
     def _make_folder(self) -> None:
         if not self._world.main:
@@ -133,19 +120,41 @@ class RunFolder:
         folder = self._config.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if self._origin.fresh or self._state.step:
-                set_aside(self._checkpoints, -1 if self._origin.fresh else self._state.step)
-            if self._origin.start is not None:
-                write_start(folder, self._origin.start)
             section = self._config.checkpoint
             self._writer = CheckpointWriter(self._checkpoints, section.keep_last, section.keep_every, warn)
-            for link, (source, step) in self._carried.items():
-                carry(self._checkpoints, link, source, step)
+            if self._origin.fresh:
+                set_aside(self._checkpoints, -1)
+            if self._origin.checkpoint is not None:
+                self._begin_course(self._origin.checkpoint.path)
+            if self._origin.start is not None:
+                write_start(folder, self._origin.start)
             write_text(folder / "config.yaml", to_yaml(self._config))
             note_start(folder, self._world, self._state.step, self._record)
             self._status("running")
         except OSError as e:
             raise UserError(f"{folder}: cannot be written ({e.strerror}); set output to another folder") from None
+
+    def _begin_course(self, source: Path) -> None:
+        """Make the checkpoint that the run starts from the newest of its own, under its present step: a restart then finds it
+        whenever this process ends. Its bests come along, and what is of another course goes aside."""
+        folder, step, recounted = self._checkpoints, self._state.step, self._state.recounted is not None
+        own, first = self._config.folder.resolve() in source.resolve().parents, self._state.monitored[0]
+        for name, path in self._bests.items():
+            link = link_of(name, first)
+            if not own or recounted:
+                carry(folder, link, path, self._state.best_steps[name])
+            elif (folder / link).resolve() != path.resolve():
+                point(folder / link, os.path.relpath(path.resolve(), folder.resolve()))
+        for stale in set(best_links(folder)) - {folder / link_of(name, first) for name in self._bests}:
+            stale.unlink()
+        left = 0
+        if own and source.resolve() != path_of(folder, step).resolve():
+            left = set_aside(folder, step, "at")
+            state = copy_to_host(self._state_dict())
+            write_checkpoint(folder, state | {"digest": weights_digest(state)}, step)
+        left += set_aside(folder, step, "others" if own and source.parent.resolve() != folder.resolve() else "later")
+        if left:
+            self._state.notes.append(f"resume: {counted(left, 'checkpoint')} of the course that is left: now in {folder}/aside")
 
     def save(self, best: Sequence[str] = ()) -> None:
         """Hand the state, the best so far by the metrics `best`, to the writer: training waits only for the copy to host
@@ -192,7 +201,7 @@ class RunFolder:
             digest = (self._writer.digest if self._writer is not None else "") or self._digest
             words = {
                 "finished": f"finished at step {step}{more}; SHA-256 of the weights: {digest}",
-                "stopped": f"stopped by {stopped} after step {step} of {steps}, saved; continue with resume=auto",
+                "stopped": f"stopped by {stopped} after step {step} of {steps}; saved: continue with resume=auto",
                 "failed": f"ended at step {step}, but the last checkpoint could not be written",
             }
             if state == "finished":

@@ -83,7 +83,10 @@ def settings(state: RunState, train: Section, evaluation: Section, checkpoint: S
         length = "step" if schedule.warmup_steps == 1 else f"{schedule.warmup_steps} steps"
         yield f"warm-up over the first {length}: lr from 0{bias}{moves}"
     else:
-        yield "no warm-up" + ("" if schedule.config.warmup_epochs == 0 else ": the run is too short for one")
+        asked = schedule.config.warmup_epochs
+        rounded = asked * per_epoch <= 0.5  # else the only step of the run is the last, which is outside it
+        why = f"schedule.warmup_epochs={asked:g} is at most half a step" if rounded else "the run is too short for one"
+        yield "no warm-up" + ("" if asked == 0 else f": {why}")
     decay, rule = used_decay(optimizer, state.split.global_batch)
     yield f"weight decay {decay:g}" + (f" = {rule}" if decay else "")
     if state.ema is None:

@@ -15,24 +15,19 @@ from ddptrain import distributed
 from ddptrain.checkpoint.weights import load_initial
 from ddptrain.config.batch import Split
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
-from ddptrain.distributed import World
 from ddptrain.engine.balance import ClassBalance
-from ddptrain.engine.monitored import is_better, monitored
-from ddptrain.engine.network import as_called, build_network
+from ddptrain.engine.monitored import is_better
 from ddptrain.engine.norms import Norms
 from ddptrain.engine.step import Stepper
 from ddptrain.engine.step_report import Launched, StepReport
-from ddptrain.models.norms import SYNC_BATCH_NORMS
-from ddptrain.optim.build import build_optimizer, load_optimizer
+from ddptrain.optim.build import follow_names, load_optimizer, trained_names
 from ddptrain.optim.ema import Ema
-from ddptrain.optim.freeze import freeze
 from ddptrain.optim.plateau import Plateau
 from ddptrain.optim.schedule import Schedule
 from ddptrain.structures import Batch
-from ddptrain.tasks.base import Task
-from ddptrain.tasks.stream import run_length
+from ddptrain.system.printable import counted
 
-COUNTERS = ("step", "skipped", "position", "bests", "stale", "unjudged", "replaced")
+COUNTERS = ("step", "skipped", "position", "bests", "best_steps", "stale", "unjudged", "judged", "replaced")
 BY_DATASET = ("loss_by_dataset", "samples_by_dataset", "pasted_by_dataset")
 SUMS = (*BY_DATASET, "parts", "updates")
 """Members of a state that a checkpoint holds under their names."""
@@ -48,9 +43,9 @@ class RunState:
         step: updates made; skipped: steps that made none (their samples are spent).
         position: samples of the global stream that are spent.
         monitored: metrics by which checkpoints are compared; the first, the task's own, decides about patience.
-        bests: best value of each of them so far; stale: evaluations since the first one's, but for those in which it was
-            undefined.
-        unjudged: an evaluation of this step is due.
+        bests: best value of each of them so far; best_steps: the step of each, as its checkpoint is named; stale: evaluations
+            since the first one's, but for those in which it was undefined.
+        unjudged: an evaluation of this step is due; judged: the last step that was evaluated, -1 before the first.
         frozen: parts of the model that stay in eval mode.
         notes: lines for the log about the start of the run.
         replaced: samples that stood in for unreadable ones.
@@ -58,7 +53,8 @@ class RunState:
             out. Pasted are the objects that copy-paste has added.
         parts: sums of the loss parts over the `updates` since the last evaluation, by name.
         balance: weights and counts of the classes that are drawn, where the task has them.
-        recounted: the steps before the checkpoint were recounted, in batches of another size.
+        recounted: the step of the checkpoint as it counted, where steps are recounted in batches of another size; else None.
+        changed: the config is not the one with which the checkpoint was written.
         norms: which steps are measured; None for none.
     """
 
@@ -79,15 +75,18 @@ class RunState:
     skipped: int = 0
     position: int = 0
     bests: dict[str, float] = field(default_factory=dict)
+    best_steps: dict[str, int] = field(default_factory=dict)
     stale: int = 0
     unjudged: bool = False
+    judged: int = -1
     replaced: int = 0
     loss_by_dataset: list[float] = field(default_factory=list)
     samples_by_dataset: list[float] = field(default_factory=list)
     pasted_by_dataset: list[float] = field(default_factory=list)
     parts: dict[str, float] = field(default_factory=dict)
     updates: int = 0
-    recounted: bool = False
+    recounted: int | None = None
+    changed: bool = False
     balance: ClassBalance | None = None
     norms: Norms | None = None
 
@@ -117,7 +116,7 @@ class RunState:
         if self.step >= self.steps or not self.out_of_patience:
             return ""
         best = "" if self.best is None else f" than {self.best:.4g}"
-        return f"no better {self.monitored[0]}{best} in {self.stale} evaluations (train.patience={self.patience})"
+        return f"no better {self.monitored[0]}{best} in {counted(self.stale, 'evaluation')} (train.patience={self.patience})"
 
     def advance(self, batches: Sequence[Batch], stop: bool = False) -> StepReport:
         """Make the next step over this rank's micro batches, and count it; `stop` is this rank's wish to stop after it."""
@@ -191,13 +190,14 @@ class RunState:
     def judge(self, metrics: Mapping[str, float]) -> list[str]:
         """Record an evaluation, and take what follows from it for the next step; returns the monitored metrics that are the
         best so far. An undefined one (nan: the datasets have no truth) is neither better nor worse."""
-        self.unjudged = False
+        self.unjudged, self.judged = False, self.step
         if self.schedule.plateau is not None:
             self.schedule.plateau.judge(metrics[self.monitored[0]], lower_is_better=self.monitored[0] == "loss")
         if self.balance is not None:
             self.balance.judge(metrics, self.position)
         better = [name for name in self.monitored if is_better(name, metrics[name], self.bests.get(name))]
         self.bests |= {name: metrics[name] for name in better}
+        self.best_steps |= dict.fromkeys(better, self.step)
         if self.monitored[0] in better:
             self.stale = 0
         elif not math.isnan(metrics[self.monitored[0]]):
@@ -222,6 +222,7 @@ class RunState:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "optimizer": self.optimizer.state_dict(),
+            "trained": trained_names(self.optimizer, self.model),
             "scaler": self.stepper.scaler.state_dict() if self.stepper.scaler is not None else None,
             "sampler": self.sampler.fingerprint,
             **{name: part.state_dict() for name, part in self._followers.items()},
@@ -235,7 +236,7 @@ class RunState:
         length of the run in epochs still hold. Sums by dataset follow the datasets' names.
         """
         self.model.load_state_dict(state["model"])
-        load_optimizer(self.optimizer, state["optimizer"])
+        self._load_optimizer(state["optimizer"], state.get("trained"))
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"] if state["ema"] is not None else state["model"])
         if self.stepper.scaler is not None and state["scaler"] is not None:
@@ -244,9 +245,11 @@ class RunState:
         for key in ("position", "bests", "stale", "replaced"):
             setattr(self, key, state[key])
         self.unjudged = state.get("unjudged", False)  # older checkpoints were written after the evaluation
-        for key in ("step", "skipped"):
-            setattr(self, key, round(state[key] * state["global_batch"] / self.split.global_batch))
-        self.recounted = state["global_batch"] != self.split.global_batch
+        before, now = state["global_batch"], self.split.global_batch
+        self.step, self.skipped = (round(state[key] * before / now) for key in ("step", "skipped"))
+        self.best_steps = {name: round(step * before / now) for name, step in state.get("best_steps", {}).items()}
+        self.recounted = None if before == now else state["step"]
+        self.judged = state.get("judged", -1) if before == now else -1
         for name, part in self._followers.items():
             if name in state:
                 part.load_state_dict(state[name])
@@ -255,46 +258,14 @@ class RunState:
             known = dict(zip(state["datasets"], state.get(key, ())))  # older checkpoints know no pasted objects
             setattr(self, key, [known.get(name, 0.0) for name in self.sampler.mixture.names])
 
-
-def build_state(task: Task, world: World, split: Split) -> RunState:
-    """A fresh state: weights from the seed, step 0; those of `init_from` are taken by `RunState.start_from`."""
-    config = task.config
-    torch.manual_seed(config.seed)
-    model = build_network(task)
-    frozen = freeze(model, config.freeze)
-    model = model.to(world.device)
-    if config.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(config.optimizer, model, config.train.global_batch)
-    ema = Ema(model, config.ema) if config.ema.enabled else None
-    mixture = task.sampler.mixture
-    samples_per_epoch = mixture.samples_per_epoch
-    steps = run_length(config.train, samples_per_epoch)
-    tree, datasets = distributed.TreeSum(world.rank, world.size, split.micro_batches), len(mixture.names)
-    overlap = not any(isinstance(m, SYNC_BATCH_NORMS) for m in model.modules())
-    gradients = distributed.build_gradients(as_called(model, config.model), world, tree, config.train.reduction, overlap)
-    train = config.train
-    stepper = Stepper(
-        model, task.loss, optimizer, gradients, tree, datasets, world.device, config.seed, train.clip_norm, train.precision,
-        at_step=task.at_step,
-    )  # fmt: skip
-    state = RunState(
-        model=model,
-        stepper=stepper,
-        optimizer=optimizer,
-        schedule=Schedule(config.schedule, config.optimizer, steps, samples_per_epoch / split.global_batch),
-        sampler=task.sampler,
-        ema=ema,
-        split=split,
-        steps=steps,
-        samples_per_epoch=samples_per_epoch,
-        patience=config.train.patience,
-        monitored=monitored(config.checkpoint.monitor, task.monitors),
-        frozen=frozen,
-        loss_by_dataset=[0.0] * datasets,
-        samples_by_dataset=[0.0] * datasets,
-        pasted_by_dataset=[0.0] * datasets,
-        balance=None if task.balance is None else ClassBalance(task.balance, task.sampler, task.classes),
-    )
-    state.train_mode()
-    return state
+    def _load_optimizer(self, state: dict[str, Any], before: Sequence[str] | None) -> None:
+        """Take over the optimizer's state by the names of its parameters, which older checkpoints do not have."""
+        now = trained_names(self.optimizer, self.model)
+        if before is not None and before != now:
+            state = follow_names(self.optimizer, state, before, now)
+            new, gone = (len(set(a) - set(b)) for a, b in ((now, before), (before, now)))
+            self.notes.append(
+                f"warning: resume: of the {counted(len(now), 'tensor')} that are trained, {new} were not trained before: the "
+                f"optimizer starts anew for them; {gone} of those before are not trained now"
+            )
+        load_optimizer(self.optimizer, state)

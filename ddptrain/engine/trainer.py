@@ -22,17 +22,19 @@ from ddptrain.distributed import World
 from ddptrain.engine.arithmetic import arithmetic
 from ddptrain.engine.bad_steps import BadSteps
 from ddptrain.engine.batches import Supply, batches_from
+from ddptrain.engine.build import build_state
 from ddptrain.engine.evaluate import evaluate
 from ddptrain.engine.micro_batch import choose_micro_batch
 from ddptrain.engine.rank_check import check_ranks
 from ddptrain.engine.reporting import RunReporter
 from ddptrain.engine.run_folder import RunFolder
 from ddptrain.engine.start_report import report_start
-from ddptrain.engine.state import RunState, build_state
+from ddptrain.engine.state import RunState
 from ddptrain.engine.step_report import Launched, StepReport
 from ddptrain.engine.stop import StopFlag
 from ddptrain.reporting.trackers.build import check_installed
 from ddptrain.structures import Batch
+from ddptrain.system.exact import exact
 from ddptrain.system.lock import RunLock
 from ddptrain.system.printable import say, warn
 from ddptrain.tasks.base import Task
@@ -136,7 +138,8 @@ def run_steps(run: Run, batches: Iterator[Batch]) -> str:
             stop.saves = True
 
         last = state.step == state.steps
-        state.unjudged = last or due(config.eval, state, report.updated)
+        # a step that was skipped has left the weights of the one before
+        state.unjudged = state.judged != state.step and (last or due(config.eval, state, report.updated))
         save = last or report.stop or due(config.checkpoint, state, report.updated)
         if save:
             with reporter.pace.pause():
@@ -203,7 +206,7 @@ def due(section: EvalConfig | CheckpointConfig, state: RunState, updated: bool =
         return updated and (state.step + ahead) % section.every_steps == 0
     if section.every_epochs is None:
         return False
-    interval, each = section.every_epochs * state.samples_per_epoch, state.split.global_batch
+    interval, each = exact(section.every_epochs) * state.samples_per_epoch, state.split.global_batch
     position = state.position + ahead * each
     return int(position // interval) > int((position - each) // interval)
 

@@ -1,6 +1,6 @@
 """The optimizers, by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -70,6 +70,23 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module, global_batch: int
         UserError: the model has no trainable parameter.
     """
     return OPTIMIZERS[config.name](parameter_groups(model, used_decay(config, global_batch)[0]), config)
+
+
+def trained_names(optimizer: Optimizer, model: nn.Module) -> list[str]:
+    """The names of an optimizer's parameters, in its own order."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def follow_names(optimizer: Optimizer, state: dict[str, Any], before: Sequence[str], now: Sequence[str]) -> dict[str, Any]:
+    """The state of an optimizer for other parameters: torch goes by their numbers alone. What is new among them has none yet.
+
+    Args:
+        before: the names of the parameters in `state`, as those of `optimizer` are `now`.
+    """
+    number = {name: i for i, name in enumerate(before)}
+    kept = {i: state["state"][number[name]] for i, name in enumerate(now) if number.get(name) in state["state"]}
+    return {"state": kept, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:

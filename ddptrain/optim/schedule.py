@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from ddptrain.config import OptimizerConfig, ScheduleConfig
 from ddptrain.optim.plateau import Plateau
+from ddptrain.system.exact import exact
 
 
 def _between(start: float, end: float, x: float) -> float:
@@ -56,7 +57,7 @@ def one_cycle_3(config: ScheduleConfig, step: int, steps: int) -> float:
 
 def multi_step(config: ScheduleConfig, step: int, steps: int) -> float:
     """`gamma` to the number of milestones passed; a milestone is a fraction of the run."""
-    return config.gamma ** sum(step >= milestone * steps for milestone in config.milestones)
+    return config.gamma ** sum(step >= exact(milestone) * steps for milestone in config.milestones)
 
 
 SCHEDULES: dict[str, Callable[[ScheduleConfig, int, int], float]] = {

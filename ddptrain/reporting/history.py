@@ -55,7 +55,7 @@ class History:
         if recount is not None:
             self.rows = _recounted(self.rows, resumed, *recount)
         self.rows = [row for row in self.rows if int(row["step"]) <= resumed]
-        self._settled = not (taken or self.faults)
+        self._settled = not (taken or self.faults or recount)
 
     def _read(self, path: Path) -> None:
         """The rows of a file in the order of steps, the last one of each step."""
@@ -103,11 +103,6 @@ class History:
     def table(self) -> dict[str, list[float]]:
         """The columns by name, `step` first; cells without a number as nan."""
         return {name: [_number(row.get(name)) for row in self.rows] for name in self.columns}
-
-    def step_of(self, column: str, value: float | None) -> int | None:
-        """The first step at which a column had this value; None where no row has it."""
-        steps = (int(row["step"]) for row in self.rows if value is not None and _number(row.get(column)) == value)
-        return next(steps, None)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add an evaluation; it replaces a row of the same step (evaluated again after a resume).

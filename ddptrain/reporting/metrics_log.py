@@ -15,7 +15,7 @@ from time import time
 from typing import Any
 
 from ddptrain.reporting.history import plain
-from ddptrain.system.files import replacing
+from ddptrain.system.files import append_bytes, replacing
 
 NAME = "metrics.jsonl"
 TRAIN, VAL = "train", "val"
@@ -29,13 +29,16 @@ class MetricsLog:
         resumed: the step of the checkpoint that the run resumes from: lines after it are dropped, they come again. None for a
             fresh run, which starts an empty file.
         unjudged: the evaluation of that step comes again, too.
+        counted: that step as the lines count it, where the steps before it were recounted; they are renumbered.
 
     Attributes:
         faults: number of its lines that are none of a run; the end of one that was cut off does not count.
     """
 
-    def __init__(self, path: Path | None, resumed: int | None = None, unjudged: bool = False) -> None:
-        self._path, self._resumed, self._unjudged = path, resumed, unjudged
+    def __init__(
+        self, path: Path | None, resumed: int | None = None, unjudged: bool = False, counted: int | None = None
+    ) -> None:
+        self._path, self._resumed, self._unjudged, self._counted = path, resumed, unjudged, counted
         self.faults = 0
 
     def settle(self) -> None:
@@ -49,15 +52,19 @@ class MetricsLog:
         with replacing(self._path) as out:
             if self._resumed is not None and self._path.is_file():
                 with self._path.open(encoding="utf-8", errors="replace") as lines:
-                    out.writelines(line.encode() for line in lines if self._stays(line, self._resumed))
+                    out.writelines(self._kept(line, self._resumed).encode() for line in lines)
 
-    def _stays(self, line: str, resumed: int) -> bool:
+    def _kept(self, line: str, resumed: int) -> str:
+        """A line that still holds, its step as steps are counted now; empty for the others."""
         row = _row(line)
         if row is None:
             self.faults += line.endswith("\n")
-            return False
+            return ""
         kind, step = row["kind"], row["step"]
-        return bool(step < resumed or (step == resumed and not (kind == VAL and self._unjudged)))
+        end = resumed if self._counted is None else self._counted
+        if step > end or (step == end and kind == VAL and self._unjudged):
+            return ""
+        return line if self._counted is None else _line(row | {"step": round(step * resumed / max(end, 1))})
 
     def append(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Write a line.
@@ -68,8 +75,7 @@ class MetricsLog:
         if self._path is None:
             return
         row = plain({"kind": kind, "step": step, "seconds": round(time(), 3), **values})
-        with self._path.open("ab") as file:
-            file.write((json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        append_bytes(self._path, _line(row).encode())
 
 
 def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
@@ -77,6 +83,10 @@ def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
     if (run / NAME).is_file():
         with (run / NAME).open(encoding="utf-8", errors="replace") as lines:
             yield from (row for line in lines if (row := _row(line)) is not None)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _row(line: str) -> dict[str, Any] | None:

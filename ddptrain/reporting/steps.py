@@ -16,7 +16,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ddptrain.system.files import replacing
+from ddptrain.system.files import append_bytes, replacing
 from ddptrain.system.printable import guarded, unguarded
 
 NAME = "steps.csv"
@@ -91,8 +91,7 @@ class StepLog:
         header = io.StringIO()
         csv.writer(header, lineterminator="\n").writerow([*FIRST, *map(guarded, self._rows[0][3]), *LAST])
         text = "".join(map(_line, self._rows))
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(text if header.getvalue() == self._header else header.getvalue() + text)
+        append_bytes(self._path, (text if header.getvalue() == self._header else header.getvalue() + text).encode())
         self._header, self._rows = header.getvalue(), []
 
 

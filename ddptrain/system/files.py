@@ -34,6 +34,23 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def append_bytes(path: Path, data: bytes) -> None:
+    """Add `data` to the end of a file, which is made if need be.
+
+    Raises:
+        OSError: it could not be written; what was written of it, on a disk that is full now, is taken back.
+    """
+    with path.open("ab", buffering=0) as file:
+        size, done = file.tell(), 0
+        try:
+            while done < len(data):
+                done += file.write(data[done:])
+        except OSError:
+            with suppress(OSError):
+                file.truncate(size)
+            raise
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write into that takes the place of `path` at the end of the block, see `write_bytes`; not after an exception.

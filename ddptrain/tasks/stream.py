@@ -9,6 +9,7 @@ from typing import Any
 from ddptrain.config import DatasetConfig, RunConfig, TrainConfig
 from ddptrain.data.stream.sampler import DistributedWeightedSampler
 from ddptrain.errors import UserError
+from ddptrain.system.exact import exact
 
 
 def build_sampler(
@@ -52,4 +53,4 @@ def shares_of(datasets: Sequence[DatasetConfig]) -> list[float]:
 
 def run_length(train: TrainConfig, samples_per_epoch: int) -> int:
     """Length of a run in steps."""
-    return train.steps or math.ceil(train.epochs * samples_per_epoch / train.global_batch)
+    return train.steps or math.ceil(exact(train.epochs) * samples_per_epoch / train.global_batch)

@@ -48,7 +48,7 @@ def test_weights_are_taken_over_and_frozen_ones_stay(config: Path, tmp_path: Pat
     shutil.rmtree(tmp_path / "first")
     longer = (*short, "train.steps=4", "resume=auto")
     text = train(1, config, "name=second", f"init_from={tmp_path}/first", "freeze=[backbone]", *longer)
-    assert "step_00000003.pt; init_from is not used, it was for the start" in text
+    assert "step_00000003.pt; init_from is ignored: it applies only when a run starts" in text
 
 
 def saved(folder: Path, model: nn.Module, classes: Sequence[str]) -> Path:

@@ -89,7 +89,9 @@ def test_a_run_folder_is_never_overwritten_and_another_run_never_resumed(config:
     text = train(1, config, "train.steps=4", "optimizer.name=adamw", "resume=auto", expect=2)
     assert "optimizer.name was sgd and is adamw" in text
     train(1, config, "train.steps=4", "train.global_batch=24", "resume.source=auto", "resume.allow=[global_batch]")
-    assert "nothing" not in train(1, config, "train.steps=4", "train.global_batch=24", "resume=auto")
+    text = train(1, config, "train.steps=4", "train.global_batch=24", "resume=auto")
+    assert "from step 4 to step 4" in text
+    assert "a new run starts" not in text
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_the_start_that_was_given_holds_until_there_is_a_checkpoint(config: Path
     for overrides in (["resume=auto"], told_first, [*told_first, "resume=auto"]):
         assert begin(config, *overrides)[0] == 5
     assert find_origin(load_config(config, ["resume=auto"]), print).allow == ("seed",)
-    assert "starts from" in begin(config, "resume=auto")[1][0]
+    assert "starting from" in begin(config, "resume=auto")[1][0]
     save_own(7)
     assert begin(config, "resume=auto")[0] == 7
     with pytest.raises(UserError, match="this run already exists without runs/other; continue it with resume=auto"):

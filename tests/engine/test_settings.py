@@ -9,8 +9,9 @@ import pytest
 from ddptrain import distributed
 from ddptrain.config import OptimizerConfig, RunConfig, load_config
 from ddptrain.config.batch import split_batch
+from ddptrain.engine.build import build_state
 from ddptrain.engine.start_report import groups, settings
-from ddptrain.engine.state import RunState, build_state
+from ddptrain.engine.state import RunState
 from ddptrain.optim.build import used_decay
 from ddptrain.tasks.build import build_task
 

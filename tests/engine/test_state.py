@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from run_states import state_of
 
+from ddptrain.checkpoint.load import Checkpoint
+from ddptrain.config import load_config
+from ddptrain.engine.resume import take_over
 from ddptrain.engine.state import RunState
 from ddptrain.engine.step_report import StepReport
+from ddptrain.errors import UserError
 
 UPDATED = StepReport(True, False, 1.0, 1.0, {}, [2.0, 1.0], [8.0, 4.0], [3.0, 5.0], 0, False, [])
 
@@ -57,3 +62,32 @@ def test_sums_by_dataset_follow_the_names(config: Path) -> None:
     assert new.samples_by_dataset == [8.0, 0.0]
     assert new.loss_by_dataset == [2.0, 0.0]
     assert new.pasted_by_dataset == [10.0, 0.0]
+
+
+def test_the_optimizer_follows_the_names_of_what_is_trained(config: Path) -> None:
+    """Another `freeze` gives the parameters other numbers, by which torch would hand out the moments."""
+    old = state_of(config, "freeze=[backbone]")
+    for name, p in old.model.named_parameters():
+        p.grad = torch.full_like(p, float(len(name))) if p.requires_grad else None
+    old.optimizer.step()
+    before = {name: old.optimizer.state[p] for name, p in old.model.named_parameters() if p.requires_grad}
+    new = state_of(config, "freeze=[neck]")
+    new.load_state_dict(old.state_dict())
+    kept = 0
+    for name, p in new.model.named_parameters():
+        moment = new.optimizer.state[p].get("momentum_buffer") if p in new.optimizer.state else None
+        if moment is not None:
+            kept += 1
+            assert torch.equal(moment, before[name]["momentum_buffer"]), name
+    assert 0 < kept < len(before)
+    assert "were not trained before: the optimizer starts anew for them" in new.notes[-1]
+
+
+def test_an_older_checkpoint_with_another_freeze_is_refused(config: Path) -> None:
+    """It does not know the names."""
+    old, run = state_of(config, "freeze=[neck]"), load_config(config, ["freeze=[neck]"])
+    state = {k: v for k, v in old.state_dict().items() if k != "trained"} | {"config": run.model_dump_json()}
+    checkpoint, new = Checkpoint(Path("old.pt"), state), state_of(config)
+    with pytest.raises(UserError, match=r"freeze was \['neck'\] and is \[\]: the optimizer's state does not fit"):
+        take_over(new, checkpoint, "sgd", ())
+    take_over(state_of(config, "freeze=[neck]"), checkpoint, "sgd", ("neck",))

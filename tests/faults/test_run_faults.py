@@ -228,7 +228,7 @@ def test_a_restart_before_the_first_checkpoint_keeps_the_start_that_was_given(co
         config, tmp_path / "launch.txt", lambda: log.exists() and "step 3/" in log.read_text(), *given
     )
     assert text.count(f"resume: from {tmp_path}/source/checkpoints/step_00000002.pt") == 2, text
-    assert "has no checkpoint of its own yet: starts from" in text
+    assert "no checkpoint of its own yet: starting from" in text
     assert final_state(tmp_path / "run")["step"] == 30
 
 

@@ -26,7 +26,8 @@ from ddptrain.config import RunConfig
 from ddptrain.config.batch import split_batch
 from ddptrain.engine import evaluate as engine_evaluate
 from ddptrain.engine import trainer
-from ddptrain.engine.state import RunState, build_state
+from ddptrain.engine.build import build_state
+from ddptrain.engine.state import RunState
 from ddptrain.engine.stop import StopFlag
 from ddptrain.optim.build import build_optimizer
 from ddptrain.optim.ema import Ema

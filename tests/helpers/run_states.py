@@ -7,7 +7,8 @@ from pathlib import Path
 from ddptrain import distributed
 from ddptrain.config import load_config
 from ddptrain.config.batch import split_batch
-from ddptrain.engine.state import RunState, build_state
+from ddptrain.engine.build import build_state
+from ddptrain.engine.state import RunState
 from ddptrain.tasks.build import build_task
 
 

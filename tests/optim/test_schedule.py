@@ -120,3 +120,10 @@ def test_apply_writes_by_name(name: str) -> None:
             assert group["momentum"] == rates.momentum
         if name == "adamw":
             assert group["betas"] == (rates.momentum, 0.999)
+
+
+@pytest.mark.parametrize(("milestone", "step"), [(0.55, 55), (0.07, 7), (0.29, 29)])
+def test_a_milestone_acts_at_the_step_that_it_names(milestone: float, step: int) -> None:
+    """In floats 0.55 x 100 is more than 55."""
+    got = rates(100, name="multi_step", milestones=(milestone,), gamma=0.1)
+    assert [i for i in range(1, 100) if got[i] != got[i - 1]] == [step]

@@ -52,3 +52,12 @@ def test_other_ranks_keep_nothing(tmp_path: Path) -> None:
     own.settle()
     own.append(TRAIN, 1, {"train/loss": 1.0})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_recounted_steps_are_renumbered(tmp_path: Path) -> None:
+    """The checkpoint of step 20 is of step 5 now; what was later is dropped by the numbers of before."""
+    own = log(tmp_path)
+    for step in (4, 8, 20, 21):
+        own.append(TRAIN, step, {"train/loss": float(step)})
+    MetricsLog(tmp_path / NAME, 5, counted=20).settle()
+    assert [(row["step"], row["train/loss"]) for row in read_metrics(tmp_path)] == [(1, 4.0), (2, 8.0), (5, 20.0)]

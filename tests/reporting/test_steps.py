@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,20 @@ def test_another_rank_writes_nothing(tmp_path: Path) -> None:
     steps.settle()
     add(steps, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_row_that_was_cut_off_by_a_full_disk_is_taken_back(tmp_path: Path) -> None:
+    """What can be written of it would stay, and the rows come again."""
+    steps = log(tmp_path)
+    add(steps, 1)
+    size = (tmp_path / "steps.csv").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            add(steps, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / "steps.csv").stat().st_size == size
+    add(steps, 3)
+    assert numbers(tmp_path) == [1, 2, 3]

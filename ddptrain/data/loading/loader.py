@@ -179,8 +179,8 @@ class Loader:
                 self._end(at_once=True)
                 asked = ", and the run was asked to stop" if stopped else ""
                 raise LoaderError(
-                    f"no batch arrived for {waited:.0f} s{asked}: files of the datasets cannot be read, or only very slowly; "
-                    f"check their disk, or raise train.timeout_s ({self._wait.timeout_s:g} s)"
+                    f"no batch arrived for {waited:.0f} s{asked}: the dataset files cannot be read, or only very slowly; "
+                    f"check the disk they are on, or raise train.timeout_s ({self._wait.timeout_s:g} s)"
                 )
             if waited > say_after:
                 self._wait.report(f"waiting for a batch for {waited:.0f} s; the run ends after {self._wait.timeout_s:g} s")

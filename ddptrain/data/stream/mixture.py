@@ -36,6 +36,10 @@ class Mixture:
         seed: of the order inside the blocks.
         shuffle: False lists a block's datasets one after the other.
 
+    Attributes:
+        cut: a position at which the draws of each dataset are divided, as they are where an epoch ends: the draws before it
+            have the lower numbers, also where it lies inside a block.
+
     Raises:
         ValueError: a size or share is impossible; the message names the dataset and the value.
     """
@@ -65,6 +69,7 @@ class Mixture:
         self._mixed = self.shuffle and sum(w > 0 for w in self.weights) > 1
         self._size = np.maximum(np.array(self.sizes, np.int64), 1)
         self._key = stream_key(self.seed, "sampler/block")
+        self.cut = 0
 
     def assign(self, positions: I64) -> tuple[I64, I64]:
         """Which draw stands at each position.
@@ -93,12 +98,13 @@ class Mixture:
     def _strict(self, blocks: I64, before: I64, after: I64) -> NDArray[np.bool_]:
         """Blocks in which the draws of a dataset must be numbered in the order of their slots.
 
-        That is where a pass or an epoch ends inside the block; elsewhere the numbers may be shuffled within it, which
-        saves looking at the whole block.
+        That is where a pass or an epoch ends or the `cut` lies inside the block; elsewhere the numbers may be shuffled within
+        it, which saves looking at the whole block.
         """
         pass_ends = (before // self._size != np.maximum(after - 1, before) // self._size).any(1)
         first = blocks * self.block
-        return pass_ends | (first // self.samples_per_epoch != (first + self.block - 1) // self.samples_per_epoch)
+        is_cut = (first < self.cut) & (self.cut < first + self.block)
+        return pass_ends | is_cut | (first // self.samples_per_epoch != (first + self.block - 1) // self.samples_per_epoch)
 
     def _by_slot(self, blocks: I64, before: I64, after: I64) -> I64:
         """Draw numbers of whole blocks, counted in the order of the slots: int64 `[blocks, block]`."""

@@ -38,7 +38,12 @@ def permute(i: NDArray[Any], n: int, key: NDArray[Any]) -> NDArray[np.int64]:
 
     Returns:
         int64 `[m]`, in range(n). For a fixed n and key this is a bijection.
+
+    Raises:
+        ValueError: an `i` is outside range(n), from where no cycle may lead into it.
     """
+    if len(i) and not 0 <= i.min() <= i.max() < n:
+        raise ValueError(f"i: {i.min()}..{i.max()} is not inside 0..{n - 1}")
     # an even side makes odd permutations reachable, also where a * b == n
     a = 2 * -(-math.isqrt(n - 1) // 2) if n > 2 else 2
     b = -(-n // a)

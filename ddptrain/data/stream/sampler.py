@@ -153,7 +153,7 @@ class DistributedWeightedSampler(Sampler[int]):
         """
         self._sample_weights = SampleWeights(self.mixture.names, self.mixture.sizes, sample_weights)
         self._sample_weights.check(self.mixture.weights)
-        self.since = whole("since:", since, 0)
+        self.since = self.mixture.cut = whole("since:", since, 0)
 
     def __iter__(self) -> Iterator[int]:
         at, step, chunk = self._position, self.num_replicas, _FIRST_CHUNK

@@ -76,7 +76,8 @@ class Trackers(Tracker):
 
 class Continued(Tracker):
     """A tracker that cannot take back what it has: what it got before the run was stopped is left out when it comes again,
-    which is the same, since a resumed run repeats its steps; and it gets what a kill has kept from it.
+    which is the same, since a run that resumes with the same config repeats its steps; and it gets what a kill has kept from
+    it.
 
     Args:
         sent: the last step of each kind of numbers that it has.
@@ -117,14 +118,23 @@ def check_installed(names: Sequence[str]) -> None:
         raise UserError(f"monitor.trackers: {missing[0]} is not installed; pip install 'ddptrain[{missing[0]}]'")
 
 
-def build_trackers(names: Sequence[str], folder: Path, resumed: int | None, unjudged: bool, say: Say) -> Trackers:
+def build_trackers(
+    names: Sequence[str],
+    folder: Path,
+    resumed: int | None,
+    unjudged: bool,
+    say: Say,
+    *,
+    counted: int | None = None,
+    changed: bool = False,
+) -> Trackers:
     """Those of `monitor.trackers`; nothing of the others is imported.
 
     Args:
         folder: of the run, with its metrics.jsonl.
-        resumed, unjudged: see `TensorBoard`.
+        resumed, unjudged, counted: see `TensorBoard`.
         say: takes a line about one that fails.
-
+        changed: the run does not repeat the steps behind its checkpoint: its config has changed.
     """
     built: list[tuple[str, Tracker]] = []
     known = _read_ids(folder / IDS) if resumed is not None else {}
@@ -133,9 +143,14 @@ def build_trackers(names: Sequence[str], folder: Path, resumed: int | None, unju
             if name not in ELSEWHERE:
                 from ddptrain.reporting.trackers.tensorboard import TensorBoard
 
-                built.append((name, TensorBoard(folder / "tensorboard", resumed, unjudged, say)))
+                built.append((name, TensorBoard(folder / "tensorboard", resumed, unjudged, say, counted)))
                 continue
             tracker = ELSEWHERE[name](folder, known.get(name))
+            last = max(tracker.sent.values(), default=-1) if name in known else -1
+            if (counted is not None and last >= 0) or (changed and last > (resumed or 0)):
+                tracker.close()
+                say(f"warning: {name}: a new run begins there, since steps of the one so far, up to {last}, are not repeated")
+                tracker = ELSEWHERE[name](folder, None)
             built.append((name, Continued(tracker, tracker.sent, read_metrics(folder)) if name in known else tracker))
             known[name] = tracker.id
         except Exception as e:  # a server that cannot be reached

@@ -70,23 +70,28 @@ class EventFile:
                 os.close(fd)
 
 
-def cut_back(folder: Path, keep: Callable[[int, list[str]], bool]) -> None:
+def cut_back(folder: Path, keep: Callable[[int, list[str]], int | None]) -> None:
     """Take events out of all files of a folder, and what is left of an event that was not completely written.
 
     Args:
-        keep: whether an event stays, by its step and its tags.
+        keep: gives the step at which an event of a step and of some tags stays; None where it does not stay.
 
     Raises:
         OSError: a file cannot be read or written; it stays as it was.
     """
     from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
     for path in sorted(folder.glob("events.out.tfevents.*")):
         with path.open("rb") as file, replacing(path) as out:
             for record in _records(file):
                 event = Event.FromString(record[12:-4])
-                if keep(event.step, [value.tag for value in event.summary.value]):
+                step = keep(event.step, [value.tag for value in event.summary.value])
+                if step == event.step:
                     out.write(record)
+                elif step is not None:
+                    event.step = step
+                    RecordWriter(out).write(event.SerializeToString())
 
 
 def _records(file: BinaryIO) -> Iterator[bytes]:

@@ -50,11 +50,17 @@ class TensorBoard(Tracker):
         resumed: the step of the checkpoint that the run resumes from: what an earlier process wrote for later steps is taken
             out of its files. None for a fresh run.
         unjudged: the evaluation of that step comes again.
+        counted: that step as the events count it, see `MetricsLog`.
         report: called with one line when the files cannot be written, and when they can be again.
     """
 
     def __init__(
-        self, folder: Path, resumed: int | None = None, unjudged: bool = False, report: Callable[[str], None] = print
+        self,
+        folder: Path,
+        resumed: int | None = None,
+        unjudged: bool = False,
+        report: Callable[[str], None] = print,
+        counted: int | None = None,
     ) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
         from torch.utils.tensorboard import summary  # takes a second to import
@@ -62,7 +68,10 @@ class TensorBoard(Tracker):
         self._summary, self._point, self._make = Summary, Summary.Value, summary
         self._folder, self._report, self._lost = folder, report, 0
         if resumed is not None:
-            self._write(cut_back, folder, lambda step, tags: _stays(step, tags, resumed, unjudged))
+            end, factor = (resumed, 1.0) if counted is None else (counted, resumed / max(counted, 1))
+            self._write(
+                cut_back, folder, lambda step, tags: round(step * factor) if _stays(step, tags, end, unjudged) else None
+            )
         self._file = EventFile(folder, resumed)
 
     def _write(self, call: Callable[..., None], *args: Any) -> None:

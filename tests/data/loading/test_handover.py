@@ -186,7 +186,9 @@ def test_no_wait_is_without_end(monkeypatch: pytest.MonkeyPatch, asked: bool) ->
     loader = stream(Numbers(at=11, action="hang"), workers=1, wait=wait)
     next(loader)
     start = time.perf_counter()
-    with pytest.raises(LoaderError, match=r"^no batch arrived for \d+ s.*check their disk, or raise train.timeout_s \("):
+    with pytest.raises(
+        LoaderError, match=r"^no batch arrived for \d+ s.*check the disk they are on, or raise train.timeout_s \("
+    ):
         next(loader)
     assert time.perf_counter() - start < 60
     assert lines[0].startswith("waiting for a batch for ")

@@ -80,3 +80,10 @@ def excess(count: np.ndarray, expected: np.ndarray | float) -> float:
     """By how many standard deviations chi-square lies above its mean."""
     freedom = count.size - 1
     return float((((count - expected) ** 2 / expected).sum() - freedom) / math.sqrt(2 * freedom))
+
+
+@pytest.mark.parametrize("outside", [-1, 5])
+def test_what_is_outside_the_range_is_refused(outside: int) -> None:
+    """Its cycle need not lead into the range: following it could take for ever."""
+    with pytest.raises(ValueError, match=f"{outside} is not inside 0..4|{outside}..4 is not inside|0..{outside} is not"):
+        permute(np.array([0, 4, outside]), 5, np.array([KEY], np.uint64))

@@ -298,3 +298,17 @@ def test_the_weights_are_held_once_as_float64() -> None:
     tracemalloc.stop()
     assert 8e6 <= kept < 8.2e6
     assert len(s) == 10**6
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200), st.sampled_from([3, 10, 16, 64]))
+def test_other_weights_hold_from_any_position_on(since: int, block: int) -> None:
+    """Also from inside a block: in the rest of the epoch each sample is visited as often as its weight asks for."""
+    sizes, epoch = (30, 20), 50
+    weights = [np.linspace(1, 3, n) for n in sizes]
+    s = DistributedWeightedSampler(sizes, [1, 1], sample_weights=weights, samples_per_epoch=epoch, block=block)
+    s.reweigh(weights, since)
+    dataset, index = stream(s, since, epoch - since % epoch).T
+    for d, w in enumerate(weights):
+        visits = np.bincount(index[dataset == d], minlength=len(w))
+        assert np.abs(visits - np.sum(dataset == d) * w / w.sum()).max() < 1

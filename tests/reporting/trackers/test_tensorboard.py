@@ -107,3 +107,15 @@ def test_a_folder_that_comes_later(tmp_path: Path) -> None:
         "written again; 1 event is lost",
     ]
     assert curves(tmp_path / "tb")["loss"] == [(1, 1.0)]
+
+
+def test_recounted_steps_are_renumbered(tmp_path: Path) -> None:
+    """The checkpoint of step 20 is of step 5 now."""
+    first = TensorBoard(tmp_path)
+    for step in (4, 8, 20, 24):
+        first.scalars({"train/loss": float(step)}, step)
+    first.close()
+    second = TensorBoard(tmp_path, resumed=5, counted=20)
+    second.scalars({"train/loss": 6.0}, 6)
+    second.close()
+    assert curves(tmp_path)["train/loss"] == [(1, 4.0), (2, 8.0), (5, 20.0), (6, 6.0)]
