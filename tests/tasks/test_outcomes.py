@@ -50,6 +50,16 @@ def test_each_image_once_gives_the_tasks_metrics(small_config: Callable[[str], P
     assert [np.sum(outcome.dataset == i) for i in range(len(outcome.datasets))] == [len(t) for t in task.val_samples.tables]  # type: ignore[attr-defined]
 
 
+def test_a_report_on_a_validation_set_without_a_box(
+    small_config: Callable[[str], Path], small_data: Callable[[str], Path]
+) -> None:
+    val = f"{{name: s, format: voc, root: {small_data('detection')}/streets, split: val, drop: [car, bus]}}"
+    task, evaluation, outcome = untrained(small_config("detection"), [f"data.val=[{val}]"])
+    assert not outcome.truth()
+    titles = [section.title for section in task.view.sections(evaluation.predictions, outcome)]
+    assert {"Errors", "Suspected labels"} <= set(titles)
+
+
 @pytest.fixture
 def trained(small_config: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> Path:
     """A run folder of detection."""
