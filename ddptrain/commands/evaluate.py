@@ -17,6 +17,7 @@ from ddptrain.config.text import parse_yaml
 from ddptrain.data.formats.texts import read_text
 from ddptrain.data.tables.contents import Contents, differences
 from ddptrain.distributed import World
+from ddptrain.engine.arithmetic import arithmetic
 from ddptrain.engine.evaluate import Evaluation, evaluate
 from ddptrain.errors import UserError
 from ddptrain.metrics.outcome import FILE
@@ -81,7 +82,7 @@ def evaluate_checkpoint(
     world = distributed.discover(config.train.device)
     if world.main and world.lacking:
         warn(world.lacking)
-    with distributed.process_group(world, config.train.timeout_s):
+    with arithmetic(config.train, world.device), distributed.process_group(world, config.train.timeout_s):
         task = distributed.agree(lambda: _task(config, of_boxes), "reading the datasets")
         for line in replaced_data(checkpoint, config.data.val, task.contents) if world.main and data is None else ():
             warn(f"{line}: not the data of the training, so its metrics cannot be compared with those of the run")

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from small_runs import RUNS, write_config
 
 from ddptrain.cli import main
@@ -42,6 +43,18 @@ def test_weights(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "nix.pt: no such checkpoint" in capfd.readouterr().err
     assert main(["eval", str(run / "checkpoints/best.pt"), "--weights", "last"]) == 2
     assert "best.pt is already a checkpoint; give its run folder" in capfd.readouterr().err
+
+
+def test_arithmetic_is_that_of_the_config(
+    run: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ddptrain.commands import evaluate as command
+
+    seen, real, before = [], command.evaluate, torch.get_num_threads()
+    monkeypatch.setattr(command, "evaluate", lambda *a: seen.append(torch.get_num_threads()) or real(*a))
+    printed(capfd, str(run), "--json", f"train.threads={before + 1}")
+    assert main(["report", str(run), f"train.threads={before + 2}"]) == 0
+    assert (seen, torch.get_num_threads()) == ([before + 1, before + 2], before)
 
 
 def test_json_into_a_file_before_or_behind_the_run(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

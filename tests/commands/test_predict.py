@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from small_runs import RUNS, write_config
 from support import Ranks, save_checkpoint
 
@@ -15,6 +16,7 @@ from ddptrain.commands.image_files import distinct, find_images
 from ddptrain.config import RunConfig, load_config
 from ddptrain.data.tables.faults import Faults
 from ddptrain.tasks.build import new_task
+from ddptrain.tasks.classification.task import ClassificationTask
 
 
 def untrained(config: RunConfig, run: Path) -> Path:
@@ -58,6 +60,17 @@ def test_what_lies_in_a_folder(tmp_path: Path, run: Path, capfd: pytest.CaptureF
     assert "failed: 3 of 8 images were skipped, each is named above" in output.err
     assert "3 hidden files or folders (skipped), 2 folders reached twice (visited once), 1 .heic file (not read)" in output.out
     assert "5 images with" in output.out
+
+
+def test_arithmetic_is_that_of_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RUNS["classification"].write(tmp_path)
+    before = torch.get_num_threads()
+    config = load_config(str(write_config("classification", tmp_path, tmp_path)), [f"train.threads={before + 1}"])
+    seen, real = [], ClassificationTask.predict_file
+    monkeypatch.setattr(ClassificationTask, "predict_file", lambda *a: seen.append(torch.get_num_threads()) or real(*a))
+    image = str(picture(tmp_path / "a.png"))
+    assert main(["predict", str(untrained(config, tmp_path / "run")), image]) == 0
+    assert (seen, torch.get_num_threads()) == ([before + 1], before)
 
 
 def test_when_nothing_can_be_used(tmp_path: Path, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
