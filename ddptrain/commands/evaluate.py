@@ -43,7 +43,7 @@ def evaluate_run(
     checkpoint, task, evaluation, world = evaluate_checkpoint(run, overrides, weights, data, of_boxes)
     if not world.main:
         return 0
-    about = {"step": checkpoint.step, "weights": weights_name(run, checkpoint)}
+    about = about_weights(run, checkpoint, weights)
     outcome = task.outcome(evaluation.predictions, evaluation.metrics, about)
     own = run / FILE if run.is_dir() and not overrides and data is None and weights in (None, "best") else None
     show(task, str(checkpoint.path), evaluation.metrics, outcome, output, own)
@@ -52,12 +52,14 @@ def evaluate_run(
     return 0
 
 
-def weights_name(run: Path, checkpoint: Checkpoint) -> str:
-    """`best`, `last`, or the name of the file."""
-    best = checkpoint.path.parent / "best.pt"
-    if best.exists() and best.resolve() == checkpoint.path:
-        return "best"
-    return "last" if run.is_dir() else checkpoint.path.name
+def about_weights(run: Path, checkpoint: Checkpoint, given: str | None = None) -> dict[str, Any]:
+    """What is kept of the weights with their evaluation: `step`, `digest`, and `weights`, which is `best`, `last`, or the name
+    of a checkpoint that was named by its path; `given` is `--weights`."""
+    best, name = checkpoint.path.parent / "best.pt", checkpoint.path.name
+    if given in (None, "best", "last"):
+        is_best = best.exists() and best.resolve() == checkpoint.path
+        name = "best" if is_best else "last" if run.is_dir() else name
+    return {"step": checkpoint.step, "weights": name, "digest": checkpoint.digest}
 
 
 def evaluate_checkpoint(

@@ -36,7 +36,7 @@ class Outcome(ABC):
         dataset: int64 `[I]`: number of each image's dataset, never falling.
         images: name of each image, its path below the dataset's root.
         metrics: all metrics of the evaluation.
-        about: which weights of which run; plain values.
+        about: which weights: `step`, `weights` (best, last, or a file) and `digest`; plain values.
     """
 
     kind: ClassVar[str]

@@ -15,6 +15,7 @@ from small_runs import RUNS, write_config
 from ddptrain.cli import main
 from ddptrain.engine.evaluate import Evaluation
 from ddptrain.metrics.arrays import DetectionArrays
+from ddptrain.metrics.outcome import read_outcome
 from ddptrain.tasks.detection.external import read_external
 from ddptrain.tasks.detection.scores import detections_of
 
@@ -37,6 +38,13 @@ def printed(capfd: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any
 def test_weights(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     best, last = printed(capfd, str(run), "--json"), printed(capfd, str(run), "--weights", "last", "--json")
     earlier = printed(capfd, str(run), "--json", "--weights", str(run / "checkpoints/step_00000002.pt"))
+    kept = {}
+    for name, path in {"run": run, "file": run / "checkpoints/step_00000002.pt"}.items():
+        file = str(run.parent / f"{name}.npz")
+        printed(capfd, str(run), "--json", "--save", file, *(["--weights", str(path)] if path.is_file() else []))
+        kept[name] = read_outcome(Path(file)).about
+    assert [(about["step"], about["weights"]) for about in kept.values()] == [(3, "best"), (2, "step_00000002.pt")]
+    assert kept["run"]["digest"] != kept["file"]["digest"]
     assert last == best  # there was one evaluation, at the end
     assert earlier["loss"] != last["loss"]
     assert main(["eval", str(run), "--weights", "nix.pt"]) == 2

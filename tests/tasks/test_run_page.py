@@ -39,7 +39,7 @@ def test_a_run_ends_with_its_page(small_config: Callable[[str], Path], task: str
     assert page.stat().st_size < 5e6
     found = read_findings(run / "report")
     assert found is not None
-    assert found.about == {"step": 6, "weights": "best"}
+    assert (found.about["step"], found.about["weights"]) == (6, "best")
     assert set(found.intervals) <= set(found.metrics)
     page.unlink()
     (run / "report" / "evaluation.json").unlink()
