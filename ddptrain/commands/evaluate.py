@@ -86,6 +86,8 @@ def evaluate_checkpoint(
         warn(world.lacking)
     with arithmetic(config.train, world.device), distributed.process_group(world, config.train.timeout_s):
         task = distributed.agree(lambda: _task(config, of_boxes), "reading the datasets")
+        if world.main:
+            say_notes(task.notes)
         for line in replaced_data(checkpoint, config.data.val, task.contents) if world.main and data is None else ():
             warn(f"{line}: not the data of the training, so its metrics cannot be compared with those of the run")
         evaluation = evaluate(task, checkpoint.fill(task.build_model()).to(world.device), world)
@@ -100,6 +102,18 @@ def _task(config: RunConfig, of_boxes: str) -> Task:
     if of_boxes and not isinstance(task, DetectionTask):
         raise UserError(f"{of_boxes}: only an evaluation of detection has it, the run's task is {config.task}; leave it out")
     return task
+
+
+def say_notes(notes: Sequence[str]) -> None:
+    """Say on stderr what was read of the validation datasets, and what of them was left out."""
+    for note in notes:
+        text = note.removeprefix("warning: ")
+        if not (text.startswith("val ") or "validation" in text):  # the training data are read, too, but not used
+            continue
+        if text == note:
+            print(f"ddptrain: note: {note}", file=sys.stderr)
+        else:
+            warn(text)
 
 
 def _on(stored: dict[str, Any], data: Path | None) -> dict[str, Any]:

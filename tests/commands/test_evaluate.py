@@ -83,6 +83,12 @@ def test_data_of_another_config(run: Path, tmp_path: Path, capfd: pytest.Capture
     data.write_text(json.dumps({"data": {"val": [other]}, "train": {"epochs": 3}}))
     metrics = printed(capfd, str(run), "--data", str(data), "--json")
     assert {key.split("/")[1] for key in metrics if key.startswith("dataset/")} == {"own"}
+    data.write_text(json.dumps({"data": {"val": [other | {"drop": ["bus"]}]}}))
+    assert main(["eval", str(run), "--data", str(data), "--json"]) == 0
+    said = capfd.readouterr().err
+    assert "boxes of dropped classes left out; no faults" in said
+    assert said.startswith("ddptrain: note: val own: ")
+    assert "train " not in said
     data.write_text("data: {train: []}")
     assert main(["eval", str(run), "--data", str(data)]) == 2
     assert "has no data.val; list the datasets" in capfd.readouterr().err
