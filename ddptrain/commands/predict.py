@@ -144,7 +144,9 @@ class _Results:
             self.write()
 
     def write(self) -> None:
-        """Replace the file by one with all of them."""
+        """Replace the file by one with all of them; one that is there already stays where there are none."""
+        if not self._entries and self._file.exists():
+            return
         start = time.monotonic()
         self._file.parent.mkdir(parents=True, exist_ok=True)
         write_text(self._file, "{\n" + ",\n".join(self._entries) + "\n}\n")

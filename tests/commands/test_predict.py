@@ -85,6 +85,10 @@ def test_when_nothing_can_be_used(tmp_path: Path, run: Path, capfd: pytest.Captu
     assert main(["predict", str(run), str(images), "--out", str(out)]) == 2
     assert "error: no image could be used" in capfd.readouterr().err
     assert json.loads((out / "predictions.json").read_text()) == {}
+    (out / "predictions.json").write_text('{"earlier": {}}')
+    assert main(["predict", str(run), str(images), "--out", str(out)]) == 2
+    assert json.loads((out / "predictions.json").read_text()) == {"earlier": {}}
+    capfd.readouterr()
     assert main(["predict", str(run), str(tmp_path / "none")]) == 2
     assert "none: no such image or folder" in capfd.readouterr().err
 
