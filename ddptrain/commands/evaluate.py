@@ -11,7 +11,7 @@ from typing import Any
 from ddptrain import distributed
 from ddptrain.checkpoint.load import Checkpoint, load_checkpoint
 from ddptrain.commands.eval_arguments import Output
-from ddptrain.commands.eval_output import show, write_predictions
+from ddptrain.commands.eval_output import make_folders, show, write_predictions
 from ddptrain.config import DatasetConfig, RunConfig, resolve
 from ddptrain.config.text import parse_yaml
 from ddptrain.data.formats.texts import read_text
@@ -39,6 +39,7 @@ def evaluate_run(
         weights: `best`, `last`, or the path of a checkpoint; None for the best, or the checkpoint that `run` is.
         data: a config whose `data.val` takes the place of the run's.
     """
+    make_folders(output)
     of_boxes = "--split-by" if output.split_by else "--save-predictions" if output.predictions else ""
     checkpoint, task, evaluation, world = evaluate_checkpoint(run, overrides, weights, data, of_boxes)
     if not world.main:
@@ -100,7 +101,7 @@ def evaluate_checkpoint(
 def _task(config: RunConfig, of_boxes: str) -> Task:
     task = build_task(config)
     if of_boxes and not isinstance(task, DetectionTask):
-        raise UserError(f"{of_boxes}: only an evaluation of detection has it, the run's task is {config.task}; leave it out")
+        raise UserError(f"{of_boxes}: only available for detection; this run's task is {config.task}; leave it out")
     return task
 
 

@@ -76,6 +76,24 @@ def test_json_into_a_file_before_or_behind_the_run(run: Path, tmp_path: Path, ca
     assert printed(capfd, str(run), "--json", "eval.protocols=[coco, voc]")["voc/AP"] is not None
 
 
+def test_files_that_cannot_be_written_are_refused_before_the_evaluation(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr("ddptrain.commands.evaluate.load_checkpoint", pytest.fail)
+        for option, words in (
+            (["--save", str(tmp_path)], f"--save: {tmp_path} is a directory; name a file"),
+            (["--save", str(tmp_path / "file/x.npz")], f"--save: {tmp_path / 'file'} cannot be made ("),
+            (["--save-predictions", str(tmp_path)], f"--save-predictions: {tmp_path} is a directory"),
+            (["--json", str(tmp_path / "file/new/x.json")], f"--json: {tmp_path / 'file/new'} cannot be made ("),
+        ):
+            assert main(["eval", str(run), *option]) == 2
+            assert words in capfd.readouterr().err
+    printed(capfd, str(run), "--json", "--save", str(tmp_path / "new/folder/x.npz"))
+    assert read_outcome(tmp_path / "new/folder/x.npz").about["step"] == 3
+
+
 def test_data_of_another_config(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = run.parent
     data = tmp_path / "other.yaml"
@@ -125,6 +143,7 @@ def test_what_does_not_go_together(run: Path, capfd: pytest.CaptureFixture[str])
     for arguments, line in (
         ([], "eval: no runs; give one run or checkpoint, or --predictions FILE --truth CONFIG"),
         ([str(run), str(run)], "eval: 2 runs; give one run"),
+        ([str(run), "--json", "m.txt"], "eval: --json m.txt: the name of the file must end in .json"),
         (["--predictions", "p.json"], "eval: --predictions needs --truth CONFIG"),
         ([str(run), "--predictions", "p.json", "--truth", "t.yaml"], "eval: --predictions cannot be combined with RUN"),
         ([str(run), "--truth", "t.yaml"], "eval: a run cannot be combined with --truth and --names"),
