@@ -35,7 +35,7 @@ def report_run(run: Path, overrides: Sequence[str], out: Path | None) -> int:
     the run is evaluated as by `evaluate_run`. Of a run that is still training, only the page is written, without evaluating.
     """
     if run.is_dir() and not overrides and (why := _no_evaluation(run)):
-        say(f"{write_page(run, out)}, without an evaluation of its own: {why}")
+        say(f"{write_page(run, out)} written without a new evaluation: {why}")
         return 0
     folder = run if run.is_dir() else run.resolve().parents[1]
     place = out or folder / "report"

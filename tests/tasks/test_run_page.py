@@ -71,7 +71,7 @@ def test_a_run_that_is_still_training_is_not_evaluated(
     with RunLock(run, print) as lock:
         lock.acquire()
         assert main(["report", str(run)]) == 0
-    assert "without an evaluation of its own: the run is still training" in capsys.readouterr().out
+    assert "written without a new evaluation: the run is still training" in capsys.readouterr().out
     assert "Of the last evaluation." in page.read_text()
     assert '<span class="state running">' in page.read_text()
     shutil.rmtree(run / "checkpoints")
