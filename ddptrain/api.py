@@ -272,7 +272,8 @@ def _checked(image: Any) -> np.ndarray:
 
 
 def load(run: Run | str | os.PathLike[str], *, device: str | torch.device | None = None) -> Model:
-    """Load the trained model of a run.
+    """Load the trained model of a run. It computes with the threads and the kernels that this process has chosen in torch, not
+    with `train.threads`, `train.tf32` and `train.deterministic`, which would change them for the whole process.
 
     Args:
         run: a run, its folder (the best checkpoint is taken), or a checkpoint file.

@@ -22,7 +22,7 @@ def compare_runs(runs: Sequence[Path], against: Sequence[Path], metric: str | No
     Args:
         runs: the second side; without `against` two runs, first and second, or the folder of a sweep.
         against: the first side, which the others are compared with.
-        metric: such as `AP50` or `class/car/AP`; None for the task's first.
+        metric: such as `AP50`, `class/car/AP` or `dataset/city/AP`; None for the task's first.
     """
     if not against and len(runs) == 1 and (runs[0] / "sweep.json").is_file():
         lines = compare_sweep(runs[0], metric, seed)
@@ -50,7 +50,7 @@ def compare_runs(runs: Sequence[Path], against: Sequence[Path], metric: str | No
         for path, of, value in zip(paths, outcomes, values)
     ]
     print(Table(("run", "step", "weights", metric), rows).text(4))
-    for line in [*verdict, _basis(result, sides[0][0])]:
+    for line in [*verdict, _basis(result, 1 if metric.startswith("dataset/") else len(sides[0][0].datasets))]:
         say(line)
     return 0
 
@@ -91,18 +91,22 @@ def compare_sides(first: Sequence[Outcome], second: Sequence[Outcome], metric: s
     if len(weights) > 1:
         warn(f"compare: weights of different kinds ({', '.join(sorted(weights))}); ddptrain eval RUN evaluates the best ones")
     metric = metric or base.keys[0]
-    key = metric.rsplit("/", 1)[-1]
-    known = key in base.keys and all(metric in o.metrics for o in (*first, *second))
-    if not known:
+    part = next((d for d in base.datasets if metric.startswith(f"dataset/{d}/")), None)
+    name = metric.removeprefix(f"dataset/{part}/")
+    key = name.rsplit("/", 1)[-1]
+    resampled = [key, *(f"class/{c}/{key}" for c in base.classes if base.kind == "boxes")]
+    if key not in base.keys or name not in resampled or not all(metric in o.metrics for o in (*first, *second)):
+        scopes = ("class/" + base.classes[0],) if base.kind == "boxes" else ()
+        others = " or ".join(f"{scope}/{base.keys[0]}" for scope in (*scopes, f"dataset/{base.datasets[0]}"))
         raise UserError(
-            f"--metric {metric}: cannot be computed for drawn images; give one of {', '.join(base.keys)}"
-            + (f", or class/{base.classes[0]}/{base.keys[0]} …" if base.kind == "boxes" else "")
+            f"--metric {metric}: cannot be resampled over images; give one of {', '.join(base.keys)}, or one such as {others}"
         )
     a, b = ([float(o.metrics[metric]) for o in side] for side in (first, second))
     if np.isnan([*a, *b]).any():
         raise UserError(f"--metric {metric}: is undefined in these evaluations: there is no ground truth")
-    draws_a, draws_b = ([o.draws([key], seed)[metric] for o in side] for side in (first, second))
-    return metric, compare(a, b, draws_a, draws_b, len(base.images), seed)
+    draws_a, draws_b = ([o.draws([key], seed, part=part)[name] for o in side] for side in (first, second))
+    images = len(base.images) if part is None else int(base.of_dataset(part).sum())
+    return metric, compare(a, b, draws_a, draws_b, images, seed)
 
 
 def _refuse_others(a: Outcome, b: Outcome) -> None:
@@ -120,12 +124,12 @@ def _refuse_others(a: Outcome, b: Outcome) -> None:
         raise UserError(f"compare: the same images with different labels; {again}")
 
 
-def _basis(c: Comparison, outcome: Outcome) -> str:
+def _basis(c: Comparison, datasets: int) -> str:
     seeds = (
         "" if len(c.first) + len(c.second) == 2 else f", {len(c.first)} and {len(c.second)} seeds (error {c.seed_error:.4f})"
     )
-    datasets = counted(len(outcome.datasets), "dataset")
-    return f"1000 paired draws of {counted(c.images, 'image')} in {datasets} (error {c.image_error:.4f}){seeds}"
+    images = f"{counted(c.images, 'image')} in {counted(datasets, 'dataset')}"
+    return f"1000 paired draws of {images} (error {c.image_error:.4f}){seeds}"
 
 
 def _plain(c: Comparison, metric: str, verdict: Sequence[str]) -> dict[str, Any]:

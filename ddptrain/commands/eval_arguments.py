@@ -59,8 +59,9 @@ def read_arguments(args: argparse.Namespace) -> tuple[list[str], list[str], Outp
         UserError: what is asked for does not go together.
     """
     words = [word for word in (args.folder, *args.overrides) if word is not None]
-    if args.json and not args.json.endswith(".json"):  # what follows a bare --json is not its file
-        words.append(args.json)
+    given = args.json if args.json and not args.json.endswith(".json") else ""
+    if given:  # what follows a bare --json is not its file
+        words.append(given)
         args.json = ""
     runs, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w]
     if args.protocol:
@@ -75,6 +76,8 @@ def read_arguments(args: argparse.Namespace) -> tuple[list[str], list[str], Outp
     else:
         if args.truth is not None or args.names is not None:
             raise UserError("eval: --truth and --names go with --predictions, not with a run")
+        if given in runs and len(runs) > 1 and not Path(given).exists():
+            raise UserError(f"eval: --json {given}: the name of the file must end in .json")
         if len(runs) != 1:
             raise UserError(f"eval: {len(runs) or 'no'} runs; give one run or checkpoint, or --predictions FILE --truth CONFIG")
     return runs, overrides, Output(to_json, args.save, args.save_predictions, args.split_by)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ddptrain.commands.eval_arguments import Output, SplitBy
+from ddptrain.errors import UserError
 from ddptrain.metrics.outcome import BoxOutcome, Outcome, write_outcome
 from ddptrain.reporting.console import Console
 from ddptrain.reporting.history import plain
@@ -17,6 +18,26 @@ from ddptrain.tasks.base import Predictions, Task
 from ddptrain.tasks.detection.splits import SPLITS, Parts
 from ddptrain.tasks.detection.task import DetectionTask
 from ddptrain.tasks.intervals import interval_table, shown_keys
+
+Intervals = Mapping[str, tuple[float, float]]
+
+
+def make_folders(output: Output) -> None:
+    """Make the folders of the files that are asked for, before anything is evaluated.
+
+    Raises:
+        UserError: one of them is not a file, or its folder cannot be made.
+    """
+    json_file = output.json if isinstance(output.json, Path) else None
+    for option, file in (("--save", output.save), ("--save-predictions", output.predictions), ("--json", json_file)):
+        if file is None:
+            continue
+        if file.is_dir():
+            raise UserError(f"{option}: {file} is a directory; name a file")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise UserError(f"{option}: {file.parent} cannot be made ({e.strerror}); name another file") from None
 
 
 def show(
@@ -29,9 +50,6 @@ def show(
         outcome: what is kept of the evaluation.
         own: where it is kept, unless `output` says otherwise; None for nowhere.
     """
-    save = output.save or own
-    if outcome is not None and save is not None:
-        write_outcome(save, outcome)
     parts = None if output.split_by is None else split(outcome, output.split_by)
     intervals = {} if outcome is None else outcome.intervals(shown_keys(outcome))
     if output.json:
@@ -40,9 +58,24 @@ def show(
         text = json.dumps(plain({**metrics, **ends, **of_parts}), indent=1)
         if output.json is True:
             print(text)
-            return
-        output.json.parent.mkdir(parents=True, exist_ok=True)
-        write_text(output.json, text + "\n")
+        else:
+            write_text(output.json, text + "\n")
+    if output.json is not True:
+        _print_tables(task, title, metrics, outcome, output, intervals, parts)
+    save = output.save or own
+    if outcome is not None and save is not None:  # last: where it fails, the rest is there
+        write_outcome(save, outcome)
+
+
+def _print_tables(
+    task: Task,
+    title: str,
+    metrics: Mapping[str, float],
+    outcome: Outcome | None,
+    output: Output,
+    intervals: Intervals,
+    parts: Parts | None,
+) -> None:
     with Console(None, total_steps=0, steps_per_epoch=1, stream=sys.stdout) as console:
         console.table(title, Table(*task.view.summary(metrics)))
         if outcome is not None:
@@ -80,5 +113,4 @@ def write_predictions(file: Path, task: Task, predictions: Predictions) -> None:
             ]
             entry = {"width": width, "height": height, "detections": rows}
             entries.append(f"{json.dumps(data.table.path(index))}: {json.dumps(entry)}")
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, "{\n" + ",\n".join(entries) + "\n}\n")

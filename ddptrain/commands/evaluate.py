@@ -11,12 +11,13 @@ from typing import Any
 from ddptrain import distributed
 from ddptrain.checkpoint.load import Checkpoint, load_checkpoint
 from ddptrain.commands.eval_arguments import Output
-from ddptrain.commands.eval_output import show, write_predictions
+from ddptrain.commands.eval_output import make_folders, show, write_predictions
 from ddptrain.config import DatasetConfig, RunConfig, resolve
 from ddptrain.config.text import parse_yaml
 from ddptrain.data.formats.texts import read_text
 from ddptrain.data.tables.contents import Contents, differences
 from ddptrain.distributed import World
+from ddptrain.engine.arithmetic import arithmetic
 from ddptrain.engine.evaluate import Evaluation, evaluate
 from ddptrain.errors import UserError
 from ddptrain.metrics.outcome import FILE
@@ -38,11 +39,12 @@ def evaluate_run(
         weights: `best`, `last`, or the path of a checkpoint; None for the best, or the checkpoint that `run` is.
         data: a config whose `data.val` takes the place of the run's.
     """
+    make_folders(output)
     of_boxes = "--split-by" if output.split_by else "--save-predictions" if output.predictions else ""
     checkpoint, task, evaluation, world = evaluate_checkpoint(run, overrides, weights, data, of_boxes)
     if not world.main:
         return 0
-    about = {"step": checkpoint.step, "weights": weights_name(run, checkpoint)}
+    about = about_weights(run, checkpoint, weights)
     outcome = task.outcome(evaluation.predictions, evaluation.metrics, about)
     own = run / FILE if run.is_dir() and not overrides and data is None and weights in (None, "best") else None
     show(task, str(checkpoint.path), evaluation.metrics, outcome, output, own)
@@ -51,12 +53,14 @@ def evaluate_run(
     return 0
 
 
-def weights_name(run: Path, checkpoint: Checkpoint) -> str:
-    """`best`, `last`, or the name of the file."""
-    best = checkpoint.path.parent / "best.pt"
-    if best.exists() and best.resolve() == checkpoint.path:
-        return "best"
-    return "last" if run.is_dir() else checkpoint.path.name
+def about_weights(run: Path, checkpoint: Checkpoint, given: str | None = None) -> dict[str, Any]:
+    """What is kept of the weights with their evaluation: `step`, `digest`, and `weights`, which is `best`, `last`, or the name
+    of a checkpoint that was named by its path; `given` is `--weights`."""
+    best, name = checkpoint.path.parent / "best.pt", checkpoint.path.name
+    if given in (None, "best", "last"):
+        is_best = best.exists() and best.resolve() == checkpoint.path
+        name = "best" if is_best else "last" if run.is_dir() else name
+    return {"step": checkpoint.step, "weights": name, "digest": checkpoint.digest}
 
 
 def evaluate_checkpoint(
@@ -81,8 +85,10 @@ def evaluate_checkpoint(
     world = distributed.discover(config.train.device)
     if world.main and world.lacking:
         warn(world.lacking)
-    with distributed.process_group(world, config.train.timeout_s):
+    with arithmetic(config.train, world.device), distributed.process_group(world, config.train.timeout_s):
         task = distributed.agree(lambda: _task(config, of_boxes), "reading the datasets")
+        if world.main:
+            say_notes(task.notes)
         for line in replaced_data(checkpoint, config.data.val, task.contents) if world.main and data is None else ():
             warn(f"{line}: not the data of the training, so its metrics cannot be compared with those of the run")
         evaluation = evaluate(task, checkpoint.fill(task.build_model()).to(world.device), world)
@@ -95,8 +101,20 @@ def evaluate_checkpoint(
 def _task(config: RunConfig, of_boxes: str) -> Task:
     task = build_task(config)
     if of_boxes and not isinstance(task, DetectionTask):
-        raise UserError(f"{of_boxes}: only an evaluation of detection has it, the run's task is {config.task}; leave it out")
+        raise UserError(f"{of_boxes}: only available for detection; this run's task is {config.task}; leave it out")
     return task
+
+
+def say_notes(notes: Sequence[str]) -> None:
+    """Say on stderr what was read of the validation datasets, and what of them was left out."""
+    for note in notes:
+        text = note.removeprefix("warning: ")
+        if not (text.startswith("val ") or "validation" in text):  # the training data are read, too, but not used
+            continue
+        if text == note:
+            print(f"ddptrain: note: {note}", file=sys.stderr)
+        else:
+            warn(text)
 
 
 def _on(stored: dict[str, Any], data: Path | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ddptrain import distributed
 from ddptrain.commands.eval_arguments import Output
-from ddptrain.commands.eval_output import show
+from ddptrain.commands.eval_output import make_folders, show
 from ddptrain.config import RunConfig, resolve
 from ddptrain.config.text import parse_yaml
 from ddptrain.data.formats.texts import read_text
@@ -32,6 +32,7 @@ def evaluate_predictions(
     """
     if not distributed.discover("cpu").main:
         return 0
+    make_folders(output)
     config = read_truth_config(truth, overrides)
     task = new_task(config).with_classes()
     if not isinstance(task, DetectionTask):

@@ -16,6 +16,7 @@ from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.commands.image_files import Skipped, distinct, find_images, refuse_overwriting
 from ddptrain.config import DetectionRun, OwnRun, RunConfig, resolve
 from ddptrain.data.tables.faults import Faults
+from ddptrain.engine.arithmetic import arithmetic, inputs_of_any_size
 from ddptrain.errors import UserError
 from ddptrain.reporting.pictures import save
 from ddptrain.system.files import write_bytes, write_text
@@ -72,7 +73,7 @@ def predict_run(
     if faults.counts:
         say(f"left out: {faults.text()}")
     try:
-        with torch.inference_mode():
+        with arithmetic(config.train, device), inputs_of_any_size(), torch.inference_mode():
             for path, name in zip(paths, names):
                 with skipped.skipping(path):
                     prediction, picture = task.predict_file(model, path, device, score)
@@ -143,7 +144,9 @@ class _Results:
             self.write()
 
     def write(self) -> None:
-        """Replace the file by one with all of them."""
+        """Replace the file by one with all of them; one that is there already stays where there are none."""
+        if not self._entries and self._file.exists():
+            return
         start = time.monotonic()
         self._file.parent.mkdir(parents=True, exist_ok=True)
         write_text(self._file, "{\n" + ",\n".join(self._entries) + "\n}\n")

@@ -10,7 +10,7 @@ from ddptrain import distributed
 from ddptrain.checkpoint.files import checkpoints_in
 from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.commands.compare import compare_sides
-from ddptrain.commands.evaluate import evaluate_checkpoint, weights_name
+from ddptrain.commands.evaluate import about_weights, evaluate_checkpoint
 from ddptrain.errors import UserError
 from ddptrain.metrics.compare import in_words
 from ddptrain.metrics.outcome import FILE, read_outcome
@@ -35,7 +35,7 @@ def report_run(run: Path, overrides: Sequence[str], out: Path | None) -> int:
     the run is evaluated as by `evaluate_run`. Of a run that is still training, only the page is written, without evaluating.
     """
     if run.is_dir() and not overrides and (why := _no_evaluation(run)):
-        say(f"{write_page(run, out)}, without an evaluation of its own: {why}")
+        say(f"{write_page(run, out)} written without a new evaluation: {why}")
         return 0
     folder = run if run.is_dir() else run.resolve().parents[1]
     place = out or folder / "report"
@@ -88,7 +88,7 @@ def _report_evaluated(run: Path, folder: Path, overrides: Sequence[str], place: 
     checkpoint, task, evaluation, world = evaluate_checkpoint(run, overrides)
     if not world.main:
         return ""
-    about = {"step": checkpoint.step, "weights": weights_name(run, checkpoint)}
+    about = about_weights(run, checkpoint)
     outcome = task.outcome(evaluation.predictions, evaluation.metrics, about)
     write_findings(place, findings_of(task.view, evaluation.predictions, outcome, evaluation.metrics, about))
     _draw(lambda: task.view.report(place, evaluation.predictions, _history(folder)))
@@ -102,7 +102,8 @@ def _report_kept(run: Path, folder: Path, place: Path) -> str | None:
         outcome = read_outcome(folder)
     except UserError:
         return None
-    if outcome.about.get("step") != checkpoint.step:
+    # a run that went back comes to the same step with other weights
+    if (outcome.about.get("step"), outcome.about.get("digest")) != (checkpoint.step, checkpoint.digest):
         return None
     if not distributed.discover(checkpoint.config.train.device).main:
         return ""

@@ -46,7 +46,7 @@ class Evaluation:
             return []
         more = len(self.replaced) - NAMED
         images = counted(len(self.replaced), "validation image")
-        total = f"{images} could not be read; the metrics count what is in them as not found"
+        total = f"{images} could not be read; the metrics count what was predicted from a grey image instead"
         return [*self.replaced[:NAMED], *([f"and {more} more"] if more > 0 else []), total]
 
 

@@ -213,12 +213,13 @@ class RunReporter:
         except OSError as e:
             self.console.line(f"warning: {self._folder / name}: not written ({e.strerror}); training continues")
 
-    def report(self, step: int) -> None:
+    def report(self, step: int, digest: str) -> None:
         """At the end of a run: what is kept of the last evaluation, and the task's report on it, in `report/` of the run folder
-        and, its pictures, at the trackers."""
+        and, its pictures, at the trackers. `digest` is that of the evaluated weights."""
         if self._last is None:
             return
         (evaluation, about), folder = self._last, self._folder / "report"
+        about |= {"digest": digest}
         outcome = self._task.outcome(evaluation.predictions, evaluation.metrics, about)
         if outcome is not None:
             self._try(FILE, lambda: write_outcome(self._folder / FILE, outcome))

@@ -198,7 +198,7 @@ class RunFolder:
             self._status(state, "the last checkpoint could not be written" if failed else stopped or early)
             step, steps = self._state.step, self._state.steps
             more = f" of {steps}: {early}; resume=auto with a larger train.patience continues it" if early else ""
-            digest = (self._writer.digest if self._writer is not None else "") or self._digest
+            digest = self.digest()
             words = {
                 "finished": f"finished at step {step}{more}; SHA-256 of the weights: {digest}",
                 "stopped": f"stopped by {stopped} after step {step} of {steps}; saved: continue with resume=auto",
@@ -209,6 +209,13 @@ class RunFolder:
             say(words[state])
         self._ended = True
         return exit_status(state, self._world.launcher)
+
+    def digest(self) -> str:
+        """Of the weights of the last save, for which this waits; empty on ranks that write nothing."""
+        if self._writer is None:
+            return ""
+        self._writer.wait()
+        return self._writer.digest or self._digest
 
     def abandon(self, why: str) -> None:
         """Before this process ends at once: let a save that has begun come to its end, and note why the run failed."""

@@ -113,7 +113,7 @@ def train(config: RunConfig, stop: StopFlag, notes: Sequence[str] = ()) -> int:
         stopped = run_steps(run, batches)
         reporter.pace.close()
         if not stopped:
-            reporter.report(state.step)
+            reporter.report(state.step, folder.digest())
         code = folder.finish(stopped, reporter.console.last)
         if not stopped:
             reporter.write_page()

@@ -34,6 +34,8 @@ def roc(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[F64, F6
 def auc(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> float:
     """Area under the ROC curve: the probability that a positive scores above a negative, ties by half; nan without one
     of them."""
+    if truth.all() or not truth.any():  # nothing known at all is a sum of nothing, 0
+        return float("nan")
     x, y = roc(scores, truth)
     return float(((x[1:] - x[:-1]) * (y[1:] + y[:-1]) / 2).sum())
 

@@ -2,8 +2,8 @@
 
 Both sides are evaluated on the same drawn images, so that what makes an image hard for both cancels out. Of several runs that
 differ in their seeds the means are compared; the error of a mean over few seeds is drawn from Student's t distribution with
-their pooled spread. The two errors are added as if they were independent, which makes the interval rather too wide: part of the
-spread of the seeds is in that of the images, too.
+their pooled spread. The two errors are added as if they were independent, which makes the interval slightly too wide: part of
+the spread of the seeds is in that of the images, too.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def in_words(c: Comparison, metric: str, first: str, second: str) -> list[str]:
     span = f"{c.difference:+.4f}, 95 % interval {c.low:+.4f} to {c.high:+.4f}"
     if c.images < FEWEST:
         few = f"cannot tell: {metric} of {second} minus {first} is {c.difference:+.4f}"
-        return [f"{few}, but {counted(c.images, 'image')} say nothing about others; evaluate on {FEWEST} or more"]
+        return [f"{few}, but {counted(c.images, 'image')} are too few to generalize from; evaluate on {FEWEST} or more"]
     if c.verdict == "cannot tell":
         lines = [f"cannot tell: {metric} of {second} minus {first} is {span}, which contains 0", _enough(c)]
     else:

@@ -101,7 +101,8 @@ def find_errors(matches: Matches, pairs: Pairs) -> Errors:
 
 def _fixes(matches: Matches, kind: NDArray[np.int8], aim: I64, used: Mask) -> Mask:
     """Of each box that nothing has found the most confident of those that were meant for it."""
-    meant = np.flatnonzero(((kind == CLASS) | (kind == LOCATION)) & ~used[aim])
+    meant = np.flatnonzero((kind == CLASS) | (kind == LOCATION))  # only these have an aim, and there may be no box at all
+    meant = meant[~used[aim[meant]]]
     order = meant[np.argsort(-matches.score[meant], kind="stable")]
     out = np.zeros(len(kind), bool)
     out[order[np.unique(aim[order], return_index=True)[1]]] = True
@@ -128,7 +129,8 @@ def _costs(matches: Matches, kind: NDArray[np.int8], aim: I64, fixes: Mask, miss
     out = {}
     for k, name in enumerate(KINDS[:MISSED]):
         right = (kind == k) & fixes
-        moved = np.where(right, matches.truth_label[aim], label)
+        moved = label.copy()
+        moved[right] = matches.truth_label[aim[right]]
         out[name] = ap(hit | right, counted & ((kind != k) | right), moved)
     lost = np.bincount(matches.truth_label[missed], minlength=matches.classes)
     out["missed"] = ap(hit, counted, label, wanted=truths - lost)

@@ -36,7 +36,7 @@ class Outcome(ABC):
         dataset: int64 `[I]`: number of each image's dataset, never falling.
         images: name of each image, its path below the dataset's root.
         metrics: all metrics of the evaluation.
-        about: which weights of which run; plain values.
+        about: which weights: `step`, `weights` (best, last, or a file) and `digest`; plain values.
     """
 
     kind: ClassVar[str]
@@ -64,9 +64,15 @@ class Outcome(ABC):
     def truth(self) -> bytes:
         """The truth, to tell whether two outcomes can be compared."""
 
-    def draws(self, keys: Sequence[str], seed: int = 0, draws: int = DRAWS) -> dict[str, F64]:
-        """Metrics `[draws]` over images that are drawn again, the same images for any outcome of the same datasets."""
-        return over_draws(lambda weights: self.resample(weights, keys), self.dataset, draws, seed)
+    def draws(self, keys: Sequence[str], seed: int = 0, draws: int = DRAWS, part: str | None = None) -> dict[str, F64]:
+        """Metrics `[draws]` over images that are drawn again, the same images for any outcome of the same datasets; `part` is
+        the name of a dataset whose images alone count."""
+        own = np.float32(1) if part is None else self.of_dataset(part)[:, None].astype(np.float32)
+        return over_draws(lambda weights: self.resample(weights * own, keys), self.dataset, draws, seed)
+
+    def of_dataset(self, name: str) -> NDArray[np.bool_]:
+        """Which images are of a dataset, `[I]`."""
+        return self.dataset == list(self.datasets).index(name)
 
     def intervals(self, keys: Sequence[str], seed: int = 0, draws: int = DRAWS) -> dict[str, tuple[float, float]]:
         """95 % intervals of metrics over images; NaN of very few images, which say nothing of others."""

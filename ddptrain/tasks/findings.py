@@ -18,7 +18,7 @@ def findings_of(
 
     Args:
         outcome: what is kept of the evaluation; None for a task that keeps nothing, and has no intervals.
-        about: which weights were evaluated: `step`, `weights`.
+        about: which weights were evaluated: `step`, `weights`, `digest`.
     """
     intervals = {} if outcome is None else outcome.intervals(shown_keys(outcome))
     return Findings(about, metrics, intervals, view.sections(predictions, outcome))

@@ -11,6 +11,8 @@ import outcomes
 import pytest
 
 from ddptrain.cli import main
+from ddptrain.metrics.coco import summarize
+from ddptrain.metrics.matches import Matches
 from ddptrain.metrics.outcome import FILE, Outcome, write_outcome
 
 
@@ -36,6 +38,35 @@ def test_two_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert (found["verdict"], found["images"], len(found["first"])) == ("better", 60, 1)
     assert found["low"] < found["difference"] < found["high"]
+
+
+def two_datasets(town: float, seed: int) -> Outcome:
+    """One detector on 60 images of a city and, of quality `town`, 20 of a town."""
+    parts = [outcomes.boxes(0.8, 1), outcomes.boxes(town, seed, images=20, scenes=1)]
+    matches = [part.matches for part in parts]
+    return replace(
+        parts[0],
+        datasets=("city", "town"),
+        dataset=np.repeat([0, 1], [60, 20]),
+        images=tuple(f"{i}.jpg" for i in range(80)),
+        metrics=summarize(("city", "town"), matches, outcomes.CLASSES),
+        matches=Matches.concatenate(matches),
+    )
+
+
+def test_one_of_several_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = two_datasets(0.3, 2), two_datasets(0.9, 3)
+    # counted alone, a dataset has the metric that its evaluation gave it
+    own = first.of_dataset("town").astype(np.float32)[:, None]
+    assert first.resample(own, ["AP"])["AP"] == pytest.approx(first.metrics["dataset/town/AP"], abs=1e-6)
+    a, b = run(tmp_path / "a", first), run(tmp_path / "b", second)
+    assert main(["compare", a, b, "--metric", "dataset/town/AP"]) == 0
+    out = capsys.readouterr().out
+    assert f"{b} is better than {a}: dataset/town/AP +0." in out
+    assert "1000 paired draws of 20 images in 1 dataset (" in out
+    assert main(["compare", a, b, "--metric", "dataset/city/AP50", "--json"]) == 0
+    same = json.loads(capsys.readouterr().out)
+    assert (same["difference"], same["low"], same["high"], same["images"]) == (0, 0, 0, 60)
 
 
 def test_seeds_on_each_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,8 +118,11 @@ def test_what_cannot_be_compared_is_reported_in_one_line(tmp_path: Path, capsys:
         ([a, str(tmp_path / "old")], f"no evaluation.npz in it; ddptrain eval {tmp_path / 'old'} writes it"),
         ([a], "1 run and nothing to compare with"),
         ([a, a, a], "3 runs and nothing to compare with"),
-        ([a, a, "--metric", "recall"], "give one of AP, AP50, AP75, APs, APm, APl, or class/car/AP"),
-        ([a, a, "--metric", "class/van/AP"], "cannot be computed for drawn images"),
+        (
+            [a, a, "--metric", "recall"],
+            "give one of AP, AP50, AP75, APs, APm, APl, or one such as class/car/AP or dataset/city/AP",
+        ),
+        ([a, a, "--metric", "class/van/AP"], "cannot be resampled over images"),
     ):
         assert main(["compare", *runs]) == 2
         err = capsys.readouterr().err
@@ -109,7 +143,13 @@ def test_tasks_that_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     for name, part in (("a", 0.5), ("b", 0.9)):
         hit = (r.random(200) < part)[:, None]
         answers = np.where(hit, real, np.roll(real, 1, 1))
-        outcome = outcomes.counts(real * hit, real, answers, {"accuracy": float(hit.mean()), "f1": float(hit.mean())})
+        value = float(hit.mean())
+        outcome = outcomes.counts(real * hit, real, answers, dict.fromkeys(("accuracy", "f1", "class/c0/f1"), value))
         runs.append(run(tmp_path / name, outcome))
     assert main(["compare", *runs]) == 0
     assert f"{runs[1]} is better than {runs[0]}: accuracy +0." in capsys.readouterr().out
+    assert main(["compare", *runs, "--metric", "class/c0/f1"]) == 2
+    assert (
+        "cannot be resampled over images; give one of accuracy, f1, or one such as dataset/all/accuracy"
+        in capsys.readouterr().err
+    )

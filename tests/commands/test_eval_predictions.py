@@ -265,12 +265,12 @@ def test_what_users_go_on_with_is_counted(voc: Path, tmp_path: Path, capfd: pyte
     assert main(["eval", "--predictions", str(tmp_path / "given.json"), "--truth", str(voc), "--json"]) == 0
     said = capfd.readouterr().err
     for line in (
-        "predictions of 1 image that the truth does not have are left out: other",
-        "99 images of the truth without any prediction",
+        "predictions for 1 image not in the truth are left out: other",
+        "no predictions for 99 images of the truth: the objects there count as missed",
         "1 prediction of 1 class unknown to the truth left out: crane",
-        "1 box that extend beyond their image: they count as they are; the first: ",
-        "1 box without an area: each is a false alarm; the first: ",
-        "1 score outside of 0 to 1: only their order counts",
+        "1 box beyond the border of an image: each counts as it is; the first: ",
+        "1 box without area: each counts as a false alarm; the first: ",
+        "1 score outside 0 to 1: AP uses only the order of scores; precision, recall, F1 and confidence are undefined",
     ):
         assert line in said, line
 

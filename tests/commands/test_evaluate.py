@@ -9,11 +9,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from small_runs import RUNS, write_config
 
 from ddptrain.cli import main
 from ddptrain.engine.evaluate import Evaluation
 from ddptrain.metrics.arrays import DetectionArrays
+from ddptrain.metrics.outcome import read_outcome
 from ddptrain.tasks.detection.external import read_external
 from ddptrain.tasks.detection.scores import detections_of
 
@@ -36,12 +38,31 @@ def printed(capfd: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any
 def test_weights(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     best, last = printed(capfd, str(run), "--json"), printed(capfd, str(run), "--weights", "last", "--json")
     earlier = printed(capfd, str(run), "--json", "--weights", str(run / "checkpoints/step_00000002.pt"))
+    kept = {}
+    for name, path in {"run": run, "file": run / "checkpoints/step_00000002.pt"}.items():
+        file = str(run.parent / f"{name}.npz")
+        printed(capfd, str(run), "--json", "--save", file, *(["--weights", str(path)] if path.is_file() else []))
+        kept[name] = read_outcome(Path(file)).about
+    assert [(about["step"], about["weights"]) for about in kept.values()] == [(3, "best"), (2, "step_00000002.pt")]
+    assert kept["run"]["digest"] != kept["file"]["digest"]
     assert last == best  # there was one evaluation, at the end
     assert earlier["loss"] != last["loss"]
     assert main(["eval", str(run), "--weights", "nix.pt"]) == 2
     assert "nix.pt: no such checkpoint" in capfd.readouterr().err
     assert main(["eval", str(run / "checkpoints/best.pt"), "--weights", "last"]) == 2
     assert "best.pt is already a checkpoint; give its run folder" in capfd.readouterr().err
+
+
+def test_arithmetic_is_that_of_the_config(
+    run: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ddptrain.commands import evaluate as command
+
+    seen, real, before = [], command.evaluate, torch.get_num_threads()
+    monkeypatch.setattr(command, "evaluate", lambda *a: seen.append(torch.get_num_threads()) or real(*a))
+    printed(capfd, str(run), "--json", f"train.threads={before + 1}")
+    assert main(["report", str(run), f"train.threads={before + 2}"]) == 0
+    assert (seen, torch.get_num_threads()) == ([before + 1, before + 2], before)
 
 
 def test_json_into_a_file_before_or_behind_the_run(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -55,6 +76,24 @@ def test_json_into_a_file_before_or_behind_the_run(run: Path, tmp_path: Path, ca
     assert printed(capfd, str(run), "--json", "eval.protocols=[coco, voc]")["voc/AP"] is not None
 
 
+def test_files_that_cannot_be_written_are_refused_before_the_evaluation(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr("ddptrain.commands.evaluate.load_checkpoint", pytest.fail)
+        for option, words in (
+            (["--save", str(tmp_path)], f"--save: {tmp_path} is a directory; name a file"),
+            (["--save", str(tmp_path / "file/x.npz")], f"--save: {tmp_path / 'file'} cannot be made ("),
+            (["--save-predictions", str(tmp_path)], f"--save-predictions: {tmp_path} is a directory"),
+            (["--json", str(tmp_path / "file/new/x.json")], f"--json: {tmp_path / 'file/new'} cannot be made ("),
+        ):
+            assert main(["eval", str(run), *option]) == 2
+            assert words in capfd.readouterr().err
+    printed(capfd, str(run), "--json", "--save", str(tmp_path / "new/folder/x.npz"))
+    assert read_outcome(tmp_path / "new/folder/x.npz").about["step"] == 3
+
+
 def test_data_of_another_config(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = run.parent
     data = tmp_path / "other.yaml"
@@ -62,6 +101,12 @@ def test_data_of_another_config(run: Path, tmp_path: Path, capfd: pytest.Capture
     data.write_text(json.dumps({"data": {"val": [other]}, "train": {"epochs": 3}}))
     metrics = printed(capfd, str(run), "--data", str(data), "--json")
     assert {key.split("/")[1] for key in metrics if key.startswith("dataset/")} == {"own"}
+    data.write_text(json.dumps({"data": {"val": [other | {"drop": ["bus"]}]}}))
+    assert main(["eval", str(run), "--data", str(data), "--json"]) == 0
+    said = capfd.readouterr().err
+    assert "boxes of dropped classes left out; no faults" in said
+    assert said.startswith("ddptrain: note: val own: ")
+    assert "train " not in said
     data.write_text("data: {train: []}")
     assert main(["eval", str(run), "--data", str(data)]) == 2
     assert "has no data.val; list the datasets" in capfd.readouterr().err
@@ -98,6 +143,7 @@ def test_what_does_not_go_together(run: Path, capfd: pytest.CaptureFixture[str])
     for arguments, line in (
         ([], "eval: no runs; give one run or checkpoint, or --predictions FILE --truth CONFIG"),
         ([str(run), str(run)], "eval: 2 runs; give one run"),
+        ([str(run), "--json", "m.txt"], "eval: --json m.txt: the name of the file must end in .json"),
         (["--predictions", "p.json"], "eval: --predictions needs --truth CONFIG"),
         ([str(run), "--predictions", "p.json", "--truth", "t.yaml"], "eval: --predictions cannot be combined with RUN"),
         ([str(run), "--truth", "t.yaml"], "eval: --truth and --names go with --predictions, not with a run"),

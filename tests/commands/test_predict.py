@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from small_runs import RUNS, write_config
 from support import Ranks, save_checkpoint
 
@@ -16,6 +17,7 @@ from ddptrain.commands.image_files import distinct, find_images
 from ddptrain.config import RunConfig, load_config
 from ddptrain.data.tables.faults import Faults
 from ddptrain.tasks.build import new_task
+from ddptrain.tasks.classification.task import ClassificationTask
 
 
 def untrained(config: RunConfig, run: Path) -> Path:
@@ -72,6 +74,17 @@ def test_weights_of_a_gpu_predict_without_one(
     assert "train.device=cuda, and no GPU is here: the CPU is used" in capfd.readouterr().err
 
 
+def test_arithmetic_is_that_of_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RUNS["classification"].write(tmp_path)
+    before = torch.get_num_threads()
+    config = load_config(str(write_config("classification", tmp_path, tmp_path)), [f"train.threads={before + 1}"])
+    seen, real = [], ClassificationTask.predict_file
+    monkeypatch.setattr(ClassificationTask, "predict_file", lambda *a: seen.append(torch.get_num_threads()) or real(*a))
+    image = str(picture(tmp_path / "a.png"))
+    assert main(["predict", str(untrained(config, tmp_path / "run")), image]) == 0
+    assert (seen, torch.get_num_threads()) == ([before + 1], before)
+
+
 def test_when_nothing_can_be_used(tmp_path: Path, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
     (images / "deep/er").mkdir(parents=True)
@@ -84,6 +97,10 @@ def test_when_nothing_can_be_used(tmp_path: Path, run: Path, capfd: pytest.Captu
     assert main(["predict", str(run), str(images), "--out", str(out)]) == 2
     assert "error: no image could be used" in capfd.readouterr().err
     assert json.loads((out / "predictions.json").read_text()) == {}
+    (out / "predictions.json").write_text('{"earlier": {}}')
+    assert main(["predict", str(run), str(images), "--out", str(out)]) == 2
+    assert json.loads((out / "predictions.json").read_text()) == {"earlier": {}}
+    capfd.readouterr()
     assert main(["predict", str(run), str(tmp_path / "none")]) == 2
     assert "none: no such image or folder" in capfd.readouterr().err
 

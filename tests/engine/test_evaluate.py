@@ -35,7 +35,9 @@ def test_every_task_counts_what_it_could_not_read(tmp_path: Path, task: str) -> 
 
     evaluation = evaluate(built, built.build_model(), ONE)
     assert evaluation.metrics["bad_images"] == 2 == len(evaluation.replaced)
-    assert evaluation.warnings()[-1].startswith("2 validation images could not be read")
+    # a grey image may be answered rightly by chance, or with false alarms
+    total = "2 validation images could not be read; the metrics count what was predicted from a grey image instead"
+    assert evaluation.warnings()[-1] == total
 
 
 @pytest.mark.parametrize(

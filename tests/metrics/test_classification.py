@@ -84,3 +84,13 @@ def test_several_classes_only_where_they_are_known() -> None:
     assert found["class/b/f1"] == 1  # the false alarm on the third image is not known to be one
     assert found["accuracy"] == pytest.approx(4 / 5)
     assert found["f1_micro"] == pytest.approx(2 * 2 / (3 + 2))
+
+
+def test_a_class_that_no_sample_knows_has_no_value_and_is_in_no_mean() -> None:
+    logits = np.array([[2.0, -1.0], [-1.0, 3.0], [1.0, 1.0]])
+    truth = np.array([[True, False], [False, False], [True, False]])
+    known = np.array([[True, False], [True, False], [True, False]])
+    found, alone = multi_label(logits, truth, known, ["a", "b"]), multi_label(logits[:, :1], truth[:, :1], known[:, :1], ["a"])
+    assert {key for key in found if key.startswith("class/b/") and not math.isnan(found[key])} == set()
+    assert {key: found[key] for key in alone if key != "loss"} == {key: alone[key] for key in alone if key != "loss"}
+    assert found["auc"] == 1

@@ -57,7 +57,7 @@ def test_seeds_that_differ_more_than_the_sides_decide_nothing() -> None:
 def test_very_few_images_decide_nothing() -> None:
     few = of([0.2], [1.0], 9)
     assert few.verdict == "cannot tell"
-    assert "9 images say nothing about others; evaluate on 10 or more" in in_words(few, "AP", "a", "b")[0]
+    assert "9 images are too few to generalize from; evaluate on 10 or more" in in_words(few, "AP", "a", "b")[0]
     assert all(np.isnan(v).all() for v in outcomes.boxes(0.8, 1, 9).intervals(["AP"]).values())
     assert of([0.2], [1.0], 12).verdict == "better"
 

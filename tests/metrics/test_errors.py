@@ -107,3 +107,12 @@ def test_detections_on_ignored_boxes_are_no_errors() -> None:
     errors = find_errors(matches, find_overlaps(matches))
     assert sum(errors.count.values()) == 0
     assert set(errors.cost.values()) == {0.0}
+
+
+def test_without_a_box_every_detection_is_background_and_nothing_can_be_gained() -> None:
+    world = truth([], 2, 2)
+    matches = match(world, found([(0, (5, 5, 15, 15), 0, 0.9), (1, (5, 5, 15, 15), 1, 0.8)]))
+    errors = find_errors(matches, find_overlaps(matches))
+    assert {name: n for name, n in errors.count.items() if n} == {"background": 2}
+    assert not errors.missed.size
+    assert not errors.fixes.any()

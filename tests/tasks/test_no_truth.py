@@ -45,7 +45,7 @@ def test_images_and_masks_of_which_nothing_is_left_are_refused(
     config = small_config(task)
     nothing = {"image": "ignore=[disc, square, stripes]", "pixel": "ignore=[ground, disc, square]"}[what]
     for part in ("train", "val"):
-        with pytest.raises(UserError, match=f"no {what} is left after its classes were mapped"):
+        with pytest.raises(UserError, match=f"no {what}s are left after its classes are mapped"):
             notes(config, *more, f"data.{part}.0.{nothing}")
 
 

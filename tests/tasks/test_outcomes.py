@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ddptrain import distributed
 from ddptrain.cli import main
 from ddptrain.config import load_config
 from ddptrain.engine.evaluate import Evaluation, evaluate
-from ddptrain.metrics.outcome import FILE, Outcome, read_outcome
+from ddptrain.metrics.outcome import FILE, Outcome, read_outcome, write_outcome
 from ddptrain.tasks.base import Task
 from ddptrain.tasks.build import build_task
 
@@ -50,6 +51,16 @@ def test_each_image_once_gives_the_tasks_metrics(small_config: Callable[[str], P
     assert [np.sum(outcome.dataset == i) for i in range(len(outcome.datasets))] == [len(t) for t in task.val_samples.tables]  # type: ignore[attr-defined]
 
 
+def test_a_report_on_a_validation_set_without_a_box(
+    small_config: Callable[[str], Path], small_data: Callable[[str], Path]
+) -> None:
+    val = f"{{name: s, format: voc, root: {small_data('detection')}/streets, split: val, drop: [car, bus]}}"
+    task, evaluation, outcome = untrained(small_config("detection"), [f"data.val=[{val}]"])
+    assert not outcome.truth()
+    titles = [section.title for section in task.view.sections(evaluation.predictions, outcome)]
+    assert {"Errors", "Suspected labels"} <= set(titles)
+
+
 @pytest.fixture
 def trained(small_config: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> Path:
     """A run folder of detection."""
@@ -64,7 +75,7 @@ def test_a_run_keeps_its_evaluation_and_reports_from_it(
 ) -> None:
     summary, kept = json.loads((trained / "summary.json").read_text()), read_outcome(trained)
     assert kept.metrics["AP"] == summary["AP"]
-    assert kept.about == {"step": 6, "weights": "best"}
+    assert kept.about == {"step": 6, "weights": "best", "digest": summary["digest"]}
     report = {p.name for p in (trained / "report").iterdir()}
     drawn = {f"{n}.png" for n in ("pr_curve", "confidence_curves", "confusion_matrix", "calibration", "errors", "breakdown")}
     assert drawn | {"training_curves.png", "evaluation_report.txt", "suspected_labels.csv", "worst_misses.jpg"} <= report
@@ -78,6 +89,7 @@ def test_a_run_keeps_its_evaluation_and_reports_from_it(
     again = read_outcome(trained)
     assert again.truth() == kept.truth()
     assert again.metrics["AP"] == pytest.approx(kept.metrics["AP"], abs=1e-6)
+    assert again.about == kept.about
     # another config than the run's own leaves it alone
     before = (trained / FILE).read_bytes()
     assert main(["eval", str(trained), "eval.max_detections=1", "--json", "--save", str(trained / "one.npz")]) == 0
@@ -93,6 +105,10 @@ def test_a_run_keeps_its_evaluation_and_reports_from_it(
     assert main(["report", str(trained), "--out", str(trained / "second")]) == 0
     assert f"from {trained / FILE}" in capsys.readouterr().out
     assert {p.name for p in (trained / "second").iterdir()} == report
+    # of the same step, but of other weights
+    write_outcome(trained / FILE, replace(kept, about=kept.about | {"digest": "0" * 64}))
+    with pytest.raises(AssertionError, match="evaluated again"):
+        main(["report", str(trained)])
 
 
 def test_the_csv_names_file_and_box(small_config: Callable[[str], Path], tmp_path: Path) -> None:

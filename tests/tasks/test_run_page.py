@@ -39,7 +39,7 @@ def test_a_run_ends_with_its_page(small_config: Callable[[str], Path], task: str
     assert page.stat().st_size < 5e6
     found = read_findings(run / "report")
     assert found is not None
-    assert found.about == {"step": 6, "weights": "best"}
+    assert (found.about["step"], found.about["weights"]) == (6, "best")
     assert set(found.intervals) <= set(found.metrics)
     page.unlink()
     (run / "report" / "evaluation.json").unlink()
@@ -71,7 +71,7 @@ def test_a_run_that_is_still_training_is_not_evaluated(
     with RunLock(run, print) as lock:
         lock.acquire()
         assert main(["report", str(run)]) == 0
-    assert "without an evaluation of its own: the run is still training" in capsys.readouterr().out
+    assert "written without a new evaluation: the run is still training" in capsys.readouterr().out
     assert "Of the last evaluation." in page.read_text()
     assert '<span class="state running">' in page.read_text()
     shutil.rmtree(run / "checkpoints")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ddptrain.config.data import Exif
 from ddptrain.data.images.orientation import arrange, orientation_in
@@ -114,7 +114,9 @@ def _upright_tiff(path: str | os.PathLike[str], data: bytes) -> np.ndarray:
             if image.mode == "RGBA" and max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) == 8:
                 return np.array(image)[..., :3]
     except Exception as e:  # decoders of broken files raise nearly anything
-        raise BadImage(f"{path}: {' '.join(str(e).split()) or type(e).__name__}") from None
+        # Pillow's own words on a file that it does not know name an object in memory
+        why = "not an image that Pillow can decode" if isinstance(e, UnidentifiedImageError) else " ".join(str(e).split())
+        raise BadImage(f"{path}: {why or type(e).__name__}") from None
     return _decode_colour(path, data)
 
 

@@ -20,7 +20,7 @@ class Findings:
     """What an evaluation found.
 
     Attributes:
-        about: which weights: `step`, `weights`.
+        about: which weights: `step`, `weights`, `digest`.
         metrics: all of them, flat.
         intervals: 95 % intervals over images by metric; None ends of none.
         sections: what the task says.

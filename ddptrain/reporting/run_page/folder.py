@@ -100,10 +100,13 @@ def read_run(folder: Path, report: Path | None = None) -> RunFacts:
     if state == "running" and not is_held(folder / LOCK):
         state = "killed"
     history = History(folder / "history.csv", 2**62).table
+    findings, steps = read_findings(report), history.get("step", ())
+    if findings is not None and state == "running" and findings.about.get("step") != (steps[-1] if steps else None):
+        findings = None  # of an end that the run had before it was resumed
     starts = [start for line in _text(folder / STARTS).splitlines() if (start := _json(line))]
     return RunFacts(
         folder, report, text, config, fault, status, state, _json(_text(folder / "summary.json")), history, _steps(folder),
-        read_findings(report), starts, _jobs(folder), _text(folder / "log.txt").splitlines(),
+        findings, starts, _jobs(folder), _text(folder / "log.txt").splitlines(),
         _text(folder / "profile" / "steps.txt"),
     )  # fmt: skip
 

@@ -66,10 +66,10 @@ def _find_images(given: Given, images: Images, tell: Tell) -> list[Place | None]
         )
     if unknown:
         which = counted(len(unknown), "image")
-        tell(f"predictions of {which} that the truth does not have are left out: {first_few(unknown, most=3)}")
+        tell(f"predictions for {which} not in the truth are left out: {first_few(unknown, most=3)}")
     missing = images.count - len(known)
     if missing:
-        tell(f"{counted(missing, 'image')} of the truth without any prediction: what is in them counts as not found")
+        tell(f"no predictions for {counted(missing, 'image')} of the truth: the objects there count as missed")
     return places
 
 
@@ -106,9 +106,13 @@ def _note_boxes(given: Given, boxes: np.ndarray, sizes: np.ndarray, kept: np.nda
     outside = kept & ~flat & ((boxes[:, :2] < -1) | (boxes[:, 2:] > sizes + 1)).any(1)
     strange = kept & ((given.scores < 0) | (given.scores > 1))
     for rows, noun, what in (
-        (flat, "box", "without an area: each is a false alarm"),
-        (outside, "box", "that extend beyond their image: they count as they are"),
-        (strange, "score", "outside of 0 to 1: only their order counts"),
+        (flat, "box", "without area: each counts as a false alarm"),
+        (outside, "box", "beyond the border of an image: each counts as it is"),
+        (
+            strange,
+            "score",
+            "outside 0 to 1: AP uses only the order of scores; precision, recall, F1 and confidence are undefined",
+        ),
     ):
         if rows.any():
             first = given.place(int(rows.argmax()))

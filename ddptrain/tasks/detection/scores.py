@@ -59,11 +59,11 @@ def score(
 def best_f1(matches: Matches, classes: Sequence[str]) -> Metrics:
     """`precision`, `recall` and `F1` at IoU 0.5 of the detections from one `confidence` on, the same for all classes: that of
     0, 0.001, …, 1 at which the mean F1 of the classes with truth is greatest (of several the highest). Means over these
-    classes, and `class/<class>/precision` …; NaN without truth."""
+    classes, and `class/<class>/precision` …; NaN without truth, and where a score is outside 0..1: then it is no confidence."""
     curves = [class_curve(matches, k) for k in range(len(classes))]
     mean = mean_curve(curves)
     keys = ("precision", "recall", "F1")
-    if mean is None:
+    if mean is None or ((matches.score < 0) | (matches.score > 1)).any():
         unknown = float("nan")
         of_none = {f"class/{name}/{key}": unknown for name in classes for key in keys}
         return {**dict.fromkeys((*keys, "confidence"), unknown), **of_none}

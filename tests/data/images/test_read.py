@@ -127,6 +127,12 @@ def test_colours_of_16_bits_with_alpha(tmp_path: Path, picture: np.ndarray, suff
     assert np.abs(read_image(write(tmp_path / f"a{suffix}", wide)).astype(int) - picture).max() <= 1
 
 
+def test_a_broken_tiff_is_described_in_words(tmp_path: Path) -> None:
+    assert cv2.imwrite(str(tmp_path / "a.tif"), np.zeros((4, 6, 3), np.float32))  # three channels of floats
+    with pytest.raises(BadImage, match=r"a\.tif: not an image that Pillow can decode$"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_a_tiff_of_wide_samples_is_not_an_image_from_the_start(tmp_path: Path) -> None:
     """Else it would be found out only while training."""
     Image.fromarray(np.zeros((4, 6), np.float32)).save(tmp_path / "a.tif")

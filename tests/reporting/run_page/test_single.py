@@ -13,8 +13,10 @@ from written_run import EVIL, FILE, SET, write_run
 
 from ddptrain.errors import UserError
 from ddptrain.reporting.run_page.findings import Findings, write_findings
+from ddptrain.reporting.run_page.folder import read_run
 from ddptrain.reporting.run_page.parts import Chart, Line, Matrix, Picture, Section
 from ddptrain.reporting.run_page.single import install_command, write_page
+from ddptrain.system.lock import RunLock
 
 VOID = ("meta", "img", "br", "hr", "link", "input")
 
@@ -50,6 +52,19 @@ class Reader(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(self.words)
+
+
+def test_while_a_run_trains_its_numbers_are_those_of_the_last_evaluation(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps(status | {"state": "running"}))
+    write_findings(folder / "report", Findings({"step": 4, "weights": "best"}, {"AP": 0.123}, {"AP": (0.1, 0.2)}, []))
+    with RunLock(folder, print) as lock:  # it ended at step 4, was resumed, and has been evaluated since
+        lock.acquire()
+        run = read_run(folder)
+    assert (run.state, run.findings, run.metrics["AP"]) == ("running", None, run.history["AP"][-1])
+    killed = read_run(folder)  # whose best weights were evaluated for a report
+    assert (killed.state, killed.metrics["AP"]) == ("killed", 0.123)
 
 
 def test_names_of_the_data_are_text_and_nothing_is_loaded(tmp_path: Path) -> None:

@@ -50,6 +50,17 @@ def test_precision_recall_and_f1_at_the_best_confidence() -> None:
     assert np.isnan([nothing[key] for key in ("precision", "confidence", "class/a/recall")]).all()
 
 
+@pytest.mark.parametrize(("factor", "shift"), [(100, 0), (1, -1)])
+def test_scores_that_are_no_confidences_have_an_order_alone(factor: float, shift: float) -> None:
+    strange = found([(image, box, label, factor * value + shift) for image, box, label, value in ROWS])
+    got, wanted = score([WORLD], [strange], ["a"], DetectionEval()), by()
+    of_confidence = {key for key in wanted if key.rsplit("/", 1)[-1] in ("precision", "recall", "F1", "confidence")}
+    assert np.isnan([got[key] for key in of_confidence]).all()
+    assert {k: got[k] for k in wanted.keys() - of_confidence} == pytest.approx(
+        {k: wanted[k] for k in wanted.keys() - of_confidence}, nan_ok=True
+    )
+
+
 def test_of_predictions_without_any() -> None:
     assert len(detections_of({}).scores) == 0
     assert np.isnan(mean_losses([{}])["loss"])
