@@ -87,11 +87,12 @@ def evaluate_checkpoint(
         warn(world.lacking)
     with arithmetic(config.train, world.device), distributed.process_group(world, config.train.timeout_s):
         task = distributed.agree(lambda: _task(config, of_boxes), "reading the datasets")
+        model = checkpoint.fill(task.build_model())
         if world.main:
             say_notes(task.notes)
         for line in replaced_data(checkpoint, config.data.val, task.contents) if world.main and data is None else ():
             warn(f"{line}: not the data of the training, so its metrics cannot be compared with those of the run")
-        evaluation = evaluate(task, checkpoint.fill(task.build_model()).to(world.device), world)
+        evaluation = evaluate(task, model.to(world.device), world)
     if world.main:
         for line in evaluation.warnings():
             print(f"warning: {line}", file=sys.stderr)

@@ -160,7 +160,7 @@ def read_csv(config: HoldoutDataset, faults: Faults) -> AnnotationTable:
         if name in labels:
             collector.row(image, source, row.line, row.box(x, y, a, b), labels[name])
         else:
-            faults.add("unknown class", where, f"{name!r} is not one of the dataset's classes")
+            faults.add("unknown class", where, f"{name!r} is not listed in names")
     report_unlisted(config, folders[0], len(all_files) == 1, collector.paths, faults)
     return collector.table(names)
 

@@ -133,7 +133,7 @@ def read_label_csv(config: HoldoutDataset, faults: Faults) -> ImageTable:
             if label in numbers:
                 collector.labels.append((image, numbers[label]))
             else:
-                faults.add("unknown class", where, f"{label!r} is not one of the dataset's classes")
+                faults.add("unknown class", where, f"{label!r} is not listed in names")
     report_unlisted(config, folders[0], len(files) == 1, collector.paths, faults)
     return collector.table(names, of_split(config, groups, faults))
 

@@ -263,7 +263,7 @@ def _add_objects(collector: Collector, image: int, file: VocFile, labels: dict[s
     source = collector.source(file.path)
     for number, name, box, difficult, wrong in file.objects:
         if wrong or name not in labels:
-            fault = ("malformed row", wrong) if wrong else ("unknown class", f"{name!r} is not one of the dataset's classes")
+            fault = ("malformed row", wrong) if wrong else ("unknown class", f"{name!r} is not listed in names")
             collector.faults.add(fault[0], object_line(file.path, number), fault[1])
         else:
             collector.row(image, source, number, box, labels[name], IGNORE if difficult else 0)

@@ -74,7 +74,7 @@ def test_windows_give_the_same_metrics_on_one_two_and_three_ranks(masks_config: 
         ranks = Ranks(world_size, command_line, ["eval", str(tmp_path / "run"), *keys, "--json"])
         assert ranks.wait() == [0] * world_size, ranks.text
         found.append(ranks.text)
-    metrics = json.loads(found[0])
+    metrics = json.loads(found[0][found[0].index("{") :])  # behind what is said on stderr
     assert found[0] == found[1] == found[2]
     assert metrics["class/square/IoU"] == metrics["dataset/all/class/square/IoU"]
     assert metrics["dataset/discs/class/square/IoU"] is None  # unknown there
