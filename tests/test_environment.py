@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ddptrain.distributed import discover, discover_later, world
+from ddptrain.distributed import discover, discover_or_cpu, world
 from ddptrain.distributed.group import shared_gpu
 from ddptrain.errors import UserError
 
@@ -165,9 +165,9 @@ def test_the_first_gpu_is_taken() -> None:
 
 def test_weights_of_a_gpu_are_used_on_the_cpu_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    found = discover_later("cuda", {})
+    found = discover_or_cpu("cuda", {})
     assert found.device == torch.device("cpu")
     assert found.lacking
-    assert discover_later("cpu", {}).lacking == ""
+    assert discover_or_cpu("cpu", {}).lacking == ""
     with pytest.raises(UserError, match=r"train\.device: cuda"):
         discover("cuda", {})

@@ -110,7 +110,7 @@ def _check_trainval(base: DetectionDataset, parts: tuple[str | None, ...], paths
         if more:
             raise UserError(
                 f"{base.name}: trainval has {counted(len(more), 'image')} that neither train nor val has, such as {more[0]};"
-                " give the splits to convert as --split"
+                " name the splits to convert with --split"
             )
 
 

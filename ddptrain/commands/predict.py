@@ -64,7 +64,7 @@ def predict_run(
     task = new_task(_changed(config, depth, tiles))
     if type(task).predict_file is Task.predict_file:
         raise UserError(f"predict: {config.task} has no predict_file; write one")
-    world = distributed.discover_later(config.train.device)
+    world = distributed.discover_or_cpu(config.train.device)
     device = world.device
     if world.lacking:
         warn(world.lacking)

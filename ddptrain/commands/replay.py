@@ -61,7 +61,7 @@ def replay_run(run: Path, step: int, out: Path | None, images: int) -> int:
         raise UserError(f"--images {images}: must be an integer ≥ 0")
     start = find_start(run, step)
     train = start.config.train
-    world = distributed.discover_later(train.device, {})
+    world = distributed.discover_or_cpu(train.device, {})
     if world.lacking:
         warn(world.lacking)
     with arithmetic(train.model_copy(update={"threads": start.threads}), world.device):

@@ -195,7 +195,7 @@ def _expand(value: Any, environ: Mapping[str, str], source: str, path: str, stor
     if not stored and not path.startswith(_SHELL):
         if "${" in _VARIABLE.sub(lambda match: match[2] or "", value) or re.match(r"\$\w+(/|$)", value):
             raise UserError(
-                f"{source}: {path}: {value!r}: a variable is written ${{VAR}} or ${{VAR:-default}}, without one in a default"
+                f"{source}: {path}: {value!r}: write a variable as ${{VAR}} or ${{VAR:-default}}; defaults cannot be nested"
             )
         if value.startswith("~/") and "HOME" in environ:
             value = environ["HOME"] + value[1:]

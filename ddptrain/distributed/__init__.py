@@ -29,7 +29,7 @@ from ddptrain.distributed.gradients import Gradients, Reduction, build_gradients
 from ddptrain.distributed.group import last_word, process_group
 from ddptrain.distributed.tree import TreeSum
 from ddptrain.distributed.waiting import RankLost, Stop, Waiting
-from ddptrain.distributed.world import World, discover, discover_later
+from ddptrain.distributed.world import World, discover, discover_or_cpu
 
 __all__ = [
     "Gradients",
@@ -45,7 +45,7 @@ __all__ = [
     "build_gradients",
     "differentiable_sum",
     "discover",
-    "discover_later",
+    "discover_or_cpu",
     "first_true",
     "gather_arrays",
     "gather_objects",

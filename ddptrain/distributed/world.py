@@ -85,12 +85,13 @@ def discover(device: str = "auto", environ: Mapping[str, str] = os.environ) -> W
     return World(rank, size, local_rank, local_size, picked, launcher, _note(environ) if launcher == "single" else "", lacking)
 
 
-def discover_later(device: str, environ: Mapping[str, str] = os.environ) -> World:
+def discover_or_cpu(device: str, environ: Mapping[str, str] = os.environ) -> World:
     """The same for the weights of a run on `device`, which need not be on this machine: without a GPU "cuda" is the CPU, and
     `lacking` says so."""
     world = discover("auto" if device == "cuda" else device, environ)
     if device == "cuda" and world.device.type == "cpu":
-        return replace(world, lacking=world.lacking or "the run has train.device=cuda, and no GPU is here: the CPU is used")
+        lacking = world.lacking or "the run has train.device=cuda, but this machine has no GPU: using the CPU"
+        return replace(world, lacking=lacking)
     return world
 
 

@@ -58,8 +58,8 @@ class BadSteps:
         if state.replaced > most:
             draws = counted(state.replaced, "draw")
             raise RunFailed(
-                f"{draws} of samples that cannot be read, more than data.max_bad_samples={most}; they are named "
-                f"in {self._config.folder / 'log.txt'}: repair them, or raise the limit, and continue with resume=auto"
+                f"{draws} hit unreadable samples, more than data.max_bad_samples={most}; {self._config.folder / 'log.txt'} "
+                "names them: repair them, or raise the limit, and continue with resume=auto"
             )
 
     def _bad(self, state: RunState, report: StepReport, batches: Sequence[Batch]) -> None:

@@ -58,7 +58,7 @@ def find_origin(config: RunConfig, warn: Callable[[str], None]) -> Origin:
             )
         if start is None or _is_inside(Path(start.source), folder):
             return Origin(fresh=bool(lost))
-        warn(f"{folder}: no checkpoint of its own yet: starting from {start.source} again, as the first time")
+        warn(f"{folder}: no checkpoint of its own yet: starting from {start.source} again")
         allow = (*start.allow, *resume.allow)
         return Origin(load_checkpoint(Path(start.source), warn), start, allow, bool(lost))
     assert start is not None

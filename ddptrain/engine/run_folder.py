@@ -154,7 +154,9 @@ class RunFolder:
             write_checkpoint(folder, state | {"digest": weights_digest(state)}, step)
         left += set_aside(folder, step, "others" if own and source.parent.resolve() != folder.resolve() else "later")
         if left:
-            self._state.notes.append(f"resume: {counted(left, 'checkpoint')} of the course that is left: now in {folder}/aside")
+            self._state.notes.append(
+                f"resume: moved {counted(left, 'checkpoint')} that this run does not continue from to {folder}/aside"
+            )
 
     def save(self, best: Sequence[str] = ()) -> None:
         """Hand the state, the best so far by the metrics `best`, to the writer: training waits only for the copy to host

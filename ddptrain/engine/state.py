@@ -265,7 +265,7 @@ class RunState:
             state = follow_names(self.optimizer, state, before, now)
             new, gone = (len(set(a) - set(b)) for a, b in ((now, before), (before, now)))
             self.notes.append(
-                f"warning: resume: of the {counted(len(now), 'tensor')} that are trained, {new} were not trained before: the "
-                f"optimizer starts anew for them; {gone} of those before are not trained now"
+                f"warning: resume: freeze has changed: the optimizer starts from scratch for {new} of the "
+                f"{counted(len(now), 'trained tensor')}, and {gone} are no longer trained"
             )
         load_optimizer(self.optimizer, state)

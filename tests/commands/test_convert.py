@@ -357,7 +357,20 @@ def test_what_a_format_says_about_classes_beside_those_of_the_source_is_noted(tm
     (root / "labels/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (root / "data.yaml").write_text("names: [car, bus]\n")
     (to_visdrone,), (to_voc,), (to_coco,) = (convert("yolo", f, root, tmp_path / f) for f in ("visdrone", "voc", "coco"))
-    assert "note: visdrone labels pedestrian, people, " in to_visdrone.text()
-    assert to_visdrone.text().endswith("of which the source says nothing; read it with annotated: [car, bus]")
-    assert to_voc.text().endswith("; note: voc cannot list bus, without a box here; read it with annotated: [car, bus]")
+    assert "note: read as visdrone, the dataset also claims to label pedestrian, people, " in to_visdrone.text()
+    assert to_visdrone.text().endswith("; set annotated: [car, bus] where it is used")
+    assert to_voc.text().endswith(
+        "; note: voc cannot list a class without boxes (bus); set annotated: [car, bus] where it is used"
+    )
     assert "note" not in to_coco.text()
+
+
+def test_a_class_whose_name_looks_like_a_number_stays_a_name(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    Image.new("RGB", (60, 40)).save(root / "images/a.jpg")
+    (root / "labels/a.txt").write_text("1 0.5 0.5 0.2 0.2\n")
+    (root / "data.yaml").write_text("names: [car, '1e3']\n")
+    convert("yolo", "yolo", root, tmp_path / "out")
+    assert read(DetectionDataset(name="n", format="yolo", root=str(tmp_path / "out")))[0].names == ("car", "1e3")

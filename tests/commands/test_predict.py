@@ -71,7 +71,7 @@ def test_weights_of_a_gpu_predict_without_one(
     config = known.config.model_copy(update={"train": known.config.train.model_copy(update={"device": "cuda"})})
     image = picture(tmp_path / "a.png")
     assert main(["predict", str(untrained(config, tmp_path / "run")), str(image)]) == 0
-    assert "train.device=cuda, and no GPU is here: the CPU is used" in capfd.readouterr().err
+    assert "train.device=cuda, but this machine has no GPU: using the CPU" in capfd.readouterr().err
 
 
 def test_arithmetic_is_that_of_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -322,7 +322,7 @@ def test_variables_of_the_environment(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["${A:-${HOME}/runs}", "${oc.env:HOME}", "${HOME-x}", "a/${", "$HOME/runs", "$HOME"])
 def test_a_variable_that_is_not_understood_is_refused(tmp_path: Path, text: str) -> None:
-    assert f"output: {text!r}: a variable is written ${{VAR}} or" in error(tmp_path, BASE, f"output={text}")
+    assert f"output: {text!r}: write a variable as ${{VAR}} or" in error(tmp_path, BASE, f"output={text}")
     assert resolve(parse_yaml(BASE, "") | {"output": text}, stored=True, environ={"HOME": "h"}).output  # that of an old run
 
 

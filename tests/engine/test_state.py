@@ -80,7 +80,7 @@ def test_the_optimizer_follows_the_names_of_what_is_trained(config: Path) -> Non
             kept += 1
             assert torch.equal(moment, before[name]["momentum_buffer"]), name
     assert 0 < kept < len(before)
-    assert "were not trained before: the optimizer starts anew for them" in new.notes[-1]
+    assert "freeze has changed: the optimizer starts from scratch for" in new.notes[-1]
 
 
 def test_an_older_checkpoint_with_another_freeze_is_refused(config: Path) -> None:

@@ -125,13 +125,14 @@ class DepthMaps:
 
 
 def find_depth(
-    datasets: Sequence[DetectionDataset], tables: Sequence[AnnotationTable], channels: int, on_fault: OnFault
+    datasets: Sequence[DetectionDataset], tables: Sequence[AnnotationTable], channels: int, on_fault: OnFault, part: str
 ) -> tuple[list[AnnotationTable], list[DepthMaps | None], list[str]]:
     """The depth maps of a run's datasets.
 
     Args:
         channels: of the model's input: 3 without depth, 4 with it, 5 with its validity besides.
         on_fault: whether images without a map end the run or are left out.
+        part: `train` or `val`, for the lines.
 
     Returns:
         The tables (less the images that are left out), the maps of each (None: unknown everywhere), lines for the log.
@@ -151,27 +152,29 @@ def find_depth(
                 raise UserError(
                     f"{d.name}: depth_missing=zeros needs the channel that marks what is known: model.in_channels=5"
                 )
-            table, own, note = _maps_of(d, table, on_fault)
+            table, own, note = _maps_of(d, table, on_fault, part)
             notes.append(note)
         kept.append(table)
         maps.append(own)
     return kept, maps, notes
 
 
-def _maps_of(d: DetectionDataset, table: AnnotationTable, on_fault: OnFault) -> tuple[AnnotationTable, DepthMaps | None, str]:
+def _maps_of(
+    d: DetectionDataset, table: AnnotationTable, on_fault: OnFault, part: str
+) -> tuple[AnnotationTable, DepthMaps | None, str]:
     if d.depth is None:
         if d.depth_missing == "error":
             raise UserError(
                 f"{d.name}: the model needs depth, but the dataset has none; set `depth: FOLDER`, or `depth_missing: zeros`"
             )
-        return table, None, f"{d.name}: no depth maps, unknown everywhere"
+        return table, None, f"{part} {d.name}: no depth maps, unknown everywhere"
     maps = DepthMaps(d, [table.path(i) for i in range(len(table))])
     has_map = maps.there()
     missing = int((~has_map).sum())
     if not missing:
-        return table, maps, f"{d.name}: {counted(len(table), 'depth map')}{maps.left_out()}"
+        return table, maps, f"{part} {d.name}: {counted(len(table), 'depth map')}{maps.left_out()}"
     first = table.path(int(has_map.argmin()))
-    line = f"{d.name}: {missing} of {len(table)} images have no depth map, the first is {first}{maps.left_out()}"
+    line = f"{part} {d.name}: {missing} of {len(table)} images have no depth map, the first is {first}{maps.left_out()}"
     if d.depth_missing == "zeros":
         return table, maps, f"{line}; unknown there"
     if on_fault == "error" or missing == len(table):

@@ -14,9 +14,8 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
-import yaml
 
-from ddptrain.config.text import parse_yaml
+from ddptrain.config.text import dump_yaml, parse_yaml
 from ddptrain.data.formats.csv import COLUMNS
 from ddptrain.data.formats.sequences import UAVDT_NAMES
 from ddptrain.data.formats.visdrone import NAMES, PREFIX
@@ -207,7 +206,7 @@ def _update_data_yaml(file: Path, table: AnnotationTable, split: str | None) -> 
         raise UserError(f"{table.name}: split {split} has other classes than those before it; give names")
     if split:
         content[split] = f"images/{split}"
-    file.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    file.write_text(dump_yaml(content), encoding="utf-8")
 
 
 def write_csv(table: AnnotationTable, out: Path, split: str | None, place: Place) -> Lost:

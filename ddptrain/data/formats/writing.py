@@ -73,12 +73,12 @@ def class_note(table: AnnotationTable, fmt: str, known: Sequence[str] | None) ->
     if known is not None:
         more = [name for name in known if name not in table.names]
         if more:
-            return f"note: {fmt} labels {first_few(more)}, too, of which the source says nothing; read it with {own}"
+            return f"note: read as {fmt}, the dataset also claims to label {first_few(more)}; set {own} where it is used"
     elif fmt in OCCURRING:
         used = set(np.unique(table.labels).tolist())
         lacking = [name for i, name in enumerate(table.names) if i not in used]
         if lacking:
-            return f"note: {fmt} cannot list {first_few(lacking)}, without a box here; read it with {own}"
+            return f"note: {fmt} cannot list a class without boxes ({first_few(lacking)}); set {own} where it is used"
     return ""
 
 

@@ -149,7 +149,10 @@ def build_trackers(
             last = max(tracker.sent.values(), default=-1) if name in known else -1
             if (counted is not None and last >= 0) or (changed and last > (resumed or 0)):
                 tracker.close()
-                say(f"warning: {name}: a new run begins there, since steps of the one so far, up to {last}, are not repeated")
+                say(
+                    f"warning: {name}: starting a new run there, because this one will not repeat the steps logged so far, "
+                    f"up to {last}"
+                )
                 tracker = ELSEWHERE[name](folder, None)
             built.append((name, Continued(tracker, tracker.sent, read_metrics(folder)) if name in known else tracker))
             known[name] = tracker.id

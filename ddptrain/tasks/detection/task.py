@@ -152,7 +152,7 @@ class DetectionTask(TableTask):
     def _with_depth(self, part: Part) -> tuple[list[DataSet], list[DepthMaps | None]]:
         sets = self.datasets(part)
         configs, tables = [s.config for s in sets], [s.table for s in sets]
-        tables, depth, notes = find_depth(configs, tables, self.channels, self.config.data.on_fault)
+        tables, depth, notes = find_depth(configs, tables, self.channels, self.config.data.on_fault, part)
         self.contents = [*self.contents, *(Contents(part, m.files(), "depth maps") for m in depth if m is not None)]
         self.notes += notes
         return [s._replace(table=t) for s, t in zip(sets, tables)], depth

@@ -71,7 +71,7 @@ RANGE = {"depth_range": (100.0, 25500.0), "depth_invalid": (65535,)}
 def test_depth_travels_with_the_image(tmp_path: Path, augment: DetectionAugment | None) -> None:
     table = make_table(tmp_path)
     config = dataset(tmp_path, **RANGE)
-    tables, maps, _ = find_depth([config], [table], 5, "error")
+    tables, maps, _ = find_depth([config], [table], 5, "error", "train")
     partners = Partners(lambda p: (np.zeros_like(p), p % 4), 100, until=1e9)
     samples = DetectionSamples(tables, np.ones((1, 1), bool), SIZE, augment, 0, partners, maps, 5)
     for position in range(12):
@@ -127,15 +127,15 @@ def test_missing_maps(tmp_path: Path) -> None:
         (tmp_path / "some/seq" / f"{i}.png").write_bytes((tmp_path / "depth/seq" / f"{i}.png").read_bytes())
     some = dataset(tmp_path, depth="some")
     with pytest.raises(UserError, match=r"1 of 4 images have no depth map, the first is .*1\.png"):
-        find_depth([some], [table], 4, "error")
-    tables, _, notes = find_depth([some], [table], 4, "drop")
+        find_depth([some], [table], 4, "error", "train")
+    tables, _, notes = find_depth([some], [table], 4, "drop", "train")
     assert len(tables[0]) == 3
     assert "left out" in notes[0]
     with pytest.raises(UserError, match="4 of 4"):
-        find_depth([dataset(tmp_path, depth="none")], [table], 4, "drop")
+        find_depth([dataset(tmp_path, depth="none")], [table], 4, "drop", "train")
     with pytest.raises(UserError, match="in_channels=5"):
-        find_depth([dataset(tmp_path, depth="some", depth_missing="zeros")], [table], 4, "error")
-    tables, maps, _ = find_depth([dataset(tmp_path, depth="some", depth_missing="zeros")], [table], 5, "error")
+        find_depth([dataset(tmp_path, depth="some", depth_missing="zeros")], [table], 4, "error", "train")
+    tables, maps, _ = find_depth([dataset(tmp_path, depth="some", depth_missing="zeros")], [table], 5, "error", "train")
     samples = DetectionSamples(tables, np.ones((1, 1), bool), SIZE, None, 0, None, maps, 5)
     assert (samples[SampleKey(0, 0, 1)].image[..., 3:] == 0).all()
     assert (samples[SampleKey(0, 0, 2)].image[..., 4] == 255).any()
@@ -150,8 +150,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         (dataset(tmp_path, depth="nowhere"), 4, "nowhere is not a directory"),
     ):
         with pytest.raises(UserError, match=word):
-            find_depth([config], [table], channels, "error")
-    tables, maps, _ = find_depth([dataset(tmp_path, depth=None, depth_missing="zeros")], [table], 5, "error")
+            find_depth([config], [table], channels, "error", "train")
+    tables, maps, _ = find_depth([dataset(tmp_path, depth=None, depth_missing="zeros")], [table], 5, "error", "train")
     samples = DetectionSamples(tables, np.ones((1, 1), bool), SIZE, None, 0, None, maps, 5)
     assert (samples[SampleKey(0, 0, 1)].image[..., 3:] == 0).all()
 
@@ -197,7 +197,7 @@ def test_maps_that_are_replaced_are_reported(tmp_path: Path) -> None:
     table = make_table(tmp_path)
 
     def state() -> dict[str, Any]:
-        (maps,) = find_depth([dataset(tmp_path, depth_missing="zeros")], [table], 5, "error")[1]
+        (maps,) = find_depth([dataset(tmp_path, depth_missing="zeros")], [table], 5, "error", "train")[1]
         assert maps is not None
         return Contents("train", maps.files(), "depth maps").state()
 

@@ -54,6 +54,6 @@ def test_a_run_elsewhere_never_mixes_two_courses(
     steps = [step for step, _ in RUNS[f"run {ids - 1}"]]
     assert steps == sorted(set(steps)) or "counted" in how
     assert steps[-1] == 5
-    assert ["a new run begins there, since steps of the one so far, up to 4, are" in line for line in said] == [True] * (
-        ids - 1
-    )
+    assert [
+        "starting a new run there, because this one will not repeat the steps logged so far, up to 4" in line for line in said
+    ] == [True] * (ids - 1)
