@@ -1,4 +1,4 @@
-"""What is decided without Slurm and without ranks: budgets, refusals, copies of the code, logs, grids."""
+"""What is decided without Slurm and without ranks: settings, budgets, refusals, scripts, logs."""
 
 from __future__ import annotations
 
@@ -13,40 +13,23 @@ from typing import Any
 
 import pytest
 import yaml
+from job_config import SMALL
 
 from ddptrain.cli import main
-from ddptrain.config import SlurmConfig, load_config, resolve
+from ddptrain.config import SlurmConfig, resolve
 from ddptrain.config.slurm import RESERVED, minutes
 from ddptrain.errors import UserError
-from ddptrain.system.start import Start, write_start
 from ddptrain.system.status import write_status
-from launch import batch, cluster, control, job, logs, sbatch, source, submission, sweep
+from launch import batch, cluster, control, job, logs, sbatch, submission
 from launch.job import Job
 from launch.plan import Plan, threads_per_rank
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL: dict[str, Any] = {
-    "name": "small",
-    "classes": ["a"],
-    "data": {
-        "train": [{"name": "d", "format": "voc", "root": "data"}],
-        "val": [{"name": "d", "format": "voc", "root": "data"}],
-    },
-    "train": {"global_batch": 12, "micro_batch": 4, "steps": 4},
-    "slurm": {"nodes": 1, "gpus_per_node": 0, "time": "10:00"},
-}
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small config in a folder of its own, data folder included."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    (tmp_path / "data").mkdir()
-    path = tmp_path / "small.yaml"
-    path.write_text(yaml.safe_dump(SMALL))
-    return path
+def config(login_config: Path) -> Path:
+    return login_config
 
 
 def made(folder: Path, **slurm: Any) -> Job:
@@ -213,6 +196,8 @@ def test_budgets(tmp_path: Path) -> None:
 
 
 NO_CODE: dict[str, Any] = {}
+
+
 STOP = {"signal": "SIGTERM"}
 
 
@@ -362,62 +347,6 @@ def test_plan_survives_its_file() -> None:
     assert Plan.loads(plan.dumps()) == plan
 
 
-def test_the_copy_of_the_code_holds_what_git_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    repo, out = tmp_path / "a repo", tmp_path / "out"
-    for name in ("ddptrain/a.py", "launch/b.py", "ignored/c.py", "new/ü n.py"):
-        (repo / name).parent.mkdir(parents=True, exist_ok=True)
-        (repo / name).write_text(name)
-    (repo / ".gitignore").write_text("ignored/\n")
-    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    for command in (["init", "-q"], ["add", "ddptrain", "launch", ".gitignore"], [*identity, "commit", "-qm", "x"]):
-        subprocess.run(["git", "-C", str(repo), *command], check=True)
-    (repo / "ddptrain" / "a.py").write_text("edited")
-    monkeypatch.setenv("MY_API_KEY", "hidden")
-    out.mkdir()
-    source.copy(out, repo)
-    found = {str(p.relative_to(out / "code")) for p in (out / "code").rglob("*") if p.is_file()}
-    assert found == {"ddptrain/a.py", "launch/b.py", "new/ü n.py", ".gitignore"}
-    assert (out / "code" / "ddptrain" / "a.py").read_text() == "edited"
-    described = json.loads((out / "code.json").read_text())
-    assert (described["edited"], len(described["commit"])) == (True, 40)
-    assert "+edited" in (out / "diff.patch").read_text()
-    assert "hidden" not in (out / "environment.json").read_text()
-    assert (out / "environment.json").stat().st_mode & 0o077 == 0
-
-
-def test_the_copy_without_git_holds_the_packages(tmp_path: Path) -> None:
-    (tmp_path / "site" / "ddptrain").mkdir(parents=True)
-    (tmp_path / "site" / "launch").mkdir()
-    (tmp_path / "site" / "ddptrain" / "a.py").write_text("a")
-    (tmp_path / "site" / "other.py").write_text("b")
-    (tmp_path / "out").mkdir()
-    assert source.copy(tmp_path / "out", tmp_path / "site") == 1
-    assert json.loads((tmp_path / "out" / "code.json").read_text())["commit"] is None
-
-
-def test_a_package_inside_a_foreign_checkout_has_no_commit(tmp_path: Path) -> None:
-    (tmp_path / "site" / "ddptrain").mkdir(parents=True)
-    (tmp_path / "site" / "ddptrain" / "a.py").write_text("a")
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "foreign"], check=True)
-    (tmp_path / "out").mkdir()
-    assert source.copy(tmp_path / "out", tmp_path / "site") == 1
-    described = json.loads((tmp_path / "out" / "code.json").read_text())
-    assert (described["commit"], described["edited"]) == (None, False)
-
-
-@pytest.mark.parametrize("file", ["count.py", "count/__init__.py", "count/tasks.py"])
-def test_a_job_has_a_copy_of_the_users_own_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text("class Count: pass")
-    (tmp_path / "other.py").touch()
-    for task in ("detection", "gone:Count", "yaml:Count", "ddptrain.tasks.base:Task", "count.tasks:Count"):
-        source.copy_task(tmp_path / "code", task)
-    assert [p.relative_to("code").as_posix() for p in Path("code").rglob("*.py")] == [file]
-
-
 def test_merged_logs_and_the_rank_that_failed_first(tmp_path: Path) -> None:
     (tmp_path / "r0.a0.n.1.rank0.log").write_text("one\ntwo")
     tail, out = logs.Tail(tmp_path, "r0.*.log"), io.StringIO()
@@ -433,131 +362,6 @@ def test_merged_logs_and_the_rank_that_failed_first(tmp_path: Path) -> None:
     found = logs.root_failure(tmp_path)
     assert found
     assert (found[0].rank, found[0].node, found[1]) == (11, "n.2", "killed by SIGKILL")
-
-
-def test_grid_of_a_sweep(config: Path) -> None:
-    assert sweep.parse_grid(["a.b=1,2", "c=[1, 2],[3]"]) == {"a.b": ["1", "2"], "c": ["[1, 2]", "[3]"]}
-    with pytest.raises(UserError, match="write key=value"):
-        sweep.parse_grid(["a"])
-    folder = sweep.lay_out(config, ["seed=5"], {"optimizer.lr": ["0.1", "0.2"]}, 2)
-    runs = json.loads((folder / "sweep.json").read_text())["runs"]
-    written = [resolve(yaml.safe_load((folder / f"{i}.yaml").read_text())) for i in range(4)]
-    assert [(c.optimizer.lr, c.seed) for c in written] == [(0.1, 5), (0.1, 6), (0.2, 5), (0.2, 6)]
-    assert len({c.folder for c in written}) == 4
-    for run, ap in zip(runs, (0.1, 0.3, 0.5)):
-        Path(run["run"]).mkdir(parents=True)
-        (Path(run["run"]) / "summary.json").write_text(json.dumps({"AP": ap}))
-    assert sweep.table(folder).splitlines()[2:] == ["| 0.1 | 2/2 | 0.2000 ± 0.1414 |", "| 0.2 | 1/2 | 0.5000 |"]
-    assert sweep.lay_out(config, [], {}, 1).name == "small-sweep-2"
-
-
-@pytest.fixture
-def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sweep here that trains nothing, and compares nothing."""
-    monkeypatch.setattr(sweep, "run_here", lambda folder, nproc: 0)
-    monkeypatch.setattr("launch.cli._print_results", lambda folder, compare: None)
-
-
-@pytest.mark.usefixtures("untrained")
-def test_overrides_behind_a_grid_are_overrides(config: Path) -> None:
-    grids = ["--grid", "optimizer.lr=0.1,0.2", "seed=5", "name=b", "--grid", "ema.decay=0.9,0.99"]
-    assert main(["sweep", str(config), "train.steps=8", "--local", *grids]) == 0
-    runs = [load_config(f"runs/b-sweep-1/{i}.yaml") for i in range(4)]
-    assert [(c.optimizer.lr, c.ema.decay) for c in runs] == [(0.1, 0.9), (0.1, 0.99), (0.2, 0.9), (0.2, 0.99)]
-    assert [c.name for c in runs] == [f"b-sweep-1-{i}" for i in range(4)]
-    assert {(c.seed, c.train.steps) for c in runs} == {(5, 8)}
-
-
-def test_names_that_look_like_numbers_reach_the_runs(config: Path) -> None:
-    folder = sweep.lay_out(config, ["classes=[car, '1e3', '1_0']"], {}, 1)
-    assert load_config(folder / "0.yaml").classes == ("car", "1e3", "1_0")
-
-
-@pytest.mark.usefixtures("untrained")
-def test_a_sweep_here_continues_in_its_folder(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sweep", str(config), "--local", "--grid", "optimizer.lr=0.1,0.2"]) == 0
-    assert main(["sweep", "runs/small-sweep-1", "--local"]) == 0
-    assert [path.name for path in Path("runs").iterdir()] == ["small-sweep-1"]
-    assert main(["sweep", "runs/small-sweep-1", "--local", "train.steps=9"]) == 2
-    assert "key=value: has no effect on a sweep that continues" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"holds no sweep\.json; give the folder"):
-        sweep.table(config)  # a file
-
-
-def test_runs_of_a_sweep_here_keep_their_source(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The source of the config first; once the run has begun with it, the run's own checkpoints."""
-    given = []
-    monkeypatch.setattr("launch.torchrun.run", lambda path, overrides, nproc: given.append((path.name, overrides)) or 0)
-    folder = sweep.lay_out(config, ["resume=runs/other"], {"optimizer.lr": ["0.1", "0.2"]}, 1)
-    (tmp_path / "runs/small-sweep-1-1").mkdir()
-    write_start(tmp_path / "runs/small-sweep-1-1", Start(str(tmp_path / "runs/other")))
-    sweep.run_here(folder, 1)
-    sweep.run_here(sweep.lay_out(config, [], {}, 1), 1)
-    assert given == [("0.yaml", []), ("1.yaml", ["resume=auto"]), ("0.yaml", ["resume=auto"])]
-
-
-@pytest.fixture
-def queued(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What sbatch would be called with; it gives the number 77."""
-    calls: list[list[str]] = []
-    monkeypatch.setattr(sbatch, "queue", lambda arguments: calls.append(list(arguments)) or "77")
-    return calls
-
-
-def test_an_array_has_the_cores_of_its_widest_run_and_one_shape(config: Path, queued: list[list[str]]) -> None:
-    sweep.submit(sweep.lay_out(config, [], {"data.workers": ["0", "7", "1"]}, 1), {}, None)
-    assert "--cpus-per-task=8" in queued[0]
-    left = sorted(Path("runs").rglob("*"))
-    with pytest.raises(UserError, match="the runs differ in sbatch's --nodes, and all runs of an array"):
-        sweep.submit(sweep.lay_out(config, [], {"slurm.nodes": ["1", "3"]}, 1), {}, None)
-    with pytest.raises(UserError, match="none does not exist"):
-        sweep.submit(sweep.lay_out(config, [], {"data.val.0.root": ["data", "none"]}, 1), {}, None)
-    assert (len(queued), sorted(Path("runs").rglob("*"))) == (1, left)  # nothing is left of a refused sweep
-
-
-@pytest.mark.usefixtures("queued")
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["sweep", "--local", "--parallel", "2"], "--parallel: has no effect with --local; remove it"),
-        (["sweep", "--local", "--gpus-per-node", "0"], "--gpus-per-node: has no effect with --local"),
-        (["sweep", "--local", "--no-check"], "--no-check: has no effect with --local"),
-        (["sweep", "--local", "--after", "12"], "--after: has no effect with --local"),
-        (["sweep", "--nproc", "4"], "--nproc: has no effect without --local"),
-        (["launch", "--nproc", "1", "--rdzv", "host:29500"], "--rdzv: has no effect with --nnodes 1"),
-        (["launch", "--nproc", "1", "--rdzv-id", "a"], "--rdzv-id: has no effect with --nnodes 1"),
-    ],
-)
-def test_an_option_without_effect_is_refused(
-    config: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([arguments[0], str(config), *arguments[1:]]) == 2
-    assert said in capsys.readouterr().err
-    assert not Path("runs").exists()
-
-
-@pytest.mark.usefixtures("untrained")
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["seed=1,2"], "seed cannot be in a grid; --seeds N trains"),
-        (["name=a,b"], "name cannot be in a grid; each run is named"),
-        (["output=a,b"], "output cannot be in a grid"),
-        (["optimizer.lr=0.1,0.2", "optimizer.lr=0.3,0.4"], r"optimizer\.lr is listed twice; list"),
-        (["train.global_batch_size=4,8", "train.global_batch=4,12"], r"listed twice \(as train\.global_batch_size\)"),
-        (["train.global_batch_size=4,8", "train.global_batch=4"], "also set by an override; remove one"),
-        (["train.clip_norm=1,"], "a value is empty; remove a comma, or write null"),
-        (["optimizer.lr=0.01,0.010"], r"optimizer\.lr=0\.01 and optimizer\.lr=0\.010 are the same run"),
-        (["train.precision=none,fp32"], "are the same run"),
-        (["train.micro_batch=4,5", "--nproc", "3"], "5 does not divide"),
-    ],
-)
-def test_a_grid_whose_table_would_be_wrong_is_refused(
-    config: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["sweep", str(config), "--local", "--grid", *arguments]) == 2
-    assert re.search(said, capsys.readouterr().err)
-    assert not Path("runs").exists()
 
 
 NO_TORCH = """
