@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,8 @@ def predict_run(
     finally:
         results.write()
     say(f"{counted(len(results), 'image')} with {checkpoint.path}: pictures and predictions.json in {out}")
-    if results.without_depth:
-        say(f"{results.without_depth} of them without a depth map: the model takes their depth as unknown everywhere")
-    if results.taken_whole:
-        say(f"{results.taken_whole} of them not larger than a window of eval.tiles: predicted whole")
-    if results.left_out:
-        say(f"{counted(results.left_out, 'person was', 'people were')} left out of them, as warned above")
+    for line in results.remarks():
+        say(line)
     return skipped.status(len(paths))
 
 
@@ -148,6 +144,15 @@ class _Results:
             warn(f"left out: {line}")
         if time.monotonic() >= self._next:
             self.write()
+
+    def remarks(self) -> Iterator[str]:
+        """What was predicted otherwise than one might think, a line each."""
+        if self.without_depth:
+            yield f"{self.without_depth} of them without a depth map: the model takes their depth as unknown everywhere"
+        if self.taken_whole:
+            yield f"{self.taken_whole} of them not larger than a window of eval.tiles: predicted whole"
+        if self.left_out:
+            yield f"{counted(self.left_out, 'person was', 'people were')} left out of them, as warned above"
 
     def write(self) -> None:
         """Replace the file by one with all of them; one that is there already stays where there are none."""

@@ -191,33 +191,6 @@ def test_coco_files(tmp_path: Path, save_image: Save) -> None:
     assert "is not a file" in refused(config.model_copy(update={"annotations": "gone.json"}))
 
 
-def test_two_files_of_one_split_are_named_and_one_is_chosen(tmp_path: Path, save_image: Save) -> None:
-    config = coco_set(tmp_path, save_image)
-    assert read(config)[1].notes == []
-    first, second = (tmp_path / "annotations" / name for name in ("instances_train.json", "train.json"))
-    second.write_text(first.read_text())
-    (note,) = read(config)[1].notes
-    assert note == (
-        f"2 JSON files of split train are in {tmp_path}: annotations/train.json, annotations/instances_train.json; the first "
-        "is read; set annotations of this dataset to the right one, or remove the others"
-    )
-    first.write_text("{")
-    assert len(read(config)[0]) == 2
-    chosen = config.model_copy(update={"annotations": "annotations/train.json"})
-    assert read(chosen)[1].notes == []
-
-
-def test_two_csv_files_of_one_split(tmp_path: Path, save_image: Save) -> None:
-    save_image(tmp_path / "a.png")
-    for name in ("train.csv", "train_labels.csv"):
-        (tmp_path / name).write_text("a.png,1,2,9,9,car\n")
-    config = DetectionDataset(name="c", format="csv", root=str(tmp_path), split="train")
-    (note,) = read(config)[1].notes
-    assert note.startswith(f"2 CSV files of split train are in {tmp_path}: train.csv, train_labels.csv; the first is read;")
-    (tmp_path / "train_labels.csv").unlink()
-    assert read(config)[1].notes == []
-
-
 # VOC
 
 
