@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ddptrain.checkpoint.load import load_checkpoint
 from ddptrain.commands.image_files import Skipped, distinct, find_images, refuse_overwriting
 from ddptrain.config import DetectionRun, OwnRun, RunConfig, resolve
 from ddptrain.data.tables.faults import Faults
+from ddptrain.data.tables.windows import Cutter
 from ddptrain.engine.arithmetic import arithmetic, inputs_of_any_size
 from ddptrain.errors import UserError
 from ddptrain.reporting.pictures import save
@@ -69,7 +70,7 @@ def predict_run(
     if world.lacking:
         warn(world.lacking)
     model = checkpoint.fill(task.build_model()).to(device).eval()
-    results, skipped = _Results(out / "predictions.json"), Skipped()
+    results, skipped = _Results(out / "predictions.json", getattr(task, "cutter", None)), Skipped()
     if faults.counts:
         say(f"left out: {faults.text()}")
     try:
@@ -83,10 +84,8 @@ def predict_run(
     finally:
         results.write()
     say(f"{counted(len(results), 'image')} with {checkpoint.path}: pictures and predictions.json in {out}")
-    if results.without_depth:
-        say(f"{results.without_depth} of them without a depth map: the model takes their depth as unknown everywhere")
-    if results.left_out:
-        say(f"{counted(results.left_out, 'person was', 'people were')} left out of them, as warned above")
+    for line in results.remarks():
+        say(line)
     return skipped.status(len(paths))
 
 
@@ -124,11 +123,12 @@ def _written(picture: Path, value: Any) -> Any:
 class _Results:
     """All predictions so far, by path, in a JSON file that is replaced as a whole now and then."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, cutter: Cutter | None = None) -> None:
         self._file = file
+        self._cutter = cutter
         self._entries: list[str] = []
         self._next = 0.0
-        self.without_depth = self.left_out = 0
+        self.without_depth = self.left_out = self.taken_whole = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -137,11 +137,22 @@ class _Results:
         """Add one; it is in the file at once, or soon."""
         self._entries.append(f"{json.dumps(os.fspath(path))}: {json.dumps(prediction, indent=1)}")
         self.without_depth += prediction.get("depth") is False
+        if self._cutter is not None:
+            self.taken_whole += len(self._cutter.windows(prediction["width"], prediction["height"])) == 1
         for line in prediction.get("left_out", ()):  # people of a frame
             self.left_out += 1
             warn(f"left out: {line}")
         if time.monotonic() >= self._next:
             self.write()
+
+    def remarks(self) -> Iterator[str]:
+        """What was predicted otherwise than one might think, a line each."""
+        if self.without_depth:
+            yield f"{self.without_depth} of them without a depth map: the model takes their depth as unknown everywhere"
+        if self.taken_whole:
+            yield f"{self.taken_whole} of them not larger than a window of eval.tiles: predicted whole"
+        if self.left_out:
+            yield f"{counted(self.left_out, 'person was', 'people were')} left out of them, as warned above"
 
     def write(self) -> None:
         """Replace the file by one with all of them; one that is there already stays where there are none."""

@@ -121,7 +121,7 @@ def test_the_truth_window_by_window_is_the_truth(merge: str, seed: int) -> None:
     rows = []
     for look, window in enumerate(windows):
         parts = cutter.parts(boxes, window)
-        rows += [(tuple(parts.boxes[i].tolist()), 1.0, int(labels[i]), look) for i in np.flatnonzero(parts.learned)]
+        rows += [(tuple(parts.boxes[i].tolist()), 1.0, int(labels[i]), look) for i in np.flatnonzero(parts.inside)]
     r.shuffle(rows)
     found = seen(*rows, windows=torch.from_numpy(windows).float())
     settings = DetectionEval(tiles=EvalTiles(merge=merge), max_detections=1000)  # type: ignore[arg-type]

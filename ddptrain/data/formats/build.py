@@ -13,7 +13,7 @@ import numpy as np
 from ddptrain.config.data import DatasetConfig, HoldoutDataset
 from ddptrain.data.formats.auair import read_auair
 from ddptrain.data.formats.coco import coco_splits, read_coco
-from ddptrain.data.formats.csv import csv_files, read_csv
+from ddptrain.data.formats.csv import csv_splits, read_csv
 from ddptrain.data.formats.files import dataset_root
 from ddptrain.data.formats.sequences import (
     VID_PREFIX,
@@ -52,7 +52,7 @@ class Format(NamedTuple):
 FORMATS = {
     "auair": Format(read_auair, lambda config: ()),
     "coco": Format(read_coco, coco_splits),
-    "csv": Format(read_csv, csv_files),
+    "csv": Format(read_csv, csv_splits),
     "uavdt": Format(read_uavdt, uavdt_splits),
     "uavdt-xml": Format(read_uavdt_xml, uavdt_xml_splits),
     "visdrone": Format(read_visdrone, lambda config: visdrone_splits(dataset_root(config), PREFIX)),

@@ -39,24 +39,24 @@ _TEXT = re.compile(r"([P-o]{0,6}[0-O])*")
 ABSENT, AMBIGUOUS, MALFORMED = -1, -2, -3  # in place of an image's number
 
 
-def coco_files(config: HoldoutDataset) -> dict[str, Path]:
-    """The JSON file of each split that is at a usual place."""
+def coco_files(config: HoldoutDataset) -> list[tuple[str, Path]]:
+    """The JSON files that are at usual places with their splits; of several of one split the last one is taken."""
     root = dataset_root(config)
     inside = {s: visible(root / s, "annotations/*.json") for s in folders_in(root)}
-    files = {s: inside_one[0] for s, inside_one in inside.items() if len(inside_one) == 1}
-    files |= {p.stem.removeprefix("instances_"): p for p in visible(root, "annotations/*.json")}
-    return files | {p.parent.name: p for p in visible(root, "*/_annotations.coco.json")}
+    files = [(s, inside_one[0]) for s, inside_one in inside.items() if len(inside_one) == 1]
+    files += [(p.stem.removeprefix("instances_"), p) for p in visible(root, "annotations/*.json")]
+    return files + [(p.parent.name, p) for p in visible(root, "*/_annotations.coco.json")]
 
 
 def coco_splits(config: HoldoutDataset) -> list[str]:
     """The splits of a set, without the files of COCO's other tasks that lie beside them."""
-    return [split for split in coco_files(config) if not split.startswith(OTHER_TASKS)]
+    return [split for split in dict(coco_files(config)) if not split.startswith(OTHER_TASKS)]
 
 
 def read_coco(config: HoldoutDataset, faults: Faults) -> AnnotationTable:
     """Read one file. Images without annotations are background."""
     files = coco_files(config)
-    file = annotation_file(config, files, "JSON")
+    file = annotation_file(config, files, "JSON", faults)
     folders = image_folders(config, config.split or file.stem.removeprefix("instances_"), file.parent)
     content = load_json(config.name, file, ("images", "annotations", "categories"))
     names, labels = _categories(config, file, content["categories"], faults)
@@ -65,7 +65,7 @@ def read_coco(config: HoldoutDataset, faults: Faults) -> AnnotationTable:
     images = _images(collector, file, content["images"], folders)
     entries = Entries(content["annotations"], place, faults)
     _add_annotations(collector, collector.source(str(file)), entries, images, labels)
-    report_unlisted(config, folders[0], len(files) == 1, collector.paths, faults)
+    report_unlisted(config, folders[0], len(dict(files)) == 1, collector.paths, faults)
     return collector.table(names)
 
 

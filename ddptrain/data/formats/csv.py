@@ -80,13 +80,18 @@ class Row(NamedTuple):
             return None
 
 
-def csv_files(config: HoldoutDataset) -> dict[str, Path]:
-    """The file of each split: `<split>.csv` or `<split>_labels.csv` in the root, `annotations` or `labels`; or
-    `<split>/_annotations.csv`, as Roboflow writes it."""
+def csv_files(config: HoldoutDataset) -> list[tuple[str, Path]]:
+    """The files with their splits: `<split>.csv` or `<split>_labels.csv` in the root, `annotations` or `labels`; or
+    `<split>/_annotations.csv`, as Roboflow writes it. Of several of one split the last one is taken."""
     root = dataset_root(config)
     files = [p for folder in (".", "annotations", "labels") for p in visible(root / folder, "*.csv")]
-    exported = {p.parent.name: p for p in visible(root, "*/_annotations.csv")}
-    return exported | {p.stem.removesuffix("_labels"): p for p in reversed(files)}
+    exported = [(p.parent.name, p) for p in visible(root, "*/_annotations.csv")]
+    return exported + [(p.stem.removesuffix("_labels"), p) for p in reversed(files)]
+
+
+def csv_splits(config: HoldoutDataset) -> list[str]:
+    """The splits of a set."""
+    return list(dict(csv_files(config)))
 
 
 def _rows(config: HoldoutDataset, file: Path, faults: Faults) -> Iterator[Row]:
@@ -134,8 +139,8 @@ def _size_columns(header: list[str], corners: bool, where: str, faults: Faults) 
 def read_csv(config: HoldoutDataset, faults: Faults) -> AnnotationTable:
     """Read one file. Class names: `names` of the config, else all that occur in any file of the set, sorted."""
     files = csv_files(config)
-    file = annotation_file(config, files, "CSV")
-    all_files = list(files.values()) if config.annotations is None else [file]  # the classes of all are those of the set
+    file = annotation_file(config, files, "CSV", faults)
+    all_files = list(dict(files).values()) if config.annotations is None else [file]  # the classes of all are those of the set
     occurring = {unguarded(row.name) for f in all_files for row in _rows(config, f, Faults())} - {""}
     names = class_names(config, config.names or sorted(occurring), str(file), faults)
     labels = {name: i for i, name in enumerate(names)}

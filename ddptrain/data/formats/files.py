@@ -3,7 +3,7 @@ what is missing."""
 
 import os
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,18 +47,32 @@ def no_split(config: DatasetConfig, existing: Iterable[str]) -> UserError:
     return UserError(f"{config.name}: {asked}; splits in {config.root}: {splits or 'none'}; {hint}")
 
 
-def annotation_file(config: HoldoutDataset, files: Mapping[str, Path], noun: str) -> Path:
-    """The file that the config names, or that of its split; `files`: the one of each split, `noun`: what they are."""
+def annotation_file(config: HoldoutDataset, found: Sequence[tuple[str, Path]], noun: str, faults: Faults | None = None) -> Path:
+    """The file that the config names, or that of its split, of several the last one.
+
+    Args:
+        found: the split of each file that is at a usual place.
+        noun: what they are.
+        faults: gets a note about other files of the same split.
+    """
+    files = dict(found)
     if config.annotations is not None:
         path = dataset_root(config) / config.annotations
         if not path.is_file():
             raise UserError(f"{config.name}: annotations {path} is not a file; give the {noun} file, relative to the root")
         return path
-    if len(files) == 1 and (config.split is None or config.holdout is not None):
-        return next(iter(files.values()))
-    if config.split is None or config.split not in files:
+    split = next(iter(files)) if len(files) == 1 and (config.split is None or config.holdout is not None) else config.split
+    if split is None or split not in files:
         raise no_split(config, files)
-    return files[config.split]
+    chosen = files[split]
+    others = sorted({str(path) for of, path in found if of == split} - {str(chosen)})
+    if others and faults is not None:
+        names = ", ".join(os.path.relpath(path, config.root) for path in (str(chosen), *others))
+        faults.note(
+            f"{len(others) + 1} {noun} files of split {split} are in {config.root}: {names}; the first is read; "
+            "set annotations of this dataset to the right one, or remove the others"
+        )
+    return chosen
 
 
 READ_SUFFIXES = f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}"

@@ -113,8 +113,8 @@ def read_label_csv(config: HoldoutDataset, faults: Faults) -> ImageTable:
     """`path, class` in each row, under a header or in this order. An image of several classes stands in several rows,
     or has them in one, `a|b`; a row without a class is an image of none."""
     files = csv_files(config)
-    held_of = config if config.holdout is None or config.annotations is not None else whole(config, sorted(files))
-    file = annotation_file(config, files, "CSV")
+    held_of = config if config.holdout is None or config.annotations is not None else whole(config, sorted(dict(files)))
+    file = annotation_file(config, files, "CSV", faults)
     rows = list(_rows(config, file, faults))
     occurring = sorted({label for _, _, labels in rows for label in labels})
     names = class_names(config, config.names or occurring, str(file), faults)
@@ -134,7 +134,7 @@ def read_label_csv(config: HoldoutDataset, faults: Faults) -> ImageTable:
                 collector.labels.append((image, numbers[label]))
             else:
                 faults.add("unknown class", where, f"{label!r} is not listed in names")
-    report_unlisted(config, folders[0], len(files) == 1, collector.paths, faults)
+    report_unlisted(config, folders[0], len(dict(files)) == 1, collector.paths, faults)
     return collector.table(names, of_split(config, groups, faults))
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddptrain.config.tiles import BoxWindows, TrainTiles, WindowsConfig
+from ddptrain.data.augment.geometry import MIN_SIDE
 from ddptrain.data.tables.base import F64, I32, I64, Mask, Table, to_offsets
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.errors import UserError
@@ -73,7 +74,7 @@ class Cutter(NamedTuple):
         pixel = (ends - corner).max(-1) / self.input_size
         enough = sides.prod(1) >= self.keep * (boxes[:, 2:] - boxes[:, :2]).prod(1)
         inside = sides.min(1) > 0
-        return Parts(part, inside, inside & enough & (sides.min(1) >= pixel))
+        return Parts(part, inside, inside & enough & (sides.min(1) > MIN_SIDE * pixel))
 
 
 class Parts(NamedTuple):
@@ -82,7 +83,8 @@ class Parts(NamedTuple):
     Attributes:
         boxes: float64 `[n, 4]` in pixels of the file.
         inside: bool `[n]`: something is shown.
-        learned: bool `[n]`: enough for an object, and not less than a pixel of the input along a side.
+        learned: bool `[n]`: enough for an object, and along each side more than the pixels of the input (`MIN_SIDE`) below
+            which samples drop an object: what is not learned is ignored, and no background.
     """
 
     boxes: F64
@@ -160,11 +162,12 @@ def cut_boxes(table: AnnotationTable, config: TrainTiles, image_size: int) -> Ti
     """
     tiles, own = cut_images(table, config, image_size), table.keep_rows(table.learned())
     shown, kept = (np.bincount(n, minlength=m) > 0 for n, m in zip(tiles.learned(own), (len(tiles.image), len(own.labels))))
-    tiny = own.keep_rows(_below_a_pixel(own, tiles.cutter))
+    tiny = own.keep_rows(_too_small(own, tiles.cutter))
     if len(kept) and not kept.any():
         raise UserError(
             f"{table.name}: tiles: none of the {len(tiles.image)} tiles shows one of its {counted(len(kept), 'object')}; "
-            f"{len(tiny.labels)} of them are below 1 pixel at every scale of {list(config.scales)}; raise scales, or lower keep"
+            f"{len(tiny.labels)} of them are at most {MIN_SIDE:g} pixels wide or high at every scale of {list(config.scales)}; "
+            "raise tiles.scales, or lower tiles.keep"
         )
     warnings = list(_lost_objects(own, tiny, kept))
     order = np.argsort(~shown, kind="stable")
@@ -197,12 +200,12 @@ def _pairs(image: I64, offsets: I64) -> Iterator[tuple[I64, I64]]:
         start = stop
 
 
-def _below_a_pixel(table: AnnotationTable, cutter: Cutter) -> Mask:
-    """bool `[M]`: the boxes with a side below a pixel of the input in every window of their image."""
+def _too_small(table: AnnotationTable, cutter: Cutter) -> Mask:
+    """bool `[M]`: the boxes with a side of at most `MIN_SIDE` pixels of the input in every window of their image."""
     sides = np.minimum(min(cutter.sides), table.sizes.max(1))
     pixel = (sides / cutter.input_size)[table.image_of_rows()]
     boxes = table.boxes.astype(np.float64)
-    return np.asarray((boxes[:, 2:] - boxes[:, :2]).min(1) < pixel)
+    return np.asarray((boxes[:, 2:] - boxes[:, :2]).min(1) <= MIN_SIDE * pixel)
 
 
 def _small_images(table: Table, config: WindowsConfig, cutter: Cutter) -> Iterator[str]:
@@ -219,7 +222,9 @@ def _lost_objects(own: AnnotationTable, tiny: AnnotationTable, kept: Mask) -> It
     images = int(((np.diff(tiny.offsets) > 0) & (np.diff(tiny.offsets) == np.diff(own.offsets))).sum())
     if len(tiny.labels):
         alone = f", in {counted(images, 'image')} all there are," if images else ""
-        small = f"{counted(len(tiny.labels), 'object')}{alone} below 1 pixel at every scale of the tiles"
+        small = (
+            f"{counted(len(tiny.labels), 'object')}{alone} at most {MIN_SIDE:g} pixels wide or high at every scale of the tiles"
+        )
         yield f"{small}: ignored, not learned; larger tiles.scales show more of them"
     cut = int((~kept).sum()) - len(tiny.labels)
     if cut:

@@ -11,7 +11,7 @@ from ddptrain.config import DetectionRun, YoloConfig
 from ddptrain.config.tiles import WindowsConfig
 from ddptrain.data.tables.base import F64
 from ddptrain.data.tables.boxes import AnnotationTable
-from ddptrain.data.tables.windows import Cutter
+from ddptrain.data.tables.windows import Cutter, Tiles
 from ddptrain.models.yolo.cost import Cost, cost_of_a_pixel
 from ddptrain.reporting.page import Section
 from ddptrain.structures import STRIDE
@@ -49,6 +49,7 @@ class Choice(NamedTuple):
         cost: of a pixel.
         scale: of an image that is cut into tiles; None for whole images.
         strides: other levels than those of the config; None for these.
+        configured: as the config has it, with datasets that it cuts into tiles of their own.
     """
 
     size: int
@@ -57,11 +58,13 @@ class Choice(NamedTuple):
     cost: Cost
     scale: float | None = None
     strides: tuple[int, ...] | None = None
+    configured: bool = False
 
     @property
     def name(self) -> str:
         """In words."""
         what = f"whole, {self.size} px" if self.scale is None else f"tiles of {self.size} px, scale {self.scale:g}"
+        what = f"tiles of data.train, {self.size} px" if self.configured else what
         return what if self.strides is None else f"{what}, model.strides={list(self.strides)}"
 
     def operations(self) -> float:
@@ -84,6 +87,22 @@ def drawn_boxes(tables: Sequence[AnnotationTable], shares: Sequence[float]) -> D
         parts.append((side, longest, np.full(len(boxes), share / max(len(table), 1))))
     side, longest, weight = (np.concatenate(column) for column in zip(*parts))
     return Drawn(side, longest, weight / max(weight.sum(), 1e-12))
+
+
+def as_configured(tables: Sequence[AnnotationTable], tiles: Sequence[Tiles | None], size: int, cost: Cost) -> Choice:
+    """The boxes of `drawn_boxes` where some datasets are cut into tiles, each as the scale shows it that enlarges it most.
+
+    Args:
+        tiles: of each dataset, None where its samples are whole images.
+    """
+    sides = []
+    for table, cut in zip(tables, tiles):
+        kept = table.learned()
+        boxes, shown = table.boxes[kept].astype(np.float64), table.sizes.max(1)[table.image_of_rows()[kept]]
+        shown = shown if cut is None else np.minimum(shown, min(cut.cutter.sides))
+        sides.append(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) * size / shown)
+    inputs = sum(len(table if cut is None else cut.image) for table, cut in zip(tables, tiles))
+    return Choice(size, np.concatenate(sides), inputs / sum(map(len, tables)), cost, configured=True)
 
 
 def tiles_of(sizes: np.ndarray, tile: int, scale: float) -> float:
@@ -110,16 +129,23 @@ def choices(drawn: Drawn, sizes: np.ndarray, image_size: int, cost: Cost) -> lis
     return out
 
 
-def report_advice(config: DetectionRun, sets: Sequence[DataSet], out: Inspection) -> None:
-    """A section and facts for a run of the package's own detector; nothing where no box is learned."""
-    used = [s for s in sets if s.part == "train" and s.used]
-    if not isinstance(config.model, YoloConfig) or not sum(int(s.table.learned().sum()) for s in used):
+def report_advice(config: DetectionRun, sets: Sequence[DataSet], tiles: Sequence[Tiles | None], out: Inspection) -> None:
+    """A section and facts for a run of the package's own detector; nothing where no box is learned.
+
+    Args:
+        tiles: of each dataset, None where its samples are whole images.
+    """
+    used = [(s, cut) for s, cut in zip(sets, tiles) if s.part == "train" and s.used]
+    tables, cuts = [s.table for s, _ in used], [cut for _, cut in used]
+    if not isinstance(config.model, YoloConfig) or not sum(int(t.learned().sum()) for t in tables):
         return
-    shares = [len(s.table) if s.config.share is None else s.config.share for s in used]
-    drawn = drawn_boxes([s.table for s in used], shares)
+    shares = [len(cut or s.table) if s.config.share is None else s.config.share for s, cut in used]
+    drawn = drawn_boxes(tables, shares)
     model, size, halved = config.model, config.data.image_size, config.train.precision != "none"
     cost = cost_of_a_pixel(model, len(config.classes))
-    offered = choices(drawn, np.concatenate([s.table.sizes for s in used]), size, cost)
+    offered = choices(drawn, np.concatenate([t.sizes for t in tables]), size, cost)
+    if any(cuts):
+        offered.insert(0, as_configured(tables, cuts, size, cost))
     now = offered[0]
     if model.backbone is None and model.strides[0] == 8:
         finer = (4, *model.strides)
@@ -142,6 +168,7 @@ def _row(choice: Choice, now: Choice, drawn: Drawn, halved: bool) -> list[object
 
 def _facts(choice: Choice, drawn: Drawn, halved: bool) -> dict[str, object]:
     return {
+        "input": choice.name,
         "image_size": choice.size,
         "tile_scale": choice.scale,
         "strides": choice.strides,
@@ -161,20 +188,21 @@ def advise(offered: Sequence[Choice], drawn: Drawn, finest: int) -> list[str]:
         offered: see `choices`, and one with other levels; the first is that of the config.
         finest: stride of its finest level.
     """
-    now, whole = offered[0], [c for c in offered if c.scale is None and c.strides is None]
-    chosen = next((c for c in whole if below(c, drawn, TINY) <= FEW), whole[-1])
-    present = f"{100 * below(now, drawn, TINY):.0f} %"
+    now, whole = offered[0], [c for c in offered if c.scale is None and c.strides is None and not c.configured]
+    chosen = next((c for c in (now, *whole) if below(c, drawn, TINY) <= FEW), whole[-1])
+    present, there = f"{100 * below(now, drawn, TINY):.0f} %", _where(now)
     if chosen is now:
-        lines = [f"{present} of the boxes are below {TINY} px at data.image_size={now.size}; no larger input is needed."]
+        lines = [f"{present} of the boxes are below {TINY} px {there}; no larger input is needed."]
     else:
         times = chosen.operations() / now.operations()
         lines = [
             f"data.image_size={chosen.size} leaves {100 * below(chosen, drawn, TINY):.0f} % of the boxes of whole images below "
-            f"{TINY} px ({present} at {now.size}), for {times:.1f} times the operations and activations of a sample."
+            f"{TINY} px ({present} {there if now.configured else f'at {now.size}'}), for {times:.1f} times the operations and "
+            "activations of a sample."
         ]
         tiles = [c for c in offered if c.scale is not None]
         tile = next((c for c in tiles if below(c, drawn, TINY) <= FEW), tiles[-1] if tiles else None)
-        if tile is not None:
+        if tile is not None and (not now.configured or below(tile, drawn, TINY) < below(now, drawn, TINY)):
             rest = f"{100 * below(tile, drawn, TINY):.0f} %"
             lines.append(
                 f"Tiles of {tile.size} px (tiles: {{scales: [{tile.scale:g}]}} of a dataset) leave {rest}, and a sample "
@@ -185,11 +213,15 @@ def advise(offered: Sequence[Choice], drawn: Drawn, finest: int) -> list[str]:
     if fine is not None and tight > MANY:
         operations, memory = fine.operations() / now.operations(), fine.cost.bytes / now.cost.bytes
         lines.append(
-            f"model.strides={list(fine.strides or ())}: {100 * tight:.0f} % of the boxes are below {2 * finest} px at "
-            f"data.image_size={chosen.size}, two points of the finest level; it takes {operations:.1f} times the operations "
+            f"model.strides={list(fine.strides or ())}: {100 * tight:.0f} % of the boxes are below {2 * finest} px "
+            f"{_where(chosen)}, two points of the finest level; it takes {operations:.1f} times the operations "
             f"and {memory:.1f} times the activations."
         )
     return lines
+
+
+def _where(choice: Choice) -> str:
+    return "in the tiles of data.train" if choice.configured else f"at data.image_size={choice.size}"
 
 
 def below(choice: Choice, drawn: Drawn, pixels: int) -> float:

@@ -296,4 +296,4 @@ class DetectionTask(TableTask):
         out.warnings += self.warnings(sets)
         tiles = tiles_of(sets, self.config.data.image_size)
         report_sizes(self.config, sets, tiles, out)
-        report_advice(self.config, [s for s, cut in zip(sets, tiles) if cut is None], out)
+        report_advice(self.config, sets, tiles, out)

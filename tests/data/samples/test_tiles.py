@@ -71,6 +71,19 @@ def test_a_tile_is_the_window_of_its_image() -> None:
     assert sample.native_size == (200, 200)
 
 
+@pytest.mark.parametrize(("width", "learned"), [(1.5, False), (2.0, False), (2.5, True)])
+def test_no_object_that_a_tile_cuts_is_background(width: float, learned: bool) -> None:
+    """What samples would drop as too small is ignored, also where more than `keep` of it is inside; else it is an object."""
+    boxes = np.array([[96 - 2.5, 110, 96 + width, 130]], np.float32)
+    cut = (
+        source()
+        ._replace(boxes=boxes, labels=np.zeros(1, np.int32), ignore_boxes=boxes[:0])
+        .cut(WINDOW, CUTTER._replace(keep=0.3))
+    )
+    targets = compose(SampleKey(0, 0, 0), [[cut]], 96, DetectionAugment(**STILL), channels=5).targets
+    assert (len(targets["boxes"]), len(targets["ignore_boxes"])) == ((1, 0) if learned else (0, 1))
+
+
 def test_the_way_back_leads_to_the_file_whatever_is_drawn() -> None:
     for position in range(20):
         part = source().cut(WINDOW, CUTTER)

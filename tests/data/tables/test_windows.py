@@ -48,8 +48,8 @@ def random_table(seed: int, largest: int) -> AnnotationTable:
     sizes = [(int(w), int(h)) for w, h in r.integers(40, 400, (12, 2))]
     boxes = []
     for width, height in sizes:
-        corner = r.integers(0, (width - 2, height - 2), (9, 2))
-        ends = np.minimum(corner + r.integers(2, largest, (9, 2)), (width, height))
+        corner = r.integers(0, (width - 3, height - 3), (9, 2))
+        ends = np.minimum(corner + r.integers(3, largest, (9, 2)), (width, height))
         boxes.append([tuple(map(float, row)) for row in np.concatenate([corner, ends], 1).tolist()])
     return table_of(sizes, boxes)
 
@@ -136,6 +136,9 @@ def test_what_is_kept_of_a_cut_object() -> None:
     assert whole.learned[0]
     # 3 columns are less than a pixel where the window is shown at a quarter of its size
     assert not Cutter((96,), 0.2, 24, 0.3).parts(box, window).learned[0]
+    # and 2 pixels where it is shown at two thirds: samples drop what is not larger
+    assert not Cutter((96,), 0.2, 64, 0.3).parts(box, window).learned[0]
+    assert Cutter((96,), 0.2, 65, 0.3).parts(box, window).learned[0]
     beside = Cutter((96,), 0.2, 96, 0.0).parts(box, np.array([103, 0, 199, 96]))
     assert not beside.inside[0]
     assert not beside.learned[0]
@@ -186,17 +189,17 @@ def test_images_that_are_not_larger_than_a_tile_are_taken_whole_and_counted() ->
     ]
 
 
-def test_objects_below_a_pixel_are_ignored_and_counted() -> None:
+def test_objects_that_are_too_small_are_ignored_and_counted() -> None:
     """At scale 0.05 a pixel of the input is 20 of the file."""
-    table = table_of([(4000, 2000), (4000, 2000)], [[(0, 0, 19, 40)], [(0, 0, 19, 40), (100, 100, 140, 140)]])
+    table = table_of([(4000, 2000), (4000, 2000)], [[(0, 0, 19, 40)], [(0, 0, 40, 60), (100, 100, 141, 141)]])
     tiles = cut_boxes(table, config(size=100, scales=[0.05], empty=0), 100)
     assert tiles.warnings == [
-        "2 objects, in 1 image all there are, below 1 pixel at every scale of the tiles: ignored, not learned; larger "
-        "tiles.scales show more of them"
+        "2 objects, in 1 image all there are, at most 2 pixels wide or high at every scale of the tiles: ignored, not learned; "
+        "larger tiles.scales show more of them"
     ]
     assert tiles.image[: tiles.shown].tolist() == [1]
     none = table_of([(4000, 2000)], [[(0, 0, 19, 40), (100, 100, 118, 140)]])
-    with pytest.raises(UserError, match="none of the 3 tiles shows one of its 2 objects; 2 of them are below 1 pixel"):
+    with pytest.raises(UserError, match="none of the 3 tiles shows one of its 2 objects; 2 of them are at most 2 pixels wide"):
         cut_boxes(none, config(size=100, scales=[0.05]), 100)
 
 

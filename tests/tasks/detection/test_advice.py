@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from ddptrain.config import YoloConfig
+from ddptrain.config import YoloConfig, load_config
 from ddptrain.models.yolo.cost import Cost, cost_of_a_pixel
+from ddptrain.tasks.build import new_task
 from ddptrain.tasks.detection.advice import Choice, Drawn, advise, below, choices, median, tiles_of
 
 SIZES = np.array([[2000, 1000]])
@@ -70,3 +74,26 @@ def test_the_cost_of_a_pixel_is_that_of_the_network() -> None:
     assert plain.operations * 320**2 / 1e9 == pytest.approx(1.705, abs=0.001)  # what `ddptrain model` says of BCCD's config
     assert fine.operations > 1.1 * plain.operations
     assert fine.bytes > plain.bytes > 100
+
+
+def test_a_run_on_tiles_is_advised_by_what_its_tiles_show(config: Path, tmp_path: Path) -> None:
+    """A box of 64 x 36 pixels (48 by area) on 640 x 480: 4.8 pixels of the whole image at 64, 32 in tiles of 96 pixels."""
+    for folder in ("images", "labels"):
+        (tmp_path / "large" / folder).mkdir(parents=True)
+    Image.new("RGB", (640, 480)).save(tmp_path / "large/images/0.png")
+    (tmp_path / "large/labels/0.txt").write_text("0 0.3 0.4 0.1 0.075\n")
+    found = {}
+    for name, tiles in {"whole": "", "tiles": ", tiles: {size: 96, overlap: 0.5, scales: [1.0, 0.5]}"}.items():
+        dataset = f"{{name: a, format: yolo, root: {tmp_path / 'large'}, names: [car]{tiles}}}"
+        keys = [f"data.train=[{dataset}]", "data.val.0.drop=[]", "model.strides=[8, 16]"]
+        found[name] = new_task(load_config(config, keys)).inspect(0).facts["advice"]
+    whole, own = (found[name]["choices"][0] for name in ("whole", "tiles"))
+    assert (whole["input"], round(whole["median"], 2), whole["below_8px"]) == ("whole, 64 px", 4.8, 1)
+    assert (own["input"], round(own["median"], 2), own["below_8px"]) == ("tiles of data.train, 64 px", 32.0, 0)
+    # steps of 48 and 96 pixels: 13 x 9 windows of 96, and 6 x 4 (5 + 1 and 3 + 1) of 192
+    assert own["inputs_per_image"] == 13 * 9 + 6 * 4
+    assert found["tiles"]["choices"][1] == whole
+    assert found["whole"]["lines"][0].startswith(
+        "data.image_size=128 leaves 0 % of the boxes of whole images below 8 px (100 % at 64)"
+    )
+    assert found["tiles"]["lines"] == ["0 % of the boxes are below 8 px in the tiles of data.train; no larger input is needed."]
