@@ -104,6 +104,17 @@ class DetectionView(TableView):
             rows.append(["mean of datasets", None, metrics.get("AP_datasets"), *[None] * (len(keys) - 1)])
         return ["dataset", "images", *keys], rows
 
+    def remarks(self, metrics: Mapping[str, float]) -> list[str]:
+        """How many objects the assigner leaves without a point."""
+        count = int(metrics.get("objects_without_point", 0))
+        if not count:
+            return []
+        return [
+            f"{counted(count, 'object')} would get no point from loss.assigner in training and be learned as background, being "
+            "smaller than the distance between the head's points, or beside others that took them; loss.every_object=true "
+            "gives each of them one"
+        ]
+
     def sections(self, predictions: Predictions, outcome: Outcome | None) -> Sequence[Section]:
         """All that `DetectionReport` says."""
         assert isinstance(outcome, BoxOutcome)

@@ -42,14 +42,18 @@ def test_it_is_that_of_training_and_leaves_no_trace(config: Path, overrides: lis
 
 def test_objects_without_a_point_are_counted_whatever_the_batch(config: Path) -> None:
     """FCOS's rule leaves out what lies between the points; no object stays without one where each is given one."""
-    counts = []
+    counts, said = [], []
     for overrides in (["eval.batch=2"], ["eval.batch=5"], ["eval.batch=5", "loss.every_object=true"]):
         run = load_config(config, ["model.norm=group", "loss.assigner=rule", "data.workers=0", *overrides])
         task = build_task(run)
         torch.manual_seed(0)
         metrics = evaluate(task, task.build_model(), distributed.discover("cpu", {})).metrics
         counts.append(metrics["objects_without_point"])
+        said.append([line for line in task.view.remarks(metrics) if "would get no point" in line])
     assert counts[0] == counts[1] > 0 == counts[2]
+    assert said[0] == said[1]
+    assert said[0][0].startswith(f"{counts[0]:g} objects would get no point from loss.assigner in training")
+    assert said[2] == []
 
 
 def test_anchors_are_fitted_beside_init_from(config: Path) -> None:
