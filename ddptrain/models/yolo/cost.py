@@ -1,7 +1,8 @@
-"""What a pixel of the input costs the detector: operations, and memory for the backward pass."""
+"""What a pixel of the input costs the detector: operations, memory for the backward pass, and time."""
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import torch
@@ -11,8 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddptrain.config import YoloConfig
 from ddptrain.models.yolo.network import Yolo
+from ddptrain.models.yolo.prediction import DualPrediction, Prediction
 
 _SIDE = 256
+_BATCH, _TIMES = {"cpu": 1}, 3
+"""Images of a timed pass, elsewhere 16; how often it is timed."""
 
 
 class Cost(NamedTuple):
@@ -21,14 +25,16 @@ class Cost(NamedTuple):
     Attributes:
         operations: of a forward pass, an addition and a multiplication counted as two.
         bytes: kept in float32 for the backward pass, without the loss.
+        seconds: of the forward and the backward pass in float32, without the loss, on the device.
     """
 
     operations: float
     bytes: float
+    seconds: float
 
 
-def cost_of_a_pixel(config: YoloConfig, classes: int) -> Cost:
-    """Measured on a small image, with fresh weights; random state and threads of the caller stay as they are."""
+def cost_of_a_pixel(config: YoloConfig, classes: int, device: torch.device) -> Cost:
+    """Measured on small images, with fresh weights; random state and threads of the caller stay as they are."""
     kept: dict[int, int] = {}
     alive: list[Tensor] = []
 
@@ -44,4 +50,24 @@ def cost_of_a_pixel(config: YoloConfig, classes: int) -> Cost:
         weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
         with saved_tensors_hooks(note, lambda tensor: tensor):
             model(torch.rand(1, config.in_channels, _SIDE, _SIDE))
-    return Cost(counter.get_total_flops() / _SIDE**2, sum(kept.values()) / _SIDE**2)
+    operations, kept_bytes = counter.get_total_flops() / _SIDE**2, sum(kept.values()) / _SIDE**2
+    return Cost(operations, kept_bytes, _seconds(model.to(device), config.in_channels, device) / _SIDE**2)
+
+
+def _seconds(model: Yolo, channels: int, device: torch.device) -> float:
+    """The shortest of some passes of an image forward and backward, after one that does not count."""
+    images = torch.full((_BATCH.get(device.type, 16), channels, _SIDE, _SIDE), 0.5, device=device)
+    taken = []
+    for _ in range(1 + _TIMES):
+        start = time.perf_counter()
+        total = _sum(model(images))
+        total.backward()  # type: ignore[no-untyped-call]
+        total.item()  # a GPU has ended then
+        taken.append(time.perf_counter() - start)
+    return min(taken[1:]) / len(images)
+
+
+def _sum(prediction: Prediction | DualPrediction) -> Tensor:
+    """Of all outputs that have a gradient."""
+    parts = [_sum(p) if isinstance(p, tuple) else p.sum() for p in prediction if isinstance(p, tuple) or p.requires_grad]
+    return torch.stack(parts).sum()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ddptrain import distributed
 from ddptrain.config import DetectionRun, YoloConfig
 from ddptrain.config.tiles import WindowsConfig
 from ddptrain.data.tables.base import F64
@@ -70,6 +71,10 @@ class Choice(NamedTuple):
     def operations(self) -> float:
         """1e9 of the forward pass of an input."""
         return self.cost.operations * self.size**2 / 1e9
+
+    def seconds(self) -> float:
+        """Of the forward and the backward pass of an input."""
+        return self.cost.seconds * self.size**2
 
     def memory(self, halved: bool) -> float:
         """MiB of activations of an input."""
@@ -142,17 +147,19 @@ def report_advice(config: DetectionRun, sets: Sequence[DataSet], tiles: Sequence
     shares = [len(cut or s.table) if s.config.share is None else s.config.share for s, cut in used]
     drawn = drawn_boxes(tables, shares)
     model, size, halved = config.model, config.data.image_size, config.train.precision != "none"
-    cost = cost_of_a_pixel(model, len(config.classes))
+    device = distributed.discover_or_cpu(config.train.device).device
+    cost = cost_of_a_pixel(model, len(config.classes), device)
     offered = choices(drawn, np.concatenate([t.sizes for t in tables]), size, cost)
     if any(cuts):
         offered.insert(0, as_configured(tables, cuts, size, cost))
     now = offered[0]
     if model.backbone is None and model.strides[0] == 8:
         finer = (4, *model.strides)
-        cost = cost_of_a_pixel(model.model_copy(update={"strides": finer}), len(config.classes))
+        cost = cost_of_a_pixel(model.model_copy(update={"strides": finer}), len(config.classes), device)
         offered.append(now._replace(cost=cost, strides=finer))
     section = Section("Sizes of the input and what they cost")
-    section.columns = ("input", "median box", "below 8 px", "below 16 px", "inputs", "GFLOPs of one", "to now", "activations")
+    sizes, costs = ("median box", "below 8 px", "below 16 px", "inputs"), ("GFLOPs of one", "to now", "activations")
+    section.columns = ("input", *sizes, *costs, f"time, {device.type}")
     section.rows = [_row(c, now, drawn, halved) for c in offered]
     section.lines = advise(offered, drawn, model.strides[0])
     out.sections.append(section)
@@ -163,7 +170,8 @@ def _row(choice: Choice, now: Choice, drawn: Drawn, halved: bool) -> list[object
     small = [f"{100 * below(choice, drawn, px):.0f} %" for px in (TINY, 2 * TINY)]
     operations = [f"{choice.operations():.1f}", f"{choice.operations() / now.operations():.2f}"]
     middle = f"{median(choice.sides, drawn.weight):.1f} px"
-    return [choice.name, middle, *small, f"{choice.windows:.1f}", *operations, f"{choice.memory(halved):.0f} MB"]
+    costs = [*operations, f"{choice.memory(halved):.0f} MB", f"{1000 * choice.seconds():.3g} ms"]
+    return [choice.name, middle, *small, f"{choice.windows:.1f}", *costs]
 
 
 def _facts(choice: Choice, drawn: Drawn, halved: bool) -> dict[str, object]:
@@ -178,6 +186,7 @@ def _facts(choice: Choice, drawn: Drawn, halved: bool) -> dict[str, object]:
         "inputs_per_image": choice.windows,
         "gflops": choice.operations(),
         "activation_mb": choice.memory(halved),
+        "seconds": choice.seconds(),
     }
 
 

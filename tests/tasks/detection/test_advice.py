@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ddptrain.config import YoloConfig, load_config
@@ -14,7 +15,8 @@ from ddptrain.tasks.build import new_task
 from ddptrain.tasks.detection.advice import Choice, Drawn, advise, below, choices, median, tiles_of
 
 SIZES = np.array([[2000, 1000]])
-COST = Cost(1000.0, 400.0)
+CPU = torch.device("cpu")
+COST = Cost(1000.0, 400.0, 1e-6)
 
 
 def drawn(*sides: float) -> Drawn:
@@ -56,7 +58,7 @@ def test_the_smallest_size_that_shows_nearly_all_is_advised() -> None:
 def test_finer_levels_are_advised_where_boxes_have_too_few_points() -> None:
     boxes = drawn(30, 30, 64)
     offered = choices(boxes, SIZES, 640, COST)
-    offered.append(offered[0]._replace(cost=Cost(1500.0, 800.0), strides=(4, 8, 16, 32)))
+    offered.append(offered[0]._replace(cost=Cost(1500.0, 800.0, 2e-6), strides=(4, 8, 16, 32)))
     lines = advise(offered, boxes, 8)
     assert lines[-1].startswith("model.strides=[4, 8, 16, 32]: 67 % of the boxes are below 16 px at data.image_size=640")
     assert lines[-1].endswith("1.5 times the operations and 2.0 times the activations.")
@@ -69,8 +71,16 @@ def test_boxes_count_as_often_as_they_are_drawn() -> None:
     assert median(weighted.side, weighted.weight) == 4.0
 
 
+@pytest.mark.parametrize("head", ["anchor_free", "anchor_based", "dual"])
+def test_the_time_of_a_pixel_is_that_of_the_network(head: str) -> None:
+    """A network of eight times the operations takes longer, by far more than noise."""
+    small, large = (cost_of_a_pixel(YoloConfig.model_validate({"head": head, "size": size}), 3, CPU) for size in "nm")
+    assert large.operations > 8 * small.operations
+    assert large.seconds > 2 * small.seconds > 0
+
+
 def test_the_cost_of_a_pixel_is_that_of_the_network() -> None:
-    plain, fine = (cost_of_a_pixel(YoloConfig(strides=s), 3) for s in ((8, 16, 32), (4, 8, 16, 32)))
+    plain, fine = (cost_of_a_pixel(YoloConfig(strides=s), 3, CPU) for s in ((8, 16, 32), (4, 8, 16, 32)))
     assert plain.operations * 320**2 / 1e9 == pytest.approx(1.705, abs=0.001)  # what `ddptrain model` says of BCCD's config
     assert fine.operations > 1.1 * plain.operations
     assert fine.bytes > plain.bytes > 100
@@ -87,6 +97,7 @@ def test_a_run_on_tiles_is_advised_by_what_its_tiles_show(config: Path, tmp_path
         dataset = f"{{name: a, format: yolo, root: {tmp_path / 'large'}, names: [car]{tiles}}}"
         keys = [f"data.train=[{dataset}]", "data.val.0.drop=[]", "model.strides=[8, 16]"]
         found[name] = new_task(load_config(config, keys)).inspect(0).facts["advice"]
+        assert all(choice.pop("seconds") > 0 for choice in found[name]["choices"])
     whole, own = (found[name]["choices"][0] for name in ("whole", "tiles"))
     assert (whole["input"], round(whole["median"], 2), whole["below_8px"]) == ("whole, 64 px", 4.8, 1)
     assert (own["input"], round(own["median"], 2), own["below_8px"]) == ("tiles of data.train, 64 px", 32.0, 0)
