@@ -60,7 +60,7 @@ RUNS_TRIED: dict[str, Tried] = {
     "yolo with anchors": Tried(
         "detection",
         ("model={head: anchor_based}", NO_SHIP, "eval.score_threshold=0"),
-        ("model", "loss.obj", "loss.anchor_t", "loss.assigner", "loss.box", "loss.cls", "eval.nms"),
+        ("model", "loss.obj", "loss.anchor_t", "loss.iou_t", "loss.assigner", "loss.box", "loss.cls", "eval.nms"),
     ),
     "yolo with two branches": Tried(
         "detection", ("model={head: dual}", NO_SHIP), ("model", "loss.topk", "loss.assigner", "eval.nms")

@@ -61,7 +61,8 @@ def describe_model(source: str, overrides: Sequence[str], as_json: bool) -> int:
         say(line)
     for level in facts.get("levels", ()):
         longest = "of any size" if level["longest"] is None else f"up to {level['longest']} pixels long"
-        stride, field, points = level["stride"], level["field"], (side // level["stride"]) ** 2
+        stride, points = level["stride"], (side // level["stride"]) ** 2
+        field = f"at least {level['field']}" if level["beyond"] else f"{level['field']}"
         say(f"level of stride {stride}: {points} points; each sees a square of {field} pixels and predicts boxes {longest}")
     return 0
 

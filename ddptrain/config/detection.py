@@ -165,7 +165,7 @@ class DetectionRun(RunConfig):
         Rule(
             "loss.box loss.cls loss.dfl loss.topk loss.alpha loss.beta loss.size_weights loss.box_loss loss.cls_loss "
             "loss.cls_pw loss.class_weights loss.label_smoothing loss.assigner loss.assign_by loss.every_object loss.obj "
-            "loss.obj_pw loss.anchor_t",
+            "loss.obj_pw loss.anchor_t loss.iou_t loss.nwd_scale loss.focal_gamma loss.focal_alpha",
             "model.name=yolo (torchvision's detectors bring their own loss)",
             _torchvision,
             "model.name",

@@ -64,6 +64,9 @@ class LossConfig(NamedSection):
     anchor_t: float = Field(default=4.0, gt=1)
     """Largest ratio between a side of an object and the same side of an anchor that learns it, of assigner `rule`; anchors are
     fitted, and their recall is counted, by it for each assigner."""
+    iou_t: float | None = Field(default=None, gt=0, lt=1)
+    """Of assigner `rule` of an anchor-based head: an anchor learns an object where the IoU of their shapes, both about one
+    centre, is above this, whatever `anchor_t` says (YOLOv3). null: by `anchor_t`."""
     assign_by: Literal["iou", "nwd"] = "iou"
     """How the assigners compare a predicted box with an object: `iou`, or `nwd`, which is above 0 also where they do
     not overlap."""

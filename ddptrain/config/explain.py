@@ -14,6 +14,7 @@ from ddptrain.config.places import dotted, keys_of, names_of, of_tasks
 from ddptrain.config.run import RunConfig
 from ddptrain.config.section import bound
 from ddptrain.config.tasks import every_run
+from ddptrain.system.printable import counted
 
 # pydantic speaks of Python's and JSON's types, a config has YAML's
 _WORDS = {
@@ -48,7 +49,8 @@ def explain(error: ValidationError, data: Any, source: str, run: type[RunConfig]
             continue  # pydantic counts the faulty items as absent
         line = _Mistake(e, data, run)
         if line.path in lines:
-            lines[line.path] += f" or {line.allowed()}" if line.allowed() not in lines[line.path] else ""
+            other = line.allowed().removeprefix("must be ").removeprefix("allowed: ")
+            lines[line.path] += f" or {other}" if other not in lines[line.path] else ""
         lines.setdefault(line.path, line.text())
     first, *more = lines.values()
     return f"{source}: {first}" + (f" (and {len(more)} more)" if more else "")
@@ -97,6 +99,8 @@ class _Mistake:
             return f"{self._of_others()}allowed: {limits['expected_tags'].replace(chr(39), '')}"
         if kind == "too_short":
             return f"must have at least {limits['min_length']} item{'s'[: limits['min_length'] - 1]}"
+        if kind == "too_long":
+            return f"must be a list of at most {counted(limits['max_length'], 'item')}"
         if kind == "string_pattern_mismatch":
             return f"must match the pattern {limits['pattern']}"
         return e["msg"].removeprefix("Value error, ").replace("Input should", "must").replace("String should", "must")

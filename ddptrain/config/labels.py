@@ -9,6 +9,7 @@ from pydantic import Field
 from ddptrain.config.balance import BalancedData
 from ddptrain.config.rules import Rule, only
 from ddptrain.config.section import NamedSection
+from ddptrain.system.printable import counted
 
 TORCHVISION_CLASSIFIERS = (
     "alexnet", "convnext_tiny", "convnext_small", "convnext_base", "convnext_large", "densenet121", "densenet161",
@@ -26,8 +27,14 @@ ClassWeights = Literal["none", "balanced"] | tuple[float, ...]
 
 def check_weights(key: str, weights: ClassWeights, classes: int) -> None:
     """Raise ValueError for weights that are not one number for each of the classes; 0 classes are not known yet."""
-    if isinstance(weights, tuple) and classes and (len(weights) != classes or not max(weights) > 0 or min(weights) < 0):
-        raise ValueError(f"loss.{key}: give one number ≥ 0 for each of the {classes} classes, at least one above 0")
+    if not isinstance(weights, tuple) or not classes:
+        return
+    if len(weights) != classes:
+        given = counted(len(weights), "number")
+        raise ValueError(f"loss.{key}: {given} for {counted(classes, 'class', 'classes')}; give one number ≥ 0 for each class")
+    if min(weights) < 0 or not max(weights) > 0:
+        wrong = f"{min(weights):g} is below 0" if min(weights) < 0 else "all are 0"
+        raise ValueError(f"loss.{key}: {wrong}; give one number ≥ 0 for each of the {classes} classes, at least one above 0")
 
 
 class ClassBalanceData(BalancedData):

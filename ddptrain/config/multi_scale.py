@@ -42,5 +42,6 @@ def input_sides(multi_scale: MultiScale, image_size: int, stride: int) -> range:
 
 
 def _example(image_size: int, stride: int) -> list[int]:
-    step = max(stride, image_size // 2 // stride * stride)
-    return [max(SMALLEST, stride, image_size - step), image_size + step]
+    """About half and one and a half times the size, two multiples of the stride that are allowed."""
+    low = max(-(-SMALLEST // stride), image_size // 2 // stride)
+    return [low * stride, max(low + 1, 3 * image_size // 2 // stride) * stride]

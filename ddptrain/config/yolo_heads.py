@@ -52,6 +52,12 @@ HEAD_RULES = (
     ),
     Rule("model.anchors loss.obj loss.obj_pw loss.anchor_t", "model.head=anchor_based", _not_anchors),
     Rule(
+        "loss.iou_t",
+        "model.head=anchor_based with loss.assigner=rule",
+        lambda run: (head_of(run), assigner_of(run)) != ("anchor_based", "rule"),
+        "model.head loss.assigner",
+    ),
+    Rule(
         "loss.nwd_scale",
         "nwd as loss.box_loss or loss.assign_by",
         lambda run: "nwd" not in (run.loss.box_loss, run.loss.assign_by),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from ddptrain.config.section import Section
+from ddptrain.config.train import EvalConfig
 from ddptrain.distributed import World
 from ddptrain.engine.arithmetic import advice, exactness
 from ddptrain.engine.reporting import RunReporter
@@ -58,7 +59,7 @@ def report_start(task: Task, world: World, state: RunState, reporter: RunReporte
     reporter.tracker.text("mixture", plan.markdown(), state.step)
 
 
-def settings(state: RunState, train: Section, evaluation: Section, checkpoint: Section) -> Iterator[str]:
+def settings(state: RunState, train: Section, evaluation: EvalConfig, checkpoint: Section) -> Iterator[str]:
     """Length, rates, decay and average of a run, a line each."""
     schedule, optimizer, per_epoch = (
         state.schedule,
@@ -75,6 +76,8 @@ def settings(state: RunState, train: Section, evaluation: Section, checkpoint: S
         config = schedule.config
         rule = f"each time {config.patience} evaluations bring no better {state.monitored[0]}"
         rates = f"lr {optimizer.lr:g}, multiplied by {config.factor:g} {rule} (schedule.name=plateau), {last:g} now"
+        if evaluation.every_epochs is None and evaluation.every_steps is None:
+            rates += "; it is never lowered, since the only evaluation is at the end (see eval.every_epochs)"
     yield f"optimizer {optimizer.name}, {rates}"
     if schedule.warmup_steps:
         bias = f", of biases from {schedule.bias_start:g}" if schedule.bias_start else ""

@@ -51,6 +51,20 @@ def test_the_field_of_a_level_is_what_its_scores_depend_on() -> None:
         first += rows * columns
 
 
+def test_a_field_that_reaches_too_far_is_given_as_a_least_one(
+    small_config: Callable[[str], Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddptrain.models.yolo.reach._FARTHEST", 512)
+    found = levels(Yolo(YoloConfig(strides=(4, 8, 16)), 2, 64), 3)
+    assert [(level.beyond, level.field) for level in found[:1]] == [(False, 495)]
+    assert found[-1].beyond
+    assert found[-1].field <= 512
+    assert main(["model", str(small_config("detection")), "model.strides=[4, 8, 16]"]) == 0
+    first, *_, last = (line for line in capsys.readouterr().out.splitlines() if line.startswith("level"))
+    assert "each sees a square of 495 pixels" in first
+    assert f"each sees a square of at least {found[-1].field} pixels" in last
+
+
 def test_a_config_is_described(small_config: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["model", str(small_config("detection")), "model.strides=[8, 16, 32]", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

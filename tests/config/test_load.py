@@ -99,7 +99,7 @@ def test_wrong_type_or_range(tmp_path: Path, text: str, expected: str) -> None:
     [
         ("data.train=[]", "data.train: []: must have at least 1 item"),
         ("data.train.0=3", "data.train.0: 3: must be a mapping of keys"),
-        ("data.train.0.annotated=foo", 'data.train.0.annotated: "foo": allowed: all or must be a list, such as [a, b]'),
+        ("data.train.0.annotated=foo", 'data.train.0.annotated: "foo": allowed: all or a list, such as [a, b]'),
         ("data.train.0.rename={x: 1}", "data.train.0.rename.x: 1: must be text; put it in quotes"),
         ("data.train.0.rename={x: c}", "data.train.0: 'c' is not a class of the run; classes are a, b"),
         ("data.train.0.format=vco", 'data.train.0.format: "vco": allowed: coco, yolo, voc'),

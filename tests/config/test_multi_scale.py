@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def test_the_sizes_are_all_multiples_in_the_range(
     assert list(input_sides(multi_scale, image_size, stride)) == sides
 
 
+@pytest.mark.parametrize("stride", [4, 8, 16, 32, 64])
+@pytest.mark.parametrize("image_size", [32, 64, 96, 160, 320, 416, 640, 1280])
+def test_the_range_that_is_proposed_is_allowed(image_size: int, stride: int) -> None:
+    with pytest.raises(ValueError, match="such as") as e:
+        input_sides((image_size + 1, image_size + 1), image_size, stride)
+    low, high = json.loads(str(e.value).rpartition("such as ")[2])
+    sides = input_sides((low, high), image_size, stride)
+    assert (sides[0], sides[-1]) == (low, high)
+
+
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
@@ -50,6 +61,7 @@ def test_the_sizes_are_all_multiples_in_the_range(
             "from 64 to 64 pixels there is only one size or none; sizes are multiples of 32",
         ),
         (["data.augment.multi_scale=1.0"], "must be a number ≥ 0 and < 1"),
+        (["data.augment.multi_scale=[32, 64, 96]"], "multi_scale: [32, 64, 96]: must be a number or a list of at most 2 items"),
         (["data.augment.multi_scale=[64, 96]", "model.strides=[16, 32, 64]"], "96 pixels: must be two multiples of 64"),
         (["data.augment={mosaic: 0.7, mosaic9: 0.5}"], "mosaic and mosaic9: 0.7 + 0.5 is more than 1"),
         (["data.augment={mixup: 0.7, cutmix: 0.5}"], "mixup and cutmix: 0.7 + 0.5 is more than 1"),

@@ -43,7 +43,7 @@ def test_defaults_follow_the_task() -> None:
         (
             "classification",
             "loss.class_weights=[1, 2, 3]",
-            "loss.class_weights: give one number ≥ 0 for each of the 2 classes",
+            "loss.class_weights: 3 numbers for 2 classes; give one number ≥ 0 for each class",
         ),
         ("detection", "task=dance", 'task: "dance": allowed: detection'),
     ],

@@ -30,6 +30,14 @@ from ddptrain.errors import UserError
             "loss={box: 5} model={name: fcos_resnet50_fpn}",
             "loss.box: 5.0 has no effect here, only model.name=yolo",
         ),
+        *(
+            (
+                "detection",
+                f"loss={{{key}: 0.3}} model={{name: fcos_resnet50_fpn}}",
+                f"loss.{key}: 0.3 has no effect here, only model.name=yolo",
+            )
+            for key in ("nwd_scale", "focal_gamma", "focal_alpha", "iou_t")
+        ),
         ("detection", "eval={nms_iou: 0.5} model={name: fcos_resnet50_fpn}", "eval.nms_iou: 0.5 has no effect here"),
         ("detection", "data.allow_missing_annotations=true", "only a detector of torchvision uses it"),
         ("detection", "model={pretrained: true}", "model.pretrained: true has no effect here, only model.backbone uses it"),

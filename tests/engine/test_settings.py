@@ -56,6 +56,16 @@ def test_what_is_not_used_is_reported(shapes: Path) -> None:
     assert {"weight decay 0", "no warm-up"} < set(settings(state, config.train, config.eval, config.checkpoint))
 
 
+def test_a_plateau_that_no_evaluation_can_see_is_reported(shapes: Path) -> None:
+    plateau = ("schedule={name: plateau, patience: 3}", "eval.every_steps=2")
+    config, state = built(shapes, *plateau)
+    (rates,) = (line for line in settings(state, config.train, config.eval, config.checkpoint) if "plateau" in line)
+    assert rates.endswith("each time 3 evaluations bring no better accuracy (schedule.name=plateau), 0.002 now")
+    config, state = built(shapes, "schedule={name: plateau}", "eval={every_epochs: null, every_steps: null}")
+    (rates,) = (line for line in settings(state, config.train, config.eval, config.checkpoint) if "plateau" in line)
+    assert rates.endswith("it is never lowered, since the only evaluation is at the end (see eval.every_epochs)")
+
+
 @pytest.mark.parametrize(
     ("rule", "batch", "decay", "words"),
     [

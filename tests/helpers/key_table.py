@@ -202,6 +202,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "obj": Key(3, probe.loss),
         "obj_pw": Key(2, probe.loss),
         "anchor_t": Key(2, probe.loss),
+        "iou_t": Key(0.6, probe.loss),
         "assigner": Key(lambda value: "rule" if value == "simota" else "simota", probe.loss),
         "assign_by": Key(lambda value: "iou" if value == "nwd" else "nwd", probe.loss),
         "every_object": Key(True, "tests/models/yolo/test_every_object.py"),

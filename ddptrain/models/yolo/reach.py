@@ -10,7 +10,7 @@ from torch import nn
 
 from ddptrain.models.yolo.blocks import ConvNormAct
 
-_FARTHEST = 4096  # pixels to look at; a field that reaches farther is counted up to here
+_FARTHEST = 4096  # pixels to look at
 
 
 class Level(NamedTuple):
@@ -20,11 +20,13 @@ class Level(NamedTuple):
         stride: pixels between its points.
         field: side of the square of pixels that a score depends on, the receptive field.
         longest: side in pixels of the largest box that it can predict; None for no limit.
+        beyond: the field reaches beyond what was looked at, so that `field` is the least that it can be.
     """
 
     stride: int
     field: int
     longest: int | None
+    beyond: bool = False
 
 
 @torch.no_grad()
@@ -54,7 +56,7 @@ def levels(model: nn.Module, channels: int) -> list[Level]:
             rows, columns, places = max(strides) // stride, _FARTHEST // stride, linear.head.per_point
             place = first + ((rows // 2) * columns + columns // 2) * places
             (gradient,) = torch.autograd.grad(logits[place], strip, retain_graph=True)
-            field = int((gradient.abs().amax((0, 1, 2)) > 0).sum())
-            out.append(Level(stride, field, longest))
+            seen = gradient.abs().amax((0, 1, 2)) > 0
+            out.append(Level(stride, int(seen.sum()), longest, beyond=bool(seen[0] | seen[-1])))
             first += rows * columns * places
     return out

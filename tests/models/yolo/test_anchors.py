@@ -39,10 +39,10 @@ def test_boxes_are_of_their_cell_and_anchor() -> None:
     assert pred.at(torch.tensor([row])).boxes()[0, 0].tolist() == pred.boxes()[0, row].tolist()
 
 
-def cells(pred: Any, box: list[float]) -> set[tuple[float, ...]]:
+def cells(pred: Any, box: list[float], **config: Any) -> set[tuple[float, ...]]:
     """(x, y, width of the anchor) of the places that learn an object."""
     objects = Objects(torch.tensor([box], dtype=torch.float32), torch.tensor([0]), torch.tensor([0]))
-    got = assign(pred, pred.boxes(), objects, torch.ones(1, 3, dtype=torch.bool), LossConfig())
+    got = assign(pred, pred.boxes(), objects, torch.ones(1, 3, dtype=torch.bool), LossConfig(**config))
     assert (got.target == got.assigned).all()
     places = got.points[got.assigned].tolist()
     return {(*pred.points[i].tolist(), float(pred.shapes[i, 0])) for i in places}
@@ -57,6 +57,16 @@ def test_an_object_is_learned_at_its_cell_and_the_nearest_beside_it() -> None:
     # on the next level the cell around (24, 24): to the right of and above its centre
     next_one = {(24.0, 24.0), (40.0, 24.0), (24.0, 8.0)}
     assert found == {(*xy, 8.0) for xy in finest} | {(*xy, 9.0) for xy in next_one}
+
+
+def test_with_iou_t_the_shapes_that_overlap_enough_learn_it() -> None:
+    """About one centre with 8 x 8, anchors of 10 x 10 have an IoU of 0.64, of 16 x 4 one of 1/3, of 8 x 33 one of 8/33; the
+    second differs by 2 times and the last by more than 4."""
+    pred = predict(anchors=(((10, 10), (16, 4)), ((8, 33), (20, 20)), ((99, 99), (98, 98))))
+    widths = {
+        iou_t: {width for *_, width in cells(pred, [26, 17, 34, 25], iou_t=iou_t)} for iou_t in (None, 0.65, 0.6, 0.3, 0.2)
+    }
+    assert widths == {None: {10.0, 16.0, 20.0}, 0.65: set(), 0.6: {10.0}, 0.3: {10.0, 16.0}, 0.2: {10.0, 16.0, 8.0}}
 
 
 def test_cells_beyond_the_image_are_left_out() -> None:
@@ -143,6 +153,13 @@ BASE = {
         (["model.anchors=[[[8, 8]], [[16, 16]], [[32, 32]]]"], "model.head=anchor_based"),
         (["loss.obj=2"], "loss.obj"),
         (["loss.anchor_t=3"], "model.head=anchor_based"),
+        (["loss.iou_t=0.3"], "only model.head=anchor_based with loss.assigner=rule uses it"),
+        (["model.head=anchor_based", "loss.assigner=simota", "loss.iou_t=0.3"], "loss.iou_t: 0.3 has no effect here"),
+        (["model.head=anchor_based", "loss.iou_t=1"], "loss.iou_t: 1: must be a number < 1"),
+        (["loss.class_weights=[1, 2, 3]"], "loss.class_weights: 3 numbers for 2 classes; give one number ≥ 0 for each class"),
+        (["loss.class_weights=[1, -2]"], "loss.class_weights: -2 is below 0; give one number ≥ 0 for each of the 2"),
+        (["loss.class_weights=[0, 0]"], "loss.class_weights: all are 0; give one number ≥ 0 for each of the 2"),
+        (["loss.class_weights={a: 1}"], "allowed: none or balanced or a list, such as [a, b]"),
         (["model.head=anchor_based", "loss.dfl=2"], "loss.dfl"),
         (["model.head=anchor_based", "model.reg_max=8"], "model.reg_max"),
         (["model.head=anchor_based", "model.anchors=[[[8, 8]], [[16, 16]]]"], "given for 2 levels, but strides has 3"),

@@ -175,7 +175,7 @@ def test_check_reports_pixels_by_class_and_faults(
             ["model={name: mask2former, weights: w, hidden: 64}", MASKS],
             "hidden: the folder of weights determines the architecture",
         ),
-        (["loss.class_weights=[1, 2]"], "loss.class_weights: give one number ≥ 0 for each of the 3 classes"),
+        (["loss.class_weights=[1, 2]"], "loss.class_weights: 2 numbers for 3 classes; give one number ≥ 0 for each class"),
     ],
 )
 def test_mistakes_are_reported_in_one_line(

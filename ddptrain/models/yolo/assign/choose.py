@@ -35,7 +35,7 @@ def assign(pred: Prediction, decoded: Tensor, objects: Objects, annotated: Tenso
     elif assigner == "simota":
         got = simota(pred, decoded, objects, alike, annotated, topk=config.topk)
     elif isinstance(pred, AnchorPrediction):
-        got = by_ratio(pred, objects, images, limit=config.anchor_t)
+        got = by_ratio(pred, objects, images, limit=config.anchor_t, least=config.iou_t)
     else:
         got = by_centre(pred, objects, images)
     return give_each_a_point(got, pred, objects, images) if config.every_object else got

@@ -9,9 +9,10 @@ from ddptrain.models.yolo.assign.base import Assignment, Objects, resolve
 from ddptrain.models.yolo.prediction import AnchorPrediction
 
 
-def by_ratio(pred: AnchorPrediction, objects: Objects, images: int, *, limit: float) -> Assignment:
-    """Give each object, on each level, the anchors of which neither side differs from its own by `limit` times or more, at the
-    cell that holds its centre and at the nearest cell beside it in x and in y.
+def by_ratio(pred: AnchorPrediction, objects: Objects, images: int, *, limit: float, least: float | None = None) -> Assignment:
+    """Give each object, on each level, the anchors of which neither side differs from its own by `limit` times or more, or with
+    `least` those whose IoU with it, both about one centre, is above that, at the cell that holds its centre and at the nearest
+    cell beside it in x and in y.
 
     An anchor that several objects want goes to the one whose shape is nearest to it. Target and weight are 1. An object to
     which no anchor is near enough gets none.
@@ -24,10 +25,17 @@ def by_ratio(pred: AnchorPrediction, objects: Objects, images: int, *, limit: fl
     place, valid = _cells((boxes[:, :2] + boxes[:, 2:]) / 2, pred, levels)
     anchor = torch.arange(per_point, device=boxes.device)
     points = image[:, None, None, None] * len(pred.points) + place[..., None] * per_point + anchor  # [N, levels, 3, anchors]
-    chosen = (ratio[:, :, None] < limit) & valid[..., None]
+    near = ratio < limit if least is None else _shape_iou(size[:, None, None], pred.anchors) > least
+    chosen = near[:, :, None] & valid[..., None]
     ratio = ratio[:, :, None].expand_as(points).flatten(1)
     assigned = resolve(points.flatten(1), -ratio, chosen.flatten(1), images * len(pred.points))
     return Assignment(points.flatten(1), assigned, assigned.float(), assigned.float())
+
+
+def _shape_iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU `[...]` of boxes of sizes `[..., 2]` about one centre."""
+    shared = torch.minimum(a, b).prod(-1)
+    return shared / (a.prod(-1) + b.prod(-1) - shared)
 
 
 def _cells(centre: Tensor, pred: AnchorPrediction, levels: int) -> tuple[Tensor, Tensor]:
