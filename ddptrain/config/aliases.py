@@ -20,12 +20,23 @@ VALUES: Mapping[str, Mapping[str, str]] = {
 
 SWITCHES: Mapping[str, tuple[str, str]] = {"monitor.tensorboard": ("trackers", "tensorboard")}
 """By a dotted alias that is true or false: a list of the same section, and the entry that it puts in, or takes out."""
+LISTS: Mapping[str, tuple[str, ...]] = {"optimizer.betas": ("momentum", "beta2")}
+"""By a dotted alias whose value is a list: the keys of the same section that its entries set."""
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-def concerned_key(key: str) -> str:
-    """The canonical key that a dotted key, or an alias, sets."""
-    return f"{key.rpartition('.')[0]}.{SWITCHES[key][0]}" if key in SWITCHES else canonical_key(key)
+def concerned_keys(key: str) -> list[str]:
+    """The canonical keys that a dotted key, or an alias, sets."""
+    names = (SWITCHES[key][0],) if key in SWITCHES else LISTS.get(key)
+    return [canonical_key(key)] if names is None else [f"{key.rpartition('.')[0]}.{name}" for name in names]
+
+
+def spread(alias: str, values: Any) -> dict[str, Any]:
+    """The canonical dotted keys that an alias of `LISTS` sets, with their values; raises `ValueError` for another number."""
+    keys = concerned_keys(alias)
+    if not isinstance(values, list) or len(values) != len(keys):
+        raise ValueError(f"{alias}: must be a list of {len(keys)}, the values of {' and '.join(keys)}, not {values!r}")
+    return dict(zip(keys, values))
 
 
 def canonical_key(key: str) -> str:
@@ -51,6 +62,14 @@ def spell_out(data: Any) -> Any:
             if key in section:
                 raise ValueError(f"{alias}: another name of {canonical_key(alias)}, which is also given; remove one of them")
             section[key] = section.pop(last)
+    for alias in LISTS:
+        *path, last = alias.split(".")
+        section = _section(data, path)
+        if last in section:
+            for key, value in spread(alias, section.pop(last)).items():
+                if (name := key.rpartition(".")[2]) in section:
+                    raise ValueError(f"{alias}: sets {key}, which is also given; remove one of them")
+                section[name] = value
     for alias, (key, entry) in SWITCHES.items():
         *path, last = alias.split(".")
         section = _section(data, path)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ddptrain.config.aliases import canonical_key, concerned_key, spell_out
+from ddptrain.config.aliases import LISTS, canonical_key, concerned_keys, spell_out, spread
 from ddptrain.config.explain import explain
 from ddptrain.config.places import without_defaults_of_others
 from ddptrain.config.run import RunConfig
@@ -91,7 +91,7 @@ def resolve(
         _spelled_out(data, f"override {override!r}")
     data = _spelled_out(_expand(data, environ, source, "", stored), source)
     config = _validated(data, source)
-    given = [concerned_key(override.partition("=")[0]) for override in overrides]
+    given = [key for override in overrides for key in concerned_keys(override.partition("=")[0])]
     refused, left_out = split_unused(unused(config), given)
     if stored:
         refused, left_out = [key for key in refused if touches(given, key.key)], []
@@ -148,6 +148,14 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if not eq or not all(key.split(".")):
         raise UserError(f"override {override!r}: write key=value, such as train.epochs=10")
     value = json.loads(json.dumps(parse_yaml(text, f"override {override!r}"), default=str))
+    if key in LISTS:
+        try:
+            each = spread(key, value)
+        except ValueError as e:
+            raise UserError(f"override {override!r}: {e}") from None
+        for name, one in each.items():
+            _apply(data, f"{name}={json.dumps(one)}")
+        return
     if key in SHORT and isinstance(value, str) and isinstance(data.get(key), dict):
         key = f"{key}.{SHORT[key]}"
     parts = key.split(".")

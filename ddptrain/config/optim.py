@@ -19,7 +19,7 @@ class OptimizerConfig(Section):
     nesterov: Switch = True
     """Whether sgd looks ahead by its momentum (Nesterov)."""
     beta2: float = Field(default=0.999, gt=0, lt=1)
-    """Second beta of adam and adamw, the decay of the squared gradients."""
+    """Second beta of adam and adamw, the decay of the squared gradients. `betas: [0.9, 0.999]` sets momentum and beta2."""
     eps: float | None = Field(default=None, gt=0)
     """What adam, adamw, rmsprop and adagrad add to the divisor. Default: 1e-8, of adagrad 1e-10."""
     weight_decay: float = Field(default=5e-4, ge=0)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from ddptrain.config.aliases import KEYS, SWITCHES, VALUES, canonical_key, concerned_key
+from ddptrain.config.aliases import KEYS, LISTS, SWITCHES, VALUES, canonical_key, concerned_keys
 from ddptrain.config.own import PATTERN
 from ddptrain.config.places import keys_of
 from ddptrain.config.tasks import RUNS, every_run
@@ -41,6 +41,11 @@ def schema() -> dict[str, Any]:
     }
 
 
+def _exclude(section: dict[str, Any], key: str, alias: str) -> None:
+    """Refuse a section that has both."""
+    section.setdefault("not", {"anyOf": []})["anyOf"].append({"required": [key, alias]})
+
+
 def _add_aliases(definitions: dict[str, Any]) -> None:
     def places(key: str) -> dict[str, dict[str, Any]]:
         names = {section.__name__ for run in every_run().values() for section, _ in keys_of(run).get(key, [])}
@@ -50,10 +55,17 @@ def _add_aliases(definitions: dict[str, Any]) -> None:
         last = alias.rpartition(".")[2]
         for name, keys in places(canonical_key(alias)).items():
             keys[last] = keys[key] | {"description": f"Another name of {key}."}
-            either = definitions[name].setdefault("not", {"anyOf": []})
-            either["anyOf"].append({"required": [key, last]})
+            _exclude(definitions[name], key, last)
+    for alias, names in LISTS.items():
+        last = alias.rpartition(".")[2]
+        for section, keys in places(concerned_keys(alias)[0]).items():
+            each = [{k: v for k, v in keys[name].items() if k not in ("default", "description")} for name in names]
+            keys[last] = {"type": "array", "prefixItems": each, "minItems": len(each), "maxItems": len(each)}
+            keys[last] |= {"description": f"[{', '.join(names)}]"}
+            for name in names:
+                _exclude(definitions[section], name, last)
     for alias, (key, entry) in SWITCHES.items():
-        for keys in places(concerned_key(alias)).values():
+        for keys in places(concerned_keys(alias)[0]).values():
             keys[alias.rpartition(".")[2]] = {"type": "boolean", "description": f"Puts {entry} into {key}, or removes it."}
     for key, values in VALUES.items():
         for keys in places(key).values():

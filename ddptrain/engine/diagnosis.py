@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ddptrain.structures import Batch
 from ddptrain.system.printable import counted, first_few
 from ddptrain.tasks.base import Task
 
-UPDATES = 5
+UPDATES = 10
 """Updates on the one batch."""
 SMALL_UPDATE, LARGE_UPDATE = 1e-6, 0.5
 """Relative change of the weights by an update below and above which the rate is far from any that learns."""
@@ -29,6 +30,9 @@ FALLEN, RISEN = 0.99, 1.5
 CLIPPED, DEAD, SILENT = 1000.0, 0.9, 0.01
 """Times train.clip_norm from which on a gradient is far too large; part of a layer's channels that are 0 everywhere in a dead
 one; part of the gradient below which a part of the loss is hardly learned."""
+
+_LEVEL = re.compile(r"^(head\.[a-z_.]+)\.\d+\.")
+"""What the names of a head's parameters begin with, up to the number of a level."""
 
 
 class Held(Schedule):
@@ -149,6 +153,13 @@ def _relus(model: nn.Module) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
+def without_gradient(gradients: Mapping[str, float]) -> list[str]:
+    """The parameters without a gradient. Those that a head has for each of its levels count only where no level has one: a
+    batch need not have an object on each."""
+    heard = {_LEVEL.sub(r"\1.*.", name) for name, norm in gradients.items() if norm > 0}
+    return [name for name, norm in gradients.items() if norm == 0 and _LEVEL.sub(r"\1.*.", name) not in heard]
+
+
 def findings(found: Measured) -> Iterator[str]:
     """What is wrong, a sentence each with its number, the likeliest cause of a loss that does not fall first."""
     if found.normalizer == 0:
@@ -162,7 +173,7 @@ def findings(found: Measured) -> Iterator[str]:
             f"{found.frozen / found.values:.1%} of the {found.values} values of the network are not trained; look at freeze "
             "and at model.norm."
         )
-    silent = [name for name, norm in found.gradients.items() if norm == 0]
+    silent = without_gradient(found.gradients)
     if silent and found.normalizer:
         names = first_few(silent, "parameter", most=4)
         yield f"{counted(len(silent), 'parameter')} of {len(found.gradients)} have a gradient of exactly 0: {names}."

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from support import command_line, train
 
+from ddptrain.engine.diagnosis import without_gradient
+
 RUN = ("train.micro_batch=6", "schedule={name: constant, warmup_epochs: 1}")
 
 
@@ -27,6 +29,20 @@ def test_a_run_that_learns_is_left_alone(config: Path, tmp_path: Path, capsys: p
     assert sorted(tmp_path.rglob("*")) == before
     again = diagnosed(capsys, str(config), *RUN)
     assert again == (code, text)
+
+
+def test_a_level_on_which_no_object_lies_is_no_fault(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a dual head one branch has a single point for each object, so that some level has none."""
+    text = diagnosed(capsys, str(config), *RUN, "model.head=dual", "model.strides=[8, 16, 32]")[1]
+    assert "10 updates on one batch" in text
+    assert "exactly 0" not in text
+
+
+def test_what_is_silent_at_every_level_is_named() -> None:
+    at_one = {"head.one.sides.0.weight": 1.0, "head.one.sides.1.weight": 0.0, "neck.up.0.weight": 0.0, "neck.up.1.weight": 1.0}
+    assert without_gradient(at_one) == ["neck.up.0.weight"]
+    nowhere = at_one | {"head.one.sides.0.weight": 0.0}
+    assert without_gradient(nowhere) == ["head.one.sides.0.weight", "head.one.sides.1.weight", "neck.up.0.weight"]
 
 
 PLANTED = {

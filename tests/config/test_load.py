@@ -360,6 +360,22 @@ def test_words_that_yaml_takes_for_something_else_stay_names(tmp_path: Path) -> 
         assert "must be text" in error(tmp_path, BASE, f"data.train.0.names=[a, {value}]")
 
 
+def test_betas_are_momentum_and_beta2(tmp_path: Path) -> None:
+    def betas(text: str, *overrides: str) -> tuple[float, float]:
+        optimizer = load_config(write(tmp_path, BASE + text), overrides).optimizer
+        return optimizer.momentum, optimizer.beta2
+
+    assert betas("optimizer: {betas: [0.8, 0.99]}\n") == betas("", "optimizer.betas=[0.8, 0.99]") == (0.8, 0.99)
+    assert betas("optimizer: {momentum: 0.7}\n", "optimizer.betas=[0.8, 0.99]") == (0.8, 0.99)
+    assert betas("optimizer: {betas: [0.8, 0.99]}\n", "optimizer.momentum=0.7") == (0.7, 0.99)
+    with pytest.raises(UserError, match=r"optimizer\.betas: sets optimizer\.beta2, which is also given; remove one of them"):
+        betas("optimizer: {betas: [0.8, 0.99], beta2: 0.9}\n")
+    for value in ("0.8", "[0.8]", "[0.8, 0.9, 0.99]"):
+        said = "must be a list of 2, the values of optimizer.momentum and optimizer.beta2, not"
+        assert said in error(tmp_path, BASE, f"optimizer.betas={value}")
+    assert "optimizer.beta2: 1.5: must be a number < 1" in error(tmp_path, BASE, "optimizer.betas=[0.8, 1.5]")
+
+
 @pytest.mark.parametrize(("word", "value"), [("yes", True), ("Off", False), ("no", False), ("ON", True), ("true", True)])
 def test_a_switch_takes_the_words_of_yaml(tmp_path: Path, word: str, value: bool) -> None:
     config = load_config(write(tmp_path, BASE), [f"monitor.tensorboard={word}", f"ema.enabled={word}"])

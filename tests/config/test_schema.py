@@ -49,7 +49,7 @@ def compare(section: type[BaseModel], node: dict[str, Any], path: str) -> None:
     """The keys of a section and of those below it are those of the schema, each with its text."""
     known = {alias.rpartition(".")[2] for alias in aliases.KEYS if alias.rpartition(".")[0] == path.rstrip(".")}
     known &= {name for key in section.model_fields for name in aliases.aliases_of(path + key)}
-    known |= {alias.rpartition(".")[2] for alias in aliases.SWITCHES if alias.rpartition(".")[0] == path.rstrip(".")}
+    known |= {alias.rpartition(".")[2] for alias in (*aliases.SWITCHES, *aliases.LISTS) if alias.rpartition(".")[0] == path.rstrip(".")}
     assert set(node["properties"]) == {*section.model_fields, *known}, path
     assert node["additionalProperties"] is False
     for key, field in section.model_fields.items():
@@ -105,6 +105,10 @@ def test_aliases_are_in_it_and_exclude_each_other() -> None:
     (train,) = kinds(of_task("detection")["properties"]["train"])
     assert train["properties"]["global_batch_size"]["minimum"] == 1
     assert {"required": ["global_batch", "global_batch_size"]} in train["not"]["anyOf"]
+    (optimizer,) = (kind for kind in kinds(of_task("detection")["properties"]["optimizer"]) if "betas" in kind["properties"])
+    first, second = optimizer["properties"]["betas"]["prefixItems"]
+    assert (first["minimum"], second["exclusiveMinimum"]) == (0, 0)
+    assert {"required": ["beta2", "betas"]} in optimizer["not"]["anyOf"]
     assert {"fp32", "none", "bf16", "fp16"} == set(train["properties"]["precision"]["enum"])
 
 
