@@ -49,7 +49,11 @@ def compare(section: type[BaseModel], node: dict[str, Any], path: str) -> None:
     """The keys of a section and of those below it are those of the schema, each with its text."""
     known = {alias.rpartition(".")[2] for alias in aliases.KEYS if alias.rpartition(".")[0] == path.rstrip(".")}
     known &= {name for key in section.model_fields for name in aliases.aliases_of(path + key)}
-    known |= {alias.rpartition(".")[2] for alias in (*aliases.SWITCHES, *aliases.LISTS) if alias.rpartition(".")[0] == path.rstrip(".")}
+    known |= {
+        alias.rpartition(".")[2]
+        for alias in (*aliases.SWITCHES, *aliases.LISTS)
+        if alias.rpartition(".")[0] == path.rstrip(".")
+    }
     assert set(node["properties"]) == {*section.model_fields, *known}, path
     assert node["additionalProperties"] is False
     for key, field in section.model_fields.items():

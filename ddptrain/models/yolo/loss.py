@@ -173,7 +173,7 @@ def _anchor_parts(
     known = annotated.all(-1)
     known = (known if annotated.ndim == 3 else known[:, None]).expand_as(mine)
     other = ~mine if spared is None else ~mine & ~spared
-    kind = (config.cls_loss, config.focal_gamma, config.focal_alpha)
+    kind = config.score_loss()
     background = background_loss(pred.objectness, *kind) * (mine | known & other)
     pairs = pairs._replace(target=(pairs.target > 0).float())
     at = pred.objectness.flatten().index_select(0, pairs.row)
@@ -226,7 +226,7 @@ def _class_sums(
             add nothing, not even a gradient.
         keep: bool or float32 `[B, A]`: how much each point counts; None for all alike.
     """
-    logits, kind = pred.logits, (config.cls_loss, config.focal_gamma, config.focal_alpha)
+    logits, kind = pred.logits, config.score_loss()
     levels, classes = _by_level(config.cls, pred.strides), logits.shape[2]
     background = background_loss(logits, *kind)
     if keep is not None:
