@@ -7,17 +7,17 @@ that of `segmentation`. Every field passes the gate in `fields.py`.
 """
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ddptrain.config.data import HoldoutDataset
 from ddptrain.data.formats.classes import class_names
 from ddptrain.data.formats.collect import CROWD, IGNORE, Collector
-from ddptrain.data.formats.fields import AREA, BOX, FLAG, ID, POLYGONS, SIZE, TEXT, Entries, misfit
+from ddptrain.data.formats.fields import AREA, BOX, FLAG, ID, SIZE, TEXT, Entries
 from ddptrain.data.formats.files import (
     annotation_file,
     dataset_root,
@@ -27,6 +27,7 @@ from ddptrain.data.formats.files import (
     report_unlisted,
     visible,
 )
+from ddptrain.data.formats.outlines import box_of, mask_of
 from ddptrain.data.formats.texts import load_json
 from ddptrain.data.tables.base import F64, I64, Mask
 from ddptrain.data.tables.boxes import AnnotationTable
@@ -34,8 +35,6 @@ from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError
 
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
-_TEXT = re.compile(r"([P-o]{0,6}[0-O])*")
-"""Run lengths as text: numbers of five bits a character; all but the last character of a number are marked."""
 ABSENT, AMBIGUOUS, MALFORMED = -1, -2, -3  # in place of an image's number
 
 
@@ -66,7 +65,13 @@ def read_coco(config: HoldoutDataset, faults: Faults) -> AnnotationTable:
     entries = Entries(content["annotations"], place, faults)
     _add_annotations(collector, collector.source(str(file)), entries, images, labels)
     report_unlisted(config, folders[0], len(dict(files)) == 1, collector.paths, faults)
-    return collector.table(names)
+    return collector.table(names, masks=_masks(content["annotations"]))
+
+
+def _masks(items: list[Any]) -> Callable[[int, F64], npt.NDArray[np.uint8]] | None:
+    """The mask of the object with a number in its box, see `Collector.table`; None where no annotation has one."""
+    outlines = [item.get("segmentation") if isinstance(item, dict) else None for item in items]
+    return (lambda number, box: mask_of(outlines[number], box)) if any(outlines) else None
 
 
 def _places(file: Path, noun: str, items: list[Any]) -> Callable[[int], str]:
@@ -166,7 +171,7 @@ def _boxes(entries: Entries, size_of: Callable[[int], tuple[int, int] | None]) -
         segmentation = entries.items[i].get("segmentation")
         if segmentation and isinstance(segmentation, (list, dict)):
             try:
-                own[i] = _box_of(segmentation, size_of(i))
+                own[i] = box_of(segmentation, size_of(i))
                 entries.faults.add("segmentation without box", entries.place(i), f"bbox is {values[i]!r}")
             except ValueError as e:
                 entries.bad(i, *e.args)
@@ -176,23 +181,6 @@ def _boxes(entries: Entries, size_of: Callable[[int], tuple[int, int] | None]) -
             what = f"bbox is {values[i]!r} and there is no segmentation; must be {BOX.allowed}"
             entries.bad(i, "malformed row", what)
     return np.array(entries.check("bbox", own, BOX, [0.0] * 4), np.float64).reshape(-1, 4)
-
-
-def _box_of(segmentation: list[Any] | dict[str, Any], size: tuple[int, int] | None) -> list[float]:
-    """x, y, width, height of polygons, or of a mask in run lengths; `ValueError` with kind and what of a fault."""
-    if isinstance(segmentation, list):
-        wrong = misfit("segmentation", segmentation, POLYGONS)
-        if wrong is not None:
-            raise ValueError(*wrong)
-        points = np.concatenate(segmentation).reshape(-1, 2)
-        return [*points.min(0).tolist(), *np.ptp(points, axis=0).tolist()]
-    try:
-        width, height, box = rle_box(segmentation)
-        if size is not None and size != (width, height):
-            raise ValueError(f"its size is {width}×{height} where the image has {size[0]}×{size[1]} pixels")
-    except ValueError as e:
-        raise ValueError("malformed row", f"segmentation: {e}") from None
-    return [float(v) for v in box]
 
 
 def _report_duplicate_ids(entries: Entries) -> None:
@@ -213,47 +201,3 @@ def _repeated(region: Mask, image: I64, boxes: F64) -> Mask:
     repeated = region.copy()
     repeated[regions[first]] = False
     return repeated
-
-
-def rle_box(segmentation: dict[str, Any]) -> tuple[int, int, list[int]]:
-    """(width, height) of a mask in COCO's run lengths and x, y, width, height of its object; `ValueError` with what is wrong.
-
-    Pixels by columns, runs of none and of the object in turn, as a list of numbers or as the text that pycocotools makes of
-    it. pycocotools itself accepts broken ones silently.
-    """
-    size, counts = segmentation.get("size"), segmentation.get("counts")
-    if not isinstance(size, list) or [type(n) for n in size] != [int, int] or min(size) < 1 or max(size) >= 1 << 31:
-        raise ValueError("its size must be [height, width]")
-    if isinstance(counts, str) and _TEXT.fullmatch(counts):
-        counts = _numbers(counts)
-    if not isinstance(counts, list) or not counts or any(type(n) is not int or n < 0 for n in counts):
-        raise ValueError("its counts must be a list of integers ≥ 0, or their text")
-    height, width = size
-    if sum(counts) != height * width:
-        raise ValueError(f"its counts make {sum(counts)} pixels and its size {height * width}")
-    ends = np.cumsum(counts, dtype=np.int64)
-    stops = ends[1::2]
-    starts = ends[::2][: len(stops)]
-    starts, stops = starts[stops > starts], stops[stops > starts]
-    if not len(starts):
-        raise ValueError("it holds no pixel")
-    left, right = int(starts[0]) // height, int(stops[-1] - 1) // height
-    above, below = starts % height, (stops - 1) % height
-    one_column = starts // height == (stops - 1) // height
-    top, bottom = (int(above.min()), int(below.max())) if one_column.all() else (0, height - 1)
-    return width, height, [left, top, right - left + 1, bottom - top + 1]
-
-
-def _numbers(text: str) -> list[int]:
-    """The counts in a text; from the fourth on, each stands there as the difference to the one two before it."""
-    counts: list[int] = []
-    number = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        number |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            number -= (bits & 16) << (shift - 4)  # the sign
-            counts.append(number + (counts[-2] if len(counts) > 2 else 0))
-            number = shift = 0
-    return counts

@@ -20,6 +20,7 @@ from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import KEPT_PER_KIND, Faults
 
 Box = tuple[float, float, float, float]
+MaskOf = Callable[[int, F64], npt.NDArray[np.uint8]]
 IGNORE, CROWD = 1, 2
 ROUNDING = 0.01  # px; less than this over the edge is only the rounding of a decimal number
 
@@ -144,8 +145,14 @@ class Collector(ImageCollector):
         self._ints.frombytes(np.ascontiguousarray(ints, np.int64).tobytes())
         self._floats.frombytes(np.ascontiguousarray(floats, np.float64).tobytes())
 
-    def table(self, names: tuple[str, ...], ignored_names: tuple[str, ...] = ()) -> AnnotationTable:
-        """The table of all that was added, without what is faulty; each fault is counted in `faults`."""
+    def table(
+        self, names: tuple[str, ...], ignored_names: tuple[str, ...] = (), masks: MaskOf | None = None
+    ) -> AnnotationTable:
+        """The table of all that was added, without what is faulty; each fault is counted in `faults`.
+
+        Args:
+            masks: gives the mask of a row by the number that it was given and its box; None where the format has none.
+        """
         self.faults.looked_in |= set(map(os.path.dirname, self.sources))
         sizes = self.sizes(self._refused)
         sound = sizes[:, 0] > 0
@@ -166,6 +173,7 @@ class Collector(ImageCollector):
             ignore=(rows.ints[:, 4] & IGNORE) > 0,
             crowd=(rows.ints[:, 4] & CROWD) > 0,
             area=area.astype(np.float32),
+            masks=None if masks is None else rows.masks(masks),
             ignored_names=ignored_names,
             **self.columns(sizes),
         )
@@ -223,6 +231,11 @@ class _Rows:
     @property
     def image(self) -> I64:
         return self.ints[:, 0]
+
+    def masks(self, mask_of: MaskOf) -> npt.NDArray[np.uint8]:
+        """uint8 `[M, 32]`."""
+        each = [mask_of(number, box) for number, box in zip(self.ints[:, 2].tolist(), self.boxes)]
+        return np.array(each, np.uint8).reshape(-1, 32)
 
     def keep(self, good: Mask) -> None:
         self.ints, self.boxes, self.area = self.ints[good], self.boxes[good], self.area[good]

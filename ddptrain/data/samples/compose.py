@@ -16,6 +16,7 @@ from ddptrain.data.augment.view import ImageView
 from ddptrain.data.augment.warp import warp_nearest
 from ddptrain.data.images.pixels import Pixels
 from ddptrain.data.samples.base import to_native
+from ddptrain.data.tables.box_masks import masks_of_parts
 from ddptrain.data.tables.windows import Cutter
 from ddptrain.seeding import rng
 from ddptrain.structures import Sample, SampleKey
@@ -34,6 +35,7 @@ class Source(NamedTuple):
         ignore_boxes: float32 `[k, 4]` in pixels of the file.
         annotated: bool `[classes]`: the classes that its dataset labels.
         depth: uint8 `[H, W]` in the size of the file, 0 where nothing is known; None where the model takes none.
+        masks: uint8 `[n, 32]`: of the objects in their boxes, see `box_masks`; None where the dataset has none.
         pasted: how many of the objects, the last ones, copy-paste has added.
         window: of a part of an image, which then counts as a file of its own, its corner and the size of the whole file:
             (x, y, width, height).
@@ -45,6 +47,7 @@ class Source(NamedTuple):
     ignore_boxes: np.ndarray
     annotated: np.ndarray
     depth: np.ndarray | None = None
+    masks: np.ndarray | None = None
     pasted: int = 0
     window: tuple[int, int, int, int] | None = None
 
@@ -67,6 +70,7 @@ class Source(NamedTuple):
             cut.astype(np.float32) - corner,
             self.annotated,
             None if self.depth is None else self.depth[y1:y2, x1:x2],
+            None if self.masks is None else masks_of_parts(self.masks, self.boxes, own.boxes)[own.learned],
             window=(x1, y1, *self.size),
         )
 

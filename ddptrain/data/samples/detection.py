@@ -60,7 +60,8 @@ class DetectionSamples(ImageSamples[AnnotationTable]):
         rows = table.rows(file)
         out = table.ignore[rows] | table.crowd[rows]
         boxes, labels = table.boxes[rows], table.labels[rows]
-        return Source(image, boxes[~out], labels[~out], boxes[out], self.annotated[dataset], depth)
+        masks = None if table.masks is None else table.masks[rows][~out]
+        return Source(image, boxes[~out], labels[~out], boxes[out], self.annotated[dataset], depth, masks)
 
     def depth_of(self, dataset: int, image: int, size: tuple[int, int]) -> np.ndarray:
         """The depth of an image of this size, see `Source`; of which nothing is known where it has no map."""

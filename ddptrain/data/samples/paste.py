@@ -6,6 +6,7 @@ import numpy as np
 
 from ddptrain.data.augment.geometry import covered
 from ddptrain.data.samples.compose import Source
+from ddptrain.data.tables.box_masks import covered_pixels
 from ddptrain.structures import COCO_AREAS
 
 TRIES = 20
@@ -17,7 +18,8 @@ OVERLAP = 0.1
 def paste_small(source: Source, most: int, size: int, generator: np.random.Generator) -> Source:
     """An image with copies of some of its small objects, those below 32² pixels on the letterboxed square.
 
-    A copy is the box with the pixels in it, depth included. It lies within the image, and on no box and no ignore region. Where
+    A copy is the box with the pixels of the object in it, depth included: those of its mask where the dataset has masks, else
+    all. It lies within the image, and on no box and no ignore region. Where
     the image was halved while it was read, it is moved by whole pixels of that size.
 
     Args:
@@ -39,33 +41,39 @@ def paste_small(source: Source, most: int, size: int, generator: np.random.Gener
         span = end - first
         if (end > room).any() or _overlap(box, np.delete(taken, index, 0)) > OVERLAP:
             continue
+        mask = None if source.masks is None else covered_pixels(source.masks[index], box, first, span, step)
+        if mask is not None and not mask.any():
+            continue
         places = generator.integers(0, room - span + 1, (TRIES, 2))
         free = [place for place in places if not _meets(np.concatenate([place, place + span]) * step, taken).any()]
         if free:
             moved = box + np.tile((free[0] - first) * step, 2)
             taken = np.vstack([taken, moved])
             pasted.append(index)
-            moves.append((first, free[0], span, moved))
+            moves.append((first, free[0], span, moved, mask))
     if not pasted:
         return source
     values = source.image.values.copy()
     depth = None if source.depth is None else source.depth.copy()
-    for first, place, span, _ in moves:
-        _copy(values, first, place, span)
+    for first, place, span, _, mask in moves:
+        _copy(values, first, place, span, mask)
         if depth is not None:
-            _copy(depth, first * step, place * step, span * step)
+            fine = None if mask is None else mask.repeat(step, 0).repeat(step, 1)
+            _copy(depth, first * step, place * step, span * step, fine)
     return source._replace(
         image=source.image._replace(values=values),
-        boxes=np.concatenate([source.boxes, np.array([moved for *_, moved in moves], np.float32)]),
+        boxes=np.concatenate([source.boxes, np.array([moved for *_, moved, _ in moves], np.float32)]),
         labels=np.concatenate([source.labels, source.labels[pasted]]),
         depth=depth,
+        masks=None if source.masks is None else np.concatenate([source.masks, source.masks[pasted]]),
         pasted=len(pasted),
     )
 
 
-def _copy(values: np.ndarray, first: np.ndarray, place: np.ndarray, span: np.ndarray) -> None:
+def _copy(values: np.ndarray, first: np.ndarray, place: np.ndarray, span: np.ndarray, mask: np.ndarray | None) -> None:
     (x, y), (left, top), (width, height) = first.tolist(), place.tolist(), span.tolist()
-    values[top : top + height, left : left + width] = values[y : y + height, x : x + width].copy()
+    there = values[top : top + height, left : left + width]
+    there[... if mask is None else mask] = values[y : y + height, x : x + width][... if mask is None else mask]
 
 
 def _overlap(box: np.ndarray, others: np.ndarray) -> float:

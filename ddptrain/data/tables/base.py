@@ -159,7 +159,7 @@ class RowTable(Table):
     """
 
     of_rows: ClassVar[tuple[str, ...]] = ("labels",)
-    """Columns with an entry for each row."""
+    """Columns with an entry for each row; one that is None has none."""
 
     offsets: I64
     labels: I32
@@ -177,7 +177,8 @@ class RowTable(Table):
     def keep_rows(self: R, keep: Mask) -> R:
         """The table with only the rows where `keep` (bool `[M]`); every image stays."""
         offsets = to_offsets(keep)[self.offsets]
-        return replace(self, offsets=offsets, **{name: getattr(self, name)[keep] for name in self.of_rows})
+        columns = {name: getattr(self, name) for name in self.of_rows}
+        return replace(self, offsets=offsets, **{name: c[keep] for name, c in columns.items() if c is not None})
 
     def keep_images(self: R, keep: Mask) -> R:
         """The table with only the images where `keep` (bool `[N]`), and their rows."""
@@ -190,4 +191,5 @@ class RowTable(Table):
 
     def hash_contents(self) -> U64:
         columns = [hash_names(self.names, self.labels) if k == "labels" else getattr(self, k) for k in self.of_rows]
-        return super().hash_contents() + sum_rows(hash_rows(int(self.offsets[-1]), columns), self.offsets)
+        rows = hash_rows(int(self.offsets[-1]), [c for c in columns if c is not None])
+        return super().hash_contents() + sum_rows(rows, self.offsets)

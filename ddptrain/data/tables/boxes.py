@@ -25,14 +25,16 @@ class AnnotationTable(RowTable):
         ignore: bool `[M]`: nothing is right or wrong in this box.
         crowd: bool `[M]`: the box holds many objects of its class (COCO `iscrowd`).
         area: float32 `[M]`: in square pixels; that of the mask where the format gives it, else of the box.
+        masks: uint8 `[M, 32]`, see `box_masks`; None where the format has none.
     """
 
-    of_rows: ClassVar[tuple[str, ...]] = ("boxes", "ignore", "crowd", "area", "labels")
+    of_rows: ClassVar[tuple[str, ...]] = ("boxes", "ignore", "crowd", "area", "masks", "labels")
 
     boxes: npt.NDArray[np.float32]
     ignore: Mask
     crowd: Mask
     area: npt.NDArray[np.float32]
+    masks: npt.NDArray[np.uint8] | None = None
 
     def learned(self) -> Mask:
         """bool `[M]`: the boxes that are learned: neither ignore regions nor crowds."""

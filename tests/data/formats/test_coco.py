@@ -12,7 +12,7 @@ from pycocotools.mask import encode, toBbox
 from ddptrain.commands.convert import convert
 from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats.build import read
-from ddptrain.data.formats.coco import rle_box
+from ddptrain.data.formats.outlines import rle_box
 from ddptrain.data.tables.boxes import AnnotationTable
 from ddptrain.data.tables.faults import Faults
 from ddptrain.errors import UserError

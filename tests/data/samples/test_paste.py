@@ -9,6 +9,8 @@ from ddptrain.config.detection_augment import DetectionAugment
 from ddptrain.data.images.pixels import Pixels, halve
 from ddptrain.data.samples.compose import Source, compose
 from ddptrain.data.samples.paste import paste_small
+from ddptrain.data.tables.box_masks import GRID, pack, unpack
+from ddptrain.data.tables.windows import Cutter
 from ddptrain.structures import SampleKey
 
 
@@ -80,3 +82,46 @@ def test_where_nothing_is_small_nothing_is_pasted() -> None:
     assert paste_small(large, 8, 320, np.random.default_rng(0)) is large
     full = one._replace(ignore_boxes=np.array([[0, 0, 403, 301]], np.float32))
     assert paste_small(full, 8, 320, np.random.default_rng(0)) is full
+
+
+@pytest.mark.parametrize("halved", [0, 1])
+def test_of_an_object_with_a_mask_only_its_pixels_are_pasted(halved: int) -> None:
+    """Left halves: the right ones of the places where copies lie stay as they are, in colour and in depth."""
+    half = np.zeros((5, GRID, GRID), bool)
+    half[:, :, : GRID // 2] = True
+    one = source(halved)._replace(masks=pack(half))
+    step, seen = 2**halved, 0
+    for seed in range(10):
+        out = paste_small(one, 8, 320, np.random.default_rng(seed))
+        assert out.masks is not None
+        assert len(out.masks) == len(out.boxes)
+        for number in range(5, len(out.boxes)):
+            model = one.boxes[0] if out.labels[number] == 3 else one.boxes[1]
+            (x1, y1, x2, y2), (dx, dy) = out.boxes[number].tolist(), (out.boxes[number] - model)[:2].astype(int).tolist()
+            middle = (x1 + x2) / 2
+            for new, old, side in ((out.image.values, one.image.values, step), (out.depth, one.depth, 1)):
+                assert new is not None
+                assert old is not None
+                rows = np.s_[int(np.ceil(y1 / side)) + 1 : int(y2 / side) - 1]
+                left = np.arange(int(np.ceil(x1 / side)) + 1, int(middle / side) - 1)
+                right = np.arange(int(np.ceil(middle / side)) + 1, int(np.ceil(x2 / side)))
+                assert len(left)
+                assert len(right)
+                np.testing.assert_array_equal(new[rows, right], old[rows, right])
+                up = np.s_[rows.start - dy // side : rows.stop - dy // side]
+                np.testing.assert_array_equal(new[rows, left], old[up, left - dx // side])
+            seen += 1
+    assert seen > 20
+    nothing = one._replace(masks=pack(np.zeros((5, GRID, GRID), bool)))
+    assert paste_small(nothing, 8, 320, np.random.default_rng(0)) is nothing
+
+
+def test_a_window_keeps_the_part_of_a_mask_that_it_shows() -> None:
+    """Of the first object, 14 x 21 pixels, all but the three columns on the left; of the large one too little."""
+    cells = np.zeros((5, GRID, GRID), bool)
+    cells[0, :, GRID // 2 :] = True
+    cut = source()._replace(masks=pack(cells)).cut((23, 0, 123, 100), Cutter((100,), 0.0, 100, 0.5))
+    assert cut.masks is not None
+    assert len(cut.boxes) == len(cut.masks) == 1
+    # the covered half begins at 26.75, a part of 3.75 / 10.5 from the left
+    assert (unpack(cut.masks)[0].sum(1) == [10] * GRID).all()
