@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ddptrain.config.aliases import KEYS
+from ddptrain.config.aliases import KEYS, LISTS
 from ddptrain.config.places import keys_of
 from ddptrain.config.tasks import every_run
 
@@ -20,7 +20,7 @@ ELSEWHERE = {"data.yaml"}
 
 def known() -> set[str]:
     keys = {key for run in every_run().values() for key in keys_of(run)}
-    return keys | set(KEYS) | {f"{outer}.{inner}" for outer in ("data.train",) for inner in keys}
+    return keys | set(KEYS) | set(LISTS) | {f"{outer}.{inner}" for outer in ("data.train",) for inner in keys}
 
 
 def test_every_key_that_a_page_names_exists() -> None:

@@ -57,7 +57,7 @@ def assert_equal(a: AnnotationTable, b: AnnotationTable) -> None:
             assert x.dtype == y.dtype
             np.testing.assert_array_equal(x, y)
         else:
-            assert list(x) == list(y)
+            assert x is y is None or list(x) == list(y)
 
 
 def is_mapped(array: np.ndarray) -> bool:

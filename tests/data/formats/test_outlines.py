@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 from ddptrain.config.detection import DetectionDataset
 from ddptrain.data.formats.build import read
+from ddptrain.data.formats.cache import read_cached
 from ddptrain.data.formats.outlines import mask_of
 from ddptrain.data.tables.box_masks import GRID, unpack
 
@@ -89,6 +90,8 @@ def test_the_table_has_the_masks_of_its_boxes(tmp_path: Path, save_image: Save) 
     config = DetectionDataset(name="c", format="coco", root=str(tmp_path), annotations="train.json", images=".")
     table = read(config, "drop")[0]
     assert table.masks is not None
+    for _ in range(2):  # read, and stored
+        np.testing.assert_array_equal(read_cached(config, "drop", tmp_path / "cache", settle=-60)[0].masks, table.masks)
     first, half, other = unpack(table.masks)
     assert (first == grid(runs(True))).all()
     assert (other == grid([TRIANGLE])).all()

@@ -18,7 +18,12 @@ COMBINATIONS = [
     (head, {"assigner": assigner, **more})
     for head, assigners in ASSIGNERS.items()
     for assigner in assigners
-    for more in ({}, {"every_object": True, "cls_loss": "quality_focal"}, {"label_smoothing": 0.1, "cls_pw": 2.0})
+    for more in (
+        {},
+        {"every_object": True, "cls_loss": "quality_focal"},
+        {"label_smoothing": 0.1, "cls_pw": 2.0},
+        {"assign_by": "nwd", "box_loss": "nwd"},
+    )
 ]
 OBJECTS = (12, 7)
 
