@@ -18,7 +18,7 @@ class DetectionAugment(MixingAugment):
     """Probability that nine images are put together, each half as large as in a mosaic of four; with `mosaic` 1 at most."""
     copy_paste: float = Field(default=0.0, ge=0, le=1)
     """Probability that some of an image's own small objects (below 32² pixels of the network's input) are pasted a second
-    time at free places of the image: the pixels of their masks where the dataset has masks (COCO), else those of their boxes."""
+    time at free places of the image: the pixels of their masks where the dataset has masks (COCO), else of their boxes."""
     copy_paste_objects: int = Field(default=5, ge=1, le=100)
     """Largest number of objects that are pasted into an image; the number is drawn from 1 to this."""
 
