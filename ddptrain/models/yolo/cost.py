@@ -15,7 +15,7 @@ from ddptrain.models.yolo.network import Yolo
 from ddptrain.models.yolo.prediction import DualPrediction, Prediction
 
 _SIDE = 256
-_BATCH, _TIMES = {"cpu": 1}, 3
+_BATCH, _TIMES = {"cpu": 1}, 2
 """Images of a timed pass, elsewhere 16; how often it is timed."""
 
 
