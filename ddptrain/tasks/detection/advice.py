@@ -170,7 +170,9 @@ def _row(choice: Choice, now: Choice, drawn: Drawn, halved: bool) -> list[object
     small = [f"{100 * below(choice, drawn, px):.0f} %" for px in (TINY, 2 * TINY)]
     operations = [f"{choice.operations():.1f}", f"{choice.operations() / now.operations():.2f}"]
     middle = f"{median(choice.sides, drawn.weight):.1f} px"
-    costs = [*operations, f"{choice.memory(halved):.0f} MB", f"{1000 * choice.seconds():.3g} ms"]
+    seconds = choice.seconds()
+    taken = f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+    costs = [*operations, f"{choice.memory(halved):.0f} MB", taken]
     return [choice.name, middle, *small, f"{choice.windows:.1f}", *costs]
 
 
