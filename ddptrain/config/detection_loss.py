@@ -46,9 +46,9 @@ class LossConfig(NamedSection):
     examples."""
     focal_gamma: float = Field(default=2.0, ge=0)
     """Exponent of the error in the focal losses."""
-    focal_alpha: float | None = Field(default=None, ge=0, le=1)
-    """Weight of objects in `focal` (background has 1 minus this); weight of the background in `varifocal`. Default: 0.25, of
-    `varifocal` 0.75, as in their papers."""
+    focal_alpha: float = Field(default=0.25, ge=0, le=1)
+    """Weight of objects in `focal` (background has 1 minus this); weight of the background in `varifocal`, whose paper has
+    0.75."""
     cls_pw: float = Field(default=1.0, gt=0)
     """Factor on the term of objects in the binary cross entropy (its `pos_weight`); above 1 for more recall."""
     obj_pw: float = Field(default=1.0, gt=0)
@@ -91,5 +91,4 @@ class LossConfig(NamedSection):
 
     def score_loss(self) -> tuple[ScoreLoss, float, float]:
         """Kind, gamma and alpha, as `losses.scores` takes them."""
-        usual = 0.75 if self.cls_loss == "varifocal" else 0.25
-        return self.cls_loss, self.focal_gamma, usual if self.focal_alpha is None else self.focal_alpha
+        return self.cls_loss, self.focal_gamma, self.focal_alpha

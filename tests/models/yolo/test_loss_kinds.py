@@ -95,12 +95,6 @@ def test_boxes_are_alike_as_their_papers_say() -> None:
     assert float(similarity(a, c, "nwd", 5.0)) == pytest.approx(float(torch.tensor(-((49 + 1 + 2) ** 0.5) / 5).exp()), abs=1e-6)
 
 
-def test_the_weight_of_a_focal_loss_is_that_of_its_paper() -> None:
-    kinds = ("focal", "varifocal")
-    assert [LossConfig(cls_loss=kind).score_loss() for kind in kinds] == [("focal", 2.0, 0.25), ("varifocal", 2.0, 0.75)]
-    assert LossConfig(cls_loss="varifocal", focal_alpha=0.1, focal_gamma=1).score_loss() == ("varifocal", 1.0, 0.1)
-
-
 @pytest.mark.parametrize("kind", ["bce", "focal", "quality_focal", "varifocal"])
 def test_smoothing_begins_at_none(scenes: Any, kind: str) -> None:
     """A part of next to nothing changes next to nothing, for each loss of the scores; and no score is too low to learn from."""
