@@ -150,7 +150,7 @@ class _Results:
         if self.without_depth:
             yield f"{self.without_depth} of them without a depth map: the model takes their depth as unknown everywhere"
         if self.taken_whole:
-            yield f"{self.taken_whole} of them not larger than a window of eval.tiles: predicted whole"
+            yield f"{self.taken_whole} of them predicted whole, being no larger than a window of eval.tiles"
         if self.left_out:
             yield f"{counted(self.left_out, 'person was', 'people were')} left out of them, as warned above"
 

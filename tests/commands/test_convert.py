@@ -348,14 +348,19 @@ def test_a_trainval_of_more_images_is_not_left_out(tmp_path: Path) -> None:
         convert("csv", "coco", root, tmp_path / "more")
 
 
-def test_what_a_format_says_about_classes_beside_those_of_the_source_is_noted(tmp_path: Path) -> None:
-    """VisDrone labels all its classes, VOC those that occur: read back, an unknown class is absent, or one vanishes."""
-    root = tmp_path / "cars"
+def one_image(root: Path, label: int, names: str) -> None:
+    """A dataset of YOLO's layout with one box."""
     for folder in ("images", "labels"):
         (root / folder).mkdir(parents=True)
     Image.new("RGB", (60, 40)).save(root / "images/a.jpg")
-    (root / "labels/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
-    (root / "data.yaml").write_text("names: [car, bus]\n")
+    (root / "labels/a.txt").write_text(f"{label} 0.5 0.5 0.2 0.2\n")
+    (root / "data.yaml").write_text(f"names: {names}\n")
+
+
+def test_what_a_format_says_about_classes_beside_those_of_the_source_is_noted(tmp_path: Path) -> None:
+    """VisDrone labels all its classes, VOC those that occur: read back, an unknown class is absent, or one vanishes."""
+    root = tmp_path / "cars"
+    one_image(root, 0, "[car, bus]")
     (to_visdrone,), (to_voc,), (to_coco,) = (convert("yolo", f, root, tmp_path / f) for f in ("visdrone", "voc", "coco"))
     assert "note: read as visdrone, the dataset also claims to label pedestrian, people, " in to_visdrone.text()
     assert to_visdrone.text().endswith("; set annotated: [car, bus] where it is used")
@@ -367,10 +372,6 @@ def test_what_a_format_says_about_classes_beside_those_of_the_source_is_noted(tm
 
 def test_a_class_whose_name_looks_like_a_number_stays_a_name(tmp_path: Path) -> None:
     root = tmp_path / "set"
-    for folder in ("images", "labels"):
-        (root / folder).mkdir(parents=True)
-    Image.new("RGB", (60, 40)).save(root / "images/a.jpg")
-    (root / "labels/a.txt").write_text("1 0.5 0.5 0.2 0.2\n")
-    (root / "data.yaml").write_text("names: [car, '1e3']\n")
+    one_image(root, 1, "[car, '1e3']")
     convert("yolo", "yolo", root, tmp_path / "out")
     assert read(DetectionDataset(name="n", format="yolo", root=str(tmp_path / "out")))[0].names == ("car", "1e3")

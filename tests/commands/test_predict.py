@@ -219,7 +219,7 @@ def test_windows(tmp_path: Path, run: Path, capfd: pytest.CaptureFixture[str]) -
     assert [[round(v, 2) for v in r["box"]] for r in rows] == [r["box"] for r in found[1]]
     assert "predicted whole" not in capfd.readouterr().out
     assert main(["predict", str(detector), str(image), "--out", str(tmp_path / "out"), "--tiles", "4000"]) == 0
-    assert "1 of them not larger than a window of eval.tiles: predicted whole" in capfd.readouterr().out
+    assert "1 of them predicted whole, being no larger than a window of eval.tiles" in capfd.readouterr().out
     for arguments, said in (
         ([str(run), "--tiles", "96"], "--tiles: only a run of detection predicts in windows, the run's task is classification"),
         ([str(detector), "--tiles", "16"], "--tiles: eval.tiles.size: 16: must be an integer ≥ 32"),

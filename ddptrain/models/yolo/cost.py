@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ class Cost(NamedTuple):
     Attributes:
         operations: of a forward pass, an addition and a multiplication counted as two.
         bytes: kept in float32 for the backward pass, without the loss.
-        seconds: of the forward and the backward pass in float32, without the loss, on the device.
+        seconds: of the forward and the backward pass in float32, without the loss, on the device; NaN where a GPU has no room.
     """
 
     operations: float
@@ -51,7 +52,13 @@ def cost_of_a_pixel(config: YoloConfig, classes: int, device: torch.device) -> C
         with saved_tensors_hooks(note, lambda tensor: tensor):
             model(torch.rand(1, config.in_channels, _SIDE, _SIDE))
     operations, kept_bytes = counter.get_total_flops() / _SIDE**2, sum(kept.values()) / _SIDE**2
-    return Cost(operations, kept_bytes, _seconds(model.to(device), config.in_channels, device) / _SIDE**2)
+    try:
+        seconds = _seconds(model.to(device), config.in_channels, device)
+    except RuntimeError:  # a GPU that others use: all else is known without it
+        if device.type == "cpu":
+            raise
+        seconds = math.nan
+    return Cost(operations, kept_bytes, seconds / _SIDE**2)
 
 
 def _seconds(model: Yolo, channels: int, device: torch.device) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -147,7 +148,7 @@ def report_advice(config: DetectionRun, sets: Sequence[DataSet], tiles: Sequence
     shares = [len(cut or s.table) if s.config.share is None else s.config.share for s, cut in used]
     drawn = drawn_boxes(tables, shares)
     model, size, halved = config.model, config.data.image_size, config.train.precision != "none"
-    device = distributed.discover_or_cpu(config.train.device).device
+    device = distributed.discover_or_cpu(config.train.device, {}).device  # of this process alone, whatever started it
     cost = cost_of_a_pixel(model, len(config.classes), device)
     offered = choices(drawn, np.concatenate([t.sizes for t in tables]), size, cost)
     if any(cuts):
@@ -171,7 +172,7 @@ def _row(choice: Choice, now: Choice, drawn: Drawn, halved: bool) -> list[object
     operations = [f"{choice.operations():.1f}", f"{choice.operations() / now.operations():.2f}"]
     middle = f"{median(choice.sides, drawn.weight):.1f} px"
     seconds = choice.seconds()
-    taken = f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+    taken = f"{1000 * seconds:.3g} ms" if seconds < 1 else "unknown" if math.isnan(seconds) else f"{seconds:.3g} s"
     costs = [*operations, f"{choice.memory(halved):.0f} MB", taken]
     return [choice.name, middle, *small, f"{choice.windows:.1f}", *costs]
 
@@ -188,7 +189,7 @@ def _facts(choice: Choice, drawn: Drawn, halved: bool) -> dict[str, object]:
         "inputs_per_image": choice.windows,
         "gflops": choice.operations(),
         "activation_mb": choice.memory(halved),
-        "seconds": choice.seconds(),
+        "seconds": None if math.isnan(choice.seconds()) else choice.seconds(),
     }
 
 

@@ -110,9 +110,8 @@ class DetectionView(TableView):
         if not count:
             return []
         return [
-            f"{counted(count, 'object')} would get no point from loss.assigner in training and be learned as background, being "
-            "smaller than the distance between the head's points, or beside others that took them; loss.every_object=true "
-            "gives each of them one"
+            f"{counted(count, 'object')} would get no point from loss.assigner in training and be learned as background: too "
+            "small for the head's grid, or crowded out by neighbours; set loss.every_object=true to give every object a point"
         ]
 
     def sections(self, predictions: Predictions, outcome: Outcome | None) -> Sequence[Section]:
