@@ -119,8 +119,8 @@ class LogitsTask(TableTask):
             return []
         text = first_few([f"{self.classes[k]} {parts[k]:.1%}" for k in drawn.tolist()], "class")
         return [
-            f"data.balance: the shares of data.train hold, so the classes are not drawn equally often: {text}; remove share to "
-            "balance over all datasets"
+            f"data.balance: the shares of data.train take precedence, so the classes are not drawn equally often: {text}; "
+            "remove share to balance over all datasets"
         ]
 
     def learn(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
