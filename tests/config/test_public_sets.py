@@ -46,7 +46,7 @@ def test_faster_rcnn_on_two_years_of_voc(tmp_path: Path) -> None:
 
 
 def test_mask2former_on_ade20k(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
+    pytest.importorskip("transformers", reason="pip install 'ddptrain[transformers]'")
     r = np.random.default_rng(0)
     for split, count in (("training", 4), ("validation", 2)):
         for part in ("images", "annotations"):
